@@ -1,0 +1,62 @@
+# demo, test, lint: each makes what it needs of .venv first.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONUNBUFFERED := 1
+
+DEMO_RUN := runs/demo
+DEMO_BUNDLE := build/demo
+
+.PHONY: help demo test test-slow lint format clean
+
+help:
+	@echo "make demo       train on handwritten digits, convert, verify, serve every switch, table and pictures"
+	@echo "make test       the tests (a few minutes)"
+	@echo "make test-slow  the tests that take minutes each"
+	@echo "make lint       ruff and mypy"
+	@echo "make format     let ruff format the code"
+	@echo "make clean      remove .venv, build and caches; runs stay"
+
+demo: $(VENV)/.host
+	$(BIN)/python -m paradis_tf.profile --config=paradis_tf/configs/digits_mobilenet_v1.py
+	$(BIN)/python -m paradis_tf.train --config=paradis_tf/configs/digits_mobilenet_v1.py --workdir=$(DEMO_RUN)
+	$(BIN)/python -m paradis_tf.evaluate --workdir=$(DEMO_RUN)
+	$(BIN)/python -m export.convert --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE) --precision=int8
+	$(BIN)/python -m export.verify --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE)
+	$(BIN)/python -m export.demo --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  echo "error: $(PYTHON) is not Python 3.11, the one version that TensorFlow, Keras and tflite-runtime all run on;" \
+	       "install it, or name it as in: make demo PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.host: requirements.txt | $(BIN)/pip
+	@echo "installing requirements.txt into $(VENV) (about 2 GB) ..."
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt requirements.txt | $(BIN)/pip
+	@echo "installing requirements-dev.txt into $(VENV) (about 2 GB) ..."
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ $(VENV)/.host

@@ -1,0 +1,1 @@
+"""What is measured, how (METHODOLOGY.md), and the results."""

@@ -1,0 +1,111 @@
+"""The demonstration's two pictures, each as PNG and SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402  the backend is chosen first
+from matplotlib.figure import Figure  # noqa: E402
+
+_FLOAT, _SERVED = "#4c72b0", "#dd8452"
+_WIRE, _QUEUE, _INVOKE, _OWN = "#c7d3e3", "#f2c48d", "#dd8452", "#4c72b0"
+
+
+def accuracy(summary: Sequence[Mapping[str, Any]], stem: Path) -> None:
+    """Accuracy against multiply-adds, in all and of the largest device, float and as served.
+
+    Args:
+      summary: the rows of summary.json.
+      stem: the pictures' path without suffix.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    for axis, key, title in (
+        (axes[0], "madds_total", "all devices together"),
+        (axes[1], "madds_largest", "largest device"),
+    ):
+        x = [row[key] / 1e6 for row in summary]
+        for name, color, marker in (("float", _FLOAT, "o"), ("served", _SERVED, "s")):
+            y = [100 * row[f"{name}_accuracy"] for row in summary]
+            axis.plot(x, y, marker, color=color, label="float" if name == "float" else "as served", ms=7, alpha=0.9)
+        _label_switches(axis, x, summary)
+        axis.set_xscale("log")
+        axis.margins(x=0.25, y=0.25)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("{x:g}")
+        axis.tick_params(axis="x", which="minor", labelsize=7)
+        axis.set_xlabel(f"multiply-adds of one image, {title} (millions)")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("accuracy on the test part (%)")
+    axes[0].legend(loc="lower right")
+    figure.suptitle("One weight set, four switches" if len(summary) == 4 else "One weight set, all switches")
+    _save(figure, stem)
+
+
+def _label_switches(axis: Any, x: Sequence[float], summary: Sequence[Mapping[str, Any]]) -> None:
+    tops: dict[float, int] = {}
+    for place, row in zip(x, summary, strict=True):
+        # Switches with an equal largest device share an x; their labels go one above the other.
+        level = tops.get(place, 0)
+        tops[place] = level + 1
+        top = 100 * max(row["float_accuracy"], row["served_accuracy"])
+        axis.annotate(
+            row["switch"], (place, top), (0, 8 + 11 * level), textcoords="offset points", ha="center", fontsize=8
+        )
+
+
+def timeline(requests: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
+    """What each device did during one fused request, a panel per switch.
+
+    Args:
+      requests: by switch, the coordinator's timeline of its median request.
+      stem: the pictures' path without suffix.
+    """
+    heights = [len(line["devices"]) + 1 for line in requests.values()]
+    figure, axes = plt.subplots(
+        len(requests),
+        1,
+        figsize=(9, 0.42 * sum(heights) + 0.7 * len(requests) + 0.6),
+        sharex=True,
+        squeeze=False,
+        height_ratios=heights,
+        layout="constrained",
+    )
+    for axis, (switch, line) in zip(axes[:, 0], requests.items(), strict=True):
+        _draw_request(axis, line)
+        axis.set_title(f"switch {switch}", loc="left", fontsize=10)
+    axes[-1, 0].set_xlabel("ms since the request reached the coordinator")
+    handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in (_OWN, _WIRE, _QUEUE, _INVOKE)]
+    names = ["coordinator: decode, fuse", "wire", "queue", "slice"]
+    figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    _save(figure, stem)
+
+
+def _draw_request(axis: Any, line: Mapping[str, Any]) -> None:
+    names = ["coordinator", *(device["device"] for device in line["devices"])]
+    last = max(device["received_ms"] for device in line["devices"])
+    axis.barh(0, line["decode_ms"], color=_OWN)
+    axis.barh(0, line["fuse_ms"], left=last, color=_OWN)
+    for row, device in enumerate(line["devices"], 1):
+        sent, received = device["sent_ms"], device["received_ms"]
+        axis.barh(row, received - sent, left=sent, color=_WIRE)
+        # Workers tell durations and not clock times; what is neither queue nor slice is split evenly.
+        busy = device["queue_ms"] + device["invoke_ms"]
+        start = sent + max(0.0, received - sent - busy) / 2
+        axis.barh(row, device["queue_ms"], left=start, color=_QUEUE)
+        axis.barh(row, device["invoke_ms"], left=start + device["queue_ms"], color=_INVOKE)
+        axis.text(received, row, f" {device['invoke_ms']:.2f} ms", va="center", fontsize=8)
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.invert_yaxis()
+    axis.margins(x=0.1)
+    axis.grid(axis="x", alpha=0.3)
+
+
+def _save(figure: Figure, stem: Path) -> None:
+    for suffix in (".png", ".svg"):
+        figure.savefig(stem.with_suffix(suffix), dpi=130)
+    plt.close(figure)

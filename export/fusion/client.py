@@ -1,0 +1,172 @@
+"""A small blocking client of an Open Inference Protocol server, for the programs that ask a
+coordinator."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from . import oip
+from .cluster import check_url
+from .oip import OipError, TensorSpec
+from .program import UserError
+from .security import Credentials
+from .tensors import DTYPES
+
+_FUSED = ("logits", "class", "label")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One image's answer: fused logits float32 (K,), the class index, its label, and the server's
+    parameters."""
+
+    logits: np.ndarray
+    index: int
+    label: str
+    parameters: oip.Parameters
+
+
+class FusionClient:
+    """One connection to a coordinator, kept open between images; a context manager.
+
+    Args:
+      url: http(s)://host[:port].
+      credentials: the token to show and the certificates to trust.
+      timeout_s: the limit of connecting and of each wait for the server, in seconds.
+
+    Attributes:
+      name: the fused model's name.
+      shape: the image's (height, width, channels).
+      model_parameters: what its metadata says: model_id, switch, devices, precision.
+
+    Connects and reads the metadata at once. Raises `UserError`, naming the url and the phase, when
+    the server is not there, is too slow, refuses, or serves no fused model (a worker does not).
+    Source: ours.
+    """
+
+    def __init__(self, url: str, credentials: Credentials, timeout_s: float = 30.0) -> None:
+        self._url = check_url(url, "the server")
+        token = credentials.token()
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        parts = urlsplit(self._url)
+        host = parts.hostname or ""
+        self._connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            self._connection = http.client.HTTPSConnection(
+                host, parts.port, timeout=timeout_s, context=credentials.client_context()
+            )
+        else:
+            self._connection = http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
+        self._timeout_s = timeout_s
+        try:
+            self._describe()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> FusionClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
+
+    def infer(self, image: np.ndarray, timeline: bool = False) -> Answer:
+        """Asks for one raw image, uint8 of `shape`, 0..255. Raises `UserError` as the constructor
+        does."""
+        parameters = {"timeline": True} if timeline else {}
+        body, length = oip.encode_request([(self._input, image[np.newaxis])], _FUSED, parameters)
+        answer, header = self._exchange("POST", f"{self._path}/infer", body, {oip.HEADER: length})
+        try:
+            response = oip.decode_response(answer, header, self._outputs, 1)
+            logits, index, label = (response.outputs[name][0] for name in _FUSED)
+            return Answer(logits, int(index), label.decode(), response.parameters)
+        except OipError as error:
+            raise self._failed("reading the answer", error.message.rstrip(".")) from error
+        except (KeyError, UnicodeDecodeError) as error:
+            raise self._failed("reading the answer", f"it misses or garbles {error}") from error
+
+    def _describe(self) -> None:
+        phase = "reading the model metadata"
+        served, _ = self._exchange("POST", "/v2/repository/index", None, {})
+        try:
+            names = [str(entry["name"]) for entry in json.loads(served)]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._failed(phase, "it is no Open Inference Protocol server") from error
+        if len(names) != 1:
+            raise self._failed(phase, f"it serves {len(names)} models; legal: a coordinator, which serves one")
+        self.name = names[0]
+        self._path = f"/v2/models/{quote(self.name, safe='')}"
+        body, _ = self._exchange("GET", self._path, None, {})
+        try:
+            metadata = json.loads(body)
+            inputs = [_spec(entry) for entry in metadata["inputs"]]
+            outputs = [_spec(entry) for entry in metadata["outputs"]]
+            self.model_parameters: dict[str, Any] = dict(metadata["parameters"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._failed(phase, "its model metadata is not understood") from error
+        found = [spec.name for spec in (*inputs, *outputs)]
+        if found != ["image", *_FUSED] or len(inputs[0].shape) != 4:
+            raise self._failed(
+                phase,
+                f"model {self.name!r} is not a fused model; legal: the address of a coordinator",
+            )
+        self._input, self._outputs = inputs[0], outputs
+        _, height, width, channels = self._input.shape
+        self.shape = (height, width, channels)
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[bytes, str | None]:
+        phase = "connecting"
+        try:
+            if self._connection.sock is None:
+                self._connection.connect()
+            phase = f"asking {path}"
+            self._connection.request(method, path, body, self._headers | headers)
+            response = self._connection.getresponse()
+            answer = response.read()
+        except TimeoutError as error:
+            raise self._failed(phase, f"nothing within {self._timeout_s:g} s") from error
+        except ssl.SSLCertVerificationError as error:
+            raise self._failed(phase, f"its certificate is refused: {error.verify_message}") from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise self._failed(phase, reason) from error
+        if response.status != 200:
+            raise self._failed(phase, f"it answered {response.status}: {_said(answer)}")
+        return answer, response.headers.get(oip.HEADER)
+
+    def _failed(self, phase: str, what: str) -> UserError:
+        self._connection.close()
+        return UserError(f"server {self._url}: {what} while {phase}.")
+
+
+def _spec(entry: Any) -> TensorSpec:
+    shape = tuple(int(size) for size in entry["shape"])
+    if entry["datatype"] not in DTYPES:
+        raise ValueError(entry["datatype"])
+    return TensorSpec(str(entry["name"]), entry["datatype"], shape)
+
+
+def _said(answer: bytes) -> str:
+    try:
+        return str(json.loads(answer)["error"]).rstrip(".")
+    except (ValueError, KeyError, TypeError):
+        return "no reason given"

@@ -1,0 +1,38 @@
+"""Fusion by sum: the slices' partial logits, dequantized and added in slice order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def dequantize(stored: np.ndarray, scale: float | None, zero_point: int | None) -> np.ndarray:
+    """The real values of a stored tensor of any shape: scale * (stored - zero_point), float64.
+
+    A float tensor has neither (both None) and is only widened. Source: the TFLite quantization
+    scheme.
+    """
+    real = stored.astype(np.float64)
+    if scale is None or zero_point is None:
+        return real
+    return (real - zero_point) * scale
+
+
+def fuse(partial: Sequence[np.ndarray]) -> np.ndarray:
+    """The fused logits, float32 (N, K), from one float64 (N, K) of partial logits per slice.
+
+    Adds in float64 and in the order given, so that the same answers always give the same bits.
+    Source: ours.
+    """
+    total = np.zeros_like(partial[0])
+    for logits in partial:
+        total = total + logits
+    return total.astype(np.float32)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """The confidences, float64 (..., K), summing to 1 over the last axis, of logits (..., K)."""
+    shifted = logits.astype(np.float64)
+    powers = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)

@@ -1,0 +1,331 @@
+"""The messages of the Open Inference Protocol v2 over HTTP: JSON, and the binary tensor extension.
+
+Pure functions from bytes to NumPy arrays and back. Whatever bytes come in, they either give a
+message or raise `OipError`, whose status and sentence are the HTTP answer. Source of the format:
+the KServe "Open Inference Protocol (V2)" and Triton's "Binary Tensor Data Extension".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from .tensors import (
+    OipError,
+    brief,
+    data_from_bytes,
+    data_from_json,
+    data_to_bytes,
+    data_to_json,
+)
+
+HEADER = "Inference-Header-Content-Length"
+_REQUEST_KEYS = ("id", "parameters", "inputs", "outputs")
+_RESPONSE_KEYS = ("id", "parameters", "outputs", "model_name", "model_version")
+_TENSOR_KEYS = ("name", "datatype", "shape", "data", "parameters")
+
+Parameters = Mapping[str, "str | int | float | bool"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor of a model: its name, its OIP datatype and its shape, where -1 is the batch, 1 or
+    more."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def metadata(self) -> dict[str, Any]:
+        """The tensor as it stands in the model metadata. Source: the OIP."""
+        return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+
+
+@dataclass(frozen=True)
+class Request:
+    """An inference request: input arrays by name, and the outputs asked for, each with whether in
+    binary."""
+
+    id: str | None
+    inputs: Mapping[str, np.ndarray]
+    outputs: Mapping[str, bool]
+    parameters: Parameters
+
+
+@dataclass(frozen=True)
+class Response:
+    """An inference response: output arrays by name."""
+
+    model_name: str
+    model_version: str
+    id: str | None
+    outputs: Mapping[str, np.ndarray]
+    parameters: Parameters
+
+
+def decode_request(
+    body: bytes,
+    header_length: str | None,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    max_batch: int,
+) -> Request:
+    """Reads an inference request for a model with these inputs and outputs.
+
+    Args:
+      body: the HTTP body; with binary tensors, the JSON header and then the tensors in order.
+      header_length: the value of the `Inference-Header-Content-Length` header, None where it is
+        absent.
+      inputs: what the model takes; each must be in the request, once.
+      outputs: what the model gives; all of them are asked for where the request names none.
+      max_batch: the largest batch (the dimension that is -1 in a spec).
+
+    Raises `OipError` (400) naming the thing, the value and what is legal.
+    """
+    message, tail = _split(body, header_length, "request")
+    _only(message, _REQUEST_KEYS, "the request")
+    parameters = _parameters(message, "the request")
+    arrays = _tensors(message, "inputs", "input", inputs, tail, max_batch)
+    missing = [spec.name for spec in inputs if spec.name not in arrays]
+    if missing:
+        _bad(f"input {missing[0]!r} is missing; the model's inputs: {_names(inputs)}")
+    default = _flag(parameters, "binary_data_output", "the request")
+    wanted = {spec.name: default for spec in outputs}
+    if message.get("outputs") is not None:
+        wanted = _wanted(message["outputs"], outputs, default)
+    return Request(_id(message), arrays, wanted, parameters)
+
+
+def decode_response(body: bytes, header_length: str | None, outputs: Sequence[TensorSpec], max_batch: int) -> Response:
+    """Reads an inference response that should hold some of these outputs.
+
+    Raises `OipError` (400) exactly as `decode_request` does; a caller that is itself a server
+    should answer 502.
+    """
+    message, tail = _split(body, header_length, "response")
+    _only(message, _RESPONSE_KEYS, "the response")
+    arrays = _tensors(message, "outputs", "output", outputs, tail, max_batch)
+    name, version = message.get("model_name"), message.get("model_version", "")
+    if not isinstance(name, str) or not isinstance(version, str):
+        _bad("model_name and model_version of the response must be strings")
+    return Response(name, version, _id(message), arrays, _parameters(message, "the response"))
+
+
+def encode_request(
+    inputs: Sequence[tuple[TensorSpec, np.ndarray]],
+    outputs: Iterable[str],
+    parameters: Parameters,
+) -> tuple[bytes, str]:
+    """A request with binary tensors both ways: (body, value of the
+    `Inference-Header-Content-Length` header)."""
+    tensors, chunks = [], []
+    for spec, array in inputs:
+        chunks.append(data_to_bytes(spec.datatype, array))
+        tensors.append(_tensor(spec, array) | {"parameters": {"binary_data_size": len(chunks[-1])}})
+    message = {
+        "inputs": tensors,
+        "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in outputs],
+        "parameters": dict(parameters),
+    }
+    head = _dump(message)
+    return b"".join([head, *chunks]), str(len(head))
+
+
+def encode_response(
+    model_name: str,
+    model_version: str,
+    request: Request,
+    outputs: Sequence[tuple[TensorSpec, np.ndarray]],
+    parameters: Parameters,
+) -> tuple[bytes, str | None]:
+    """The response to `request` with those of `outputs` it asked for, in the order it asked for
+    them.
+
+    Returns (body, value of the `Inference-Header-Content-Length` header); the value is None, and
+    the body plain JSON, where no output is binary. Raises `OipError` (500) if an output holds what
+    JSON cannot: NaN, infinity.
+    """
+    tensors, chunks = [], []
+    by_name = {spec.name: (spec, array) for spec, array in outputs}
+    for name, binary in request.outputs.items():
+        spec, array = by_name[name]
+        if binary:
+            chunks.append(data_to_bytes(spec.datatype, array))
+            extra: dict[str, Any] = {"parameters": {"binary_data_size": len(chunks[-1])}}
+        else:
+            extra = {"data": data_to_json(spec.name, spec.datatype, array)}
+        tensors.append(_tensor(spec, array) | extra)
+    message = {"model_name": model_name, "model_version": model_version}
+    message |= {} if request.id is None else {"id": request.id}
+    head = _dump(message | {"parameters": dict(parameters), "outputs": tensors})
+    return b"".join([head, *chunks]), str(len(head)) if any(request.outputs.values()) else None
+
+
+def _split(body: bytes, header_length: str | None, what: str) -> tuple[dict[str, Any], bytes | None]:
+    size = len(body)
+    if header_length is not None:
+        if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 20):
+            _bad(f"{HEADER} is {brief(header_length)}; legal: a decimal number of bytes")
+        if int(header_length) > size:
+            _bad(f"{HEADER} is {header_length} but the body has {size} bytes; legal: at most those")
+        size = int(header_length)
+    try:
+        message = json.loads(body[:size].decode("utf-8"), parse_constant=_constant, object_pairs_hook=_object)
+    except UnicodeDecodeError as error:
+        _bad(f"the JSON of the {what} is not UTF-8 at byte {error.start}")
+    except RecursionError:
+        _bad(f"the JSON of the {what} is nested too deeply")
+    except OipError:
+        raise
+    except ValueError as error:
+        _bad(f"the {what} is not JSON: {error}")
+    if not isinstance(message, dict):
+        _bad(f"the {what} is {brief(message)}; legal: a JSON object")
+    return message, None if header_length is None else body[size:]
+
+
+def _tensors(
+    message: dict[str, Any],
+    key: str,
+    side: str,
+    specs: Sequence[TensorSpec],
+    tail: bytes | None,
+    max_batch: int,
+) -> dict[str, np.ndarray]:
+    """The arrays of `message[key]`; binary ones are taken off `tail` in order, which they must use
+    up."""
+    arrays: dict[str, np.ndarray] = {}
+    offset = 0
+    for tensor in _list(message, key):
+        _only(tensor, _TENSOR_KEYS, f"an entry of {key}")
+        spec = _find(tensor.get("name"), side, specs)
+        label = f"{side} {spec.name!r}"
+        if spec.name in arrays:
+            _bad(f"{label} stands twice; legal: once")
+        if tensor.get("datatype") != spec.datatype:
+            _bad(f"{label} has datatype {brief(tensor.get('datatype'))}; legal: {spec.datatype}")
+        shape = _shape(tensor.get("shape"), spec, label, max_batch)
+        parameters = _parameters(tensor, label)
+        _only(parameters, ("binary_data_size",), f"parameters of {label}")
+        if ("data" in tensor) == ("binary_data_size" in parameters):
+            _bad(f"{label} must have either data or parameters.binary_data_size")
+        if "data" in tensor:
+            arrays[spec.name] = data_from_json(label, spec.datatype, shape, tensor["data"])
+            continue
+        size = parameters["binary_data_size"]
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            _bad(f"{label} has binary_data_size {brief(size)}; legal: a number of bytes")
+        if tail is None:
+            _bad(f"{label} is binary but there is no {HEADER} header")
+        if offset + size > len(tail):
+            _bad(f"{label} has binary_data_size {size} but {len(tail) - offset} bytes are left for it")
+        chunk = tail[offset : offset + size]
+        arrays[spec.name] = data_from_bytes(label, spec.datatype, shape, chunk)
+        offset += size
+    if tail is not None and offset != len(tail):
+        _bad(f"the body has {len(tail) - offset} bytes after its last binary tensor; legal: none")
+    return arrays
+
+
+def _wanted(value: Any, specs: Sequence[TensorSpec], default: bool) -> dict[str, bool]:
+    wanted: dict[str, bool] = {}
+    for entry in _list({"outputs": value}, "outputs"):
+        _only(entry, ("name", "parameters"), "an entry of outputs")
+        label = f"output {_find(entry.get('name'), 'output', specs).name!r}"
+        if entry["name"] in wanted:
+            _bad(f"{label} is asked for twice; legal: once")
+        parameters = _parameters(entry, label)
+        _only(parameters, ("binary_data",), f"parameters of {label}")
+        asked = _flag(parameters, "binary_data", label)
+        wanted[entry["name"]] = asked if "binary_data" in parameters else default
+    return wanted or {spec.name: default for spec in specs}
+
+
+def _find(name: Any, side: str, specs: Sequence[TensorSpec]) -> TensorSpec:
+    for spec in specs:
+        if spec.name == name:
+            return spec
+    _bad(f"{side} {brief(name)} is unknown; the model's {side}s: {_names(specs)}")
+
+
+def _shape(value: Any, spec: TensorSpec, label: str, max_batch: int) -> tuple[int, ...]:
+    legal = f"{list(spec.shape)} with a batch of 1 to {max_batch}"
+    if not isinstance(value, list) or len(value) != len(spec.shape):
+        _bad(f"{label} has shape {brief(value)}; legal: {legal}")
+    for size, said in zip(value, spec.shape, strict=True):
+        fits = isinstance(size, int) and not isinstance(size, bool)
+        if not fits or not (1 <= size <= max_batch if said == -1 else size == said):
+            _bad(f"{label} has shape {brief(value)}; legal: {legal}")
+    return tuple(value)
+
+
+def _tensor(spec: TensorSpec, array: np.ndarray) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(array.shape)}
+
+
+def _list(message: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    values = message.get(key)
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        _bad(f"{key} is {brief(values)}; legal: a list of objects")
+    return values
+
+
+def _parameters(message: Mapping[str, Any], label: str) -> dict[str, str | int | float | bool]:
+    values = message.get("parameters")
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        _bad(f"parameters of {label} is {brief(values)}; legal: an object")
+    for name, value in values.items():
+        if not isinstance(value, (str, int, float, bool)):
+            _bad(f"parameter {brief(name)} of {label} is {brief(value)}; "
+                 "legal: a string, a number or a boolean")  # fmt: skip
+    return values
+
+
+def _flag(parameters: Parameters, name: str, label: str) -> bool:
+    value = parameters.get(name, False)
+    if not isinstance(value, bool):
+        _bad(f"parameter {name!r} of {label} is {brief(value)}; legal: true or false")
+    return value
+
+
+def _id(message: Mapping[str, Any]) -> str | None:
+    value = message.get("id")
+    if value is not None and not isinstance(value, str):
+        _bad(f"id is {brief(value)}; legal: a string")
+    return value
+
+
+def _only(values: Mapping[str, Any], legal: Sequence[str], label: str) -> None:
+    for key in values:
+        if key not in legal:
+            _bad(f"{label} has {brief(key)}; legal: {', '.join(legal)}")
+
+
+def _names(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(spec.name for spec in specs)
+
+
+def _dump(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def _constant(text: str) -> NoReturn:
+    _bad(f"the JSON holds {text}, which is not a JSON number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        keys = [key for key, _ in pairs]
+        _bad(f"the JSON has the key {brief(next(k for k in keys if keys.count(k) > 1))} twice")
+    return values
+
+
+def _bad(message: str) -> NoReturn:
+    raise OipError(400, message + ".")

@@ -1,0 +1,67 @@
+"""What every command-line program of the project shares: how it ends on bad input and on Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from absl import app
+
+
+class UserError(ValueError):
+    """Bad input. The message is one sentence that names the thing, the value and what is legal."""
+
+
+def run(
+    main: Callable[[list[str]], int | None],
+    takes_arguments: bool = False,
+    parse_flags: Callable[[list[str]], list[str]] = app.parse_flags_with_usage,
+) -> None:
+    """Runs an absl program and turns the expected ways of failing into one line and an exit status.
+
+    Args:
+      main: receives the arguments left over after flag parsing and returns the exit status (`None`
+        is 0).
+      takes_arguments: whether the program takes any besides its flags; if not, one is refused.
+      parse_flags: parses the command line and returns what is left over; may raise `UserError`.
+
+    A `UserError` prints `error: <sentence>` and exits 2; Ctrl-C and SIGTERM print `interrupted` and
+    exit 130 and 143. Anything else is a defect of the program and keeps its traceback. Source:
+    ours.
+    """
+
+    def guarded(argv: list[str]) -> None:
+        signal.signal(signal.SIGTERM, _terminate)
+        if len(argv) > 1 and not takes_arguments:
+            _end(
+                f"error: unexpected argument {argv[1]!r}; every option of this program is a --flag.",
+                2,
+            )
+        try:
+            status = main(argv[1:])
+        except UserError as error:
+            _end(f"error: {error}", 2)
+        except KeyboardInterrupt:
+            _end("interrupted", 130)
+        sys.exit(status or 0)
+
+    def parsed(argv: list[str]) -> list[str]:
+        try:
+            return parse_flags(argv)
+        except UserError as error:
+            _end(f"error: {error}", 2)
+            raise
+
+    app.run(guarded, flags_parser=parsed)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    print("terminated", file=sys.stderr, flush=True)
+    sys.exit(128 + number)
+
+
+def _end(line: str, status: int) -> None:
+    print(line, file=sys.stderr, flush=True)
+    sys.exit(status)

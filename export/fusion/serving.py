@@ -1,0 +1,134 @@
+"""Where and how a server listens: the flags worker and coordinator share, start, readiness line and
+shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import os
+import signal
+import socket
+import ssl
+import sys
+import threading
+
+from absl import flags
+from aiohttp import web
+
+from .program import UserError
+from .security import Credentials
+
+HOST = flags.DEFINE_string(
+    "host",
+    "127.0.0.1",
+    "Address to listen on. Any but a loopback one needs --token_file, TLS or --insecure.",
+)
+PORT = flags.DEFINE_integer("port", 0, "TCP port to listen on; 0 takes a free one.", 0, 65535)
+TOKEN_FILE = flags.DEFINE_string(
+    "token_file", None, "File with a bearer token that every request but /v2/health/live must show."
+)
+TLS_CERT = flags.DEFINE_string("tls_cert", None, "PEM certificate of this server: listens with TLS.")
+TLS_KEY = flags.DEFINE_string("tls_key", None, "Unencrypted PEM private key of --tls_cert.")
+TLS_CA = flags.DEFINE_string("tls_ca", None, "PEM certificates that a client's must come from: mutual TLS.")
+INSECURE = flags.DEFINE_bool(
+    "insecure", False, "Listens beyond loopback with neither token nor TLS: anyone can send images."
+)
+MAX_BODY_MB = flags.DEFINE_float("max_body_mb", 64, "Largest request body in MB, decompressed.", 0.001)
+MAX_BATCH = flags.DEFINE_integer("max_batch", 32, "Largest batch of a request, in images.", 1)
+REQUEST_TIMEOUT_S = flags.DEFINE_float(
+    "request_timeout_s", 10, "Seconds that one request may take before it is answered 504.", 0.001
+)
+STOP_AT_STDIN_END = flags.DEFINE_bool(
+    "stop_at_stdin_end",
+    False,
+    "Stops when standard input ends, so that the server never outlives the program that started it.",
+)
+
+
+def credentials() -> Credentials:
+    """The listening side's credentials, from the flags.
+
+    Raises `UserError` when the host is not a loopback address and nothing protects it.
+    """
+    given = Credentials(TOKEN_FILE.value, TLS_CA.value, TLS_CERT.value, TLS_KEY.value)
+    open_ = given.token_file is None and given.tls_cert is None
+    if open_ and not INSECURE.value and not _is_loopback(HOST.value):
+        raise UserError(
+            f"host {HOST.value!r} is reachable from other machines; legal: with --token_file, "
+            "with --tls_cert and --tls_key, or with --insecure."
+        )
+    return given
+
+
+def watch_stdin() -> None:
+    """With --stop_at_stdin_end, ends this process as SIGTERM does once standard input ends."""
+    if STOP_AT_STDIN_END.value:
+        threading.Thread(target=_wait_for_stdin_end, daemon=True).start()
+
+
+async def serve(app: web.Application, kind: str, context: ssl.SSLContext | None) -> int:
+    """Listens with `app` until SIGINT or SIGTERM, then finishes the running requests.
+
+    Prints one line on standard output when it accepts requests: `<kind> ready: <url>`. Returns the
+    exit status, 130 after SIGINT and 143 after SIGTERM. Raises `UserError` when the address cannot
+    be listened on.
+    """
+    stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Event loops on Windows have no signal handlers; there Ctrl-C ends the program at once.
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, _stop, stopped, number)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=REQUEST_TIMEOUT_S.value,
+        # The server unpacks request bodies itself, within its limit.
+        auto_decompress=False,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, HOST.value, PORT.value, ssl_context=context)
+        try:
+            await site.start()
+        except OSError as error:
+            raise UserError(_cannot_listen(error)) from error
+        port = runner.addresses[0][1]
+        host = f"[{HOST.value}]" if ":" in HOST.value else HOST.value
+        print(f"{kind} ready: {'https' if context else 'http'}://{host}:{port}", flush=True)
+        status = await stopped
+        print(f"{kind} stops: finishing the running requests", file=sys.stderr, flush=True)
+        return status
+    finally:
+        await runner.cleanup()
+
+
+def _stop(stopped: asyncio.Future[int], number: int) -> None:
+    if not stopped.done():
+        stopped.set_result(128 + number)
+
+
+def _cannot_listen(error: OSError) -> str:
+    address = f"{HOST.value}:{PORT.value}"
+    if error.errno == errno.EADDRINUSE:
+        return f"port {PORT.value} of {HOST.value} is in use; legal: a free port, or 0 to take any."
+    if isinstance(error, socket.gaierror):
+        return f"host {HOST.value!r} is unknown; legal: an address of this machine."
+    return f"cannot listen on {address}: {os.strerror(error.errno) if error.errno else error}."
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _wait_for_stdin_end() -> None:
+    # os.read takes none of the locks that an interpreter shutting down would stumble over.
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,37 @@
+"""Runs every slice file of a bundle on one runtime, in a process that holds no other.
+
+    python -m export.slice_outputs --bundle=build/digits --runtime=tflite_runtime --images=in.npy --outputs=out.npz
+
+Used by `export.verify`: TensorFlow and the runtimes carry the same native code and must not answer for each other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from absl import flags
+
+from export.fusion import manifest, program, runtime
+
+_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
+_RUNTIME = flags.DEFINE_enum("runtime", None, runtime.RUNTIMES, "The runtime.", required=True)
+_IMAGES = flags.DEFINE_string("images", None, "A .npy file of uint8 images, NHWC.", required=True)
+_OUTPUTS = flags.DEFINE_string("outputs", None, "The .npz file to write.", required=True)
+
+
+def main(argv: list[str]) -> None:
+    bundle = manifest.load(_BUNDLE.value)
+    images = np.load(_IMAGES.value, allow_pickle=False)
+    chosen = runtime.choose(_RUNTIME.value)
+    outputs = {"version": np.array(str(chosen))}
+    for entry in bundle.switches:
+        for part in entry.slices:
+            for precision, file in part.files.items():
+                run = runtime.SliceInterpreter(
+                    bundle.read_slice_file(file), file, bundle.shape, len(bundle.labels), chosen, threads=1
+                )
+                outputs[f"{part.model}/{precision}"] = np.stack([run(image) for image in images])
+    np.savez(_OUTPUTS.value, **outputs)
+
+
+if __name__ == "__main__":
+    program.run(main)

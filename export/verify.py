@@ -1,0 +1,93 @@
+"""Proves a bundle against the run it was cut from: Keras, tflite-runtime and ai-edge-litert, per slice and fused.
+
+    python -m export.verify --workdir=runs/digits --bundle=build/digits
+
+Runs the test part, prints the tables, writes each switch's accuracies into the bundle's manifest, and exits 1 if a
+file does not give the network's answers.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+from export.fusion import manifest
+from export.fusion.files import write_json
+from export.fusion.program import UserError
+from paradis_tf import program, table
+from paradis_tf.workdir import Workdir
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run folder that the bundle was cut from.", required=True)
+_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
+_MAX_DROP = flags.DEFINE_float("max_drop", 1.0, "Points of accuracy that a fused switch may lose against Keras.")
+_LIMIT = flags.DEFINE_integer("limit", 0, "Only so many test images; 0 takes all. A part leaves the manifest alone.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
+_JSON = flags.DEFINE_string("json", "", "File to write the checks to as JSON.")
+
+
+def main(argv: list[str]) -> int:
+    if _LIMIT.value < 0 or _MAX_DROP.value < 0:
+        raise UserError(f"--limit={_LIMIT.value} and --max_drop={_MAX_DROP.value}; both are 0 or more.")
+    bundle = manifest.load(_BUNDLE.value)
+    workdir = Workdir.open(_WORKDIR.value)
+    with program.quiet():
+        from export import verification
+        from paradis_tf import training
+        from paradis_tf.data.datasets import Part
+    model = workdir.load_model()
+    part = training.load_dataset(workdir.config(), _DATA_DIR.value).test
+    if _LIMIT.value:
+        part = Part(part.images[: _LIMIT.value], part.labels[: _LIMIT.value])
+    found = verification.verify(bundle, model, part, _MAX_DROP.value / 100, lambda text: print(text, flush=True))
+    _print(found, len(part))
+    if _JSON.value:
+        write_json(_JSON.value, found.as_json())
+    if not _LIMIT.value:
+        _record(Path(_BUNDLE.value) / "manifest.json", found.accuracies("test"))
+    for fault in found.faults:
+        print(f"fault: {fault}")
+    print(f"{len(found.faults)} faults" if found.faults else "every file gives the network's answers")
+    return 1 if found.faults else 0
+
+
+def _print(found: "verification.Verification", images: int) -> None:  # noqa: F821  imported late, in main
+    slices = [
+        (
+            check.switch,
+            check.device,
+            check.precision,
+            check.runtime,
+            f"{check.error:.2g}",
+            "" if check.quanta is None else f"{check.quanta:.1f}",
+            f"{check.runtime_quanta:.2g}",
+        )
+        for check in found.slices
+    ]
+    header = ("switch", "device", "precision", "runtime", "error", "in quanta", "from tflite-runtime")
+    print(f"\nslices against Keras, {images} test images\n{table.render(header, slices)}")
+    switches = [
+        (
+            check.switch,
+            check.precision,
+            check.runtime,
+            f"{100 * check.agreement:.2f}",
+            f"{100 * check.float_accuracy:.2f}",
+            f"{100 * check.accuracy:.2f}",
+        )
+        for check in found.switches
+    ]
+    header = ("switch", "precision", "runtime", "same class (%)", "Keras accuracy (%)", "accuracy (%)")
+    print(f"\nfused switches\n{table.render(header, switches)}\n")
+
+
+def _record(file: Path, accuracies: dict[str, dict]) -> None:
+    written = json.loads(file.read_text())
+    for entry in written["switches"]:
+        entry["accuracy"] = accuracies[entry["switch"]]
+    write_json(file, written)
+
+
+if __name__ == "__main__":
+    program.run(main)

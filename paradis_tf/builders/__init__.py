@@ -1,0 +1,1 @@
+"""Interpreters of an architecture: the shared supernet, one slice as a static model, and its cost."""

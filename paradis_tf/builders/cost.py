@@ -1,0 +1,139 @@
+"""The cost interpretation: multiply-adds, parameters and activation bytes, from shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from paradis_tf.builders.operations import Architecture, Operations
+from paradis_tf.spatial import output_size
+from paradis_tf.switches import Slice, Switch
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one layer of one slice costs for one image.
+
+    Attributes:
+      name: the layer's name in the architecture.
+      kind: `conv`, `depthwise_conv`, `batch_norm` or `dense`.
+      madds: multiply-adds; 0 for batch norm, which folds into its convolution.
+      kernel_parameters: weights of the kernel and the bias.
+      norm_parameters: scales and shifts of batch norm.
+      activation_bytes: bytes of the output at one byte a value (int8).
+    """
+
+    name: str
+    kind: str
+    madds: int
+    kernel_parameters: int
+    norm_parameters: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Sums over the layers of one slice; the attributes are those of `LayerCost`."""
+
+    layers: tuple[LayerCost, ...]
+
+    @property
+    def madds(self) -> int:
+        return sum(layer.madds for layer in self.layers)
+
+    @property
+    def kernel_parameters(self) -> int:
+        return sum(layer.kernel_parameters for layer in self.layers)
+
+    @property
+    def parameters(self) -> int:
+        """Kernels, biases, and the scales and shifts of batch norm."""
+        return self.kernel_parameters + sum(layer.norm_parameters for layer in self.layers)
+
+    @property
+    def largest_activation_bytes(self) -> int:
+        return max(layer.activation_bytes for layer in self.layers)
+
+
+def slice_cost(architecture: Architecture, slice: Slice) -> Cost:
+    """The cost of one slice of an architecture, per image.
+
+    Raises:
+      SwitchError: the slice cuts inside a channel of a layer; the layer is named.
+    """
+    counter = _Counter(slice)
+    height, width, channels = architecture.image_shape
+    architecture(counter, _Shape((height, width), channels, channels))
+    return Cost(tuple(counter.rows))
+
+
+def switch_costs(architecture: Architecture, switch: Switch) -> Sequence[Cost]:
+    """The cost of each device of a switch, in device order."""
+    return [slice_cost(architecture, slice) for slice in switch.slices]
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A tensor's size, its channels at full width and those of the slice."""
+
+    size: tuple[int, int]
+    channels: int
+    sliced: int
+
+    @property
+    def positions(self) -> int:
+        return self.size[0] * self.size[1]
+
+
+class _Counter(Operations[_Shape]):
+    def __init__(self, slice: Slice) -> None:
+        self.slice = slice
+        self.rows: list[LayerCost] = []
+
+    def _shape(self, x: _Shape, channels: int, kernel_size: int, strides: int, name: str) -> _Shape:
+        height, width = (output_size(side, kernel_size, strides, "same") or 0 for side in x.size)
+        first, last = self.slice.channels(channels, name)
+        return _Shape((height, width), channels, last - first)
+
+    def normalize(self, image: _Shape) -> _Shape:
+        return image
+
+    def conv(
+        self,
+        x: _Shape,
+        filters: int,
+        kernel_size: int,
+        *,
+        name: str,
+        strides: int = 1,
+        slice_inputs: bool = True,
+    ) -> _Shape:
+        y = self._shape(x, filters, kernel_size, strides, name)
+        inputs = x.sliced if slice_inputs else x.channels
+        weights = kernel_size**2 * inputs * y.sliced
+        values = y.positions * y.sliced
+        self.rows.append(LayerCost(name, "conv", weights * y.positions, weights, 0, values))
+        return y
+
+    def depthwise_conv(self, x: _Shape, kernel_size: int, *, name: str, strides: int = 1) -> _Shape:
+        y = self._shape(x, x.channels, kernel_size, strides, name)
+        weights = kernel_size**2 * y.sliced
+        values = y.positions * y.sliced
+        self.rows.append(LayerCost(name, "depthwise_conv", weights * y.positions, weights, 0, values))
+        return y
+
+    def batch_norm(self, x: _Shape, *, name: str) -> _Shape:
+        self.rows.append(LayerCost(name, "batch_norm", 0, 0, 2 * x.sliced, x.positions * x.sliced))
+        return x
+
+    def relu6(self, x: _Shape, *, name: str) -> _Shape:
+        return x
+
+    def global_average_pool(self, x: _Shape, *, name: str) -> _Shape:
+        return _Shape((1, 1), x.channels, x.sliced)
+
+    def classifier(self, x: _Shape, classes: int, *, name: str) -> _Shape:
+        weights = x.sliced * classes
+        bias = classes if self.slice.start == 0 else 0
+        self.rows.append(LayerCost(name, "dense", weights, weights + bias, 0, classes))
+        return _Shape((1, 1), classes, classes)

@@ -1,0 +1,93 @@
+"""The operations an architecture is written in, and what it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+Tensor = TypeVar("Tensor")
+
+# A raw pixel p enters a network as (p - 128) / 128: with this scale and offset the uint8 image is already the
+# int8 input of a quantized network (scale 1/128, zero point 0), so no operation is spent on it.
+PIXEL_SCALE = 1 / 128
+PIXEL_OFFSET = -1.0
+NORMALIZED_RANGE = (PIXEL_OFFSET, 255 * PIXEL_SCALE + PIXEL_OFFSET)
+
+
+@dataclass(frozen=True)
+class Outputs(Generic[Tensor]):
+    """What a classifier gives for one slice, or for a whole switch after fusion.
+
+    Attributes:
+      logits: (batch, classes); partial for one slice, the sum over the slices after fusion.
+      features: (batch, channels); the pooled features of one slice, in channel order after fusion.
+    """
+
+    logits: Tensor
+    features: Tensor
+
+
+class Operations(ABC, Generic[Tensor]):
+    """One interpretation of an architecture. `Tensor` is whatever the interpretation hands from op to op.
+
+    Names are unique within an architecture. Sizes and channels are those of the full width; each interpretation
+    knows what it makes of them. Source: ours.
+    """
+
+    @abstractmethod
+    def normalize(self, image: Tensor) -> Tensor:
+        """Raw pixels 0..255 to [-1, 1): (pixel - 128) / 128."""
+
+    @abstractmethod
+    def conv(
+        self,
+        x: Tensor,
+        filters: int,
+        kernel_size: int,
+        *,
+        name: str,
+        strides: int = 1,
+        slice_inputs: bool = True,
+    ) -> Tensor:
+        """Convolution without bias, padding "same"; outputs are sliced, inputs unless they are the image."""
+
+    @abstractmethod
+    def depthwise_conv(self, x: Tensor, kernel_size: int, *, name: str, strides: int = 1) -> Tensor:
+        """Depthwise convolution without bias, padding "same"."""
+
+    @abstractmethod
+    def batch_norm(self, x: Tensor, *, name: str) -> Tensor:
+        """Batch normalization, private to each device of each switch."""
+
+    @abstractmethod
+    def relu6(self, x: Tensor, *, name: str) -> Tensor:
+        """min(max(x, 0), 6)."""
+
+    @abstractmethod
+    def global_average_pool(self, x: Tensor, *, name: str) -> Tensor:
+        """Mean over height and width."""
+
+    @abstractmethod
+    def classifier(self, x: Tensor, classes: int, *, name: str) -> Tensor:
+        """Dense layer to partial logits: inputs are sliced, outputs are not, the bias is in the first slice."""
+
+
+class Architecture(Protocol):
+    """An architecture written once: its options as attributes, its layers as a call on `Operations`.
+
+    Attributes:
+      name: its name in configs.
+      image_shape: (height, width, 3) of the raw RGB image.
+      classes: number of classes.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    classes: int
+
+    def __call__(self, ops: Operations[Tensor], image: Tensor) -> Outputs[Tensor]:
+        """Applies the layers to a raw image."""
+
+    def get_config(self) -> dict[str, Any]:
+        """The options that make it again."""

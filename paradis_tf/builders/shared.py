@@ -1,0 +1,147 @@
+"""The shared interpretation: layers that own full-size weights, and their application to one slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from paradis_tf.builders.operations import PIXEL_OFFSET, PIXEL_SCALE, Architecture, Operations, Outputs
+from paradis_tf.layers import (
+    SlicedConv2D,
+    SlicedDense,
+    SlicedDepthwiseConv2D,
+    SwitchableBatchNormalization,
+)
+from paradis_tf.switches import Switch
+
+
+def create_layers(
+    architecture: Architecture, switches: Sequence[Switch], grid: int, dtype: Any
+) -> dict[str, keras.layers.Layer]:
+    """Makes and builds the full-size layers of an architecture, by name.
+
+    Raises:
+      SwitchError: a switch cuts inside a channel of a layer; the layer is named.
+    """
+    creator = _Creator(switches, grid, dtype)
+    architecture(creator, architecture.image_shape[-1])
+    for switch in switches:
+        switch.validate(creator.sliced_channels)
+    for layer in creator.layers.values():
+        layer.build(None)
+    return creator.layers
+
+
+class _Creator(Operations[int]):
+    """Makes the layers; a "tensor" is its number of channels at full width."""
+
+    def __init__(self, switches: Sequence[Switch], grid: int, dtype: Any) -> None:
+        self.switches = switches
+        self.grid = grid
+        self.dtype = dtype
+        self.layers: dict[str, keras.layers.Layer] = {}
+        self.sliced_channels: dict[str, int] = {}
+
+    def _add(self, layer: keras.layers.Layer) -> None:
+        if layer.name in self.layers:
+            raise ValueError(f"the architecture names two layers {layer.name!r}; names are unique.")
+        self.layers[layer.name] = layer
+
+    def normalize(self, image: int) -> int:
+        return image
+
+    def conv(
+        self,
+        x: int,
+        filters: int,
+        kernel_size: int,
+        *,
+        name: str,
+        strides: int = 1,
+        slice_inputs: bool = True,
+    ) -> int:
+        self._add(
+            SlicedConv2D(x, filters, kernel_size, strides, slice_inputs=slice_inputs, name=name, dtype=self.dtype)
+        )
+        self.sliced_channels[name] = filters
+        return filters
+
+    def depthwise_conv(self, x: int, kernel_size: int, *, name: str, strides: int = 1) -> int:
+        self._add(SlicedDepthwiseConv2D(x, kernel_size, strides, name=name, dtype=self.dtype))
+        self.sliced_channels[name] = x
+        return x
+
+    def batch_norm(self, x: int, *, name: str) -> int:
+        self._add(SwitchableBatchNormalization(x, self.switches, self.grid, name=name, dtype=self.dtype))
+        return x
+
+    def relu6(self, x: int, *, name: str) -> int:
+        return x
+
+    def global_average_pool(self, x: int, *, name: str) -> int:
+        return x
+
+    def classifier(self, x: int, classes: int, *, name: str) -> int:
+        self._add(SlicedDense(x, classes, name=name, dtype=self.dtype))
+        return classes
+
+
+class SharedOperations(Operations[Any]):
+    """Applies the shared layers to one slice of a switch.
+
+    Args:
+      layers: the layers of `create_layers`.
+      switch: the switch to run.
+      device: index of the device whose slice to run.
+      training: whether batch norm uses and collects the batch's statistics.
+    """
+
+    def __init__(self, layers: Mapping[str, keras.layers.Layer], switch: Switch, device: int, training: bool) -> None:
+        self.layers = layers
+        self.switch = switch
+        self.device = device
+        self.slice = switch.slices[device]
+        self.training = training
+
+    def normalize(self, image: Any) -> Any:
+        pixels = keras.ops.cast(image, next(iter(self.layers.values())).compute_dtype)
+        return pixels * PIXEL_SCALE + PIXEL_OFFSET
+
+    def conv(
+        self,
+        x: Any,
+        filters: int,
+        kernel_size: int,
+        *,
+        name: str,
+        strides: int = 1,
+        slice_inputs: bool = True,
+    ) -> Any:
+        return self.layers[name](x, slice=self.slice)
+
+    def depthwise_conv(self, x: Any, kernel_size: int, *, name: str, strides: int = 1) -> Any:
+        return self.layers[name](x, slice=self.slice)
+
+    def batch_norm(self, x: Any, *, name: str) -> Any:
+        return self.layers[name](x, switch=self.switch, device=self.device, training=self.training)
+
+    def relu6(self, x: Any, *, name: str) -> Any:
+        return keras.ops.relu6(x)
+
+    def global_average_pool(self, x: Any, *, name: str) -> Any:
+        return keras.ops.mean(x, axis=(1, 2))
+
+    def classifier(self, x: Any, classes: int, *, name: str) -> Any:
+        return self.layers[name](x, slice=self.slice)
+
+
+def fuse(parts: Sequence[Outputs[Any]]) -> Outputs[Any]:
+    """The outputs of a whole switch: partial logits are summed, features concatenated in channel order."""
+    if len(parts) == 1:
+        return parts[0]
+    logits = parts[0].logits
+    for part in parts[1:]:
+        logits = logits + part.logits
+    return Outputs(logits, keras.ops.concatenate([part.features for part in parts], axis=-1))

@@ -1,0 +1,1 @@
+"""Experiments, one per file; each file's docstring states its command, its time and what to expect."""

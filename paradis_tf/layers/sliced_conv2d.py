@@ -1,0 +1,97 @@
+"""Convolution over a slice of its channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from paradis_tf.layers.sliced_layer import SlicedLayer
+from paradis_tf.spatial import check_window, output_size
+
+
+@keras.saving.register_keras_serializable(package="paradis_tf")
+class SlicedConv2D(SlicedLayer):
+    """2D convolution whose kernel block for a slice is `kernel[:, :, ins, outs]`.
+
+    At slice `[0, 1)` it equals `keras.layers.Conv2D` with the same weights; padding "same" pads as TensorFlow
+    does (the odd pixel goes after), also at stride 2.
+
+    Args:
+      in_channels: channels of the whole input, at full width.
+      filters: channels of the whole output, at full width.
+      kernel_size: side of the square window, in pixels, at least 1.
+      strides: step of the window in both directions, at least 1.
+      padding: "same" or "valid".
+      use_bias: whether there is a bias of `filters` values.
+      slice_inputs: false for a layer that reads the image or an unsliced tensor.
+      slice_outputs: false for a layer whose partial outputs are summed over the devices.
+      kernel_initializer: a Keras initializer, its name or its config.
+
+    Call arguments:
+      inputs: float tensor (batch, height, width, channels of the slice).
+      slice: a `Slice`, by keyword; the full width if left out.
+
+    Returns:
+      float tensor (batch, new height, new width, output channels of the slice).
+
+    Raises:
+      ValueError: an argument out of range, or inputs with another number of channels than the slice has.
+      SwitchError: the slice cuts inside a channel of this layer.
+
+    Source: ours (reconstruction of ParaDiS, distributed convolution).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        filters: int,
+        kernel_size: int,
+        strides: int = 1,
+        padding: str = "same",
+        use_bias: bool = False,
+        slice_inputs: bool = True,
+        slice_outputs: bool = True,
+        kernel_initializer: Any = "he_normal",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            filters,
+            use_bias=use_bias,
+            slice_inputs=slice_inputs,
+            slice_outputs=slice_outputs,
+            kernel_initializer=kernel_initializer,
+            **kwargs,
+        )
+        check_window(self.name, kernel_size, strides, padding)
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.padding = padding
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        return (self.kernel_size, self.kernel_size, self.in_channels, self.out_channels)
+
+    def _cut(self, kernel: Any, ins: tuple[int, int], outs: tuple[int, int]) -> Any:
+        return kernel[:, :, ins[0] : ins[1], outs[0] : outs[1]]
+
+    def _apply(self, inputs: Any, kernel: Any) -> Any:
+        return keras.ops.conv(inputs, kernel, strides=self.strides, padding=self.padding, data_format="channels_last")
+
+    def _spatial_shape(self, input_shape: tuple) -> tuple:
+        window = (self.kernel_size, self.strides, self.padding)
+        return (input_shape[0], *(output_size(size, *window) for size in input_shape[1:3]))
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.update(
+            filters=self.out_channels,
+            kernel_size=self.kernel_size,
+            strides=self.strides,
+            padding=self.padding,
+            use_bias=self.use_bias,
+            slice_inputs=self.slice_inputs,
+            slice_outputs=self.slice_outputs,
+        )
+        return config

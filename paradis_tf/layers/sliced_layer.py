@@ -1,0 +1,120 @@
+"""What the sliced convolution, depthwise convolution and dense layer have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import keras
+import numpy as np
+
+from paradis_tf.switches import FULL, Slice, Switch
+
+
+class SlicedLayer(keras.layers.Layer):
+    """A layer with a full-size kernel, called with a static slice of it.
+
+    The weights are made at full width whatever slice comes first, and cut with Python ints, so each slice
+    traces to static shapes. A bias on outputs that are not sliced belongs to the first slice alone: the partial
+    outputs of the slices are added later, and the bias must be added once.
+
+    Args:
+      in_channels: channels of the whole input, at full width.
+      out_channels: channels of the whole output, at full width.
+      use_bias: whether there is a bias of `out_channels` values.
+      slice_inputs: whether the input holds only the slice's channels (false for an image).
+      slice_outputs: whether the output holds only the slice's channels (false for a classifier).
+      kernel_initializer: a Keras initializer, its name or its config.
+
+    Source: ours; the slicing of each kind of layer follows the reconstruction of ParaDiS.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        use_bias: bool,
+        slice_inputs: bool,
+        slice_outputs: bool,
+        kernel_initializer: Any,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"layer {self.name!r}: {name} is {value!r}; it takes an int of at least 1.")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.use_bias = use_bias
+        self.slice_inputs = slice_inputs
+        self.slice_outputs = slice_outputs
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    @property
+    @abstractmethod
+    def kernel_shape(self) -> tuple[int, ...]:
+        """Shape of the full-size kernel."""
+
+    @abstractmethod
+    def _cut(self, kernel: Any, ins: tuple[int, int], outs: tuple[int, int]) -> Any:
+        """The kernel's block for these input and output channels."""
+
+    @abstractmethod
+    def _apply(self, inputs: Any, kernel: Any) -> Any:
+        """The layer's linear map, without bias."""
+
+    def build(self, input_shape: Any = None) -> None:
+        self.kernel = self.add_weight(name="kernel", shape=self.kernel_shape, initializer=self.kernel_initializer)
+        self.bias = (
+            self.add_weight(name="bias", shape=(self.out_channels,), initializer="zeros") if self.use_bias else None
+        )
+        self.built = True
+
+    def call(self, inputs: Any, *, slice: Slice = FULL) -> Any:
+        ins, outs = self._bounds(slice)
+        if inputs.shape[-1] != ins[1] - ins[0]:
+            raise ValueError(
+                f"layer {self.name!r} got {inputs.shape[-1]} input channels; slice {slice} takes "
+                f"{ins[1] - ins[0]} of its {self.in_channels}."
+            )
+        outputs = self._apply(inputs, self._cut(self.kernel, ins, outs))
+        if self.bias is not None and self._adds_bias(slice):
+            outputs = keras.ops.add(outputs, self.bias[outs[0] : outs[1]])
+        return outputs
+
+    def static_weights(self, switch: Switch, device: int) -> list[np.ndarray]:
+        """The slice's weights, in the order the stock Keras layer of the same kind keeps them."""
+        slice = switch.slices[device]
+        ins, outs = self._bounds(slice)
+        weights = [self._cut(keras.ops.convert_to_numpy(self.kernel), ins, outs)]
+        if self._adds_bias(slice):
+            weights.append(keras.ops.convert_to_numpy(self.bias)[outs[0] : outs[1]])
+        return weights
+
+    def compute_output_spec(self, inputs: Any, slice: Slice = FULL) -> keras.KerasTensor:
+        shape = self.compute_output_shape(inputs.shape, slice)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple, slice: Slice = FULL) -> tuple:
+        first, last = self._bounds(slice)[1]
+        return (*self._spatial_shape(input_shape), last - first)
+
+    def _spatial_shape(self, input_shape: tuple) -> tuple:
+        return tuple(input_shape[:-1])
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.update(
+            in_channels=self.in_channels,
+            kernel_initializer=keras.initializers.serialize(self.kernel_initializer),
+        )
+        return config
+
+    def _bounds(self, slice: Slice) -> tuple[tuple[int, int], tuple[int, int]]:
+        ins = slice.channels(self.in_channels, self.name) if self.slice_inputs else (0, self.in_channels)
+        outs = slice.channels(self.out_channels, self.name) if self.slice_outputs else (0, self.out_channels)
+        return ins, outs
+
+    def _adds_bias(self, slice: Slice) -> bool:
+        return self.use_bias and (self.slice_outputs or slice.start == 0)

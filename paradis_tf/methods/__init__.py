@@ -1,0 +1,27 @@
+"""Training methods: each is an ordered list of passes per step over the same supernet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from export.fusion.program import UserError
+from paradis_tf.methods.paradis import Paradis
+from paradis_tf.methods.passes import Method
+
+METHODS: dict[str, type[Method]] = {"paradis": Paradis}
+
+
+def create(name: str, **options: Any) -> Method:
+    """The method of that name with these options.
+
+    Raises:
+      UserError: an unknown name or option, or an option out of range; the legal ones are listed.
+    """
+    family = METHODS.get(name)
+    if family is None:
+        raise UserError(f"method {name!r} is unknown; known are {', '.join(sorted(METHODS))}.")
+    known = list(family().get_config())
+    for option in options:
+        if option not in known:
+            raise UserError(f"method {name!r} has no option {option!r}; it has {', '.join(known)}.")
+    return family(**options)

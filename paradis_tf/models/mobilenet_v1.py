@@ -1,0 +1,77 @@
+"""MobileNet v1."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from export.fusion.program import UserError
+from paradis_tf.builders.operations import Operations, Outputs, Tensor
+
+_STEM_FILTERS = 32
+_BLOCK_FILTERS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
+# Strides of the stem and of the thirteen blocks.
+_FORMS = {
+    "224": (2, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1),
+    "32": (1, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1),
+}
+
+
+@dataclass(frozen=True)
+class MobileNetV1:
+    """MobileNet v1: a 3x3 stem and thirteen depthwise separable blocks, each convolution with batch norm and ReLU6.
+
+    Args:
+      image_shape: (height, width, 3) of the raw RGB image.
+      classes: number of classes, at least 2.
+      width_multiplier: multiplies the filters of every layer; the products are rounded to whole filters.
+      form: "224" has the published strides (the image shrinks 32 times); "32", for small images, keeps the stem at
+        stride 1 (16 times).
+
+    Raises:
+      UserError: an option out of range.
+
+    Source: Howard et al. 2017, table 1; the "32" form is ours. Strides pad as TensorFlow's "same" does, the
+    reference code of slimmable networks pads both sides alike.
+    """
+
+    name: ClassVar[str] = "mobilenet_v1"
+
+    image_shape: tuple[int, int, int]
+    classes: int
+    width_multiplier: float = 1.0
+    form: str = "224"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_shape", tuple(self.image_shape))
+        shape = self.image_shape
+        if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
+            raise UserError(f"{self.name}: image_shape is {shape}; it is (height, width, 3).")
+        if self.classes < 2:
+            raise UserError(f"{self.name}: classes is {self.classes}; it is at least 2.")
+        if self.form not in _FORMS:
+            raise UserError(f"{self.name}: form is {self.form!r}; it is one of {', '.join(_FORMS)}.")
+        if not 0 < self.width_multiplier <= 8:
+            raise UserError(f"{self.name}: width_multiplier is {self.width_multiplier}; it lies in (0, 8].")
+
+    def __call__(self, ops: Operations[Tensor], image: Tensor) -> Outputs[Tensor]:
+        stem_stride, *block_strides = _FORMS[self.form]
+        x = ops.normalize(image)
+        x = ops.conv(x, self._filters(_STEM_FILTERS), 3, strides=stem_stride, slice_inputs=False, name="stem_conv")
+        x = ops.relu6(ops.batch_norm(x, name="stem_norm"), name="stem_relu")
+        for index, (filters, strides) in enumerate(zip(_BLOCK_FILTERS, block_strides, strict=True), 1):
+            block = f"block_{index}"
+            x = ops.depthwise_conv(x, 3, strides=strides, name=f"{block}_depthwise_conv")
+            x = ops.relu6(ops.batch_norm(x, name=f"{block}_depthwise_norm"), name=f"{block}_depthwise_relu")
+            x = ops.conv(x, self._filters(filters), 1, name=f"{block}_pointwise_conv")
+            x = ops.relu6(ops.batch_norm(x, name=f"{block}_pointwise_norm"), name=f"{block}_pointwise_relu")
+        features = ops.global_average_pool(x, name="features")
+        return Outputs(ops.classifier(features, self.classes, name="logits"), features)
+
+    def get_config(self) -> dict[str, Any]:
+        """The options that make it again, JSON-ready."""
+        return {**dataclasses.asdict(self), "image_shape": list(self.image_shape)}
+
+    def _filters(self, filters: int) -> int:
+        return max(1, round(filters * self.width_multiplier))

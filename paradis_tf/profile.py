@@ -1,0 +1,111 @@
+"""Prints what each switch of a config costs: multiply-adds, parameters and activation bytes, per device and in all.
+
+    python -m paradis_tf.profile --config=paradis_tf/configs/digits_mobilenet_v1.py
+    python -m paradis_tf.profile --config=paradis_tf/configs/defaults.py --image_size=224 --classes=1000
+
+Counts are per image and come from shapes alone: no TensorFlow is loaded and nothing is trained.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from absl import flags
+
+from export.fusion.files import write_json
+from export.fusion.program import UserError
+from paradis_tf import models, program, table
+from paradis_tf.builders.cost import slice_cost, switch_costs
+from paradis_tf.switches import parse_switches
+
+_CONFIG = program.define_config("The experiment; see paradis_tf/configs/.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 0, "Side of the image in pixels; 0 takes the dataset's.")
+_CLASSES = flags.DEFINE_integer("classes", 0, "Number of classes; 0 takes the dataset's.")
+_LAYERS = flags.DEFINE_string("layers", "", "Also print every layer of the devices of this switch.")
+_JSON = flags.DEFINE_string("json", "", "File to write the table to as JSON.")
+_SIZES = {"digits": (16, 10), "cifar10": (32, 10), "cifar100": (32, 100), "fashion_mnist": (28, 10)}
+
+
+def rows(architecture: Any, switches: list[Any]) -> list[dict[str, Any]]:
+    """One dict per switch: totals, the largest device, and its devices."""
+    found = []
+    for switch in switches:
+        devices: list[dict[str, Any]] = [
+            {
+                "slice": str(slice),
+                "madds": cost.madds,
+                "kernel_parameters": cost.kernel_parameters,
+                "parameters": cost.parameters,
+                "largest_activation_bytes": cost.largest_activation_bytes,
+            }
+            for slice, cost in zip(switch.slices, switch_costs(architecture, switch), strict=True)
+        ]
+        found.append(
+            {
+                "switch": str(switch),
+                "madds_total": sum(device["madds"] for device in devices),
+                "madds_largest": max(device["madds"] for device in devices),
+                "kernel_parameters": sum(device["kernel_parameters"] for device in devices),
+                "parameters": sum(device["parameters"] for device in devices),
+                "devices": devices,
+            }
+        )
+    return found
+
+
+def main(argv: list[str]) -> None:
+    config = program.config_of(_CONFIG)
+    known_size, known_classes = _SIZES.get(config.dataset.name, (0, 0))
+    size, classes = _IMAGE_SIZE.value or known_size, _CLASSES.value or known_classes
+    if size < 1 or classes < 2:
+        raise UserError(
+            f"dataset {config.dataset.name!r} does not say its shape without being read; give --image_size "
+            f"(got {_IMAGE_SIZE.value}) and --classes (got {_CLASSES.value})."
+        )
+    architecture = models.create(**dict(config.model), image_shape=(size, size, 3), classes=classes)
+    switches = parse_switches(config.switches, config.grid)
+    found = rows(architecture, list(switches))
+    print(f"{architecture.name}, {size}x{size}, {classes} classes; per image, activations int8\n")
+    header = ("switch", "slice", "MAdds (M)", "kernel parameters", "with batch norm", "largest activation (bytes)")
+    lines: list[tuple] = []
+    for row in found:
+        lines.append(
+            (
+                row["switch"],
+                "total" if len(row["devices"]) > 1 else row["devices"][0]["slice"],
+                f"{row['madds_total'] / 1e6:.1f}",
+                f"{row['kernel_parameters']:,}",
+                f"{row['parameters']:,}",
+                "" if len(row["devices"]) > 1 else f"{row['devices'][0]['largest_activation_bytes']:,}",
+            )
+        )
+        for device in row["devices"] if len(row["devices"]) > 1 else []:
+            lines.append(
+                (
+                    "",
+                    device["slice"],
+                    f"{device['madds'] / 1e6:.1f}",
+                    f"{device['kernel_parameters']:,}",
+                    f"{device['parameters']:,}",
+                    f"{device['largest_activation_bytes']:,}",
+                )
+            )
+    print(table.render(header, lines))
+    if _LAYERS.value:
+        _print_layers(architecture, _LAYERS.value, config.grid)
+    if _JSON.value:
+        write_json(_JSON.value, found)
+
+
+def _print_layers(architecture: Any, text: str, grid: int) -> None:
+    (switch,) = parse_switches([text], grid)
+    for slice in dict.fromkeys(switch.slices):
+        lines = [
+            (layer.name, layer.kind, f"{layer.madds:,}", f"{layer.kernel_parameters + layer.norm_parameters:,}")
+            for layer in slice_cost(architecture, slice).layers
+        ]
+        print(f"\nslice {slice}\n{table.render(('layer', 'kind', 'MAdds', 'parameters'), lines)}")
+
+
+if __name__ == "__main__":
+    program.run(main)

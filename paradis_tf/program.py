@@ -1,0 +1,101 @@
+"""What the training programs share: the --config flag, and loading TensorFlow without its start-up noise."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import runpy
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from export.fusion import program
+from export.fusion.program import UserError
+
+flags.disclaim_key_flags()
+
+
+def define_config(help_text: str) -> flags.FlagHolder[Any]:
+    """Defines `--config=FILE.py`, whose values `--config.key=value` overrides; unknown keys are refused."""
+    return config_flags.DEFINE_config_file("config", None, help_text, lock_config=True)
+
+
+def config_of(holder: flags.FlagHolder[Any]) -> ConfigDict:
+    """The configuration that was asked for.
+
+    Raises:
+      UserError: no --config, or a file that gives none.
+    """
+    if not flags.FLAGS["config"].present:
+        raise UserError("--config is missing; give a file such as paradis_tf/configs/digits_mobilenet_v1.py.")
+    try:
+        config = holder.value
+        config.lock()
+    except Exception as error:  # whatever a user's Python file raises
+        name = getattr(flags.FLAGS["config"], "config_filename", "")
+        raise UserError(f"--config={name} gives no configuration: {error}") from None
+    return config
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """As `export.fusion.program.run`, with a clear error for an override of a key that does not exist."""
+    program.run(main, parse_flags=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        for argument in argv[1:]:
+            _check_override(argument, argv)
+        raise UserError(f"the command line is not understood: {error}") from None
+
+
+def _check_override(argument: str, argv: list[str]) -> None:
+    """Raises UserError if the argument overrides a key that the configuration of the command line lacks."""
+    prefix = "--config."
+    if not argument.startswith(prefix):
+        return
+    file = next((other[len("--config=") :] for other in argv if other.startswith("--config=")), None)
+    if file is None:
+        return
+    # The flag holds no value yet: it failed while it was parsed.
+    node: Any = runpy.run_path(file)["get_config"]()
+    path: list[str] = []
+    for key in argument[len(prefix) :].split("=")[0].split("."):
+        if not isinstance(node, ConfigDict) or key not in node:
+            place = ".".join(["config", *path])
+            known = sorted(node) if isinstance(node, ConfigDict) else []
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise UserError(f"{place} has no key {key!r}{hint}; it has {', '.join(known) or 'none'}.")
+        node = node[key]
+        path.append(key)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hides what native code writes to the terminal's error stream; if the block fails it is shown.
+
+    TensorFlow's libraries report drivers that a machine without a GPU lacks before any log level applies, and its
+    converter remarks on every file, so the stream itself is turned aside.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            aside.seek(0)
+            os.write(kept, aside.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,224 @@
+"""A run folder: the resolved config, metrics, checkpoints, package versions and the finished model."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+from export.fusion.files import write_json
+from export.fusion.program import UserError
+
+if TYPE_CHECKING:
+    from paradis_tf.supernet import Supernet
+
+PACKAGES = ("tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "numpy")
+_CHECKPOINT = re.compile(r"epoch_(\d{4,})\.keras")
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a run gives."""
+    return {"python": sys.version.split()[0], **{name: metadata.version(name) for name in PACKAGES}}
+
+
+class Workdir:
+    """The files of one run.
+
+    Args:
+      path: the folder; `create` makes it, `open` wants it to be there.
+
+    Files: `config.json`, `versions.json`, `metrics.csv` (a row per epoch), `checkpoints/epoch_NNNN.keras` (after
+    NNNN epochs; the newest two), `model.keras` (finished), `evaluation.json`. Each is written aside, then renamed.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.json"
+        self.metrics_file = self.path / "metrics.csv"
+        self.checkpoints = self.path / "checkpoints"
+        self.model_file = self.path / "model.keras"
+        self.evaluation_file = self.path / "evaluation.json"
+
+    @classmethod
+    def create(cls, path: str | Path, config: ConfigDict) -> Workdir:
+        """Makes the folder, or takes an existing one of the same config.
+
+        Raises:
+          UserError: the folder belongs to another config (the first difference is named), or cannot be made.
+        """
+        workdir = cls(path)
+        resolved = json.loads(config.to_json())
+        if workdir.config_file.exists():
+            _compare(workdir.path, _flat(workdir.config()), _flat(resolved))
+            return workdir
+        try:
+            if workdir.path.exists() and any(workdir.path.iterdir()):
+                raise UserError(f"--workdir={path} is not empty and holds no run; give a new folder or one of a run.")
+            workdir.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--workdir={path} cannot be made: {error.strerror}.") from None
+        write_json(workdir.path / "versions.json", package_versions())
+        write_json(workdir.config_file, resolved)
+        return workdir
+
+    @classmethod
+    def open(cls, path: str | Path) -> Workdir:
+        """An existing run.
+
+        Raises:
+          UserError: no run is there.
+        """
+        workdir = cls(path)
+        if not workdir.config_file.exists():
+            raise UserError(f"--workdir={path} holds no run; there is no config.json. Train first.")
+        return workdir
+
+    def config(self) -> dict[str, Any]:
+        """The resolved config, as plain dicts and lists."""
+        try:
+            return json.loads(self.config_file.read_text())
+        except ValueError as error:
+            raise UserError(f"{self.config_file} is not JSON ({error}).") from None
+
+    def load_model(self) -> Supernet:
+        """The finished model.
+
+        Raises:
+          UserError: the training has not finished, or the file is damaged.
+        """
+        if not self.model_file.exists():
+            last, _ = self.newest_checkpoint()
+            raise UserError(
+                f"--workdir={self.path} holds no finished model ({last} of {self.config()['epochs']} epochs "
+                "done); run paradis_tf.train on it again, it resumes."
+            )
+        return load_model(self.model_file)
+
+    def evaluation(self) -> list[dict[str, Any]]:
+        """What `paradis_tf.evaluate` measured, a dict per switch.
+
+        Raises:
+          UserError: it has not run, or its file is damaged.
+        """
+        try:
+            return json.loads(self.evaluation_file.read_text())
+        except FileNotFoundError:
+            raise UserError(f"--workdir={self.path} is not evaluated; run paradis_tf.evaluate on it.") from None
+        except ValueError as error:
+            raise UserError(f"{self.evaluation_file} is not JSON ({error}); run paradis_tf.evaluate again.") from None
+
+    def newest_checkpoint(self) -> tuple[int, Path | None]:
+        """How many epochs the newest checkpoint has behind it, and its file; (0, None) without one."""
+        found = self._checkpoint_files()
+        return found[-1] if found else (0, None)
+
+    def restore(self) -> tuple[int, Supernet | None]:
+        """The newest checkpoint's finished epochs and its model, compiled, with the optimizer's state."""
+        epochs, file = self.newest_checkpoint()
+        return epochs, load_model(file) if file else None
+
+    def save_checkpoint(self, model: Supernet, epochs: int) -> None:
+        """Writes the checkpoint after so many epochs and drops all but the newest two."""
+        self.checkpoints.mkdir(exist_ok=True)
+        _save(model, self.checkpoints / f"epoch_{epochs:04d}.keras")
+        for _, file in self._checkpoint_files()[:-2]:
+            file.unlink()
+
+    def save_model(self, model: Supernet) -> None:
+        """Writes the finished model."""
+        _save(model, self.model_file)
+
+    def truncate_metrics(self, epochs: int) -> None:
+        """Drops the rows of epochs that no checkpoint holds, so that they can be written again."""
+        if not self.metrics_file.exists():
+            return
+        with self.metrics_file.open(newline="") as file:
+            rows = list(csv.reader(file))
+        kept = rows[:1] + [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= epochs]
+        aside = self.metrics_file.with_suffix(".part")
+        with aside.open("w", newline="") as file:
+            csv.writer(file).writerows(kept)
+        aside.replace(self.metrics_file)
+
+    def append_metrics(self, row: dict[str, float]) -> None:
+        """Adds the row of an epoch; the first row makes the header."""
+        new = not self.metrics_file.exists()
+        with self.metrics_file.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row.keys())
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+            file.flush()
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second training out of the folder; the lock ends with the process, however it ends.
+
+        Raises:
+          UserError: another process is training here.
+        """
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"--workdir={self.path} is in use by another training; wait or stop it.") from None
+            yield
+
+    def _checkpoint_files(self) -> list[tuple[int, Path]]:
+        found = []
+        for file in self.checkpoints.glob("*.keras"):
+            match = _CHECKPOINT.fullmatch(file.name)
+            if match:
+                found.append((int(match[1]), file))
+        return sorted(found)
+
+
+def _flat(config: dict[str, Any], prefix: str = "config") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}.{key}"
+        flat |= _flat(value, name) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _compare(path: Path, kept: dict[str, Any], asked: dict[str, Any]) -> None:
+    for key in sorted(kept.keys() | asked.keys()):
+        old, new = kept.get(key), asked.get(key)
+        if old != new:
+            raise UserError(
+                f"--workdir={path} holds a run with {key}={old!r}, and {new!r} was asked for; resume it with the "
+                "same config or give another folder."
+            )
+
+
+def _save(model: Supernet, file: Path) -> None:
+    aside = file.with_name(f".{file.stem}.part.keras")
+    model.save(aside)
+    aside.replace(file)
+
+
+def load_model(file: Path) -> Supernet:
+    """A supernet saved by Keras.
+
+    Raises:
+      UserError: the file is missing, damaged or no supernet.
+    """
+    import keras
+
+    import paradis_tf.supernet  # noqa: F401  registers the classes
+
+    try:
+        return keras.models.load_model(file)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"model file {file} cannot be loaded: {error}") from None

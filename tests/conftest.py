@@ -1,0 +1,88 @@
+"""What tests of several folders share: a tiny architecture and supernets with weights that are not at rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras  # noqa: E402  the log level is set first
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from paradis_tf.builders.operations import Operations, Outputs  # noqa: E402
+from paradis_tf.supernet import Supernet  # noqa: E402
+
+SWITCHES = ("1.0", "0.5+0.5", "0.5+0.25+0.25", "4x0.25")
+
+
+@dataclass(frozen=True)
+class TinyNet:
+    """Every operation once, small enough to trace in seconds."""
+
+    name: ClassVar[str] = "tiny"
+    image_shape: tuple[int, int, int] = (8, 8, 3)
+    classes: int = 5
+
+    def __call__(self, ops: Operations, image: Any) -> Outputs:
+        x = ops.conv(ops.normalize(image), 8, 3, strides=2, slice_inputs=False, name="stem_conv")
+        x = ops.relu6(ops.batch_norm(x, name="stem_norm"), name="stem_relu")
+        x = ops.depthwise_conv(x, 3, name="depthwise_conv")
+        x = ops.relu6(ops.batch_norm(x, name="depthwise_norm"), name="depthwise_relu")
+        x = ops.conv(x, 16, 1, name="pointwise_conv")
+        x = ops.relu6(ops.batch_norm(x, name="pointwise_norm"), name="pointwise_relu")
+        features = ops.global_average_pool(x, name="features")
+        return Outputs(ops.classifier(features, self.classes, name="logits"), features)
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+def randomize(model: Supernet, seed: int = 7) -> Supernet:
+    """Gives every weight, statistics and biases too, a value that shows in the outputs."""
+    rng = np.random.default_rng(seed)
+    for layer in model.shared_layers:
+        for weight in layer.weights:
+            if "variance" in weight.name:
+                value = rng.uniform(0.5, 1.5, weight.shape)
+            elif "gamma" in weight.name:
+                value = rng.uniform(0.7, 1.3, weight.shape)
+            else:
+                fan_in = np.prod(weight.shape[:-1]) if len(weight.shape) > 1 else 10
+                value = rng.normal(0, np.sqrt(2 / fan_in), weight.shape)
+            weight.assign(value.astype(np.float32))
+    return model
+
+
+@pytest.fixture
+def tiny_net() -> Callable[..., Supernet]:
+    """Makes a tiny supernet of some switches, its weights randomized."""
+
+    def make(switches: tuple[str, ...] = SWITCHES) -> Supernet:
+        keras.utils.set_random_seed(3)
+        return randomize(Supernet(TinyNet(), switches))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def mobilenet() -> Supernet:
+    """A narrow MobileNet v1 of the four switches, its weights randomized; not to be changed."""
+    architecture = {
+        "name": "mobilenet_v1",
+        "image_shape": (32, 32, 3),
+        "classes": 10,
+        "width_multiplier": 0.25,
+        "form": "32",
+    }
+    return randomize(Supernet(architecture, SWITCHES))
+
+
+@pytest.fixture
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    """16 random images of the tiny network's shape, and labels."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (16, 8, 8, 3), dtype=np.uint8), rng.integers(0, 5, 16)

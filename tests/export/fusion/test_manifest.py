@@ -1,0 +1,144 @@
+"""The manifest reader: what a good bundle gives, and one sentence for each way it can be bad."""
+
+import pytest
+
+from export.fusion import manifest
+from export.fusion.program import UserError
+
+
+def test_reads_a_bundle(bundle):
+    loaded = manifest.load(bundle)
+    assert (loaded.name, loaded.shape) == ("tiny", (8, 6, 3))
+    assert loaded.labels == ("ant", "bee", "cat", "dög")
+    assert [entry.switch for entry in loaded.switches] == ["1.0", "0.5+0.5", "0.75+0.25"]
+    slice_ = loaded.find_switch("0.5+0.5").slices[1]
+    assert (slice_.device, slice_.start, slice_.model) == (1, "0.5", "tiny-0.5_0.5-1")
+    file = slice_.files["int8"]
+    assert (file.input.dtype, file.output.dtype) == ("uint8", "int8")
+    assert file.output.scale is not None and slice_.files["float32"].output.scale is None
+    assert len(loaded.read_slice_file(file)) == file.bytes
+    assert loaded.samples[2].file == "samples/2.png"
+    assert len(loaded.samples[2].expected["1.0"]["int8"]) == 4
+
+
+@pytest.mark.parametrize("text", ["0.5+0.5", "2x0.5", "1/2+1/2"])
+def test_finds_a_switch_however_written(bundle, text):
+    assert manifest.load(bundle).find_switch(text).switch == "0.5+0.5"
+
+
+@pytest.mark.parametrize("text", ["0.5", "", "x", "1/0", "0.25+0.75", "9999999x0.5"])
+def test_lists_the_legal_switches(bundle, text):
+    with pytest.raises(UserError) as error:
+        manifest.load(bundle).find_switch(text)
+    assert f"switch {text!r} is not in bundle" in str(error.value)
+    assert "legal: 1.0, 0.5+0.5, 0.75+0.25." in str(error.value)
+
+
+def test_lists_the_legal_precisions(bundle):
+    with pytest.raises(UserError, match="'int4' is not in bundle .* legal: float32, int8"):
+        manifest.load(bundle).check_precision("int4")
+
+
+def file_of(data):
+    return data["switches"][0]["slices"][0]["files"]["int8"]
+
+
+CHANGES = {
+    "newer schema": (
+        lambda d: d.update(schema_version=2),
+        "bundle schema 2 is newer than this runner's 1: ",
+    ),
+    "schema 0": (lambda d: d.update(schema_version=0), "'schema_version' is 0; legal: 1"),
+    "not an object": (lambda d: [1], "is [1]; legal: an object"),
+    "no name": (lambda d: d.pop("name") and None, "has no key 'name'"),
+    "bad name": (lambda d: d.update(name="a/b"), "'name' is \"a/b\"; legal: [A-Za-z0-9._-]+"),
+    "id": (lambda d: d.update(model_id="12"), "'model_id' is \"12\""),
+    "task": (lambda d: d.update(task="chess"), "legal: classification"),
+    "rule": (lambda d: d["fusion"].update(rule="vote"), "fusion: 'rule' is \"vote\"; legal: sum"),
+    "classes": (lambda d: d["fusion"].update(classes=5), "'classes' is 5; legal: 4"),
+    "input dtype": (lambda d: d["input"].update(dtype="float32"), "legal: uint8"),
+    "input rank": (lambda d: d["input"].update(shape=[8, 6]), "legal: a list of 3"),
+    "input size": (lambda d: d["input"].update(shape=[8, 0, 3]), "integers of 1 or more"),
+    "boolean size": (lambda d: d["input"].update(shape=[8, True, 3]), "legal: an integer"),
+    "no labels": (lambda d: d.update(labels=[]), "a list of one or more"),
+    "switches type": (lambda d: d.update(switches={}), "'switches' is {}; legal: a list"),
+    "no slices": (lambda d: d["switches"][0].update(slices=[]), "one slice per device"),
+    "device order": (
+        lambda d: d["switches"][1]["slices"][1].update(device=0),
+        "switches[1]: slices[1]: 'device' is 0; legal: 1",
+    ),
+    "model twice": (
+        lambda d: d["switches"][1]["slices"][1].update(model="tiny-0.5_0.5-0"),
+        "model 'tiny-0.5_0.5-0' stands twice",
+    ),
+    "no such precision": (
+        lambda d: d["switches"][0]["slices"][0]["files"].pop("int8") and None,
+        "files has no key 'int8'",
+    ),
+    "madds": (lambda d: d["switches"][0].update(madds=-1), "legal: 0 or more"),
+    "escape": (lambda d: file_of(d).update(path="../x.tflite"), "leads outside the bundle"),
+    "absolute": (lambda d: file_of(d).update(path="/etc/passwd"), "leads outside the bundle"),
+    "sample escape": (lambda d: d["samples"][0].update(file="../0.png"), "leads outside"),
+    "sample label": (lambda d: d["samples"][0].update(label=4), "legal: 0 or 1 or 2 or 3"),
+    "sample answer": (
+        lambda d: d["samples"][0]["expected"]["1.0"].update(int8=[1]),
+        "legal: a list of 4",
+    ),
+    "output dtype": (
+        lambda d: file_of(d)["output"].update(dtype="int4"),
+        "int8 or uint8 or float32",
+    ),
+    "scale without zero point": (
+        lambda d: file_of(d)["output"].update(zero_point=None),
+        "'zero_point' is null",
+    ),
+    "no scale": (
+        lambda d: file_of(d)["output"].update(scale=None, zero_point=None),
+        "since the tensor is int8",
+    ),
+    "scale": (lambda d: file_of(d)["output"].update(scale=0), "legal: a positive number"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), CHANGES.values(), ids=CHANGES)
+def test_refuses_manifest(altered, change, said):
+    folder = altered(change)
+    with pytest.raises(UserError) as error:
+        manifest.load(folder)
+    assert said in str(error.value)
+
+
+def test_refuses_what_is_no_bundle(tmp_path):
+    with pytest.raises(UserError, match="is not a folder"):
+        manifest.load(tmp_path / "none")
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        manifest.load(tmp_path)
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(UserError, match="is not JSON"):
+            manifest.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: path.unlink(), "cannot be read: No such file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "its manifest says"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"), "has SHA-256"),
+    ],
+    ids=["missing", "truncated", "altered"],
+)
+def test_refuses_a_damaged_file(altered, damage, said):
+    loaded = manifest.load(altered(lambda data: None))
+    file = loaded.switches[0].slices[0].files["int8"]
+    damage(loaded.path(file.path))
+    with pytest.raises(UserError) as error:
+        loaded.read_slice_file(file)
+    assert said in str(error.value) and "0.int8.tflite" in str(error.value)
+
+
+def test_default_folder_is_the_bundle_around_the_runner(tmp_path, monkeypatch):
+    assert manifest.default_folder() is None
+    (tmp_path / "manifest.json").touch()
+    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "fusion" / "manifest.py"))
+    assert manifest.default_folder() == str(tmp_path)

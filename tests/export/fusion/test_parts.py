@@ -1,0 +1,160 @@
+"""The small parts: fusion, the cluster file, images, tokens and TLS files, result files."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from export.fusion import cluster, files, fuse, images
+from export.fusion.program import UserError
+from export.fusion.security import Credentials
+
+
+def test_dequantizes_and_sums():
+    stored = np.array([[-128, 127]], np.int8)
+    np.testing.assert_array_equal(fuse.dequantize(stored, 0.5, 127), [[-127.5, 0]])
+    np.testing.assert_array_equal(fuse.dequantize(np.array([[1.5]], np.float32), None, None), [[1.5]])
+    fused = fuse.fuse([np.array([[1e-9, 1.0]]), np.array([[1.0, -0.25]])])
+    assert fused.dtype == np.float32
+    np.testing.assert_array_equal(fused, [[1.0, 0.75]])
+
+
+def test_softmax():
+    confidences = fuse.softmax(np.array([[0, np.log(3)], [1e4, -1e4]], np.float32))
+    np.testing.assert_allclose(confidences, [[0.25, 0.75], [1.0, 0.0]], rtol=1e-6)
+
+
+def test_reads_a_cluster_file(tmp_path):
+    path = tmp_path / "cluster.toml"
+    path.write_text(
+        '[[device]]\nname = "a"\nurl = "http://10.0.0.1:8001/"\n'
+        '[[device]]\nname = "b"\nurl = "https://b.local"\ntls_ca = "ca.pem"\n'
+    )
+    first, second = cluster.load(path)
+    assert first == cluster.Device("a", "http://10.0.0.1:8001", Credentials())
+    assert second.credentials.tls_ca == str(tmp_path / "ca.pem")
+
+
+ONE = '[[device]]\nname = "a"\nurl = "http://h:1"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "names no device"),
+        ("[device]\n", "names no device"),
+        ("device = [1]\n", "names no device"),
+        ("x = ", "is not TOML"),
+        ("port = 1\n" + ONE, "has the key 'port'; legal: [[device]] tables"),
+        (ONE + 'ip = "1"\n', "has the key 'ip'; legal: name, url, token_file, tls_ca"),
+        ('[[device]]\nname = "a"\n', "has no url"),
+        ('[[device]]\nurl = "http://h"\n', "has no name"),
+        ('[[device]]\nname = 1\nurl = "http://h"\n', "name is 1; legal: a string"),
+        ('[[device]]\nname = "a,b"\nurl = "http://h"\n', "legal: letters, digits"),
+        (ONE + ONE.replace(":1", ":2"), "has the name 'a' twice"),
+        (ONE + ONE.replace('"a"', '"b"'), "has the url 'http://h:1' twice"),
+        *(
+            (f'[[device]]\nname = "a"\nurl = "{url}"\n', f"url is '{url}'; legal: http(s)://host")
+            for url in ("h:1", "ftp://h", "http://", "http://h:x", "http://h:99999", "http://[")
+            + ("http://h/v2", "http://h?x", "http://u:p@h", "http://h:0")
+        ),
+    ],
+)
+def test_refuses_a_cluster_file(tmp_path, text, said):
+    path = tmp_path / "cluster.toml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        cluster.load(path)
+    assert said in str(error.value)
+
+
+def test_refuses_an_unreadable_cluster_file(tmp_path):
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        cluster.load(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_bytes(b"\xff")
+    with pytest.raises(UserError, match="is not UTF-8 text"):
+        cluster.load(tmp_path / "bad.toml")
+
+
+def test_reads_images(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "rgb.png")
+    np.testing.assert_array_equal(images.read(tmp_path / "rgb.png", (4, 5, 3)), pixels)
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "grey.png")
+    grey = images.read(tmp_path / "grey.png", (4, 5, 3))
+    np.testing.assert_array_equal(grey, np.repeat(pixels[..., :1], 3, -1))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "I;16", "1", "LA", "CMYK"])
+def test_refuses_other_modes(tmp_path, mode):
+    path = tmp_path / ("x.tiff" if mode == "CMYK" else "x.png")
+    Image.new(mode, (5, 4)).save(path)
+    with pytest.raises(UserError, match=f"x.*' has mode {mode}; legal: RGB, or L"):
+        images.read(path, (4, 5, 3))
+
+
+def test_refuses_bad_images(tmp_path):
+    path = tmp_path / "x.png"
+    with pytest.raises(UserError, match="does not exist"):
+        images.read(path, (4, 5, 3))
+    with pytest.raises(UserError, match="cannot be read: .*Is a directory"):
+        images.read(tmp_path, (4, 5, 3))
+    Image.new("RGB", (4, 5)).save(path)
+    with pytest.raises(UserError, match="is 4 x 5 pixels; legal: 5 x 4"):
+        images.read(path, (4, 5, 3))
+    with pytest.raises(UserError, match="takes 1 channels"):
+        images.read(path, (5, 4, 1))
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match="cannot be read: "):
+        images.read(path, (64, 64, 3))
+    path.write_bytes(b"text")
+    with pytest.raises(UserError, match="is not an image that can be read"):
+        images.read(path, (4, 5, 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("short", "holds 5 characters"),
+        ("two words, many letters", "spaces"),
+        ("ä" * 20, "not ASCII"),
+    ],
+)
+def test_refuses_a_token_file(tmp_path, text, said):
+    path = tmp_path / "token"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=said):
+        Credentials(token_file=str(path)).token()
+
+
+def test_refuses_bad_credentials(tmp_path):
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        Credentials(token_file=str(tmp_path / "none")).token()
+    for one in (Credentials(tls_cert="a"), Credentials(tls_key="a"), Credentials(tls_ca="a")):
+        with pytest.raises(UserError, match="needs both tls_cert and tls_key"):
+            one.server_context()
+    with pytest.raises(UserError, match="needs both"):
+        Credentials(tls_cert="a").client_context()
+    with pytest.raises(UserError, match="TLS file 'a' does not exist"):
+        Credentials(tls_cert="a", tls_key="b").server_context()
+    (tmp_path / "ca").write_text("no certificate")
+    with pytest.raises(UserError, match="ca' cannot be used"):
+        Credentials(tls_ca=str(tmp_path / "ca")).client_context()
+
+
+def test_writes_json_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "out.json"
+    files.write_json(path, {"a": 1})
+    assert json.loads(path.read_text()) == {"a": 1}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+    with pytest.raises(UserError, match="cannot be written: No such file"):
+        files.write_json(tmp_path / "none" / "out.json", {})
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="cannot be written: Is a directory"):
+        files.write_json(tmp_path / "folder", {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "out.json"]

@@ -1,0 +1,301 @@
+"""Datasets: the digits, files of arrays, the parts drawn from them, and every bad input."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from export.fusion.program import UserError
+from paradis_tf.data.datasets import Dataset, Part, load
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+SHAPE = (8, 6, 3)
+
+
+def arrays(**changes: Any) -> dict[str, np.ndarray]:
+    """20 training and 8 test images of 4 classes; a change of None leaves a key out."""
+    rng = np.random.default_rng(0)
+    kept = {
+        "x_train": rng.integers(0, 256, (20, *SHAPE), dtype=np.uint8),
+        "y_train": np.arange(20) % 4,
+        "x_test": rng.integers(0, 256, (8, *SHAPE), dtype=np.uint8),
+        "y_test": np.arange(8) % 4,
+        **changes,
+    }
+    return {key: value for key, value in kept.items() if value is not None}
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    """Writes `arrays`, with changes, to a file."""
+
+    def write(name: str = "set.npz", **changes: Any) -> Path:
+        np.savez(tmp_path / name, **arrays(**changes))
+        return tmp_path / name
+
+    return write
+
+
+def parts(dataset: Dataset) -> list[Part]:
+    return [dataset.train, dataset.validation, dataset.test]
+
+
+def same(one: Part, other: Part) -> bool:
+    return np.array_equal(one.images, other.images) and np.array_equal(one.labels, other.labels)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits")
+
+
+def test_digits_have_three_parts(digits: Dataset) -> None:
+    # A fifth of 1,797 is the test part, a tenth of the other 1,438 the validation part.
+    assert [len(part) for part in parts(digits)] == [1294, 144, 359]
+    for part in parts(digits):
+        assert part.images.shape == (len(part), 16, 16, 3)
+        assert part.images.dtype == np.uint8
+        assert part.labels.dtype == np.int64
+        assert set(part.labels) == set(range(10))
+        assert (part.images == part.images[..., :1]).all()
+    assert digits.class_names == tuple("0123456789")
+    assert digits.image_shape == (16, 16, 3)
+
+
+def test_digits_are_each_source_image_once(digits: Dataset) -> None:
+    bunch = load_digits()
+    # Twice the size, bilinear: each new pixel lies a quarter of an old one from its neighbour; edges repeat.
+    enlarge = np.zeros((16, 8))
+    for new in range(16):
+        near, far = new // 2, np.clip(new // 2 + (1 if new % 2 else -1), 0, 7)
+        enlarge[new, near] += 0.75
+        enlarge[new, far] += 0.25
+    source = enlarge @ (bunch.images * 255 / 16) @ enlarge.T
+    found = np.concatenate([part.images[..., 0] for part in parts(digits)]).astype(float)
+    labels = np.concatenate([part.labels for part in parts(digits)])
+    assert len(found) == len(source) == 1797
+    a, b = found.reshape(1797, -1), source.reshape(1797, -1)
+    nearest = ((a**2).sum(1)[:, None] - 2 * a @ b.T + (b**2).sum(1)).argmin(axis=1)
+    assert sorted(nearest) == list(range(1797))
+    np.testing.assert_array_equal(labels, bunch.target[nearest])
+    # Two roundings to whole numbers.
+    assert np.abs(found - source[nearest]).max() <= 1.5
+
+
+def test_digits_are_deterministic(digits: Dataset) -> None:
+    assert all(same(*pair) for pair in zip(parts(digits), parts(load("digits")), strict=True))
+
+
+def test_seed_draws_the_validation_part_and_never_the_test_part(digits: Dataset) -> None:
+    other = load("digits", seed=1)
+    assert same(other.test, digits.test)
+    assert not same(other.validation, digits.validation)
+    assert len(other.validation) == len(digits.validation)
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.5, 0.9])
+def test_validation_fraction(save: Callable[..., Path], fraction: float) -> None:
+    given = arrays()
+    dataset = load("npz", str(save()), validation_fraction=fraction)
+    assert len(dataset.validation) == round(20 * fraction)
+    images = np.concatenate([dataset.train.images, dataset.validation.images])
+    labels = np.concatenate([dataset.train.labels, dataset.validation.labels])
+    wanted = {image.tobytes(): label for image, label in zip(given["x_train"], given["y_train"], strict=True)}
+    assert len(images) == 20
+    assert {image.tobytes(): label for image, label in zip(images, labels, strict=True)} == wanted
+    assert same(dataset.test, Part(given["x_test"], given["y_test"]))
+
+
+@pytest.mark.parametrize("axis", [(), (1,)], ids=["NHW", "NHW1"])
+def test_grey_images_are_repeated(save: Callable[..., Path], axis: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(1)
+    grey = {key: rng.integers(0, 256, (count, 8, 6), dtype=np.uint8) for key, count in (("train", 20), ("test", 8))}
+    path = save(**{f"x_{key}": image.reshape(*image.shape, *axis) for key, image in grey.items()})
+    dataset = load("npz", str(path))
+    assert dataset.image_shape == SHAPE
+    np.testing.assert_array_equal(dataset.test.images, np.stack([grey["test"]] * 3, axis=-1))
+    channels = np.moveaxis(dataset.train.images, -1, 0)
+    assert (channels == channels[0]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32, np.uint64])
+def test_labels_in_a_column_and_of_any_integer_type(save: Callable[..., Path], dtype: type) -> None:
+    given = arrays()
+    columns: dict[str, Any] = {key: given[key].astype(dtype)[:, None] for key in ("y_train", "y_test")}
+    dataset = load("npz", str(save(**columns)))
+    assert dataset.test.labels.dtype == np.int64
+    assert all(same(*pair) for pair in zip(parts(dataset), parts(load("npz", str(save()))), strict=True))
+
+
+def test_class_names(save: Callable[..., Path]) -> None:
+    assert load("npz", str(save())).class_names == ("0", "1", "2", "3")
+    names = ["cat", "dog", "ship", "Größe", "never seen"]
+    dataset = load("npz", str(save(class_names=np.array(names))))
+    assert dataset.class_names == tuple(names)
+    assert all(type(name) is str for name in dataset.class_names)
+
+
+def test_a_named_set_is_read_from_the_data_folder(save: Callable[..., Path]) -> None:
+    path = save("cifar10.npz")
+    dataset = load("cifar10", data_dir=str(path.parent))
+    assert same(dataset.test, load("npz", str(path)).test)
+    assert len(dataset.class_names) == 10
+    assert dataset.class_names[:2] == ("airplane", "automobile")
+
+
+def test_a_named_set_of_keras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = arrays(y_train=np.arange(20)[:, None] % 10)
+    loaded = (given["x_train"], given["y_train"]), (given["x_test"], given["y_test"])
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: loaded)
+    dataset = load("cifar10", data_dir=str(tmp_path))
+    assert same(dataset.test, Part(given["x_test"], given["y_test"]))
+    assert dataset.train.labels.shape == (18,)
+
+
+@pytest.mark.parametrize("data_dir", [None, "folder"])
+def test_a_named_set_that_is_nowhere(monkeypatch: pytest.MonkeyPatch, data_dir: str | None) -> None:
+    def fail() -> None:
+        raise Exception("URL fetch failure")  # as keras raises it
+
+    monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", fail)
+    with pytest.raises(UserError, match="'fashion_mnist'.*URL fetch failure.*fashion_mnist.npz") as error:
+        load("fashion_mnist", data_dir=data_dir)
+    assert ("--data_dir is not given" if data_dir is None else "--data_dir=folder") in str(error.value)
+
+
+def images(*shape: int, dtype: type = np.uint8) -> np.ndarray:
+    return np.zeros(shape, dtype)
+
+
+BAD_ARRAYS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    **{f"no {key}": ({key: None}, [f"lacks {key};", *KEYS]) for key in KEYS},
+    "nothing": (dict.fromkeys(KEYS), ["lacks x_train, y_train, x_test, y_test"]),
+    "pickled images": ({"x_train": np.array([{}] * 20)}, ["plain arrays"]),
+    "pickled labels": ({"y_test": np.array([{}] * 8)}, ["plain arrays"]),
+    "pickled names": ({"class_names": np.array(["a", {}], object)}, ["plain arrays"]),
+    "float images": ({"x_train": images(20, 8, 6, 3, dtype=np.float32)}, ["x_train", "float32", "uint8"]),
+    "signed images": ({"x_test": images(8, 8, 6, 3, dtype=np.int64)}, ["x_test", "int64", "uint8"]),
+    "flat images": ({"x_train": images(20, 48)}, ["x_train", "(20, 48)", "(n, height, width)"]),
+    "one number": ({"x_train": np.uint8(3)}, ["x_train", "()", "(n, height, width)"]),
+    "video": ({"x_test": images(8, 2, 8, 6, 3)}, ["x_test", "(8, 2, 8, 6, 3)"]),
+    "channels first": ({"x_train": images(20, 3, 8, 6)}, ["x_train", "(20, 3, 8, 6)", "(n, height, width, 3)"]),
+    "four channels": ({"x_train": images(20, 8, 6, 4)}, ["x_train", "(20, 8, 6, 4)"]),
+    "no images": ({"x_train": images(0, 8, 6, 3), "y_train": np.arange(0)}, ["x_train is empty", "at least one"]),
+    "no test images": ({"x_test": images(0, 8, 6, 3), "y_test": np.arange(0)}, ["x_test is empty"]),
+    "no pixels": ({"x_train": images(20, 0, 6, 3)}, ["x_train is empty", "(20, 0, 6, 3)"]),
+    "other size": ({"x_test": images(8, 6, 8, 3)}, ["(8, 6, 3)", "(6, 8, 3)", "alike"]),
+    "too few labels": ({"y_train": np.arange(19) % 4}, ["x_train has 20", "y_train 19"]),
+    "too many labels": ({"y_test": np.arange(9) % 4}, ["x_test has 8", "y_test 9"]),
+    "no labels": ({"y_test": np.arange(0)}, ["x_test has 8", "y_test 0"]),
+    "negative label": ({"y_train": np.arange(20) - 2}, ["y_train", "label -2", "from 0"]),
+    "negative test label": ({"y_test": np.arange(8) - 1}, ["y_test", "label -1", "from 0"]),
+    "unknown test label": ({"y_test": np.arange(8)}, ["y_test", "label 7", "0 to 3"]),
+    "unnamed label": ({"class_names": np.array(["a", "b", "c"])}, ["label 3", "3 classes"]),
+    "unnamed test label": ({"y_test": np.arange(8), "class_names": np.array(list("abcd"))}, ["label 7", "4 classes"]),
+    "float labels": ({"y_train": np.arange(20) / 4}, ["y_train", "float64", "one integer"]),
+    "bool labels": ({"y_test": np.arange(8) > 3}, ["y_test", "bool", "one integer"]),
+    "text labels": ({"y_train": np.array(["cat"] * 20)}, ["y_train", "<U3", "one integer"]),
+    "one-hot labels": ({"y_train": np.eye(20, dtype=int)}, ["y_train", "(20, 20)", "one integer"]),
+    "one label": ({"y_train": np.int64(3)}, ["y_train", "()", "one integer"]),
+}
+
+
+@pytest.mark.parametrize(("changes", "words"), BAD_ARRAYS.values(), ids=BAD_ARRAYS)
+def test_bad_arrays_are_refused(save: Callable[..., Path], changes: dict[str, Any], words: list[str]) -> None:
+    path = save(**changes)
+    with pytest.raises(UserError) as error:
+        load("npz", str(path))
+    message = str(error.value)
+    assert "'npz'" in message or str(path) in message
+    assert [word for word in words if word not in message] == []
+
+
+def test_a_label_beyond_the_known_classes_is_refused(save: Callable[..., Path]) -> None:
+    path = save("fashion_mnist.npz", y_train=np.arange(20) % 11)
+    with pytest.raises(UserError, match="'fashion_mnist': label 10 .* 10 classes"):
+        load("fashion_mnist", data_dir=str(path.parent))
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none.npz does not exist"):
+        load("npz", str(tmp_path / "none.npz"))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"not a zip", b"\x93NUMPY", b"\0" * 1000, pickle.dumps({"a": 1})])
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "set.npz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="set.npz is not a readable .npz of plain arrays"):
+        load("npz", str(path))
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a readable .npz"):
+        load("npz", str(tmp_path))
+
+
+# NumPy leaves the file of an archive that it cannot read open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_every_truncation_is_refused(save: Callable[..., Path]) -> None:
+    path = save()
+    whole = path.read_bytes()
+    for size in [*range(0, len(whole), 97), len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match="is not a readable .npz"):
+            load("npz", str(path))
+    gc.collect()
+
+
+def test_changed_bytes_are_noticed(save: Callable[..., Path]) -> None:
+    path = save()
+    whole = path.read_bytes()
+    start = whole.index(arrays()["x_train"].tobytes())
+    for place in (start, start + 500):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        with pytest.raises(UserError, match="is not a readable .npz"):
+            load("npz", str(path))
+
+
+@pytest.mark.parametrize("name", ["", "mnist", "Digits", "digits ", "../digits"])
+def test_an_unknown_set_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="digits, npz, cifar10, cifar100, fashion_mnist") as error:
+        load(name)
+    assert f"dataset {name!r} is unknown" in str(error.value)
+
+
+def test_path_belongs_to_npz(save: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match=r"config\.dataset\.path.*empty"):
+        load("npz")
+    for name in ("digits", "cifar10"):
+        with pytest.raises(UserError, match=r"config\.dataset\.path is 'set\.npz'.*'npz'"):
+            load(name, "set.npz")
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan"), float("inf"), 1e-9, 0.999])
+def test_a_fraction_that_leaves_no_part_is_refused(save: Callable[..., Path], fraction: float) -> None:
+    with pytest.raises(UserError, match=rf"validation_fraction (is )?{fraction}\b"):
+        load("npz", str(save()), validation_fraction=fraction)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("cifar10", (32, 32, 3)), ("fashion_mnist", (28, 28, 3))])
+def test_real_sets(name: str, shape: tuple[int, int, int]) -> None:
+    folder = os.environ.get("PARADIS_DATA_DIR", "")
+    if not (Path(folder) / f"{name}.npz").exists():
+        pytest.skip(f"PARADIS_DATA_DIR names no folder with {name}.npz")
+    dataset = load(name, data_dir=folder)
+    assert dataset.image_shape == shape
+    assert len(set(dataset.class_names)) == 10
+    for part in parts(dataset):
+        assert set(part.labels) == set(range(10))
+        # Pictures, not blanks.
+        assert part.images.std() > 30
+    assert len(dataset.validation) == round(0.1 * (len(dataset.train) + len(dataset.validation)))

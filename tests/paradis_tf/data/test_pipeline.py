@@ -1,0 +1,164 @@
+"""Input pipelines: what an epoch holds, that it can be resumed, and what augmentation may do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.fusion.program import UserError
+from paradis_tf.data.datasets import Part
+from paradis_tf.data.pipeline import evaluation_batches, training_batches
+
+COUNT, HEIGHT, WIDTH = 20, 7, 6
+# The label of an image is its place, so that batches can be traced back.
+PART = Part(
+    np.random.default_rng(0).integers(1, 256, (COUNT, HEIGHT, WIDTH, 3), dtype=np.uint8),
+    np.arange(COUNT),
+)
+Batches = list[tuple[np.ndarray, np.ndarray]]
+
+
+def run(batch_size: int = 4, seed: int = 5, first_epoch: int = 0, epochs: int = 3, **options: Any) -> Batches:
+    batches = training_batches(PART, batch_size, seed=seed, first_epoch=first_epoch, epochs=epochs, **options)
+    return [(images.numpy(), labels.numpy()) for images, labels in batches]
+
+
+def places(batches: Batches) -> list[int]:
+    return [int(label) for _, labels in batches for label in labels]
+
+
+def equal(one: Batches, other: Batches) -> bool:
+    return len(one) == len(other) and all(
+        np.array_equal(a, b) for pair in zip(one, other, strict=True) for a, b in zip(*pair, strict=True)
+    )
+
+
+def crops(image: np.ndarray, padding: int) -> Iterator[np.ndarray]:
+    padded = np.zeros((HEIGHT + 2 * padding, WIDTH + 2 * padding, 3), np.uint8)
+    padded[padding : padding + HEIGHT, padding : padding + WIDTH] = image
+    for top in range(2 * padding + 1):
+        for left in range(2 * padding + 1):
+            yield padded[top : top + HEIGHT, left : left + WIDTH]
+
+
+AUGMENTED: dict[str, Any] = {"flip": True, "crop_padding": 2}
+
+
+@pytest.mark.parametrize("options", [{}, AUGMENTED], ids=["plain", "augmented"])
+def test_seed_and_epoch_decide(options: dict[str, Any]) -> None:
+    batches = run(**options)
+    assert equal(batches, run(**options))
+    assert not equal(batches, run(seed=6, **options))
+    epochs = [places(batches[start : start + 5]) for start in (0, 5, 10)]
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+
+
+@pytest.mark.parametrize("options", [{}, AUGMENTED], ids=["plain", "augmented"])
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_resumed_run_sees_the_same_batches(epoch: int, options: dict[str, Any]) -> None:
+    batches = run(**options)
+    assert equal(run(first_epoch=epoch, **options), batches[5 * epoch :])
+    assert equal(run(first_epoch=epoch, epochs=epoch + 1, **options), batches[5 * epoch : 5 * epoch + 5])
+
+
+def test_no_epoch_is_left_after_the_last() -> None:
+    assert run(first_epoch=3) == []
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 8, 19, 20])
+def test_an_epoch_visits_each_image_once(batch_size: int) -> None:
+    steps = COUNT // batch_size
+    batches = run(batch_size, epochs=4)
+    assert len(batches) == 4 * steps
+    for epoch in range(4):
+        seen = places(batches[epoch * steps : (epoch + 1) * steps])
+        assert len(set(seen)) == len(seen) == steps * batch_size
+    # Other images sit out in other epochs.
+    assert set(places(batches)) == set(range(COUNT))
+
+
+def test_images_keep_their_labels() -> None:
+    batches = run(3)
+    for images, labels in batches:
+        assert (images.shape, images.dtype) == ((3, HEIGHT, WIDTH, 3), np.uint8)
+        assert (labels.shape, labels.dtype) == ((3,), np.int64)
+        np.testing.assert_array_equal(images, PART.images[labels])
+
+
+def test_batches_have_a_static_shape() -> None:
+    images, labels = training_batches(PART, 3, seed=0, first_epoch=0, epochs=1, **AUGMENTED).element_spec
+    assert images.shape == (3, HEIGHT, WIDTH, 3)
+    assert labels.shape == (3,)
+
+
+def test_flips() -> None:
+    flipped = []
+    for images, labels in run(epochs=10, flip=True):
+        for image, label in zip(images, labels, strict=True):
+            original = PART.images[label]
+            flipped.append(np.array_equal(image, original[:, ::-1]))
+            assert flipped[-1] or np.array_equal(image, original)
+    # 200 fair draws: outside of this only once in some 10**8 seeds.
+    assert 60 < sum(flipped) < 140
+
+
+@pytest.mark.parametrize("padding", [1, 2, 5])
+def test_crops(padding: int) -> None:
+    corners = set()
+    for images, labels in run(epochs=25, crop_padding=padding):
+        for image, label in zip(images, labels, strict=True):
+            found = [index for index, crop in enumerate(crops(PART.images[label], padding)) if (crop == image).all()]
+            assert len(found) == 1
+            corners.add(found[0])
+    side = 2 * padding + 1
+    # Every row and column is drawn, the outermost too.
+    assert {corner // side for corner in corners} == set(range(side))
+    assert {corner % side for corner in corners} == set(range(side))
+
+
+def test_flips_and_crops_together() -> None:
+    kinds = set()
+    for images, labels in run(epochs=10, flip=True, crop_padding=1):
+        for image, label in zip(images, labels, strict=True):
+            original = PART.images[label]
+            pool = [*crops(original, 1), *crops(original[:, ::-1], 1)]
+            found = [index for index, candidate in enumerate(pool) if (candidate == image).all()]
+            assert len(found) == 1
+            kinds.add(found[0])
+    assert kinds == set(range(18))
+
+
+def test_augmentation_changes_with_the_epoch() -> None:
+    batches = run(epochs=8, **AUGMENTED)
+    versions: dict[int, set[bytes]] = {}
+    for images, labels in batches:
+        for image, label in zip(images, labels, strict=True):
+            versions.setdefault(int(label), set()).add(image.tobytes())
+    assert all(len(seen) > 1 for seen in versions.values())
+
+
+def test_augmentation_leaves_the_order() -> None:
+    assert places(run()) == places(run(**AUGMENTED))
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, COUNT + 1])
+def test_a_batch_size_that_cannot_be_filled_is_refused(batch_size: int) -> None:
+    with pytest.raises(UserError, match=rf"batch_size is {batch_size};.* 1 and the {COUNT} "):
+        run(batch_size)
+
+
+@pytest.mark.parametrize("padding", [-1, WIDTH, 100])
+def test_a_padding_as_large_as_the_image_is_refused(padding: int) -> None:
+    with pytest.raises(UserError, match=rf"crop_padding is {padding};.* {WIDTH} pixels"):
+        run(crop_padding=padding)
+
+
+@pytest.mark.parametrize("batch_size", [1, 6, COUNT, 50])
+def test_evaluation_sees_all_in_order(batch_size: int) -> None:
+    batches = [(images.numpy(), labels.numpy()) for images, labels in evaluation_batches(PART, batch_size)]
+    assert [len(labels) for _, labels in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    np.testing.assert_array_equal(np.concatenate([images for images, _ in batches]), PART.images)
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), PART.labels)

@@ -1,0 +1,274 @@
+"""The run folder: made, resumed, locked, and what damage to its files leads to."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ml_collections import ConfigDict
+
+from export.fusion.program import UserError
+from paradis_tf.workdir import PACKAGES, Workdir, load_model, package_versions
+
+ROOT = Path(__file__).parents[2]
+HOLD = """
+import sys
+from paradis_tf.workdir import Workdir
+with Workdir(sys.argv[1]).locked():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def config(**changes: Any) -> ConfigDict:
+    return ConfigDict(
+        {
+            "seed": 0,
+            "epochs": 3,
+            "switches": ("1.0", "0.5+0.5"),
+            "optimizer": {"learning_rate": 0.1, "nesterov": True},
+            "path": None,
+            **changes,
+        }
+    )
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Workdir:
+    return Workdir.create(tmp_path / "run", config())
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_create_writes_config_and_versions(tmp_path: Path) -> None:
+    made = Workdir.create(tmp_path / "deep" / "run", config())
+    assert names(made.path) == {"config.json", "versions.json", "checkpoints"}
+    assert made.config() == {
+        "seed": 0,
+        "epochs": 3,
+        "switches": ["1.0", "0.5+0.5"],
+        "optimizer": {"learning_rate": 0.1, "nesterov": True},
+        "path": None,
+    }
+    versions = json.loads((made.path / "versions.json").read_text())
+    assert versions == package_versions()
+    assert set(versions) == {"python", *PACKAGES}
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    assert Workdir.create(str(tmp_path), config()).config()["epochs"] == 3
+
+
+def test_the_same_config_resumes_and_touches_nothing(workdir: Workdir) -> None:
+    (workdir.path / "versions.json").write_text("as it was")
+    before = workdir.config_file.read_bytes()
+    again = Workdir.create(workdir.path, config(switches=["1.0", "0.5+0.5"]))
+    assert again.path == workdir.path
+    assert workdir.config_file.read_bytes() == before
+    assert (workdir.path / "versions.json").read_text() == "as it was"
+    assert Workdir.open(workdir.path).config() == workdir.config()
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "old", "new"),
+    [
+        ({"epochs": 4}, "config.epochs", "3", "4"),
+        ({"optimizer": {"learning_rate": 0.2, "nesterov": True}}, "config.optimizer.learning_rate", "0.1", "0.2"),
+        ({"optimizer": {"learning_rate": 0.1}}, "config.optimizer.nesterov", "True", "None"),
+        ({"switches": ("0.5+0.5", "1.0")}, "config.switches", "['1.0', '0.5+0.5']", "['0.5+0.5', '1.0']"),
+        ({"grid": 8}, "config.grid", "None", "8"),
+        ({"path": "a"}, "config.path", "None", "'a'"),
+        ({"optimizer": 1}, "config.optimizer", "None", "1"),
+        ({"seed": 1, "epochs": 4}, "config.epochs", "3", "4"),
+    ],
+)
+def test_another_config_is_refused(workdir: Workdir, changes: dict[str, Any], key: str, old: str, new: str) -> None:
+    before = workdir.config_file.read_bytes()
+    with pytest.raises(UserError) as error:
+        Workdir.create(workdir.path, config(**changes))
+    assert f"--workdir={workdir.path} holds a run with {key}={old}, and {new} was asked for" in str(error.value)
+    assert workdir.config_file.read_bytes() == before
+
+
+def test_a_folder_of_other_things_is_refused_and_left(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        Workdir.create(tmp_path, config())
+    assert names(tmp_path) == {"thesis.tex"}
+
+
+@pytest.mark.parametrize("place", ["file", "file/run"])
+def test_a_file_in_the_way_is_refused(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(
+        UserError, match=rf"--workdir={re.escape(str(tmp_path / place))} cannot be made: Not a directory"
+    ):
+        Workdir.create(tmp_path / place, config())
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["none", "empty", "file"])
+def test_open_wants_a_run(tmp_path: Path, place: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=rf"--workdir={re.escape(str(tmp_path / place))} holds no run"):
+        Workdir.open(tmp_path / place)
+    assert names(tmp_path) == {"empty", "file"}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"epochs": 3', b"epochs: 3", b"\xff\xfe", b"\0\0\0\0"])
+def test_a_damaged_config_is_named(workdir: Workdir, content: bytes) -> None:
+    workdir.config_file.write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.json is not JSON"):
+        Workdir.open(workdir.path).config()
+    with pytest.raises(UserError, match=r"config\.json is not JSON"):
+        Workdir.create(workdir.path, config())
+    assert workdir.config_file.read_bytes() == content
+
+
+def test_a_second_training_is_locked_out(workdir: Workdir) -> None:
+    with workdir.locked():
+        with pytest.raises(UserError, match=rf"--workdir={re.escape(str(workdir.path))} is in use"), workdir.locked():
+            pass
+        # The one refused has not freed the lock.
+        with pytest.raises(UserError, match="is in use"), Workdir(workdir.path).locked():
+            pass
+    with workdir.locked():
+        pass
+
+
+def test_the_lock_is_freed_by_an_error(workdir: Workdir) -> None:
+    with pytest.raises(KeyError), workdir.locked():
+        raise KeyError
+    with workdir.locked():
+        pass
+
+
+def test_the_lock_ends_with_its_process(workdir: Workdir) -> None:
+    command = [sys.executable, "-c", HOLD, str(workdir.path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="is in use"), workdir.locked():
+            pass
+        other.kill()
+        other.wait()
+    with workdir.locked():
+        pass
+
+
+def test_metrics_grow_by_rows(workdir: Workdir) -> None:
+    for epoch in (1, 2):
+        workdir.append_metrics({"epoch": epoch, "loss/0.5+0.5": 1.5 / epoch})
+    assert workdir.metrics_file.read_bytes() == b"epoch,loss/0.5+0.5\r\n1,1.5\r\n2,0.75\r\n"
+
+
+ROWS = b"epoch,loss\r\n1,0.5\r\n2,0.4\r\n3,0.3\r\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "epochs", "kept"),
+    [
+        (ROWS, 3, ROWS),
+        (ROWS, 9, ROWS),
+        (ROWS, 2, b"epoch,loss\r\n1,0.5\r\n2,0.4\r\n"),
+        (ROWS, 0, b"epoch,loss\r\n"),
+        (b"epoch,loss\r\n9,0.5\r\n10,0.4\r\n11,0.3\r\n", 10, b"epoch,loss\r\n9,0.5\r\n10,0.4\r\n"),
+        (ROWS + b"4", 4, ROWS),
+        (ROWS + b"4,0.", 3, ROWS),
+        (ROWS[:-2], 3, ROWS),
+        (b"epoch,loss\r\n", 3, b"epoch,loss\r\n"),
+    ],
+    ids=["all", "more", "newer", "none", "two digits", "cut in the number", "cut in a value", "no newline", "header"],
+)
+def test_metrics_without_a_checkpoint_are_dropped(workdir: Workdir, content: bytes, epochs: int, kept: bytes) -> None:
+    workdir.metrics_file.write_bytes(content)
+    workdir.truncate_metrics(epochs)
+    assert workdir.metrics_file.read_bytes() == kept
+    workdir.append_metrics({"epoch": epochs + 1, "loss": 0.25})
+    assert workdir.metrics_file.read_bytes() == kept + f"{epochs + 1},0.25\r\n".encode()
+    assert names(workdir.path) == {"config.json", "versions.json", "checkpoints", "metrics.csv"}
+
+
+def test_no_metrics_are_nothing_to_truncate(workdir: Workdir) -> None:
+    workdir.truncate_metrics(3)
+    assert not workdir.metrics_file.exists()
+
+
+def test_the_newest_checkpoint(workdir: Workdir) -> None:
+    assert workdir.newest_checkpoint() == (0, None)
+    assert workdir.restore() == (0, None)
+    for name in (
+        "epoch_0002.keras",
+        "epoch_9999.keras",
+        "epoch_10000.keras",
+        ".epoch_20000.part.keras",
+        "epoch_30000.keras.part",
+        "epoch_5.keras",
+        "old_epoch_40000.keras",
+        "epoch_x.keras",
+        "model.keras",
+    ):
+        (workdir.checkpoints / name).touch()
+    assert workdir.newest_checkpoint() == (10000, workdir.checkpoints / "epoch_10000.keras")
+
+
+def test_a_removed_checkpoint_folder_holds_none(workdir: Workdir) -> None:
+    workdir.checkpoints.rmdir()
+    assert workdir.newest_checkpoint() == (0, None)
+
+
+def test_an_unfinished_run_has_no_model(workdir: Workdir) -> None:
+    (workdir.checkpoints / "epoch_0002.keras").touch()
+    with pytest.raises(UserError, match=r"no finished model \(2 of 3 epochs done\)"):
+        workdir.load_model()
+
+
+def zipped(path: Path, **members: str) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in members.items():
+            file.writestr(f"{name}.json", content)
+    return path
+
+
+def test_a_damaged_model_is_named(workdir: Workdir) -> None:
+    file = workdir.model_file
+    whole = zipped(file, config="{}", metadata="{}").read_bytes()
+    for content in (b"", b"PK", b"no model", whole[:20], whole[:-1], whole):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=r"model\.keras cannot be loaded"):
+            workdir.load_model()
+    for members in ({}, {"metadata": "{}"}, {"config": "{", "metadata": "{}"}, {"config": "{}"}):
+        zipped(file, **members)
+        with pytest.raises(UserError, match=r"model\.keras cannot be loaded"):
+            workdir.load_model()
+
+
+def test_a_missing_or_damaged_checkpoint_is_named(workdir: Workdir) -> None:
+    with pytest.raises(UserError, match=r"none\.keras cannot be loaded"):
+        load_model(workdir.path / "none.keras")
+    (workdir.checkpoints / "epoch_0001.keras").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"epoch_0001\.keras cannot be loaded"):
+        workdir.restore()
+
+
+def test_evaluation(workdir: Workdir) -> None:
+    with pytest.raises(
+        UserError, match=rf"--workdir={re.escape(str(workdir.path))} is not evaluated; run paradis_tf.evaluate"
+    ):
+        workdir.evaluation()
+    workdir.evaluation_file.write_text('[{"switch": "1.0", "accuracy": 0.5}]')
+    assert workdir.evaluation() == [{"switch": "1.0", "accuracy": 0.5}]
+    for content in (b"", b"[{", b"\xff"):
+        workdir.evaluation_file.write_bytes(content)
+        with pytest.raises(UserError, match=r"evaluation\.json is not JSON.*run paradis_tf.evaluate again"):
+            workdir.evaluation()
