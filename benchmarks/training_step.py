@@ -10,6 +10,7 @@ in one process, so that a busy machine weighs on both. See METHODOLOGY.md.
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import platform
 import statistics
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> None:
     supernet = Supernet(architecture, _SWITCHES)
     models = {"joint": _joint(supernet, keras), **_apart(supernet, keras)}
     steps: dict[str, Callable[[], Any]] = {
-        name: lambda model=model: model.train_on_batch(images, labels) for name, model in models.items()
+        name: functools.partial(model.train_on_batch, images, labels) for name, model in models.items()
     }
     for name, step in steps.items():
         started = time.perf_counter()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -15,13 +14,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from export import board_readme
-from export.fusion import fuse, manifest, runtime
+from export import board_readme, engines
+from export.fusion import manifest
 from export.fusion.files import write_json
 from export.fusion.program import UserError
 from export.graph import Graph, Tensor
 from export.jobs import Job, convert_all
-from paradis_tf import program
 from paradis_tf.builders.cost import switch_costs
 from paradis_tf.data.datasets import Dataset
 from paradis_tf.supernet import Supernet
@@ -30,18 +28,6 @@ from paradis_tf.workdir import package_versions
 
 _RUNNER = Path(__file__).parent / "fusion"
 _SAMPLES = 5
-_SAMPLE_RUNTIME = "tflite_runtime"
-
-
-def model_id(model: Supernet) -> str:
-    """SHA-256, in hex, of everything that decides the model's answers: architecture, switches and weights."""
-    digest = hashlib.sha256()
-    config = {"architecture": _architecture(model), "switches": [str(s) for s in model.switches]}
-    digest.update(json.dumps(config, sort_keys=True).encode())
-    for name, weight in model.named_weights().items():
-        digest.update(f"{name} {weight.dtype} {weight.shape}".encode())
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    return digest.hexdigest()
 
 
 def write(
@@ -92,9 +78,9 @@ def write(
         written = {
             "schema_version": manifest.SCHEMA_VERSION,
             "name": name,
-            "model_id": model_id(model),
+            "model_id": model.model_id(),
             "task": "classification",
-            "architecture": _architecture(model),
+            "architecture": model.architecture_config(),
             "input": {
                 "name": "image",
                 "shape": list(model.architecture.image_shape),
@@ -113,10 +99,6 @@ def write(
         report("computing the samples' expected answers")
         written["samples"] = _write_samples(folder, dataset)
         write_json(folder / "manifest.json", written)
-
-
-def _architecture(model: Supernet) -> dict[str, Any]:
-    return {"name": model.architecture.name, **model.architecture.get_config()}
 
 
 def _spread(images: np.ndarray, count: int) -> np.ndarray:
@@ -187,11 +169,10 @@ def _write_samples(folder: Path, dataset: Dataset) -> list[dict[str, Any]]:
     chosen = [int(np.flatnonzero(part.labels == label)[0]) for label in np.unique(part.labels)[:_SAMPLES]]
     images = part.images[chosen]
     expected: list[dict[str, dict[str, list[float]]]] = [{} for _ in chosen]
+    answers = engines.ask(bundle, engines.REFERENCE, images)
     for entry in bundle.switches:
         for precision in bundle.precisions:
-            with program.quiet():
-                answers = fused(bundle, entry, precision, images)
-            for sample, logits in zip(expected, answers, strict=True):
+            for sample, logits in zip(expected, answers.fused(entry, precision), strict=True):
                 sample.setdefault(entry.switch, {})[precision] = [float(value) for value in logits]
     (folder / "samples").mkdir()
     samples = []
@@ -200,31 +181,6 @@ def _write_samples(folder: Path, dataset: Dataset) -> list[dict[str, Any]]:
         Image.fromarray(part.images[index]).save(folder / file)
         samples.append({"file": file, "label": int(part.labels[index]), "expected": expected[number]})
     return samples
-
-
-def fused(bundle: manifest.Bundle, entry: manifest.SwitchEntry, precision: str, images: np.ndarray) -> np.ndarray:
-    """The fused logits of a switch's files on tflite-runtime, float32 (n, classes).
-
-    Args:
-      bundle: the bundle.
-      entry: one of its switches.
-      precision: one of its precisions.
-      images: uint8 (n, height, width, 3).
-    """
-    partial = []
-    for part in entry.slices:
-        file = part.files[precision]
-        interpreter = runtime.SliceInterpreter(
-            bundle.read_slice_file(file),
-            file,
-            bundle.shape,
-            len(bundle.labels),
-            runtime.choose(_SAMPLE_RUNTIME),
-            threads=1,
-        )
-        stored = np.stack([interpreter(image) for image in images])
-        partial.append(fuse.dequantize(stored, file.output.scale, file.output.zero_point))
-    return fuse.fuse(partial)
 
 
 @contextmanager

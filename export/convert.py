@@ -6,6 +6,7 @@ python -m export.convert --workdir=runs/digits --bundle=build/digits --precision
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from absl import flags
@@ -33,6 +34,8 @@ def main(argv: list[str]) -> None:
     unknown = [precision for precision in precisions if precision not in PRECISIONS]
     if unknown or not precisions:
         raise UserError(f"--precision={','.join(_PRECISION.value)}; it takes {', '.join(PRECISIONS)}.")
+    if not re.fullmatch(r"[A-Za-z0-9._-]*", _NAME.value):
+        raise UserError(f"--name={_NAME.value}; it takes letters, digits, '.', '_' and '-'.")
     workdir = Workdir.open(_WORKDIR.value)
     with program.quiet():
         from export import bundle

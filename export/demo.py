@@ -103,8 +103,10 @@ def _row(entry: manifest.SwitchEntry, float_accuracy: float, result: LocalResult
 
 
 def _table(summary: list[dict[str, Any]]) -> str:
-    header = ("switch", "devices", "MAdds total (M)", "largest (M)", "largest file (kB)")
-    header += ("float (%)", "served (%)", "latency (ms)", "slice alone (ms)")
+    header = (
+        *("switch", "devices", "MAdds total (M)", "largest (M)", "largest file (kB)"),
+        *("float (%)", "served (%)", "latency (ms)", "slice alone (ms)"),
+    )
     rows = [
         (
             row["switch"],

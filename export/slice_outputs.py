@@ -2,7 +2,7 @@
 
     python -m export.slice_outputs --bundle=build/digits --runtime=tflite_runtime --images=in.npy --outputs=out.npz
 
-Used by `export.verify`: TensorFlow and the runtimes carry the same native code and must not answer for each other.
+Started by `export.engines`: TensorFlow and the runtimes carry the same native code and must not answer for each other.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from export.fusion import manifest, program, runtime
 
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
 _RUNTIME = flags.DEFINE_enum("runtime", None, runtime.RUNTIMES, "The runtime.", required=True)
+_DELEGATES = flags.DEFINE_bool("delegates", True, "Whether XNNPACK may take operations.")
 _IMAGES = flags.DEFINE_string("images", None, "A .npy file of uint8 images, NHWC.", required=True)
 _OUTPUTS = flags.DEFINE_string("outputs", None, "The .npz file to write.", required=True)
 
@@ -27,7 +28,13 @@ def main(argv: list[str]) -> None:
         for part in entry.slices:
             for precision, file in part.files.items():
                 run = runtime.SliceInterpreter(
-                    bundle.read_slice_file(file), file, bundle.shape, len(bundle.labels), chosen, threads=1
+                    bundle.read_slice_file(file),
+                    file,
+                    bundle.shape,
+                    len(bundle.labels),
+                    chosen,
+                    threads=1,
+                    delegates=_DELEGATES.value,
                 )
                 outputs[f"{part.model}/{precision}"] = np.stack([run(image) for image in images])
     np.savez(_OUTPUTS.value, **outputs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -18,6 +19,9 @@ from export.fusion.files import write_json
 from export.fusion.program import UserError
 from paradis_tf import program, table
 from paradis_tf.workdir import Workdir
+
+if TYPE_CHECKING:
+    from export.verification import Verification
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run folder that the bundle was cut from.", required=True)
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
@@ -52,7 +56,7 @@ def main(argv: list[str]) -> int:
     return 1 if found.faults else 0
 
 
-def _print(found: "verification.Verification", images: int) -> None:  # noqa: F821  imported late, in main
+def _print(found: Verification, images: int) -> None:
     slices = [
         (
             check.switch,
@@ -78,8 +82,8 @@ def _print(found: "verification.Verification", images: int) -> None:  # noqa: F8
         )
         for check in found.switches
     ]
-    header = ("switch", "precision", "runtime", "same class (%)", "Keras accuracy (%)", "accuracy (%)")
-    print(f"\nfused switches\n{table.render(header, switches)}\n")
+    columns = ("switch", "precision", "runtime", "same class (%)", "Keras accuracy (%)", "accuracy (%)")
+    print(f"\nfused switches\n{table.render(columns, switches)}\n")
 
 
 def _record(file: Path, accuracies: dict[str, dict]) -> None:

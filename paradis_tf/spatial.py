@@ -20,3 +20,17 @@ def output_size(size: int | None, kernel_size: int, strides: int, padding: str) 
         return None
     covered = size if padding == "same" else size - kernel_size + 1
     return -(-covered // strides)
+
+
+def check_positions(layer: str, shape: tuple, kernel_size: int, strides: int, padding: str) -> tuple[int | None, ...]:
+    """(batch, positions down, positions across) of a window on inputs of this shape.
+
+    Raises ValueError, naming the layer, where the window does not fit the image.
+    """
+    sizes = [output_size(size, kernel_size, strides, padding) for size in shape[1:3]]
+    if any(size is not None and size < 1 for size in sizes):
+        raise ValueError(
+            f"layer {layer!r}: a window of {kernel_size} with padding {padding!r} does not fit an image of "
+            f"{shape[1]}x{shape[2]}."
+        )
+    return (shape[0], *sizes)

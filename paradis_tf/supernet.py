@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from paradis_tf import models
@@ -178,7 +179,7 @@ class Supernet(keras.Model):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(
-            architecture={"name": self.architecture.name, **self.architecture.get_config()},
+            architecture=self.architecture_config(),
             switches=[str(switch) for switch in self.switches],
             grid=self.grid,
         )
@@ -196,13 +197,20 @@ class Supernet(keras.Model):
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
 
-    def named_weights(self) -> dict[str, np.ndarray]:
-        """Every weight by `layer/weight`, as NumPy arrays, in the order of the layers."""
-        return {
-            f"{layer.name}/{weight.name}": keras.ops.convert_to_numpy(weight)
-            for layer in self.shared_layers
-            for weight in layer.weights
-        }
+    def architecture_config(self) -> dict[str, Any]:
+        """The architecture's name and options, JSON-ready."""
+        return {"name": self.architecture.name, **self.architecture.get_config()}
+
+    def model_id(self) -> str:
+        """SHA-256, in hex, of what decides the answers: architecture, switches and weights."""
+        config = {"architecture": self.architecture_config(), "switches": [str(s) for s in self.switches]}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+        for layer in self.shared_layers:
+            for weight in layer.weights:
+                value = keras.ops.convert_to_numpy(weight)
+                digest.update(f"{layer.name}/{weight.name} {value.dtype} {value.shape}".encode())
+                digest.update(value.tobytes())
+        return digest.hexdigest()
 
 
 def _images_and_labels(data: Any) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from export.fusion.program import UserError
 
 DEFAULT_GRID = 4
 _LONGEST_LIST = 16
-_TERM = re.compile(r"(?:(?P<count>\d{1,3})x)?(?P<width>\d{0,3}\.\d{1,9}|\d{1,3}/\d{1,3}|\d{1,3})")
+_TERM = re.compile(r"(?:(?P<count>\d{1,3})x)?(?P<width>\d{0,3}\.\d{1,9}|\d{1,3}/\d{1,3}|\d{1,3})", re.ASCII)
 
 
 class SwitchError(UserError):
@@ -39,8 +39,13 @@ class Slice:
     stop: Fraction
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "start", Fraction(self.start))
-        object.__setattr__(self, "stop", Fraction(self.stop))
+        try:
+            object.__setattr__(self, "start", Fraction(self.start))
+            object.__setattr__(self, "stop", Fraction(self.stop))
+        except (TypeError, ValueError, ZeroDivisionError):
+            raise SwitchError(
+                f"slice bounds {self.start!r} and {self.stop!r} are not numbers; write them like Fraction(1, 4)."
+            ) from None
         if not 0 <= self.start < self.stop <= 1:
             raise SwitchError(f"slice [{self.start}, {self.stop}) is illegal; it takes 0 <= start < stop <= 1.")
 
@@ -147,12 +152,14 @@ class Switch:
         Raises:
           SwitchError: not of that form, overlapping, or off the grid; the legal switches are listed.
         """
+        if grid < 1:
+            raise SwitchError(f"grid is {grid}; it is at least 1.")
         if not isinstance(text, str):
             raise SwitchError(f"switch {text!r} is not text; write it like '0.5+0.25+0.25'.")
         widths: list[str] = []
         for term in text.replace(" ", "").split("+"):
             match = _TERM.fullmatch(term)
-            if not match or re.fullmatch(r"\d+/0+", match["width"]):
+            if not match or re.fullmatch(r"[0-9]+/0+", match["width"]):
                 raise SwitchError(f"switch {text!r} is not understood at {term!r}; {_legal(grid)}")
             count = int(match["count"] or 1)
             if not 1 <= count <= grid:

@@ -81,7 +81,6 @@ def _check(config: ConfigDict) -> None:
     optimizer = config.optimizer
     for key, value, legal, good in (
         ("epochs", config.epochs, "at least 1", config.epochs >= 1),
-        ("seed", config.seed, "0 to 2147483646", 0 <= config.seed < 2**31 - 1),
         ("grid", config.grid, "1 to 64", 1 <= config.grid <= 64),
         ("optimizer.learning_rate", optimizer.learning_rate, "above 0", optimizer.learning_rate > 0),
         ("optimizer.momentum", optimizer.momentum, "in [0, 1)", 0 <= optimizer.momentum < 1),

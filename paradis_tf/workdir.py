@@ -57,12 +57,19 @@ class Workdir:
           UserError: the folder belongs to another config (the first difference is named), or cannot be made.
         """
         workdir = cls(path)
-        resolved = json.loads(config.to_json())
+        try:
+            resolved = json.loads(json.dumps(json.loads(config.to_json()), allow_nan=False))
+        except ValueError as error:
+            raise UserError(f"the config cannot be kept as JSON: {error}.") from None
         if workdir.config_file.exists():
             _compare(workdir.path, _flat(workdir.config()), _flat(resolved))
             return workdir
         try:
-            if workdir.path.exists() and any(workdir.path.iterdir()):
+            # A creation that was cut off has left nothing but these.
+            begun = {workdir.checkpoints.name, "versions.json"}
+            if workdir.path.exists() and any(
+                entry.name not in begun and not entry.name.endswith(".part") for entry in workdir.path.iterdir()
+            ):
                 raise UserError(f"--workdir={path} is not empty and holds no run; give a new folder or one of a run.")
             workdir.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -84,11 +91,15 @@ class Workdir:
         return workdir
 
     def config(self) -> dict[str, Any]:
-        """The resolved config, as plain dicts and lists."""
-        try:
-            return json.loads(self.config_file.read_text())
-        except ValueError as error:
-            raise UserError(f"{self.config_file} is not JSON ({error}).") from None
+        """The resolved config, as plain dicts and lists.
+
+        Raises:
+          UserError: the file cannot be read or is no config.
+        """
+        config = _read_json(self.config_file)
+        if not isinstance(config, dict) or "epochs" not in config:
+            raise UserError(f"{self.config_file} holds no config of a run; give another folder.")
+        return config
 
     def load_model(self) -> Supernet:
         """The finished model.
@@ -110,12 +121,12 @@ class Workdir:
         Raises:
           UserError: it has not run, or its file is damaged.
         """
-        try:
-            return json.loads(self.evaluation_file.read_text())
-        except FileNotFoundError:
-            raise UserError(f"--workdir={self.path} is not evaluated; run paradis_tf.evaluate on it.") from None
-        except ValueError as error:
-            raise UserError(f"{self.evaluation_file} is not JSON ({error}); run paradis_tf.evaluate again.") from None
+        if not self.evaluation_file.exists():
+            raise UserError(f"--workdir={self.path} is not evaluated; run paradis_tf.evaluate on it.")
+        rows = _read_json(self.evaluation_file)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and "switch" in row for row in rows):
+            raise UserError(f"{self.evaluation_file} is no evaluation; run paradis_tf.evaluate again.")
+        return rows
 
     def newest_checkpoint(self) -> tuple[int, Path | None]:
         """How many epochs the newest checkpoint has behind it, and its file; (0, None) without one."""
@@ -142,18 +153,28 @@ class Workdir:
         """Drops the rows of epochs that no checkpoint holds, so that they can be written again."""
         if not self.metrics_file.exists():
             return
-        with self.metrics_file.open(newline="") as file:
-            rows = list(csv.reader(file))
-        kept = rows[:1] + [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= epochs]
+        if not epochs:
+            self.metrics_file.unlink()
+            return
+        # A process that was killed, or a full disk, may have left a broken end; whole rows are kept.
+        with self.metrics_file.open(newline="", encoding="utf-8", errors="replace") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+        kept = [header] + [
+            row for row in rows if len(row) == len(header) and row[0].isdecimal() and int(row[0]) <= epochs
+        ]
         aside = self.metrics_file.with_suffix(".part")
         with aside.open("w", newline="") as file:
             csv.writer(file).writerows(kept)
         aside.replace(self.metrics_file)
 
     def append_metrics(self, row: dict[str, float]) -> None:
-        """Adds the row of an epoch; the first row makes the header."""
-        new = not self.metrics_file.exists()
-        with self.metrics_file.open("a", newline="") as file:
+        """Adds the row of an epoch; the first row, or one of other columns, starts the file anew."""
+        header = ""
+        if self.metrics_file.exists():
+            with self.metrics_file.open(newline="", encoding="utf-8", errors="replace") as file:
+                header = file.readline()
+        new = header != ",".join(row) + "\r\n"
+        with self.metrics_file.open("w" if new else "a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, row.keys())
             if new:
                 writer.writeheader()
@@ -216,9 +237,22 @@ def load_model(file: Path) -> Supernet:
     """
     import keras
 
-    import paradis_tf.supernet  # noqa: F401  registers the classes
+    from paradis_tf.supernet import Supernet
 
     try:
-        return keras.models.load_model(file)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"model file {file} cannot be loaded: {error}") from None
+        model = keras.models.load_model(file)
+    except Exception as error:  # Keras, HDF5 and zipfile each have their own ways of failing
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"model file {file} cannot be loaded, it may be damaged: {reason}") from None
+    if not isinstance(model, Supernet):
+        raise UserError(f"model file {file} holds a {type(model).__name__}; it takes a Supernet.")
+    return model
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON ({error}).") from None

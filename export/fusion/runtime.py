@@ -81,6 +81,8 @@ class SliceInterpreter:
       classes: the length of the output.
       runtime: from `choose`.
       threads: how many threads one invocation may use, 1 or more.
+      delegates: whether the runtime may hand operations to XNNPACK, as it does by default; its int8
+        results differ from the built-in kernels' by rounding.
 
     Raises `UserError` when the runtime cannot load the file, or when its input or output is not as
     the manifest says. Source: ours.
@@ -94,12 +96,18 @@ class SliceInterpreter:
         classes: int,
         runtime: Runtime,
         threads: int,
+        delegates: bool = True,
     ) -> None:
         if threads < 1:
             raise UserError(f"threads is {threads}; legal: 1 or more.")
         self.runtime, self.threads = runtime, threads
         try:
-            self._interpreter = runtime.module.Interpreter(model_content=data, num_threads=threads)
+            kernels = runtime.module.OpResolverType
+            self._interpreter = runtime.module.Interpreter(
+                model_content=data,
+                num_threads=threads,
+                experimental_op_resolver_type=kernels.AUTO if delegates else kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            )
             self._interpreter.allocate_tensors()
             inputs, outputs = self._tensors()
         except (ValueError, RuntimeError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 Tensor = TypeVar("Tensor")
 
@@ -78,13 +78,17 @@ class Architecture(Protocol):
 
     Attributes:
       name: its name in configs.
-      image_shape: (height, width, 3) of the raw RGB image.
-      classes: number of classes.
     """
 
-    name: str
-    image_shape: tuple[int, int, int]
-    classes: int
+    name: ClassVar[str]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, 3) of the raw RGB image."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
 
     def __call__(self, ops: Operations[Tensor], image: Tensor) -> Outputs[Tensor]:
         """Applies the layers to a raw image."""

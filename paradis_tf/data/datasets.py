@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from export.fusion.program import UserError
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
+_MOST_CLASSES = 100_000
 _DIGITS_TEST_FRACTION = 0.2
 _DIGITS_SPLIT_SEED = 20
 _DIGITS_SIDE = 16
@@ -84,7 +84,7 @@ def load(
       seed: draws the validation part.
 
     Raises:
-      UserError: an unknown name, a missing or malformed file, or a fraction out of range.
+      UserError: an unknown name, a missing or malformed file, or a fraction or seed out of range.
     """
     sources: dict[str, Callable[[], dict[str, np.ndarray]]] = {
         "digits": _digits,
@@ -97,6 +97,8 @@ def load(
         raise UserError("dataset 'npz' needs the path of a file in config.dataset.path; it is empty.")
     if name != "npz" and path:
         raise UserError(f"config.dataset.path is {path!r}, but only dataset 'npz' takes one.")
+    if not 0 <= seed < 2**31 - 1:
+        raise UserError(f"seed is {seed}; it lies between 0 and {2**31 - 2}.")
     if not 0 < validation_fraction < 1:
         raise UserError(f"validation_fraction is {validation_fraction}; it lies between 0 and 1.")
     return _split(name, sources[name](), validation_fraction, seed)
@@ -163,11 +165,11 @@ def _named(name: str, data_dir: str | None) -> dict[str, np.ndarray]:
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files if key in (*_KEYS, "class_names")}
     except FileNotFoundError:
         raise UserError(f"data file {path} does not exist.") from None
-    except (OSError, ValueError, BadZipFile, EOFError) as error:
+    except Exception as error:  # zipfile, zlib and NumPy each have their own ways of failing
         raise UserError(f"data file {path} is not a readable .npz of plain arrays ({error}).") from None
     missing = [key for key in _KEYS if key not in arrays]
     if missing:
@@ -187,14 +189,18 @@ def _checked(source: str, arrays: dict[str, Any]) -> dict[str, np.ndarray]:
             raise UserError(f"{source}: {y} is {labels.dtype} {labels.shape}; it takes one integer for each image.")
         if len(labels) != len(checked[x]):
             raise UserError(f"{source}: {x} has {len(checked[x])} images and {y} {len(labels)} labels.")
-        if labels.min() < 0:
-            raise UserError(f"{source}: {y} holds label {labels.min()}; labels count from 0.")
+        if labels.min() < 0 or labels.max() >= _MOST_CLASSES:
+            worst = labels.min() if labels.min() < 0 else labels.max()
+            raise UserError(f"{source}: {y} holds label {worst}; labels count from 0 and stay below {_MOST_CLASSES}.")
         checked[y] = labels.astype(np.int64)
     if checked["x_train"].shape[1:] != checked["x_test"].shape[1:]:
         raise UserError(
             f"{source}: images are {checked['x_train'].shape[1:]} in x_train and "
             f"{checked['x_test'].shape[1:]} in x_test; they must be alike."
         )
+    names = checked.get("class_names")
+    if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
+        raise UserError(f"{source}: class_names is {names.dtype} {names.shape}; it takes one text for each class.")
     classes = int(checked["y_train"].max()) + 1
     if "class_names" not in checked and checked["y_test"].max() >= classes:
         raise UserError(

@@ -41,7 +41,7 @@ def training_batches(
         raise UserError(f"batch_size is {batch_size}; it lies between 1 and the {size} training images.")
     if not 0 <= crop_padding < min(part.images.shape[1:3]):
         raise UserError(
-            f"augmentation.crop_padding is {crop_padding}; it lies between 0 and the image's side, "
+            f"augmentation.crop_padding is {crop_padding}; it is 0 or more and below the image's side of "
             f"{min(part.images.shape[1:3])} pixels."
         )
     images, labels = tf.constant(part.images), tf.constant(part.labels)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from paradis_tf.layers.sliced_layer import SlicedLayer
-from paradis_tf.spatial import check_window, output_size
+from paradis_tf.spatial import check_positions, check_window
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -73,8 +73,7 @@ class SlicedDepthwiseConv2D(SlicedLayer):
         )
 
     def _spatial_shape(self, input_shape: tuple) -> tuple:
-        window = (self.kernel_size, self.strides, self.padding)
-        return (input_shape[0], *(output_size(size, *window) for size in input_shape[1:3]))
+        return check_positions(self.name, input_shape, self.kernel_size, self.strides, self.padding)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

@@ -42,7 +42,7 @@ class SlicedLayer(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"layer {self.name!r}: {name} is {value!r}; it takes an int of at least 1.")
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -73,11 +73,7 @@ class SlicedLayer(keras.layers.Layer):
 
     def call(self, inputs: Any, *, slice: Slice = FULL) -> Any:
         ins, outs = self._bounds(slice)
-        if inputs.shape[-1] != ins[1] - ins[0]:
-            raise ValueError(
-                f"layer {self.name!r} got {inputs.shape[-1]} input channels; slice {slice} takes "
-                f"{ins[1] - ins[0]} of its {self.in_channels}."
-            )
+        self._check_inputs(tuple(inputs.shape), slice)
         outputs = self._apply(inputs, self._cut(self.kernel, ins, outs))
         if self.bias is not None and self._adds_bias(slice):
             outputs = keras.ops.add(outputs, self.bias[outs[0] : outs[1]])
@@ -93,12 +89,22 @@ class SlicedLayer(keras.layers.Layer):
         return weights
 
     def compute_output_spec(self, inputs: Any, slice: Slice = FULL) -> keras.KerasTensor:
+        self._check_inputs(inputs.shape, slice)
         shape = self.compute_output_shape(inputs.shape, slice)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple, slice: Slice = FULL) -> tuple:
         first, last = self._bounds(slice)[1]
         return (*self._spatial_shape(input_shape), last - first)
+
+    def _check_inputs(self, shape: tuple, slice: Slice) -> None:
+        first, last = self._bounds(slice)[0]
+        if shape[-1] != last - first:
+            raise ValueError(
+                f"layer {self.name!r} got {shape[-1]} input channels; slice {slice} takes {last - first} of its "
+                f"{self.in_channels}."
+            )
+        self._spatial_shape(shape)
 
     def _spatial_shape(self, input_shape: tuple) -> tuple:
         return tuple(input_shape[:-1])

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from paradis_tf.switches import Switch
+from paradis_tf.switches import Switch, SwitchError, parse_switches
 
 # The smallest epsilon that every fused kernel accepts.
 EPSILON = 1.001e-5
@@ -42,7 +42,8 @@ class SwitchableBatchNormalization(keras.layers.Layer):
       float tensor of the shape of `inputs`.
 
     Raises:
-      ValueError: an argument out of range, or a switch or device that this layer has no weights for.
+      ValueError: an argument out of range, a switch or device that this layer has no weights for, or inputs with
+        another number of channels than the device has.
       SwitchError: a switch cuts inside a channel of this layer.
 
     Source: slimmable networks (Yu et al. 2019, switchable batch normalization), kept per device as in the
@@ -59,12 +60,17 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not isinstance(channels, int) or channels < 1:
+            raise ValueError(f"layer {self.name!r}: channels is {channels!r}; it takes an int of at least 1.")
         if not 0 <= momentum < 1:
             raise ValueError(f"layer {self.name!r}: momentum is {momentum!r}; it lies in [0, 1).")
-        if epsilon < EPSILON:
+        if not epsilon >= EPSILON:
             raise ValueError(f"layer {self.name!r}: epsilon is {epsilon!r}; it is at least {EPSILON}.")
         self.channels = channels
-        self.switches = tuple(s if isinstance(s, Switch) else Switch.parse(s, grid) for s in switches)
+        try:
+            self.switches = parse_switches([str(switch) for switch in switches], grid)
+        except SwitchError as error:
+            raise SwitchError(f"layer {self.name!r}: {error}") from None
         self.grid = grid
         self.momentum = momentum
         self.epsilon = epsilon
@@ -85,7 +91,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any, *, switch: Switch, device: int, training: bool = False) -> Any:
-        first, last = self._segment(switch, device)
+        first, last = self._segment(switch, device, inputs.shape[-1])
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=self.gamma[first:last],
@@ -111,7 +117,10 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         weights = (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         return [keras.ops.convert_to_numpy(weight)[first:last] for weight in weights]
 
-    def compute_output_spec(self, inputs: Any, **kwargs: Any) -> keras.KerasTensor:
+    def compute_output_spec(
+        self, inputs: Any, switch: Switch, device: int, training: bool = False
+    ) -> keras.KerasTensor:
+        self._segment(switch, device, inputs.shape[-1])
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
@@ -128,9 +137,15 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         )
         return config
 
-    def _segment(self, switch: Switch, device: int) -> tuple[int, int]:
+    def _segment(self, switch: Switch, device: int, channels: int | None = None) -> tuple[int, int]:
         segment = self._segments.get((str(switch), device))
         if segment is None:
             known = ", ".join(f"'{s}' ({s.devices} devices)" for s in self.switches)
             raise ValueError(f"layer {self.name!r} has no device {device} of switch '{switch}'; it has {known}.")
+        first, last = segment
+        if channels is not None and channels != last - first:
+            raise ValueError(
+                f"layer {self.name!r} got {channels} channels; device {device} of switch '{switch}' takes "
+                f"{last - first}."
+            )
         return segment

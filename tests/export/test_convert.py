@@ -1,0 +1,196 @@
+"""Bundles: what their files hold, and that a conversion leaves a whole bundle or none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from export import graph
+from export.conversion import convert_slice
+from export.fusion import manifest
+from export.jobs import Job
+from paradis_tf.builders.cost import slice_cost
+from paradis_tf.supernet import Supernet
+from paradis_tf.switches import Switch
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+INT8 = {"CONV_2D", "DEPTHWISE_CONV_2D", "MEAN", "FULLY_CONNECTED", "QUANTIZE"}
+# The versions that tflite-runtime 2.14.0 was seen to run.
+VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "MEAN": 2, "FULLY_CONNECTED": 4, "QUANTIZE": 1}
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_int8_files_hold_the_plain_operators_and_take_the_raw_image(exported) -> None:
+    bundle = manifest.load(exported.bundle)
+    for entry in bundle.switches:
+        for part in entry.slices:
+            found = graph.read(bundle.read_slice_file(part.files["int8"]))
+            assert found.operator_names <= INT8
+            assert all(version <= VERSIONS[name] for name, version in found.operators)
+            # uint8 to int8 moves the zero point; nothing else touches the image.
+            assert found.operators["QUANTIZE", 1] == 1
+            assert found.operators["CONV_2D", 3] == 14
+            assert (found.input.dtype, found.input.scale, found.input.zero_point) == ("uint8", 1 / 128, 128)
+            assert found.input.shape == (1, 16, 16, 3)
+            assert (found.output.dtype, found.output.shape) == ("int8", (1, 10))
+            assert part.files["int8"].output.scale == found.output.scale
+
+
+def test_outputs_carry_each_slices_own_scale(exported) -> None:
+    entry = manifest.load(exported.bundle).find_switch("0.5+0.25+0.25")
+    assert len({part.files["int8"].output.scale for part in entry.slices}) == 3
+
+
+@pytest.mark.parametrize(("device", "millions"), [(0, 149.5), (1, 41.0)])
+def test_multiply_adds_counted_from_the_file_are_the_known_ones(device: int, millions: float) -> None:
+    """Of MobileNet v1 at 224 with 1000 classes, counted from the shapes in the exported graph."""
+    model = Supernet({"name": "mobilenet_v1", "image_shape": (224, 224, 3), "classes": 1000}, ["0.5+0.25+0.25"])
+    switch = model.switches[0]
+    _, found = convert_slice(model, Job(switch, device, "float32"), np.zeros((1, 224, 224, 3), np.uint8))
+    assert round(found.madds / 1e6, 1) == millions
+    assert found.madds == slice_cost(model.architecture, switch.slices[device]).madds
+
+
+def test_the_manifest_counts_the_files(exported) -> None:
+    written = json.loads((exported.bundle / "manifest.json").read_text())
+    for entry in written["switches"]:
+        switch = Switch.parse(entry["switch"])
+        assert (entry["switch"], entry["slug"]) == (str(switch), switch.slug)
+        assert entry["madds"] == sum(part["madds"] for part in entry["slices"])
+        for part in entry["slices"]:
+            assert part["model"] == f"digits-{switch.slug}-{part['device']}"
+            for file in part["files"].values():
+                data = (exported.bundle / file["path"]).read_bytes()
+                assert (len(data), hashlib.sha256(data).hexdigest()) == (file["bytes"], file["sha256"])
+    assert [tuple(part[key] for key in ("start", "stop")) for part in written["switches"][1]["slices"]] == [
+        ("0.0", "0.5"),
+        ("0.5", "0.75"),
+        ("0.75", "1.0"),
+    ]
+
+
+def test_a_bundle_holds_all_a_board_needs(exported) -> None:
+    bundle = exported.bundle
+    assert (bundle / "labels.txt").read_text().split() == [str(digit) for digit in range(10)]
+    assert "tflite-runtime==2.14.0" in (bundle / "requirements.txt").read_text()
+    assert (bundle / "fusion" / "worker.py").is_file()
+    assert not list(bundle.rglob("__pycache__"))
+    text = (bundle / "README.md").read_text()
+    assert "--switch=0.5+0.25+0.25" in text and str(bundle) not in text
+    loaded = manifest.load(bundle)
+    assert len(loaded.samples) == 5
+    for sample in loaded.samples:
+        image = np.asarray(Image.open(bundle / sample.file))
+        assert (image.shape, image.dtype.name) == ((16, 16, 3), "uint8")
+        # In float the expected answer is the network's own.
+        for switch in exported.model.switches:
+            logits = exported.model(image[np.newaxis], switch=switch)["logits"][0]
+            np.testing.assert_allclose(sample.expected[str(switch)]["float32"], logits, atol=1e-3)
+
+
+def test_converting_twice_gives_the_same_bytes(exported, run_program: Run, tmp_path: Path) -> None:
+    again = tmp_path / "bundle"
+    flags = [f"--workdir={exported.workdir}", f"--bundle={again}", "--precision=int8,float32", "--name=digits"]
+    done = run_program("export.convert", *flags, "--processes=2")
+    assert done.returncode == 0, done.stderr
+    expected, found = files(exported.bundle), files(again)
+    # `verify` may have written accuracies into the first one's manifest.
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (exported.bundle, again)]
+    for written in manifests:
+        for entry in written["switches"]:
+            entry["accuracy"] = None
+    assert manifests[0] == manifests[1]
+    del expected["manifest.json"], found["manifest.json"]
+    assert expected == found
+
+
+def test_control_c_keeps_the_older_bundle(exported, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(exported.bundle, bundle)
+    before = files(bundle)
+    command = [sys.executable, "-m", "export.convert", f"--workdir={exported.workdir}", f"--bundle={bundle}"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("1/"):
+                break
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors.strip()) == (130, "interrupted")
+    assert files(bundle) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+BAD = {
+    "no run": (["--workdir=/nowhere"], "--workdir=/nowhere holds no run"),
+    "precision": (["--precision=int4"], "--precision=int4; it takes float32, int8"),
+    "images": (["--calibration_images=5000"], "--calibration_images is 5000; it lies between 1 and the 1294"),
+    "name": (["--name=a/b"], "--name=a/b"),
+    "folder": (["--bundle=paradis_tf"], "--bundle=paradis_tf is there and is not a bundle"),
+}
+
+
+@pytest.mark.parametrize(("flags", "sentence"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_sentence(exported, run_program: Run, flags: list, sentence: str, tmp_path: Path) -> None:
+    done = run_program("export.convert", f"--workdir={exported.workdir}", f"--bundle={tmp_path / 'new'}", *flags)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unfinished_run_is_refused(exported, run_program: Run, tmp_path: Path) -> None:
+    shutil.copytree(exported.workdir, tmp_path / "run")
+    (tmp_path / "run" / "model.keras").unlink()
+    (tmp_path / "run" / "checkpoints" / "epoch_0004.keras").unlink()
+    done = run_program("export.convert", f"--workdir={tmp_path / 'run'}", f"--bundle={tmp_path / 'new'}")
+    assert done.returncode == 2
+    assert "holds no finished model (3 of 4 epochs done)" in done.stderr
+
+
+def test_a_damaged_model_is_refused(exported, run_program: Run, tmp_path: Path) -> None:
+    shutil.copytree(exported.workdir, tmp_path / "run")
+    data = (tmp_path / "run" / "model.keras").read_bytes()
+    (tmp_path / "run" / "model.keras").write_bytes(data[: len(data) // 2])
+    done = run_program("export.convert", f"--workdir={tmp_path / 'run'}", f"--bundle={tmp_path / 'new'}")
+    assert done.returncode == 2
+    assert "model.keras cannot be loaded" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_killed_conversion_leaves_the_older_bundle(exported, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(exported.bundle, bundle)
+    before = files(bundle)
+    command = [sys.executable, "-m", "export.convert", f"--workdir={exported.workdir}", f"--bundle={bundle}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("1/"):
+                break
+        process.kill()
+    assert files(bundle) == before
+    deadline = time.monotonic() + 60
+    while children := subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True).stdout:
+        assert time.monotonic() < deadline, f"conversion processes live on: {children!r}"
+        time.sleep(0.1)
