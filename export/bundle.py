@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from export import board_readme, engines
+from export.folder import written_aside
 from export.fusion import manifest
 from export.fusion.files import write_json
 from export.fusion.program import UserError
@@ -66,7 +64,7 @@ def write(
         for device in range(switch.devices)
         for precision in precisions
     ]
-    with _aside(target) as folder:
+    with written_aside(target) as folder:
         files: dict[Job, dict[str, Any]] = {}
 
         def keep(job: Job, data: bytes, found: Graph) -> None:
@@ -181,27 +179,3 @@ def _write_samples(folder: Path, dataset: Dataset) -> list[dict[str, Any]]:
         Image.fromarray(part.images[index]).save(folder / file)
         samples.append({"file": file, "label": int(part.labels[index]), "expected": expected[number]})
     return samples
-
-
-@contextmanager
-def _aside(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that takes its place if all goes well and vanishes if not."""
-    if target.exists() and not (target / "manifest.json").is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"--bundle={target} is there and is not a bundle; give a new folder or an older bundle.")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        folder.chmod(0o755)
-    except OSError as error:
-        raise UserError(f"--bundle={target} cannot be written: {error.strerror}.") from None
-    try:
-        yield folder
-        old = folder.with_name(f"{folder.name}.old")
-        if target.exists():
-            os.rename(target, old)
-        os.rename(folder, target)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"--bundle={target} cannot be written: {error.strerror}.") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
+from export.folder import check_target
 from export.fusion.program import UserError
 from export.jobs import PRECISIONS
 from paradis_tf import program
@@ -36,7 +37,9 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--precision={','.join(_PRECISION.value)}; it takes {', '.join(PRECISIONS)}.")
     if not re.fullmatch(r"[A-Za-z0-9._-]*", _NAME.value):
         raise UserError(f"--name={_NAME.value}; it takes letters, digits, '.', '_' and '-'.")
+    check_target(Path(_BUNDLE.value))
     workdir = Workdir.open(_WORKDIR.value)
+    workdir.require_model()
     with program.quiet():
         from export import bundle
         from paradis_tf import training

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import matplotlib.ticker
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402  the backend is chosen first
@@ -29,33 +30,29 @@ def accuracy(summary: Sequence[Mapping[str, Any]], stem: Path) -> None:
         (axes[1], "madds_largest", "largest device"),
     ):
         x = [row[key] / 1e6 for row in summary]
-        for name, color, marker in (("float", _FLOAT, "o"), ("served", _SERVED, "s")):
-            y = [100 * row[f"{name}_accuracy"] for row in summary]
-            axis.plot(x, y, marker, color=color, label="float" if name == "float" else "as served", ms=7, alpha=0.9)
-        _label_switches(axis, x, summary)
+        pairs = [(100 * row["float_accuracy"], 100 * row["served_accuracy"]) for row in summary]
+        axis.vlines(x, [min(pair) for pair in pairs], [max(pair) for pair in pairs], color="#999999", lw=1, zorder=0)
+        axis.plot(x, [pair[0] for pair in pairs], "o", color=_FLOAT, label="float", ms=7)
+        axis.plot(x, [pair[1] for pair in pairs], "s", color=_SERVED, label="as served", ms=6)
+        _label_switches(axis, x, [sum(pair) / 2 for pair in pairs], [row["switch"] for row in summary])
         axis.set_xscale("log")
-        axis.margins(x=0.25, y=0.25)
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_formatter("{x:g}")
-        axis.tick_params(axis="x", which="minor", labelsize=7)
+        axis.margins(x=0.3, y=0.2)
+        axis.set_xticks(sorted(set(x)), [f"{value:.3g}" for value in sorted(set(x))])
+        axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         axis.set_xlabel(f"multiply-adds of one image, {title} (millions)")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy on the test part (%)")
     axes[0].legend(loc="lower right")
-    figure.suptitle("One weight set, four switches" if len(summary) == 4 else "One weight set, all switches")
+    figure.suptitle("Every switch of one weight set")
     _save(figure, stem)
 
 
-def _label_switches(axis: Any, x: Sequence[float], summary: Sequence[Mapping[str, Any]]) -> None:
-    tops: dict[float, int] = {}
-    for place, row in zip(x, summary, strict=True):
-        # Switches with an equal largest device share an x; their labels go one above the other.
-        level = tops.get(place, 0)
-        tops[place] = level + 1
-        top = 100 * max(row["float_accuracy"], row["served_accuracy"])
-        axis.annotate(
-            row["switch"], (place, top), (0, 8 + 11 * level), textcoords="offset points", ha="center", fontsize=8
-        )
+def _label_switches(axis: Any, x: Sequence[float], y: Sequence[float], names: Sequence[str]) -> None:
+    for number, (place, height, name) in enumerate(zip(x, y, names, strict=True)):
+        # Switches with an equal largest device share an x; their labels stand on either side of it.
+        left = place in x[:number]
+        side = {"ha": "right", "xytext": (-8, 0)} if left else {"ha": "left", "xytext": (8, 0)}
+        axis.annotate(name, (place, height), textcoords="offset points", va="center", fontsize=8, **side)
 
 
 def timeline(requests: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
@@ -80,7 +77,7 @@ def timeline(requests: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
         axis.set_title(f"switch {switch}", loc="left", fontsize=10)
     axes[-1, 0].set_xlabel("ms since the request reached the coordinator")
     handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in (_OWN, _WIRE, _QUEUE, _INVOKE)]
-    names = ["coordinator: decode, fuse", "wire", "queue", "slice"]
+    names = ["coordinator: decode, fuse", "wire and HTTP", "queue", "slice"]
     figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     _save(figure, stem)
 

@@ -35,7 +35,12 @@ def main(argv: list[str]) -> int:
     if _LIMIT.value < 0 or _MAX_DROP.value < 0:
         raise UserError(f"--limit={_LIMIT.value} and --max_drop={_MAX_DROP.value}; both are 0 or more.")
     bundle = manifest.load(_BUNDLE.value)
+    for entry in bundle.switches:
+        for part in entry.slices:
+            for file in part.files.values():
+                bundle.read_slice_file(file)
     workdir = Workdir.open(_WORKDIR.value)
+    workdir.require_model()
     with program.quiet():
         from export import verification
         from paradis_tf import training

@@ -20,6 +20,7 @@ _JSON = flags.DEFINE_string("json", "", "Another file to write the table to as J
 
 def main(argv: list[str]) -> None:
     workdir = Workdir.open(_WORKDIR.value)
+    workdir.require_model()
     with program.quiet():
         from paradis_tf import evaluation, training
     model = workdir.load_model()

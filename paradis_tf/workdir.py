@@ -101,18 +101,22 @@ class Workdir:
             raise UserError(f"{self.config_file} holds no config of a run; give another folder.")
         return config
 
-    def load_model(self) -> Supernet:
-        """The finished model.
-
-        Raises:
-          UserError: the training has not finished, or the file is damaged.
-        """
+    def require_model(self) -> None:
+        """Raises UserError unless the training has finished."""
         if not self.model_file.exists():
             last, _ = self.newest_checkpoint()
             raise UserError(
                 f"--workdir={self.path} holds no finished model ({last} of {self.config()['epochs']} epochs "
                 "done); run paradis_tf.train on it again, it resumes."
             )
+
+    def load_model(self) -> Supernet:
+        """The finished model.
+
+        Raises:
+          UserError: the training has not finished, or the file is damaged.
+        """
+        self.require_model()
         return load_model(self.model_file)
 
     def evaluation(self) -> list[dict[str, Any]]:
