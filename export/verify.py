@@ -36,8 +36,8 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--limit={_LIMIT.value} and --max_drop={_MAX_DROP.value}; both are 0 or more.")
     bundle = manifest.load(_BUNDLE.value)
     for entry in bundle.switches:
-        for part in entry.slices:
-            for file in part.files.values():
+        for one in entry.slices:
+            for file in one.files.values():
                 bundle.read_slice_file(file)
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()

@@ -8,7 +8,7 @@ PADDINGS = ("same", "valid")
 def check_window(layer: str, kernel_size: int, strides: int, padding: str) -> None:
     """Raises ValueError, naming the layer, for a window that no convolution has."""
     for name, value in (("kernel_size", kernel_size), ("strides", strides)):
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"layer {layer!r}: {name} is {value!r}; it takes an int of at least 1.")
     if padding not in PADDINGS:
         raise ValueError(f"layer {layer!r}: padding is {padding!r}; it is one of {', '.join(PADDINGS)}.")

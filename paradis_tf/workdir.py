@@ -163,11 +163,10 @@ class Workdir:
         # A process that was killed, or a full disk, may have left a broken end; whole rows are kept.
         with self.metrics_file.open(newline="", encoding="utf-8", errors="replace") as file:
             header, *rows = list(csv.reader(file)) or [[]]
-        kept = [header] + [
-            row for row in rows if len(row) == len(header) and row[0].isdecimal() and int(row[0]) <= epochs
-        ]
+        wanted = {str(epoch) for epoch in range(1, epochs + 1)}
+        kept = [header] + [row for row in rows if row and len(row) == len(header) and row[0] in wanted]
         aside = self.metrics_file.with_suffix(".part")
-        with aside.open("w", newline="") as file:
+        with aside.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(kept)
         aside.replace(self.metrics_file)
 

@@ -60,7 +60,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not isinstance(channels, int) or channels < 1:
+        if not isinstance(channels, int) or isinstance(channels, bool) or channels < 1:
             raise ValueError(f"layer {self.name!r}: channels is {channels!r}; it takes an int of at least 1.")
         if not 0 <= momentum < 1:
             raise ValueError(f"layer {self.name!r}: momentum is {momentum!r}; it lies in [0, 1).")

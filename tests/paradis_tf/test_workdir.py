@@ -10,10 +10,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import keras
 import pytest
 from ml_collections import ConfigDict
 
 from export.fusion.program import UserError
+from paradis_tf import workdir as module
+from paradis_tf.supernet import Supernet
 from paradis_tf.workdir import PACKAGES, Workdir, load_model, package_versions
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +109,30 @@ def test_a_folder_of_other_things_is_refused_and_left(tmp_path: Path) -> None:
     assert names(tmp_path) == {"thesis.tex"}
 
 
+@pytest.mark.parametrize("rate", [float("nan"), float("inf")])
+def test_a_config_that_json_cannot_hold_leaves_no_folder(tmp_path: Path, rate: float) -> None:
+    with pytest.raises(UserError, match="the config cannot be kept as JSON"):
+        Workdir.create(tmp_path / "run", config(optimizer={"learning_rate": rate}))
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("file", ["versions.json", "config.json"])
+def test_a_creation_that_was_cut_off_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    def write_json(path: Path, value: Any) -> None:
+        if path.name == file:
+            path.with_name(f"{file}x1.part").write_text("{")
+            raise KeyboardInterrupt
+        path.write_text("{}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_json", write_json)
+        with pytest.raises(KeyboardInterrupt):
+            Workdir.create(tmp_path / "run", config())
+    made = Workdir.create(tmp_path / "run", config())
+    assert made.config()["epochs"] == 3
+    assert json.loads((made.path / "versions.json").read_text()) == package_versions()
+
+
 @pytest.mark.parametrize("place", ["file", "file/run"])
 def test_a_file_in_the_way_is_refused(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("mine")
@@ -133,6 +160,16 @@ def test_a_damaged_config_is_named(workdir: Workdir, content: bytes) -> None:
     with pytest.raises(UserError, match=r"config\.json is not JSON"):
         Workdir.create(workdir.path, config())
     assert workdir.config_file.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"x"', "true", "{}"])
+def test_a_file_that_is_no_config_is_named(workdir: Workdir, content: str) -> None:
+    workdir.config_file.write_text(content)
+    opened = Workdir.open(workdir.path)
+    for use in (opened.config, opened.load_model, lambda: Workdir.create(workdir.path, config())):
+        with pytest.raises(UserError, match=r"config\.json holds no config of a run"):
+            use()
+    assert workdir.config_file.read_text() == content
 
 
 def test_a_second_training_is_locked_out(workdir: Workdir) -> None:
@@ -172,7 +209,8 @@ def test_metrics_grow_by_rows(workdir: Workdir) -> None:
     assert workdir.metrics_file.read_bytes() == b"epoch,loss/0.5+0.5\r\n1,1.5\r\n2,0.75\r\n"
 
 
-ROWS = b"epoch,loss\r\n1,0.5\r\n2,0.4\r\n3,0.3\r\n"
+HEADER = b"epoch,loss\r\n"
+ROWS = HEADER + b"1,0.5\r\n2,0.4\r\n3,0.3\r\n"
 
 
 @pytest.mark.parametrize(
@@ -180,20 +218,29 @@ ROWS = b"epoch,loss\r\n1,0.5\r\n2,0.4\r\n3,0.3\r\n"
     [
         (ROWS, 3, ROWS),
         (ROWS, 9, ROWS),
-        (ROWS, 2, b"epoch,loss\r\n1,0.5\r\n2,0.4\r\n"),
-        (ROWS, 0, b"epoch,loss\r\n"),
-        (b"epoch,loss\r\n9,0.5\r\n10,0.4\r\n11,0.3\r\n", 10, b"epoch,loss\r\n9,0.5\r\n10,0.4\r\n"),
+        (ROWS, 2, HEADER + b"1,0.5\r\n2,0.4\r\n"),
+        (ROWS, 0, HEADER),
+        (HEADER + b"9,0.5\r\n10,0.4\r\n11,0.3\r\n", 10, HEADER + b"9,0.5\r\n10,0.4\r\n"),
         (ROWS + b"4", 4, ROWS),
         (ROWS + b"4,0.", 3, ROWS),
         (ROWS[:-2], 3, ROWS),
-        (b"epoch,loss\r\n", 3, b"epoch,loss\r\n"),
+        (HEADER, 3, HEADER),
+        (b"", 3, HEADER),
+        (b"ep", 3, HEADER),
+        (b"epoch,lo", 3, HEADER),
+        (b"ep", 0, HEADER),
+        (HEADER + b"x,0.5\r\n", 3, HEADER),
+        (ROWS + b"\0\0\0,0\r\n", 3, ROWS),
+        (ROWS + b"\xff,1\r\n", 3, ROWS),
     ],
-    ids=["all", "more", "newer", "none", "two digits", "cut in the number", "cut in a value", "no newline", "header"],
+    ids=[
+        *("all", "more", "newer", "none", "two digits", "cut in the number", "cut in a value", "no newline", "header"),
+        *("empty", "cut in the header", "cut in its last name", "cut at first", "no number", "zeros", "no text"),
+    ],
 )
-def test_metrics_without_a_checkpoint_are_dropped(workdir: Workdir, content: bytes, epochs: int, kept: bytes) -> None:
+def test_whole_rows_of_checkpoints_are_kept(workdir: Workdir, content: bytes, epochs: int, kept: bytes) -> None:
     workdir.metrics_file.write_bytes(content)
     workdir.truncate_metrics(epochs)
-    assert workdir.metrics_file.read_bytes() == kept
     workdir.append_metrics({"epoch": epochs + 1, "loss": 0.25})
     assert workdir.metrics_file.read_bytes() == kept + f"{epochs + 1},0.25\r\n".encode()
     assert names(workdir.path) == {"config.json", "versions.json", "checkpoints", "metrics.csv"}
@@ -253,6 +300,37 @@ def test_a_damaged_model_is_named(workdir: Workdir) -> None:
             workdir.load_model()
 
 
+@pytest.fixture(scope="module")
+def saved(mobilenet: Supernet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("saved") / "model.keras"
+    mobilenet.save(path)
+    return path
+
+
+def test_a_changed_byte_of_a_model_is_noticed(workdir: Workdir, saved: Path) -> None:
+    content = bytearray(saved.read_bytes())
+    content[len(content) // 2] ^= 255
+    workdir.model_file.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.keras cannot be loaded"):
+        workdir.load_model()
+
+
+@pytest.mark.parametrize("changes", [{"class_name": "Foo", "registered_name": "x>Foo"}, {"config": {}}], ids=str)
+def test_a_model_of_another_make_is_named(workdir: Workdir, saved: Path, changes: dict[str, Any]) -> None:
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(workdir.model_file, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            new.writestr(name, json.dumps(json.loads(content) | changes) if name == "config.json" else content)
+    with pytest.raises(UserError, match=r"model\.keras cannot be loaded"):
+        workdir.load_model()
+
+
+def test_a_model_that_is_no_supernet_is_named(workdir: Workdir) -> None:
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(workdir.model_file)
+    with pytest.raises(UserError, match=r"model\.keras holds a Sequential; it takes a Supernet"):
+        workdir.load_model()
+
+
 def test_a_missing_or_damaged_checkpoint_is_named(workdir: Workdir) -> None:
     with pytest.raises(UserError, match=r"none\.keras cannot be loaded"):
         load_model(workdir.path / "none.keras")
@@ -270,5 +348,9 @@ def test_evaluation(workdir: Workdir) -> None:
     assert workdir.evaluation() == [{"switch": "1.0", "accuracy": 0.5}]
     for content in (b"", b"[{", b"\xff"):
         workdir.evaluation_file.write_bytes(content)
-        with pytest.raises(UserError, match=r"evaluation\.json is not JSON.*run paradis_tf.evaluate again"):
+        with pytest.raises(UserError, match=r"evaluation\.json is not JSON"):
+            workdir.evaluation()
+    for content in (b"{}", b"3", b"null", b"[1]", b'[{"accuracy": 0.5}]'):
+        workdir.evaluation_file.write_bytes(content)
+        with pytest.raises(UserError, match=r"evaluation\.json is no evaluation; run paradis_tf.evaluate again"):
             workdir.evaluation()

@@ -64,6 +64,12 @@ def test_a_resumed_run_sees_the_same_batches(epoch: int, options: dict[str, Any]
     assert equal(run(first_epoch=epoch, epochs=epoch + 1, **options), batches[5 * epoch : 5 * epoch + 5])
 
 
+def test_the_largest_seed() -> None:
+    batches = run(seed=2**31 - 2, **AUGMENTED)
+    assert equal(batches, run(seed=2**31 - 2, **AUGMENTED))
+    assert not equal(batches, run(seed=2**31 - 3, **AUGMENTED))
+
+
 def test_no_epoch_is_left_after_the_last() -> None:
     assert run(first_epoch=3) == []
 

@@ -148,8 +148,11 @@ def test_config_round_trips(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 8])
 def test_wrong_features_are_refused(count: int) -> None:
-    with pytest.raises(ValueError, match=rf"'logits' got {count} input channels; slice \[0.0, 0.5\) takes 4 of its 8"):
-        built()(features(count), slice=HALF)
+    for x in (features(count), keras.KerasTensor((None, count))):
+        with pytest.raises(
+            ValueError, match=rf"'logits' got {count} input channels; slice \[0.0, 0.5\) takes 4 of its 8"
+        ):
+            built()(x, slice=HALF)
 
 
 def test_a_slice_that_cuts_a_feature_is_refused() -> None:

@@ -162,8 +162,21 @@ def test_config_round_trips(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3, 8])
 def test_wrong_channels_are_refused(channels: int) -> None:
-    with pytest.raises(ValueError, match=rf"'deep' got {channels} input channels; slice \[0.0, 0.5\) takes 4 of its 8"):
-        built()(images(channels), slice=HALF)
+    for x in (images(channels), keras.KerasTensor((None, 5, 5, channels))):
+        with pytest.raises(
+            ValueError, match=rf"'deep' got {channels} input channels; slice \[0.0, 0.5\) takes 4 of its 8"
+        ):
+            built()(x, slice=HALF)
+
+
+def test_an_image_smaller_than_the_window_is_refused() -> None:
+    layer = built(padding="valid")
+    fault = "'deep': a window of 3 with padding 'valid' does not fit an image of "
+    for x in (images(4, (2, 5)), keras.KerasTensor((None, 2, 5, 4))):
+        with pytest.raises(ValueError, match=fault + "2x5"):
+            layer(x, slice=HALF)
+    with pytest.raises(ValueError, match=fault + "Nonex1"):
+        layer.compute_output_shape((None, None, 1, 4), HALF)
 
 
 def test_a_slice_that_cuts_a_channel_is_refused() -> None:

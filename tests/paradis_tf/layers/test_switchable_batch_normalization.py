@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import keras
@@ -208,13 +209,26 @@ def test_mixed_precision_keeps_the_statistics_in_single() -> None:
 @pytest.mark.parametrize("training", [False, True])
 def test_an_unknown_switch_or_device_is_refused(text: str, device: int, training: bool) -> None:
     layer = built()
-    with pytest.raises(ValueError, match=r"'norm' has no device") as error:
-        layer(images(2), switch=Switch.parse(text), device=device, training=training)
-    message = str(error.value)
-    assert f"device {device} of switch '{text}'" in message
-    assert all(f"'{known}'" in message for known in TEXTS)
+    for x in (images(2), keras.KerasTensor((None, 3, 5, 2))):
+        with pytest.raises(ValueError, match=r"'norm' has no device") as error:
+            layer(x, switch=Switch.parse(text), device=device, training=training)
+        message = str(error.value)
+        assert f"device {device} of switch '{text}'" in message
+        assert all(f"'{known}'" in message for known in TEXTS)
     with pytest.raises(ValueError, match=r"'norm' has no device"):
         layer.static_weights(Switch.parse(text), device)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("channels", [1, 2, 3, 8])
+def test_wrong_channels_are_refused(channels: int, training: bool) -> None:
+    layer = SwitchableBatchNormalization(CHANNELS, TEXTS, 4, name="norm")
+    switch = Switch.parse("0.5+0.25+0.25")
+    for x in (keras.KerasTensor((None, 3, 5, channels)), images(channels)):
+        with pytest.raises(
+            ValueError, match=rf"'norm' got {channels} channels; device 0 of switch '0\.5\+0\.25\+0\.25' takes 4"
+        ):
+            layer(x, switch=switch, device=0, training=training)
 
 
 def test_a_switch_that_cuts_a_channel_is_refused() -> None:
@@ -222,18 +236,26 @@ def test_a_switch_that_cuts_a_channel_is_refused() -> None:
         built(channels=6)
 
 
-@pytest.mark.parametrize("text", ["", "0.3", "0.75+0.5", "half"])
-def test_an_illegal_switch_is_refused(text: str) -> None:
-    with pytest.raises(SwitchError) as error:
-        built(switches=["1.0", text])
-    assert repr(text) in str(error.value)
+@pytest.mark.parametrize(
+    ("switches", "fault"),
+    [
+        *((["1.0", text], re.escape(repr(text))) for text in ("", "0.3", "0.75+0.5", "half")),
+        (["1.0", "0.5", "1.0"], r"'1\.0' is listed twice"),
+        ([], "the list of switches is empty"),
+    ],
+    ids=str,
+)
+def test_illegal_switches_are_refused(switches: list[str], fault: str) -> None:
+    with pytest.raises(SwitchError, match=rf"layer 'norm': .*{fault}"):
+        built(switches=switches)
 
 
 @pytest.mark.parametrize(
     ("options", "legal"),
     [
         *(({"momentum": value}, r"\[0, 1\)") for value in (-0.1, 1, 1.5, float("nan"))),
-        *(({"epsilon": value}, r"at least 1\.001e-05") for value in (0, 1e-5, -1)),
+        *(({"epsilon": value}, r"at least 1\.001e-05") for value in (0, 1e-5, -1, float("nan"))),
+        *(({"channels": value}, "at least 1") for value in (0, -4, 2.5, "8", None)),
     ],
     ids=str,
 )
