@@ -16,7 +16,7 @@ help:
 	@echo "make test-slow  the tests that take minutes each"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff format the code"
-	@echo "make clean      remove .venv, build and caches; runs stay"
+	@echo "make clean      remove .venv and caches; runs and build stay"
 
 demo: $(VENV)/.host
 	$(BIN)/python -m paradis_tf.profile --config=paradis_tf/configs/digits_mobilenet_v1.py
@@ -43,7 +43,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/pip:

@@ -21,7 +21,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished traini
 _BUNDLE = flags.DEFINE_string("bundle", None, "Folder to write; an older bundle there is replaced.", required=True)
 _PRECISION = flags.DEFINE_list("precision", ["int8"], f"Precisions, of {', '.join(PRECISIONS)}.")
 _CALIBRATION = flags.DEFINE_integer(
-    "calibration_images", 256, "Images of the training part that set the ranges of int8 activations."
+    "calibration_images",
+    None,
+    "Images of the training part that set the ranges of int8 activations; by default 256, or all if there are fewer.",
 )
 _PROCESSES = flags.DEFINE_integer("processes", os.cpu_count(), "Conversions that run at once, one process each.")
 _NAME = flags.DEFINE_string(
@@ -35,17 +37,16 @@ def main(argv: list[str]) -> None:
     unknown = [precision for precision in precisions if precision not in PRECISIONS]
     if unknown or not precisions:
         raise UserError(f"--precision={','.join(_PRECISION.value)}; it takes {', '.join(PRECISIONS)}.")
-    if not re.fullmatch(r"[A-Za-z0-9._-]*", _NAME.value):
-        raise UserError(f"--name={_NAME.value}; it takes letters, digits, '.', '_' and '-'.")
+    if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)?", _NAME.value):
+        raise UserError(f"--name={_NAME.value}; it takes letters, digits, '.', '_' and '-', a letter or digit first.")
     check_target(Path(_BUNDLE.value))
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
         from export import bundle
         from paradis_tf import training
-    model = workdir.load_model()
+    model, dataset = training.load_run(workdir, _DATA_DIR.value)
     config = workdir.config()
-    dataset = training.load_dataset(config, _DATA_DIR.value)
     name = _NAME.value or f"{config['dataset']['name']}_{config['model']['name']}"
     bundle.write(
         Path(_BUNDLE.value),
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> None:
         workdir.model_file,
         dataset,
         precisions,
-        _CALIBRATION.value,
+        min(256, len(dataset.train)) if _CALIBRATION.value is None else _CALIBRATION.value,
         _PROCESSES.value,
         lambda text: print(text, flush=True),
     )

@@ -32,7 +32,7 @@ _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle cut from it.", require
 _PRECISION = flags.DEFINE_string("precision", "int8", "The precision to serve.")
 _RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "The runtime of the workers.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
-_LIMIT = flags.DEFINE_integer("limit", 1000, "At most so many test images.")
+_LIMIT = flags.DEFINE_integer("limit", 1000, "At most so many test images.", 1)
 
 _ALONE_RUNS = 200
 
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     images, labels = dataset.test.images[: _LIMIT.value], dataset.test.labels[: _LIMIT.value]
     bundle = manifest.load(_BUNDLE.value)
     bundle.check_precision(_PRECISION.value)
-    floats = _float_accuracies(workdir)
+    floats = _float_accuracies(workdir, bundle)
     summary, results = [], {}
     for entry in bundle.switches:
         if entry.switch not in floats:
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
             results[entry.switch] = evaluate(cluster.url, images, labels, _progress)
         summary.append(_row(entry, floats[entry.switch], results[entry.switch], alone))
     write_json(workdir.path / "summary.json", summary)
-    demo_figures.accuracy(summary, workdir.path / "accuracy")
+    demo_figures.accuracy(summary, len(images), workdir.path / "accuracy")
     demo_figures.timeline({s: result.timeline for s, result in results.items()}, workdir.path / "timeline")
     chosen = runtime.choose(_RUNTIME.value)
     print(f"\n{len(images)} test images, {_PRECISION.value} on {chosen}, one thread per worker, one machine")
@@ -63,8 +63,15 @@ def main(argv: list[str]) -> None:
     print(_closing(bundle, workdir.path))
 
 
-def _float_accuracies(workdir: Workdir) -> dict[str, float]:
-    return {row["switch"]: row["accuracy"] for row in workdir.evaluation()}
+def _float_accuracies(workdir: Workdir, bundle: manifest.Bundle) -> dict[str, float]:
+    rows = workdir.evaluation()
+    for row in rows:
+        if row["model_id"] != bundle.model_id:
+            raise UserError(
+                f"{workdir.evaluation_file} is of model {row['model_id'][:12]}..., and bundle {bundle.folder} of "
+                f"{bundle.model_id[:12]}...; evaluate and convert the same run."
+            )
+    return {row["switch"]: row["accuracy"] for row in rows}
 
 
 def _slice_alone_ms(bundle: manifest.Bundle, entry: manifest.SwitchEntry, images: np.ndarray) -> float:

@@ -17,11 +17,12 @@ _FLOAT, _SERVED = "#4c72b0", "#dd8452"
 _WIRE, _QUEUE, _INVOKE, _OWN = "#c7d3e3", "#f2c48d", "#dd8452", "#4c72b0"
 
 
-def accuracy(summary: Sequence[Mapping[str, Any]], stem: Path) -> None:
+def accuracy(summary: Sequence[Mapping[str, Any]], images: int, stem: Path) -> None:
     """Accuracy against multiply-adds, in all and of the largest device, float and as served.
 
     Args:
       summary: the rows of summary.json.
+      images: how many images the accuracies are of.
       stem: the pictures' path without suffix.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
@@ -39,11 +40,11 @@ def accuracy(summary: Sequence[Mapping[str, Any]], stem: Path) -> None:
         axis.margins(x=0.3, y=0.2)
         axis.set_xticks(sorted(set(x)), [f"{value:.3g}" for value in sorted(set(x))])
         axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-        axis.set_xlabel(f"multiply-adds of one image, {title} (millions)")
+        axis.set_xlabel(f"multiply-adds of one image, {title} (millions, log scale)")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy on the test part (%)")
     axes[0].legend(loc="lower right")
-    figure.suptitle("Every switch of one weight set")
+    figure.suptitle(f"Every switch of one weight set ({images} test images; one image is {100 / images:.2f} points)")
     _save(figure, stem)
 
 
@@ -75,7 +76,9 @@ def timeline(requests: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
     for axis, (switch, line) in zip(axes[:, 0], requests.items(), strict=True):
         _draw_request(axis, line)
         axis.set_title(f"switch {switch}", loc="left", fontsize=10)
-    axes[-1, 0].set_xlabel("ms since the request reached the coordinator")
+    axes[-1, 0].set_xlabel(
+        "ms since the request reached the coordinator (queue and slice are drawn amid wire and HTTP)"
+    )
     handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in (_OWN, _WIRE, _QUEUE, _INVOKE)]
     names = ["coordinator: decode, fuse", "wire and HTTP", "queue", "slice"]
     figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
@@ -95,7 +98,7 @@ def _draw_request(axis: Any, line: Mapping[str, Any]) -> None:
         start = sent + max(0.0, received - sent - busy) / 2
         axis.barh(row, device["queue_ms"], left=start, color=_QUEUE)
         axis.barh(row, device["invoke_ms"], left=start + device["queue_ms"], color=_INVOKE)
-        axis.text(received, row, f" {device['invoke_ms']:.2f} ms", va="center", fontsize=8)
+        axis.text(received, row, f" slice {device['invoke_ms']:.2f} ms", va="center", fontsize=8)
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.invert_yaxis()
     axis.margins(x=0.1)

@@ -58,8 +58,15 @@ class Answers:
 
 
 def installed() -> list[Engine]:
-    """The engines whose runtime is installed, the reference first."""
-    return [engine for engine in _ENGINES if importlib.util.find_spec(engine.runtime)]
+    """The engines whose runtime is installed, the reference first.
+
+    Raises:
+      UserError: the reference's runtime is not installed.
+    """
+    found = [engine for engine in _ENGINES if importlib.util.find_spec(engine.runtime)]
+    if REFERENCE not in found:
+        raise UserError(f"runtime {REFERENCE.runtime} is not installed; verification takes it as its reference.")
+    return found
 
 
 def ask(bundle: Bundle, engine: Engine, images: np.ndarray) -> Answers:
@@ -85,5 +92,5 @@ def ask(bundle: Bundle, engine: Engine, images: np.ndarray) -> Answers:
             raise UserError(f"runtime {engine.runtime} could not run the bundle: {last.removeprefix('error: ')}")
         with np.load(given, allow_pickle=False) as file:
             stored = dict(file)
-    kernels = "" if engine.delegates else ", built-in kernels"
-    return Answers(engine, f"{stored.pop('version')}{kernels}", stored)
+    kernels = "XNNPACK" if engine.delegates and engine != REFERENCE else "built-in kernels"
+    return Answers(engine, f"{stored.pop('version')}, {kernels}", stored)

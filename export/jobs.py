@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,10 +85,19 @@ _process: dict[str, Any] = {}
 def _start_process(model_file: Path, images: np.ndarray) -> None:
     # Ctrl-C reaches the whole group; the parent alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Imported here, so that a process can turn TensorFlow's start-up noise aside first.
     with program.quiet():
         from export import conversion
     _process.update(convert=conversion.convert_slice, model=load_model(model_file), images=images)
+
+
+def _end_with_parent() -> None:
+    """Waits for the parent's death, by whatever cause, and ends this process."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _convert_in_process(job: Job) -> tuple[bytes, Graph]:

@@ -23,8 +23,7 @@ def main(argv: list[str]) -> None:
     workdir.require_model()
     with program.quiet():
         from paradis_tf import evaluation, training
-    model = workdir.load_model()
-    dataset = training.load_dataset(workdir.config(), _DATA_DIR.value)
+    model, dataset = training.load_run(workdir, _DATA_DIR.value)
     rows = evaluation.evaluate(model, dataset.test, lambda text: print(text, flush=True))
     write_json(workdir.evaluation_file, rows)
     if _JSON.value:

@@ -23,7 +23,7 @@ def logits_of(model: Supernet, switch: Switch, part: Part) -> np.ndarray:
 
 
 def evaluate(model: Supernet, part: Part, report: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
-    """One dict per switch: `switch`, `devices`, `images`, `accuracy` (top-1, 0..1), and its MAdds.
+    """One dict per switch: `model_id`, `switch`, `devices`, `images`, `accuracy` (top-1, 0..1), and its MAdds.
 
     Args:
       model: the trained supernet.
@@ -31,12 +31,14 @@ def evaluate(model: Supernet, part: Part, report: Callable[[str], None] = lambda
       report: is told what is being done.
     """
     rows = []
+    model_id = model.model_id()
     for switch in model.switches:
         report(f"evaluating switch {switch}")
         correct = logits_of(model, switch, part).argmax(axis=-1) == part.labels
         costs = switch_costs(model.architecture, switch)
         rows.append(
             {
+                "model_id": model_id,
                 "switch": str(switch),
                 "devices": switch.devices,
                 "images": len(part),

@@ -33,12 +33,10 @@ def config_of(holder: flags.FlagHolder[Any]) -> ConfigDict:
     """
     if not flags.FLAGS["config"].present:
         raise UserError("--config is missing; give a file such as paradis_tf/configs/digits_mobilenet_v1.py.")
-    try:
-        config = holder.value
-        config.lock()
-    except Exception as error:  # whatever a user's Python file raises
-        name = getattr(flags.FLAGS["config"], "config_filename", "")
-        raise UserError(f"--config={name} gives no configuration: {error}") from None
+    config = holder.value
+    if not isinstance(config, ConfigDict):
+        config = _load_config(flags.FLAGS["config"].config_filename)
+    config.lock()
     return config
 
 
@@ -50,30 +48,45 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        for argument in argv[1:]:
-            _check_override(argument, argv)
+    except Exception as error:  # a config file is a Python program, and may raise anything
+        _check_overrides(argv)
         raise UserError(f"the command line is not understood: {error}") from None
 
 
-def _check_override(argument: str, argv: list[str]) -> None:
-    """Raises UserError if the argument overrides a key that the configuration of the command line lacks."""
-    prefix = "--config."
-    if not argument.startswith(prefix):
-        return
-    file = next((other[len("--config=") :] for other in argv if other.startswith("--config=")), None)
+def _check_overrides(argv: list[str]) -> None:
+    """Raises UserError if the config file of a command line cannot be used, or an override names a key it lacks."""
+    file = None
+    for place, argument in enumerate(argv):
+        if argument.startswith(("--config=", "-config=")):
+            file = argument.split("=", 1)[1]
+        elif argument in ("--config", "-config") and place + 1 < len(argv):
+            file = argv[place + 1]
     if file is None:
         return
+    config = _load_config(file)
+    for argument in argv[1:]:
+        if argument.startswith("--config."):
+            _check_key(argument[len("--config.") :].split("=")[0], config)
+
+
+def _load_config(file: str) -> ConfigDict:
     # The flag holds no value yet: it failed while it was parsed.
-    node: Any = runpy.run_path(file)["get_config"]()
-    path: list[str] = []
-    for key in argument[len(prefix) :].split("=")[0].split("."):
+    try:
+        return runpy.run_path(file)["get_config"]()
+    except Exception as error:  # whatever a user's Python file raises
+        reason = "it defines no get_config()" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"--config={file} gives no configuration: {reason}") from None
+
+
+def _check_key(dotted: str, config: ConfigDict) -> None:
+    node: Any = config
+    path = ["config"]
+    for key in dotted.split("."):
         if not isinstance(node, ConfigDict) or key not in node:
-            place = ".".join(["config", *path])
             known = sorted(node) if isinstance(node, ConfigDict) else []
             near = difflib.get_close_matches(key, known, 1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise UserError(f"{place} has no key {key!r}{hint}; it has {', '.join(known) or 'none'}.")
+            raise UserError(f"{'.'.join(path)} has no key {key!r}{hint}; it has {', '.join(known) or 'none'}.")
         node = node[key]
         path.append(key)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from paradis_tf import models
@@ -29,7 +30,7 @@ class Supernet(keras.Model):
 
     Call arguments:
       images: (batch, height, width, 3), raw pixels 0..255 in any number type.
-      switch: the `Switch` to run, by keyword; the widest one if left out.
+      switch: the `Switch` to run or its text form, by keyword; the widest one if left out.
       training: whether batch norm uses and collects the batch's statistics.
 
     Returns:
@@ -82,7 +83,9 @@ class Supernet(keras.Model):
         ops = SharedOperations(self._layer_of, switch, device, training)
         return self.architecture(ops, images)
 
-    def call(self, images: Any, *, switch: Switch | None = None, training: bool | None = False) -> dict[str, Any]:
+    def call(self, images: Any, *, switch: Switch | str | None = None, training: bool | None = False) -> dict[str, Any]:
+        if isinstance(switch, str):
+            switch = Switch.parse(switch, self.grid)
         switch = switch or self.widest
         parts = [self.call_slice(images, switch, device, bool(training)) for device in range(switch.devices)]
         fused = fuse(parts)
@@ -200,6 +203,14 @@ class Supernet(keras.Model):
     def architecture_config(self) -> dict[str, Any]:
         """The architecture's name and options, JSON-ready."""
         return {"name": self.architecture.name, **self.architecture.get_config()}
+
+    def first_weight_not_finite(self) -> str | None:
+        """The name, `layer/weight`, of the first weight that holds NaN or infinity; None if there is none."""
+        for layer in self.shared_layers:
+            for weight in layer.weights:
+                if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+                    return f"{layer.name}/{weight.name}"
+        return None
 
     def model_id(self) -> str:
         """SHA-256, in hex, of what decides the answers: architecture, switches and weights."""

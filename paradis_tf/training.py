@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,8 +13,10 @@ from ml_collections import ConfigDict
 
 from export.fusion.program import UserError
 from paradis_tf import methods, models
+from paradis_tf.configs import defaults
 from paradis_tf.data import datasets, pipeline
 from paradis_tf.supernet import Supernet
+from paradis_tf.switches import parse_switches
 from paradis_tf.workdir import Workdir
 
 _EVALUATION_BATCH = 256
@@ -20,7 +24,42 @@ _EVALUATION_BATCH = 256
 
 def load_dataset(config: Any, data_dir: str | None) -> datasets.Dataset:
     """The dataset of a config (a `ConfigDict`, or the dict of a run folder)."""
-    return datasets.load(**dict(config["dataset"]), data_dir=data_dir, seed=config["seed"])
+    options = dict(config["dataset"])
+    known = list(defaults.get_config().dataset)
+    if sorted(options) != sorted(known):
+        raise UserError(f"config.dataset has {', '.join(sorted(options))}; it takes {', '.join(sorted(known))}.")
+    return datasets.load(**options, data_dir=data_dir, seed=config["seed"])
+
+
+def load_run(workdir: Workdir, data_dir: str | None) -> tuple[Supernet, datasets.Dataset]:
+    """The finished model of a run and its dataset, checked to belong together.
+
+    Raises:
+      UserError: no finished model, bad data, or a model of another config or dataset.
+    """
+    config = workdir.config()
+    for key, value in json.loads(defaults.get_config().to_json()).items():
+        if type(config.get(key)) is not type(value):
+            raise UserError(f"{workdir.config_file}: {key!r} is {config.get(key)!r}; it is written like {value!r}.")
+    dataset = load_dataset(config, data_dir)
+    model = workdir.load_model()
+    check_belongs(workdir.model_file, model, config, dataset)
+    return model, dataset
+
+
+def check_belongs(file: Path, model: Supernet, config: Any, dataset: datasets.Dataset) -> None:
+    """Raises UserError unless a model is of this config and dataset, and its weights are numbers."""
+    wanted = make_architecture(config, dataset.image_shape, len(dataset.class_names))
+    switches = parse_switches(config["switches"], config["grid"])
+    for name, found, legal in (
+        ("architecture", model.architecture_config(), {"name": wanted.name, **wanted.get_config()}),
+        ("switches", [str(s) for s in model.switches], [str(s) for s in switches]),
+    ):
+        if found != legal:
+            raise UserError(f"model file {file} has {name} {found}; the run's config and dataset give {legal}.")
+    broken = model.first_weight_not_finite()
+    if broken:
+        raise UserError(f"model file {file}: weight {broken} is not finite; train again with a lower learning rate.")
 
 
 def make_architecture(config: Any, image_shape: tuple[int, int, int], classes: int) -> Any:
@@ -52,13 +91,16 @@ def train(config: ConfigDict, path: str, data_dir: str | None = None) -> Workdir
 
     workdir = Workdir.create(path, config)
     with workdir.locked():
+        done, newest = workdir.newest_checkpoint()
+        if done >= config.epochs and workdir.model_file.exists():
+            print(f"{workdir.path} holds the finished run of {done} epochs; nothing to do.", flush=True)
+            return workdir
         done, model = workdir.restore()
         if model is None:
             model = fresh
             model.compile(_optimizer(config, steps), method, config.optimizer.weight_decay)
-        if done >= config.epochs and workdir.model_file.exists():
-            print(f"{workdir.path} holds the finished run of {done} epochs; nothing to do.", flush=True)
-            return workdir
+        elif newest:
+            check_belongs(newest, model, config, dataset)
         if done:
             print(f"resuming {workdir.path} after epoch {done}", flush=True)
         workdir.truncate_metrics(done)
@@ -88,7 +130,7 @@ def _check(config: ConfigDict) -> None:
         (
             "optimizer.warmup_epochs",
             optimizer.warmup_epochs,
-            "0 or more and below epochs",
+            f"0 or more and below config.epochs, {config.epochs}",
             0 <= optimizer.warmup_epochs < max(1, config.epochs),
         ),
     ):
@@ -97,7 +139,7 @@ def _check(config: ConfigDict) -> None:
 
 
 def _optimizer(config: ConfigDict, steps: int) -> keras.optimizers.Optimizer:
-    warmup = config.optimizer.warmup_epochs * steps
+    warmup = round(config.optimizer.warmup_epochs * steps)
     rate = config.optimizer.learning_rate
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=rate / max(1, warmup) if warmup else rate,
@@ -123,6 +165,12 @@ class RunRecorder(keras.callbacks.Callback):
         self.started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        broken = self.model.first_weight_not_finite()
+        if broken:
+            raise UserError(
+                f"training has diverged: weight {broken} is not finite after epoch {epoch + 1}. The epochs before are "
+                "kept; lower optimizer.learning_rate, in a new workdir."
+            )
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row = {"epoch": epoch + 1, "seconds": round(time.monotonic() - self.started, 3), "learning_rate": rate}
         self.workdir.append_metrics({**row, **{name: float(value) for name, value in (logs or {}).items()}})

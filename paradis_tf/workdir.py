@@ -38,7 +38,8 @@ class Workdir:
       path: the folder; `create` makes it, `open` wants it to be there.
 
     Files: `config.json`, `versions.json`, `metrics.csv` (a row per epoch), `checkpoints/epoch_NNNN.keras` (after
-    NNNN epochs; the newest two), `model.keras` (finished), `evaluation.json`. Each is written aside, then renamed.
+    NNNN epochs; the newest two), `model.keras` (finished), `evaluation.json`. Each is written aside, then renamed;
+    metrics grow by a row at a time.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -128,7 +129,8 @@ class Workdir:
         if not self.evaluation_file.exists():
             raise UserError(f"--workdir={self.path} is not evaluated; run paradis_tf.evaluate on it.")
         rows = _read_json(self.evaluation_file)
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and "switch" in row for row in rows):
+        keys = {"model_id", "switch", "accuracy"}
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and keys <= row.keys() for row in rows):
             raise UserError(f"{self.evaluation_file} is no evaluation; run paradis_tf.evaluate again.")
         return rows
 
@@ -138,13 +140,26 @@ class Workdir:
         return found[-1] if found else (0, None)
 
     def restore(self) -> tuple[int, Supernet | None]:
-        """The newest checkpoint's finished epochs and its model, compiled, with the optimizer's state."""
-        epochs, file = self.newest_checkpoint()
-        return epochs, load_model(file) if file else None
+        """The newest whole checkpoint's finished epochs and its model, compiled, with the optimizer's state.
+
+        A damaged one is passed over for the one before it, and said so.
+
+        Raises:
+          UserError: there are checkpoints, and all are damaged.
+        """
+        fault: UserError | None = None
+        for epochs, file in reversed(self._checkpoint_files()):
+            try:
+                return epochs, load_model(file)
+            except UserError as error:
+                fault = fault or error
+                print(f"passing over {file}, which is damaged", flush=True)
+        if fault:
+            raise UserError(f"{fault} No other checkpoint is whole: delete {self.checkpoints} to start over.")
+        return 0, None
 
     def save_checkpoint(self, model: Supernet, epochs: int) -> None:
         """Writes the checkpoint after so many epochs and drops all but the newest two."""
-        self.checkpoints.mkdir(exist_ok=True)
         _save(model, self.checkpoints / f"epoch_{epochs:04d}.keras")
         for _, file in self._checkpoint_files()[:-2]:
             file.unlink()
@@ -165,10 +180,8 @@ class Workdir:
             header, *rows = list(csv.reader(file)) or [[]]
         wanted = {str(epoch) for epoch in range(1, epochs + 1)}
         kept = [header] + [row for row in rows if row and len(row) == len(header) and row[0] in wanted]
-        aside = self.metrics_file.with_suffix(".part")
-        with aside.open("w", newline="", encoding="utf-8") as file:
+        with _aside(self.metrics_file) as aside, aside.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(kept)
-        aside.replace(self.metrics_file)
 
     def append_metrics(self, row: dict[str, float]) -> None:
         """Adds the row of an epoch; the first row, or one of other columns, starts the file anew."""
@@ -177,13 +190,16 @@ class Workdir:
             with self.metrics_file.open(newline="", encoding="utf-8", errors="replace") as file:
                 header = file.readline()
         new = header != ",".join(row) + "\r\n"
-        with self.metrics_file.open("w" if new else "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, row.keys())
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.metrics_file.open("w" if new else "a", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, row.keys())
+                if new:
+                    writer.writeheader()
+                writer.writerow(row)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"{self.metrics_file} cannot be written: {error.strerror}.") from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -192,7 +208,11 @@ class Workdir:
         Raises:
           UserError: another process is training here.
         """
-        with (self.path / "lock").open("w") as file:
+        try:
+            file = (self.path / "lock").open("w")
+        except OSError as error:
+            raise UserError(f"{self.path / 'lock'} cannot be written: {error.strerror}.") from None
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -227,9 +247,21 @@ def _compare(path: Path, kept: dict[str, Any], asked: dict[str, Any]) -> None:
 
 
 def _save(model: Supernet, file: Path) -> None:
-    aside = file.with_name(f".{file.stem}.part.keras")
-    model.save(aside)
-    aside.replace(file)
+    with _aside(file) as aside:
+        model.save(aside)
+
+
+@contextmanager
+def _aside(file: Path) -> Iterator[Path]:
+    """A path beside `file` that is renamed over it when the block ends, and removed if the block fails."""
+    aside = file.with_name(f".{file.stem}.part{file.suffix}")
+    try:
+        yield aside
+        aside.replace(file)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror or error}.") from None
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def load_model(file: Path) -> Supernet:

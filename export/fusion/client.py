@@ -110,7 +110,7 @@ class FusionClient:
         except (ValueError, KeyError, TypeError) as error:
             raise self._failed(phase, "it is no Open Inference Protocol server") from error
         if len(names) != 1:
-            raise self._failed(phase, f"it serves {len(names)} models; legal: a coordinator, which serves one")
+            raise self._not_fused(f"it serves {len(names)} models")
         self.name = names[0]
         self._path = f"/v2/models/{quote(self.name, safe='')}"
         body, _ = self._exchange("GET", self._path, None, {})
@@ -123,10 +123,7 @@ class FusionClient:
             raise self._failed(phase, "its model metadata is not understood") from error
         found = [spec.name for spec in (*inputs, *outputs)]
         if found != ["image", *_FUSED] or len(inputs[0].shape) != 4:
-            raise self._failed(
-                phase,
-                f"model {self.name!r} is not a fused model; legal: the address of a coordinator",
-            )
+            raise self._not_fused(f"its model {self.name!r} is not a fused one")
         self._input, self._outputs = inputs[0], outputs
         _, height, width, channels = self._input.shape
         self.shape = (height, width, channels)
@@ -152,6 +149,10 @@ class FusionClient:
         if response.status != 200:
             raise self._failed(phase, f"it answered {response.status}: {_said(answer)}")
         return answer, response.headers.get(oip.HEADER)
+
+    def _not_fused(self, what: str) -> UserError:
+        self._connection.close()
+        return UserError(f"server {self._url}: {what}; legal: the address of a coordinator.")
 
     def _failed(self, phase: str, what: str) -> UserError:
         self._connection.close()

@@ -14,6 +14,7 @@ File names in it are relative to the cluster file.
 from __future__ import annotations
 
 import importlib
+import ipaddress
 import re
 import sys
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from .security import Credentials
 tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
+_LONGEST_HOST = 253
 _FILES = ("token_file", "tls_ca", "tls_cert", "tls_key")
 _KEYS = ("name", "url", *_FILES)
 
@@ -94,9 +96,20 @@ def check_url(url: str, where: str) -> str:
     naming `where`."""
     try:
         parts = urlsplit(url)
-        plain = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        plain = parts.scheme in ("http", "https") and _is_host(parts.hostname) and parts.port != 0
     except ValueError:
         plain = False
     if not plain or parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
         raise UserError(f"{where}: url is {url!r}; legal: http(s)://host[:port].")
     return url.rstrip("/")
+
+
+def _is_host(host: str | None) -> bool:
+    """Whether a connection can be asked for to `host`; may raise `ValueError` where it cannot."""
+    if not host:
+        return False
+    if ":" in host:
+        return ipaddress.ip_address(host).version == 6
+    # Refuses labels that are empty or longer than 63 letters.
+    plain = host.encode("idna").decode("ascii")
+    return len(plain) <= _LONGEST_HOST and _NAME.fullmatch(plain) is not None

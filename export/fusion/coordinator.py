@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import sys
 import time
@@ -32,7 +33,7 @@ from .cluster import Device
 from .fuse import fuse
 from .manifest import Bundle, SwitchEntry
 from .oip import OipError, TensorSpec
-from .program import UserError, run
+from .program import LONGEST_S, UserError, define_float, run
 from .remote import DeviceError, Partial, RemoteSlice
 from .server import LATENCY_BUCKETS, Metrics, ServedModel, Server
 
@@ -40,10 +41,12 @@ _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's
 _CLUSTER = flags.DEFINE_string("cluster", None, "The cluster file (TOML) that names the devices.")
 _SWITCH = flags.DEFINE_string("switch", None, "The switch to run; default: the only one with a slice for each device.")
 _PRECISION = flags.DEFINE_string("precision", "int8", "Which files of the bundle the workers serve.")
-_STARTUP_TIMEOUT_S = flags.DEFINE_float(
-    "startup_timeout_s", 30, "Seconds to wait at the start for every worker to be there.", 0
+_STARTUP_TIMEOUT_S = define_float(
+    "startup_timeout_s", 30, "Seconds to wait at the start for every worker to be there.", 0, LONGEST_S
 )
-_CONNECT_TIMEOUT_S = flags.DEFINE_float("connect_timeout_s", 2, "Seconds that connecting to a worker may take.", 0.001)
+_CONNECT_TIMEOUT_S = define_float(
+    "connect_timeout_s", 2, "Seconds that connecting to a worker may take.", 0.001, LONGEST_S
+)
 flags.adopt_module_key_flags(serving)
 
 _READY_TIMEOUT_S = 1.0
@@ -172,15 +175,13 @@ def _chosen(bundle: Bundle, devices: Sequence[Device]) -> SwitchEntry:
         if len(fitting) != 1:
             legal = ", ".join(entry.switch for entry in fitting or bundle.switches)
             raise UserError(
-                f"--switch is missing, and {len(fitting)} switches of the bundle have the cluster "
-                "file's "
+                f"--switch is missing, and {len(fitting)} switches of the bundle have the cluster file's "
                 f"{len(devices)} devices; legal: {legal}."
             )
         entry = fitting[0]
     if len(entry.slices) > len(devices):
         raise UserError(
-            f"switch {entry.switch!r} has {len(entry.slices)} slices but cluster file "
-            f"{_CLUSTER.value!r} "
+            f"switch {entry.switch!r} has {len(entry.slices)} slices but cluster file {_CLUSTER.value!r} "
             f"names {len(devices)} devices; legal: one device per slice or more."
         )
     if len(entry.slices) < len(devices):
@@ -211,6 +212,7 @@ async def _serve(
     devices: Sequence[Device],
     token: str | None,
     context: ssl.SSLContext | None,
+    sockets: Sequence[socket.socket],
 ) -> int:
     max_batch = serving.MAX_BATCH.value
     precision = bundle.check_precision(_PRECISION.value)
@@ -241,7 +243,7 @@ async def _serve(
             serving.MAX_BODY_MB.value,
             serving.REQUEST_TIMEOUT_S.value + _MARGIN_S,
         )
-        return await serving.serve(server.application(), "coordinator", context)
+        return await serving.serve(server.application(), "coordinator", context, sockets)
 
 
 def _say(text: str) -> None:
@@ -259,7 +261,8 @@ def main(arguments: list[str]) -> int:
     bundle.check_precision(_PRECISION.value)
     entry = _chosen(bundle, devices)
     credentials = serving.credentials()
-    return asyncio.run(_serve(bundle, entry, devices, credentials.token(), credentials.server_context()))
+    context, token = credentials.server_context(), credentials.token()
+    return asyncio.run(_serve(bundle, entry, devices, token, context, serving.bind()))
 
 
 if __name__ == "__main__":

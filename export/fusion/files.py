@@ -12,6 +12,20 @@ from typing import Any
 from .program import UserError
 
 
+def check_json_target(path: str | Path | None) -> None:
+    """Finds out before the work whether `write_json` could write to `path` after it.
+
+    Raises `UserError` when `path` is a folder or lies in none; an empty one or None means no file. Source: ours.
+    """
+    if not path:
+        return
+    parent = os.path.dirname(path) or "."
+    if not os.path.isdir(parent):
+        raise UserError(f"file {str(path)!r} cannot be written: {parent!r} is no folder; legal: a file in a folder.")
+    if os.path.isdir(path):
+        raise UserError(f"file {str(path)!r} cannot be written: it is a folder; legal: a file in a folder.")
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Writes `value` as indented JSON to `path`: aside first, then renamed over it.
 

@@ -34,8 +34,7 @@ def read(path: str | Path, shape: tuple[int, int, int]) -> np.ndarray:
                 raise UserError(f"image {str(path)!r} has mode {image.mode}; legal: RGB, or L (8-bit grey).")
             if image.size != (width, height):
                 raise UserError(
-                    f"image {str(path)!r} is {image.width} x {image.height} pixels; legal: {width} "
-                    f"x {height}, "
+                    f"image {str(path)!r} is {image.width} x {image.height} pixels; legal: {width} x {height}, "
                     "the model's input."
                 )
             return np.asarray(image.convert("RGB"), np.uint8)
@@ -43,7 +42,9 @@ def read(path: str | Path, shape: tuple[int, int, int]) -> np.ndarray:
         raise
     except FileNotFoundError as error:
         raise UserError(f"image {str(path)!r} does not exist.") from error
+    except IsADirectoryError as error:
+        raise UserError(f"image {str(path)!r} is a folder; legal: an image file.") from error
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UserError(f"file {str(path)!r} is not an image that can be read.") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"image {str(path)!r} cannot be read: {error}.") from error
+        raise UserError(f"image {str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}.") from error

@@ -16,6 +16,8 @@ from .table import Table
 
 SCHEMA_VERSION = 1
 OUTPUT_DTYPES = ("int8", "uint8", "float32")
+# A part of the full width: a decimal, a ratio or a whole number.
+_WIDTH = re.compile(r"[0-9]{0,3}\.[0-9]{1,18}|[0-9]{1,9}/[0-9]{1,9}|[0-9]{1,3}")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -96,13 +98,13 @@ class Bundle:
     samples: tuple[Sample, ...]
 
     def find_switch(self, text: str) -> SwitchEntry:
-        """The switch written as `text`, folded or not (`4x0.25`, `0.25+0.25+0.25+0.25`).
+        """The switch written as `text`, folded or not (`4x0.25`, `0.25+0.25+0.25+0.25`) and in any order.
 
         Raises `UserError`, with the legal ones, when the bundle has no such switch. Source: ours.
         """
         wanted = _widths(text)
         for entry in self.switches:
-            if entry.switch == text or (wanted and _widths(entry.switch) == wanted):
+            if entry.switch == text or (wanted and sorted(_widths(entry.switch)) == sorted(wanted)):
                 return entry
         legal = ", ".join(entry.switch for entry in self.switches)
         raise UserError(f"switch {text!r} is not in bundle {str(self.folder)!r}; legal: {legal}.")
@@ -146,8 +148,7 @@ class Bundle:
         if not path.is_relative_to(folder):
             raise UserError(
                 f"path {relative!r} in the manifest of bundle {str(self.folder)!r} leads outside "
-                "the bundle; "
-                "legal: a relative path below it."
+                "the bundle; legal: a relative path below it."
             )
         return path
 
@@ -156,9 +157,9 @@ def load(folder: str | Path) -> Bundle:
     """Reads `folder`/manifest.json.
 
     Raises `UserError` when there is no such folder or manifest, when it is not JSON, when a key is
-    missing or has another type, when its schema is newer than this runner's, and when a path leads
-    outside the bundle. Slice files are read and checked later, by `Bundle.read_slice_file`. Source:
-    ours.
+    missing or has another type, when its schema is newer than this runner's, when there is no switch or
+    one's slices are not its own, and when a path leads outside the bundle. Slice files are read and
+    checked later, by `Bundle.read_slice_file`. Source: ours.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -199,6 +200,9 @@ def _bundle(folder: Path, table: Table) -> Bundle:
     labels = table.array("labels", str)
     fusion.chosen("classes", (len(labels),))
     precisions = table.array("precisions", str)
+    switches = tuple(_switch(entry, precisions) for entry in table.tables("switches"))
+    if not switches:
+        raise table.refuse("switches", [], "one or more switches")
     bundle = Bundle(
         folder=folder,
         name=table.matching("name", _NAME),
@@ -206,7 +210,7 @@ def _bundle(folder: Path, table: Table) -> Bundle:
         shape=(shape[0], shape[1], shape[2]),
         labels=labels,
         precisions=precisions,
-        switches=tuple(_switch(entry, precisions) for entry in table.tables("switches")),
+        switches=switches,
         samples=tuple(_sample(entry, len(labels)) for entry in table.tables("samples")),
     )
     models = [slice_.model for entry in bundle.switches for slice_ in entry.slices]
@@ -224,13 +228,41 @@ def _switch(table: Table, precisions: tuple[str, ...]) -> SwitchEntry:
     slices = table.tables("slices")
     if not slices:
         raise table.refuse("slices", [], "one slice per device")
+    switch = table.get("switch", str)
+    _check_slices(table, slices, switch)
     return SwitchEntry(
-        switch=table.get("switch", str),
+        switch=switch,
         slug=table.matching("slug", _NAME),
         madds=table.count("madds"),
         accuracy=table.get("accuracy", dict, optional=True),
         slices=tuple(_slice(entry, i, precisions) for i, entry in enumerate(slices)),
     )
+
+
+def _check_slices(table: Table, slices: list[Table], switch: str) -> None:
+    """Refuses slices that do not adjoin from 0, or whose widths are not those that `switch` writes."""
+    widths: list[Fraction] = []
+    reached = Fraction(0)
+    for slice_ in slices:
+        start, stop = _bound(slice_, "start"), _bound(slice_, "stop")
+        if start != reached:
+            legal = f"{float(reached):g}, where the slice before it ends" if widths else "0, since it is the first"
+            raise slice_.refuse("start", slice_.get("start", str), legal)
+        if not start < stop <= 1:
+            raise slice_.refuse("stop", slice_.get("stop", str), f"more than {float(start):g}, and 1 at most")
+        widths.append(stop - start)
+        reached = stop
+    if _widths(switch) != widths:
+        legal = "+".join(f"{float(width):g}" for width in widths)
+        raise table.refuse("switch", switch, f"{legal}, the widths of its slices")
+
+
+def _bound(table: Table, key: str) -> Fraction:
+    text = table.get(key, str)
+    try:
+        return _fraction(text)
+    except ValueError:
+        raise table.refuse(key, text, "a part of the full width, such as 0.25") from None
 
 
 def _slice(table: Table, device: int, precisions: tuple[str, ...]) -> SliceModel:
@@ -285,7 +317,16 @@ def _widths(text: str) -> list[Fraction]:
     for term in text.split("+"):
         count, _, width = term.rpartition("x")
         try:
-            widths += [Fraction(width)] * min(int(count or 1), 1024)
-        except (ValueError, ZeroDivisionError):
+            widths += [_fraction(width)] * min(int(count or 1), 1024)
+        except ValueError:
             return []
     return widths
+
+
+def _fraction(text: str) -> Fraction:
+    if not _WIDTH.fullmatch(text):
+        raise ValueError(text)
+    try:
+        return Fraction(text)
+    except ZeroDivisionError as error:
+        raise ValueError(text) from error

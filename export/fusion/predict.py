@@ -17,14 +17,14 @@ from absl import flags
 
 from . import images
 from .client import FusionClient
-from .files import write_json
+from .files import check_json_target, write_json
 from .fuse import softmax
-from .program import UserError, run
+from .program import LONGEST_S, UserError, define_float, run
 from .security import Credentials
 
 _URL = flags.DEFINE_string("url", "http://127.0.0.1:8000", "The coordinator's address.")
 _JSON = flags.DEFINE_string("json", None, "Also writes the answers to this file.")
-_TIMEOUT_S = flags.DEFINE_float("timeout_s", 30, "Seconds to wait for the coordinator.", 0.001)
+_TIMEOUT_S = define_float("timeout_s", 30, "Seconds to wait for the coordinator.", 0.001, LONGEST_S)
 _TOKEN_FILE = flags.DEFINE_string("token_file", None, "File with the coordinator's bearer token.")
 _TLS_CA = flags.DEFINE_string("tls_ca", None, "PEM certificates that the coordinator's must come from.")
 _TLS_CERT = flags.DEFINE_string("tls_cert", None, "PEM certificate to show to the coordinator.")
@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> int:
     """Predicts each image named in `arguments`; returns the exit status."""
     if not arguments:
         raise UserError("no image is given; legal: one or more image files.")
+    check_json_target(_JSON.value)
     credentials = Credentials(_TOKEN_FILE.value, _TLS_CA.value, _TLS_CERT.value, _TLS_KEY.value)
     rows: list[dict[str, Any]] = []
     status = 0
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> int:
                     "logits": answer.logits.tolist(),
                 }
             )
-        if _JSON.value is not None:
+        if _JSON.value:
             model = {"name": client.name, **client.model_parameters}
             write_json(_JSON.value, {"url": _URL.value, "model": model, "images": rows})
     return status

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
 
-from absl import app
+from absl import app, flags
+
+# Flags defined by a function here belong to the module that calls it, and stand in that one's --help.
+flags.disclaim_key_flags()
+
+# The longest wait that a flag may ask for: a day, in seconds.
+LONGEST_S = 86_400.0
 
 
 class UserError(ValueError):
     """Bad input. The message is one sentence that names the thing, the value and what is legal."""
+
+
+def define_float(
+    name: str, default: float | None, text: str, lower: float, upper: float
+) -> flags.FlagHolder[float | None]:
+    """Defines a float flag of the calling module from `lower` to `upper`, both finite and legal.
+
+    absl's own bounds let NaN pass, and infinity where one bound is missing. Source: ours.
+    """
+    return flags.DEFINE(_BoundedFloat(lower, upper), name, default, text, serializer=flags.ArgumentSerializer())
+
+
+class _BoundedFloat(flags.FloatParser):
+    def parse(self, argument: float | int | str) -> float:
+        legal = f"legal: a number from {self.lower_bound:.10g} to {self.upper_bound:.10g}"
+        try:
+            value = float(argument)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"{argument!r} is no number; {legal}.") from None
+        # NaN is not within any bounds.
+        if not (math.isfinite(value) and self.lower_bound <= value <= self.upper_bound):
+            raise ValueError(f"{value} is out of bounds; {legal}.")
+        return value
 
 
 def run(

@@ -19,6 +19,7 @@ _MODULES = {
     "tflite_runtime": ("tflite_runtime.interpreter", "tflite-runtime"),
 }
 RUNTIMES = ("auto", *_MODULES)
+MAX_THREADS = 256
 _SIGNATURE = "serving_default"
 
 
@@ -161,10 +162,9 @@ def _check(path: str, side: str, tensors: dict[str, Any], said: TensorInfo, shap
     found_shape = tuple(int(n) for n in details["shape"])
     if (found.dtype, found.zero_point, found_shape) != (said.dtype, said.zero_point, shape) or (not same_scale):
         raise UserError(
-            f"slice file {path!r}: {side} {said.name!r} is {found.dtype} {list(found_shape)} with "
-            "scale "
-            f"{found.scale} and zero point {found.zero_point}; its manifest says {said.dtype} "
-            f"{list(shape)}, {said.scale} and {said.zero_point}."
+            f"slice file {path!r}: {side} {said.name!r} is {found.dtype} {list(found_shape)} with scale "
+            f"{found.scale} and zero point {found.zero_point}; its manifest says {said.dtype} {list(shape)}, "
+            f"{said.scale} and {said.zero_point}."
         )
     return found
 

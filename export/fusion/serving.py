@@ -13,11 +13,13 @@ import socket
 import ssl
 import sys
 import threading
+from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from aiohttp import web
 
-from .program import UserError
+from .program import LONGEST_S, UserError, define_float
 from .security import Credentials
 
 HOST = flags.DEFINE_string(
@@ -35,10 +37,10 @@ TLS_CA = flags.DEFINE_string("tls_ca", None, "PEM certificates that a client's m
 INSECURE = flags.DEFINE_bool(
     "insecure", False, "Listens beyond loopback with neither token nor TLS: anyone can send images."
 )
-MAX_BODY_MB = flags.DEFINE_float("max_body_mb", 64, "Largest request body in MB, decompressed.", 0.001)
+MAX_BODY_MB = define_float("max_body_mb", 64, "Largest request body in MB, decompressed.", 0.001, 100_000)
 MAX_BATCH = flags.DEFINE_integer("max_batch", 32, "Largest batch of a request, in images.", 1)
-REQUEST_TIMEOUT_S = flags.DEFINE_float(
-    "request_timeout_s", 10, "Seconds that one request may take before it is answered 504.", 0.001
+REQUEST_TIMEOUT_S = define_float(
+    "request_timeout_s", 10, "Seconds that one request may take before it is answered 504.", 0.001, LONGEST_S
 )
 STOP_AT_STDIN_END = flags.DEFINE_bool(
     "stop_at_stdin_end",
@@ -50,8 +52,10 @@ STOP_AT_STDIN_END = flags.DEFINE_bool(
 def credentials() -> Credentials:
     """The listening side's credentials, from the flags.
 
-    Raises `UserError` when the host is not a loopback address and nothing protects it.
+    Raises `UserError` when the host is no address, and when it is not a loopback one and nothing protects it.
     """
+    if not _is_host(HOST.value):
+        raise UserError(_no_address())
     given = Credentials(TOKEN_FILE.value, TLS_CA.value, TLS_CERT.value, TLS_KEY.value)
     open_ = given.token_file is None and given.tls_cert is None
     if open_ and not INSECURE.value and not _is_loopback(HOST.value):
@@ -68,8 +72,49 @@ def watch_stdin() -> None:
         threading.Thread(target=_wait_for_stdin_end, daemon=True).start()
 
 
-async def serve(app: web.Application, kind: str, context: ssl.SSLContext | None) -> int:
-    """Listens with `app` until SIGINT or SIGTERM, then finishes the running requests.
+def bind() -> list[socket.socket]:
+    """Takes the address to listen on, before any long work; `serve` listens on it.
+
+    Until then a client is refused, as it is where no program is. Raises `UserError` when the address
+    is in use or not of this machine.
+    """
+    sockets: list[socket.socket] = []
+    port, failed = PORT.value, None
+    for family, address in _addresses():
+        try:
+            bound = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            failed = error
+            continue
+        try:
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # A port just left by another process is free; a free one to choose must be nobody else's.
+            if os.name == "posix" and port:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((address[0], port, *address[2:]))
+            if os.name == "posix":
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        except OSError as error:
+            bound.close()
+            failed = error
+            # A name may have an address that this machine lacks, as localhost without IPv6.
+            if error.errno == errno.EADDRNOTAVAIL:
+                continue
+            break
+        port = bound.getsockname()[1]
+        sockets.append(bound)
+    if failed is not None and (not sockets or failed.errno == errno.EADDRINUSE):
+        for bound in sockets:
+            bound.close()
+        raise UserError(_cannot_listen(failed)) from failed
+    return sockets
+
+
+async def serve(
+    app: web.Application, kind: str, context: ssl.SSLContext | None, sockets: Sequence[socket.socket]
+) -> int:
+    """Listens with `app` on `sockets`, from `bind`, until SIGINT or SIGTERM, then finishes the running requests.
 
     Prints one line on standard output when it accepts requests: `<kind> ready: <url>`. Returns the
     exit status, 130 after SIGINT and 143 after SIGTERM. Raises `UserError` when the address cannot
@@ -90,12 +135,12 @@ async def serve(app: web.Application, kind: str, context: ssl.SSLContext | None)
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, HOST.value, PORT.value, ssl_context=context)
         try:
-            await site.start()
+            for bound in sockets:
+                await web.SockSite(runner, bound, ssl_context=context).start()
         except OSError as error:
             raise UserError(_cannot_listen(error)) from error
-        port = runner.addresses[0][1]
+        port = sockets[0].getsockname()[1]
         host = f"[{HOST.value}]" if ":" in HOST.value else HOST.value
         print(f"{kind} ready: {'https' if context else 'http'}://{host}:{port}", flush=True)
         status = await stopped
@@ -110,12 +155,33 @@ def _stop(stopped: asyncio.Future[int], number: int) -> None:
         stopped.set_result(128 + number)
 
 
+def _addresses() -> list[tuple[int, tuple[Any, ...]]]:
+    """The families and socket addresses of the host; raises `UserError` where it has none."""
+    try:
+        found = socket.getaddrinfo(HOST.value, PORT.value, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise UserError(_no_address()) from error
+    return list(dict.fromkeys((int(family), tuple(address)) for family, _, _, _, address in found))
+
+
+def _no_address() -> str:
+    return f"host {HOST.value!r} is no address; legal: an address of this machine."
+
+
+def _is_host(host: str) -> bool:
+    """Whether `host` is written as an address or a name; what ends in a number can only be an address."""
+    try:
+        if ":" in host or host.rpartition(".")[2].isdecimal():
+            ipaddress.ip_address(host)
+        return bool(host.encode("idna"))
+    except ValueError:
+        return False
+
+
 def _cannot_listen(error: OSError) -> str:
     address = f"{HOST.value}:{PORT.value}"
     if error.errno == errno.EADDRINUSE:
         return f"port {PORT.value} of {HOST.value} is in use; legal: a free port, or 0 to take any."
-    if isinstance(error, socket.gaierror):
-        return f"host {HOST.value!r} is unknown; legal: an address of this machine."
     return f"cannot listen on {address}: {os.strerror(error.errno) if error.errno else error}."
 
 

@@ -79,8 +79,7 @@ def data_from_bytes(label: str, datatype: str, shape: tuple[int, ...], data: byt
         return _array(_elements(label, data, count), shape)
     if len(data) != count * dtype.itemsize:
         _bad(
-            f"{label} has {len(data)} bytes of data; legal: {count * dtype.itemsize}, from its "
-            "shape "
+            f"{label} has {len(data)} bytes of data; legal: {count * dtype.itemsize}, from its shape "
             f"{list(shape)} and datatype {datatype}"
         )
     if datatype == "BOOL" and data.strip(b"\0\1"):

@@ -35,7 +35,11 @@ _DEVICE = flags.DEFINE_integer(
 )
 _RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "What runs the slice models.")
 _THREADS = flags.DEFINE_integer(
-    "threads", runtime.available_cores(), "Threads of one invocation; the default is every core.", 1
+    "threads",
+    min(runtime.available_cores(), runtime.MAX_THREADS),
+    "Threads of one invocation; the default is every core.",
+    1,
+    runtime.MAX_THREADS,
 )
 flags.adopt_module_key_flags(serving)
 
@@ -139,6 +143,8 @@ def main(arguments: list[str]) -> int:
     credentials = serving.credentials()
     context, token = credentials.server_context(), credentials.token()
     chosen = runtime.choose(_RUNTIME.value)
+    selected = _chosen(bundle)
+    sockets = serving.bind()
     metrics = Metrics()
     seconds = Histogram(
         "fusion_invoke_seconds",
@@ -149,7 +155,7 @@ def main(arguments: list[str]) -> int:
     )
     with ThreadPoolExecutor(1, thread_name_prefix="invoke") as thread:
         models = []
-        for entry, model in _chosen(bundle):
+        for entry, model in selected:
             file = model.files[precision]
             interpreter = runtime.SliceInterpreter(
                 bundle.read_slice_file(file),
@@ -184,7 +190,7 @@ def main(arguments: list[str]) -> int:
             serving.MAX_BODY_MB.value,
             serving.REQUEST_TIMEOUT_S.value,
         )
-        return asyncio.run(serving.serve(server.application(), "worker", context))
+        return asyncio.run(serving.serve(server.application(), "worker", context, sockets))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 Tensor = TypeVar("Tensor")
 
 # A raw pixel p enters a network as (p - 128) / 128: with this scale and offset the uint8 image is already the
-# int8 input of a quantized network (scale 1/128, zero point 0), so no operation is spent on it.
+# quantized input (scale 1/128, zero point 128), and an int8 file needs no arithmetic on it, only a moved zero point.
 PIXEL_SCALE = 1 / 128
 PIXEL_OFFSET = -1.0
 NORMALIZED_RANGE = (PIXEL_OFFSET, 255 * PIXEL_SCALE + PIXEL_OFFSET)

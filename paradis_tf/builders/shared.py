@@ -29,8 +29,8 @@ def create_layers(
     architecture(creator, architecture.image_shape[-1])
     for switch in switches:
         switch.validate(creator.sliced_channels)
-    for layer in creator.layers.values():
-        layer.build(None)
+    for name, layer in creator.layers.items():
+        layer.build(creator.input_shapes[name])
     return creator.layers
 
 
@@ -43,11 +43,13 @@ class _Creator(Operations[int]):
         self.dtype = dtype
         self.layers: dict[str, keras.layers.Layer] = {}
         self.sliced_channels: dict[str, int] = {}
+        self.input_shapes: dict[str, tuple[int | None, ...]] = {}
 
-    def _add(self, layer: keras.layers.Layer) -> None:
+    def _add(self, layer: keras.layers.Layer, *input_shape: int | None) -> None:
         if layer.name in self.layers:
             raise ValueError(f"the architecture names two layers {layer.name!r}; names are unique.")
         self.layers[layer.name] = layer
+        self.input_shapes[layer.name] = input_shape
 
     def normalize(self, image: int) -> int:
         return image
@@ -62,19 +64,20 @@ class _Creator(Operations[int]):
         strides: int = 1,
         slice_inputs: bool = True,
     ) -> int:
-        self._add(
-            SlicedConv2D(x, filters, kernel_size, strides, slice_inputs=slice_inputs, name=name, dtype=self.dtype)
-        )
+        layer = SlicedConv2D(x, filters, kernel_size, strides, slice_inputs=slice_inputs, name=name, dtype=self.dtype)
+        self._add(layer, None, None, None, x)
         self.sliced_channels[name] = filters
         return filters
 
     def depthwise_conv(self, x: int, kernel_size: int, *, name: str, strides: int = 1) -> int:
-        self._add(SlicedDepthwiseConv2D(x, kernel_size, strides, name=name, dtype=self.dtype))
+        layer = SlicedDepthwiseConv2D(x, kernel_size, strides, name=name, dtype=self.dtype)
+        self._add(layer, None, None, None, x)
         self.sliced_channels[name] = x
         return x
 
     def batch_norm(self, x: int, *, name: str) -> int:
-        self._add(SwitchableBatchNormalization(x, self.switches, self.grid, name=name, dtype=self.dtype))
+        layer = SwitchableBatchNormalization(x, self.switches, self.grid, name=name, dtype=self.dtype)
+        self._add(layer, None, None, None, x)
         return x
 
     def relu6(self, x: int, *, name: str) -> int:
@@ -84,7 +87,7 @@ class _Creator(Operations[int]):
         return x
 
     def classifier(self, x: int, classes: int, *, name: str) -> int:
-        self._add(SlicedDense(x, classes, name=name, dtype=self.dtype))
+        self._add(SlicedDense(x, classes, name=name, dtype=self.dtype), None, x)
         return classes
 
 

@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
             "optimizer": {
                 "learning_rate": 0.1,
                 "momentum": 0.9,
-                "warmup_epochs": 1,
+                "warmup_epochs": 1.0,
                 "weight_decay": 1e-4,
             },
         }

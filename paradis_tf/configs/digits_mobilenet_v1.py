@@ -1,6 +1,9 @@
-"""ParaDiS on MobileNet v1 and scikit-learn's handwritten digits: the demonstration.
+"""ParaDiS on MobileNet v1 (32x32 form, base width 0.5) and scikit-learn's handwritten digits: the demonstration.
 
-python -m paradis_tf.train --config=paradis_tf/configs/digits_mobilenet_v1.py --workdir=runs/digits
+    python -m paradis_tf.train --config=paradis_tf/configs/digits_mobilenet_v1.py --workdir=runs/digits
+
+Method: a reconstruction of Ozerov, Lambert, Kumaraswamy 2021. Time: 5 to 6 minutes on 4 cores without a GPU, half a
+minute of it tracing. Expected: 97 to 99 % on the 359 test images for every switch; one image is 0.28 points.
 """
 
 from __future__ import annotations

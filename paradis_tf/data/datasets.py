@@ -201,6 +201,8 @@ def _checked(source: str, arrays: dict[str, Any]) -> dict[str, np.ndarray]:
     names = checked.get("class_names")
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
         raise UserError(f"{source}: class_names is {names.dtype} {names.shape}; it takes one text for each class.")
+    if names is not None and any(not str(name).strip() or not str(name).isprintable() for name in names):
+        raise UserError(f"{source}: class_names holds a name that is empty or no single line of text.")
     classes = int(checked["y_train"].max()) + 1
     if "class_names" not in checked and checked["y_test"].max() >= classes:
         raise UserError(

@@ -146,7 +146,8 @@ BAD = {
     "precision": (["--precision=int4"], "--precision=int4; it takes float32, int8"),
     "images": (["--calibration_images=5000"], "--calibration_images is 5000; it lies between 1 and the 1294"),
     "name": (["--name=a/b"], "--name=a/b"),
-    "folder": (["--bundle=paradis_tf"], "--bundle=paradis_tf is there and is not a bundle"),
+    "folder": (["--bundle=paradis_tf"], "--bundle=paradis_tf holds '__init__.py', which is not part of a bundle"),
+    "file": (["--bundle=README.md"], "--bundle=README.md is a file"),
 }
 
 
@@ -157,6 +158,32 @@ def test_bad_input_is_one_sentence(exported, run_program: Run, flags: list, sent
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_a_manifest_of_something_else_is_kept(exported, run_program: Run, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "a web app"}')
+    done = run_program("export.convert", f"--workdir={exported.workdir}", f"--bundle={tmp_path}")
+    assert done.returncode == 2
+    assert "is there and is not a bundle" in done.stderr
+    assert (tmp_path / "manifest.json").read_text() == '{"name": "a web app"}'
+
+
+def test_a_bundle_with_somebody_elses_files_is_kept(exported, run_program: Run, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(exported.bundle, bundle)
+    (bundle / "token.txt").write_text("secret")
+    done = run_program("export.convert", f"--workdir={exported.workdir}", f"--bundle={bundle}")
+    assert done.returncode == 2
+    assert "holds 'token.txt', which is not part of a bundle and would be lost" in done.stderr
+
+
+def test_another_model_in_the_run_is_refused(exported, run_program: Run, mobilenet: Supernet, tmp_path: Path) -> None:
+    shutil.copytree(exported.workdir, tmp_path / "run")
+    mobilenet.save(tmp_path / "run" / "model.keras")
+    done = run_program("export.convert", f"--workdir={tmp_path / 'run'}", f"--bundle={tmp_path / 'new'}")
+    assert done.returncode == 2
+    assert "model.keras has architecture" in done.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_unfinished_run_is_refused(exported, run_program: Run, tmp_path: Path) -> None:
@@ -178,19 +205,34 @@ def test_a_damaged_model_is_refused(exported, run_program: Run, tmp_path: Path) 
     assert "Traceback" not in done.stderr
 
 
-def test_a_killed_conversion_leaves_the_older_bundle(exported, tmp_path: Path) -> None:
+def children(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout
+    return [int(line) for line in found.split()]
+
+
+def test_a_killed_conversion_leaves_the_older_bundle_and_no_process(exported, run_program: Run, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(exported.bundle, bundle)
     before = files(bundle)
-    command = [sys.executable, "-m", "export.convert", f"--workdir={exported.workdir}", f"--bundle={bundle}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    flags = [f"--workdir={exported.workdir}", f"--bundle={bundle}", "--name=again", "--processes=2"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "export.convert", *flags], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("1/"):
                 break
+        converting = children(process.pid)
         process.kill()
+    assert len(converting) >= 2
     assert files(bundle) == before
     deadline = time.monotonic() + 60
-    while children := subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True).stdout:
-        assert time.monotonic() < deadline, f"conversion processes live on: {children!r}"
+    while any(Path(f"/proc/{pid}").exists() for pid in converting):
+        assert time.monotonic() < deadline, f"conversion processes live on: {converting}"
         time.sleep(0.1)
+    # What it left beside the bundle goes with the next conversion.
+    assert len(list(tmp_path.iterdir())) == 2
+    done = run_program("export.convert", *flags)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert manifest.load(bundle).name == "again"

@@ -179,6 +179,15 @@ def test_evaluate_measures_hard_labels_over_unequal_batches(batch: tuple, tiny_n
         assert found[f"accuracy/{switch}"] == pytest.approx((logits.argmax(axis=1) == labels).mean())
 
 
+def test_a_switch_may_be_text_and_a_summary_printed(tiny_net: Callable[..., Supernet], batch: tuple) -> None:
+    model = tiny_net()
+    lines: list[str] = []
+    model.summary(print_fn=lambda text, line_break=True: lines.append(text))
+    assert "stem_conv" in "".join(lines)
+    expected = model(batch[0], switch=Switch.parse("0.5+0.5"))["logits"]
+    np.testing.assert_array_equal(model(batch[0], switch="2x0.5")["logits"], expected)
+
+
 def test_the_widest_switch_is_found_wherever_it_is_listed(tiny_net: Callable[..., Supernet]) -> None:
     assert str(tiny_net(("4x0.25", "0.5", "1.0", "0.5+0.5")).widest) == "1.0"
     assert str(tiny_net(("4x0.25", "0.5+0.5")).widest) == "0.5+0.5"

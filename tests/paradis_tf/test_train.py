@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,30 @@ def test_evaluate_measures_the_test_part(undisturbed: Path, tmp_path: Path) -> N
     assert all(0 <= row["accuracy"] <= 1 for row in rows)
 
 
+def test_a_damaged_checkpoint_is_passed_over(undisturbed: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed, workdir)
+    (workdir / "model.keras").unlink()
+    newest = workdir / "checkpoints" / "epoch_0004.keras"
+    newest.write_bytes(newest.read_bytes()[:20000])
+    done = run(*SMALL, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    assert f"passing over {newest}, which is damaged" in done.stdout
+    assert "after epoch 3" in done.stdout
+    (_, expected), (_, found) = metrics(undisturbed), metrics(workdir)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_a_training_that_diverges_says_so_and_keeps_no_broken_model(tmp_path: Path) -> None:
+    config = digits_mobilenet_v1.get_config()
+    values = {"model.width_multiplier": 0.125, "switches": ("1.0",), "epochs": 2, "optimizer.learning_rate": 1e30}
+    config.update_from_flattened_dict({**values, "optimizer.warmup_epochs": 0.5})
+    with pytest.raises(UserError, match="training has diverged: weight .* is not finite after epoch 1"):
+        training.train(config, str(tmp_path / "run"))
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
 def test_another_config_is_refused(undisturbed: Path) -> None:
     done = run(*SMALL, "--config.seed=5", f"--workdir={undisturbed}")
     assert done.returncode == 2
@@ -185,10 +210,17 @@ def test_a_bad_value_on_the_command_line_ends_in_one_sentence(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("config", "sentence"),
-    [("/nowhere/config.py", "--config=/nowhere/config.py gives no configuration"), ("", "--config is missing")],
+    [
+        (["--config=/nowhere/config.py"], "--config=/nowhere/config.py gives no configuration"),
+        (["--config=/nowhere/config.py", "--config.epochs=3"], "--config=/nowhere/config.py gives no configuration"),
+        (["--config=README.md"], "--config=README.md gives no configuration"),
+        (["--config=paradis_tf/switches.py", "--config.epochs=3"], "it defines no get_config()"),
+        (["--config", "paradis_tf/configs/defaults.py", "--config.epoch=3"], "did you mean 'epochs'?"),
+        ([], "--config is missing"),
+    ],
 )
-def test_a_missing_config_is_named(config: str, sentence: str, tmp_path: Path) -> None:
-    done = run(*([f"--config={config}"] if config else []), f"--workdir={tmp_path / 'run'}")
+def test_an_unusable_config_is_named(config: list[str], sentence: str, tmp_path: Path) -> None:
+    done = run(*config, f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr

@@ -344,8 +344,8 @@ def test_evaluation(workdir: Workdir) -> None:
         UserError, match=rf"--workdir={re.escape(str(workdir.path))} is not evaluated; run paradis_tf.evaluate"
     ):
         workdir.evaluation()
-    workdir.evaluation_file.write_text('[{"switch": "1.0", "accuracy": 0.5}]')
-    assert workdir.evaluation() == [{"switch": "1.0", "accuracy": 0.5}]
+    workdir.evaluation_file.write_text('[{"model_id": "ab", "switch": "1.0", "accuracy": 0.5}]')
+    assert workdir.evaluation() == [{"model_id": "ab", "switch": "1.0", "accuracy": 0.5}]
     for content in (b"", b"[{", b"\xff"):
         workdir.evaluation_file.write_bytes(content)
         with pytest.raises(UserError, match=r"evaluation\.json is not JSON"):

@@ -26,7 +26,11 @@ def test_finds_a_switch_however_written(bundle, text):
     assert manifest.load(bundle).find_switch(text).switch == "0.5+0.5"
 
 
-@pytest.mark.parametrize("text", ["0.5", "", "x", "1/0", "0.25+0.75", "9999999x0.5"])
+def test_finds_a_switch_in_any_order(bundle):
+    assert manifest.load(bundle).find_switch("0.25+0.75").switch == "0.75+0.25"
+
+
+@pytest.mark.parametrize("text", ["0.5", "", "x", "1/0", "0.25+0.5", "9999999x0.5", "1e99999999", "nan"])
 def test_lists_the_legal_switches(bundle, text):
     with pytest.raises(UserError) as error:
         manifest.load(bundle).find_switch(text)
@@ -62,6 +66,31 @@ CHANGES = {
     "boolean size": (lambda d: d["input"].update(shape=[8, True, 3]), "legal: an integer"),
     "no labels": (lambda d: d.update(labels=[]), "a list of one or more"),
     "switches type": (lambda d: d.update(switches={}), "'switches' is {}; legal: a list"),
+    "no switches": (lambda d: d.update(switches=[]), "'switches' is []; legal: one or more switches"),
+    "not from 0": (
+        lambda d: d["switches"][1]["slices"][0].update(start="0.25"),
+        "switches[1]: slices[0]: 'start' is \"0.25\"; legal: 0, since it is the first",
+    ),
+    "gap": (
+        lambda d: d["switches"][1]["slices"][1].update(start="0.75"),
+        "switches[1]: slices[1]: 'start' is \"0.75\"; legal: 0.5, where the slice before it ends",
+    ),
+    "empty slice": (
+        lambda d: d["switches"][1]["slices"][1].update(stop="0.5"),
+        "slices[1]: 'stop' is \"0.5\"; legal: more than 0.5, and 1 at most",
+    ),
+    "beyond the width": (
+        lambda d: d["switches"][1]["slices"][1].update(stop="3/2"),
+        "slices[1]: 'stop' is \"3/2\"; legal: more than 0.5, and 1 at most",
+    ),
+    "no bound": (
+        lambda d: d["switches"][1]["slices"][1].update(stop="1/0"),
+        "slices[1]: 'stop' is \"1/0\"; legal: a part of the full width",
+    ),
+    "other widths": (
+        lambda d: d["switches"][2].update(switch="0.25+0.75"),
+        "'switch' is \"0.25+0.75\"; legal: 0.75+0.25, the widths of its slices",
+    ),
     "no slices": (lambda d: d["switches"][0].update(slices=[]), "one slice per device"),
     "device order": (
         lambda d: d["switches"][1]["slices"][1].update(device=0),

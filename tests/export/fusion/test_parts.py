@@ -58,6 +58,7 @@ ONE = '[[device]]\nname = "a"\nurl = "http://h:1"\n'
             (f'[[device]]\nname = "a"\nurl = "{url}"\n', f"url is '{url}'; legal: http(s)://host")
             for url in ("h:1", "ftp://h", "http://", "http://h:x", "http://h:99999", "http://[")
             + ("http://h/v2", "http://h?x", "http://u:p@h", "http://h:0")
+            + ("http://a..b", f"http://{'a' * 70}", f"http://{'a.' * 130}b", "http://a b", "http://[::g]")
         ),
     ],
 )
@@ -98,7 +99,7 @@ def test_refuses_bad_images(tmp_path):
     path = tmp_path / "x.png"
     with pytest.raises(UserError, match="does not exist"):
         images.read(path, (4, 5, 3))
-    with pytest.raises(UserError, match="cannot be read: .*Is a directory"):
+    with pytest.raises(UserError, match="is a folder; legal: an image file"):
         images.read(tmp_path, (4, 5, 3))
     Image.new("RGB", (4, 5)).save(path)
     with pytest.raises(UserError, match="is 4 x 5 pixels; legal: 5 x 4"):
@@ -143,6 +144,24 @@ def test_refuses_bad_credentials(tmp_path):
     (tmp_path / "ca").write_text("no certificate")
     with pytest.raises(UserError, match="ca' cannot be used"):
         Credentials(tls_ca=str(tmp_path / "ca")).client_context()
+
+
+def test_accepts_the_hosts_there_are():
+    for url in ("http://a_b.local.:1", "http://[::1]:1", "https://[fe80::1%25eth0]", "http://b\u00fccher.example"):
+        assert cluster.check_url(url, "x") == url
+
+
+def test_checks_where_json_is_to_go(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (None, "", "out.json", tmp_path / "out.json"):
+        files.check_json_target(path)
+    (tmp_path / "file").touch()
+    for path in ("none/out.json", tmp_path / "none" / "out.json", "file/out.json"):
+        with pytest.raises(UserError, match="out.json' cannot be written: .* is no folder; legal: "):
+            files.check_json_target(path)
+    with pytest.raises(UserError, match="it is a folder; legal: "):
+        files.check_json_target(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_writes_json_whole_or_not_at_all(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import export.fusion
-from export.fusion import manifest
+from export.fusion import inputs, manifest
 from export.fusion.evaluation import evaluate
 from export.fusion.local_cluster import LocalCluster
 from export.fusion.program import UserError
@@ -63,7 +63,13 @@ def test_help(runner, program):
         ("worker", ["--bundle={}", "--tls_cert=x"], "needs both tls_cert and tls_key"),
         ("coordinator", ["--bundle={}"], "--cluster is missing"),
         ("coordinator", ["--bundle={}", "--cluster=none"], "cluster file 'none' cannot be read"),
+        ("worker", ["--bundle={}", "--host=127.0.0.300"], "host '127.0.0.300' is no address; legal: "),
+        ("worker", ["--bundle={}", "--host=a..b"], "host 'a..b' is no address; legal: "),
+        ("worker", ["--bundle={}", "--host="], "host '' is no address; legal: "),
         ("predict", [], "no image is given"),
+        ("predict", ["--url=http://a..b", "x.png"], "url is 'http://a..b'; legal: http(s)://host[:port]"),
+        ("predict", ["--json=none/out.json", "x.png"], "'none' is no folder"),
+        ("local", ["--bundle={}", "--switch=1.0", "--json={}"], "it is a folder"),
         ("predict", ["--url=h:1", "x.png"], "url is 'h:1'; legal: http(s)://host[:port]"),
         ("predict", ["--url=http://127.0.0.1:1", "x"], "refused while connecting"),
         ("local", ["--bundle={}"], "--switch is missing; legal: 1.0, 0.5+0.5, 0.75+0.25"),
@@ -75,6 +81,45 @@ def test_help(runner, program):
 def test_one_sentence_on_bad_input(bundle, runner, program, options, said):
     done = runner(program, *(option.format(bundle) for option in options))
     assert said in one_error(done)
+
+
+@pytest.mark.parametrize(
+    ("program", "option"),
+    [
+        ("predict", "--timeout_s=nan"),
+        ("predict", "--timeout_s=inf"),
+        ("worker", "--max_body_mb=inf"),
+        ("worker", "--max_body_mb=nan"),
+        ("worker", "--request_timeout_s=1e300"),
+        ("worker", "--threads=257"),
+        ("coordinator", "--startup_timeout_s=nan"),
+        ("coordinator", "--connect_timeout_s=-inf"),
+        ("local", "--startup_timeout_s=nan"),
+        ("local", "--startup_timeout_s=x"),
+        ("local", "--threads=257"),
+    ],
+)
+def test_refuses_absurd_numbers(runner, program, option):
+    done = runner(program, option)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"flag {option}: " in done.stderr
+    assert ("[1, 256]" if "threads" in option else "; legal: a number from 0") in done.stderr
+
+
+def test_port_in_use_is_found_before_the_work(altered, worker, cluster_file, free_port, runner):
+    folder = altered(lambda data: None)
+    (folder / "slices" / "1.0" / "0.int8.tflite").write_bytes(b"")
+    used = worker.url.rsplit(":", 1)[1]
+    cluster = cluster_file(f"http://127.0.0.1:{free_port}")
+    for program, more in (("worker", []), ("coordinator", [f"--cluster={cluster}"])):
+        done = runner(program, f"--bundle={folder}", "--switch=1.0", f"--port={used}", *more)
+        assert f"port {used} of 127.0.0.1 is in use; legal: a free port, or 0" in one_error(done)
+
+
+def test_listens_on_a_name(bundle, start, curl):
+    program = start("worker", f"--bundle={bundle}", "--host=localhost", "--switch=1.0")
+    assert program.url.startswith("http://localhost:")
+    assert curl(f"{program.url}/v2/health/live")[0] == 200
 
 
 def test_port_in_use(bundle, worker, runner):
@@ -134,7 +179,13 @@ def test_predict_goes_on_after_a_bad_image(bundle, coordinator, runner, tmp_path
 
 def test_predict_wants_a_coordinator(bundle, worker, runner):
     done = runner("predict", f"--url={worker.url}", bundle / "samples" / "0.png")
-    assert "it serves 5 models; legal: a coordinator" in one_error(done)
+    said = f"error: server {worker.url}: it serves 5 models; legal: the address of a coordinator."
+    assert one_error(done) == said
+
+
+def test_predict_refuses_a_folder(coordinator, runner, tmp_path):
+    done = runner("predict", f"--url={coordinator.url}", tmp_path)
+    assert one_error(done) == f"error: image '{tmp_path}' is a folder; legal: an image file."
 
 
 def test_local_checks_the_samples(bundle, runner):
@@ -165,6 +216,78 @@ def test_local_with_data(bundle, data, runner, tmp_path):
     assert written["runtime"] == "tflite_runtime 2.14.0"
     assert list(written["invoke_ms"]) == ["worker-0", "worker-1"]
     assert written["p95_ms"] >= written["median_ms"] > 0
+
+
+def test_tolerance_of_the_samples(bundle):
+    loaded = manifest.load(bundle)
+    entry = loaded.find_switch("0.5+0.5")
+    expected = np.array([sample.expected["0.5+0.5"]["int8"] for sample in loaded.samples], np.float32)
+    steps = sum(2 * (slice_.files["int8"].output.scale or 0) for slice_ in entry.slices)
+    largest = 1e-4 * max(1, abs(expected).max())
+    for precision, runtime, tolerance in (
+        ("float32", "ai_edge_litert", largest),
+        ("float32", "tflite_runtime", largest),
+        ("int8", "tflite_runtime", steps + largest),
+        ("int8", "ai_edge_litert", steps + largest + 0.1 * (expected.max() - expected.min())),
+    ):
+        found = inputs.read_samples(loaded, entry, precision, runtime, None)
+        assert found.tolerance == pytest.approx(tolerance)
+
+
+def test_local_grants_xnnpack_its_rounding(altered, bundle, runner):
+    loaded = manifest.load(bundle)
+    output = loaded.find_switch("1.0").slices[0].files["int8"].output
+    answers = np.array([sample.expected["1.0"]["int8"] for sample in loaded.samples])
+    # Beyond the strict tolerance, and within the wider one.
+    shift = 0.5 * 0.1 * (answers.max() - answers.min()) + 2 * (output.scale or 0)
+
+    def change(data):
+        data["samples"][1]["expected"]["1.0"]["int8"][2] += shift
+
+    folder = altered(change)
+    options = (f"--bundle={folder}", "--switch=1.0")
+    done = runner("local", *options)
+    assert done.returncode == 0, done.stderr
+    done = runner("local", *options, "--runtime=tflite_runtime")
+    assert "the answers are not those that the bundle expects" in one_error(done, 1)
+
+
+def test_local_reads_what_training_reads(bundle, data, tmp_path):
+    loaded, path = manifest.load(bundle), tmp_path / "data.npz"
+    images, labels = data
+    grey = images[..., :1]
+    for given, wanted in ((images, images), (grey, grey.repeat(3, -1)), (grey[..., 0], grey.repeat(3, -1))):
+        np.savez(path, x_test=given, y_test=labels[:, np.newaxis])
+        read = inputs.read_data(str(path), loaded, 5)
+        np.testing.assert_array_equal(read.images, wanted[:5])
+        np.testing.assert_array_equal(read.labels, labels[:5])
+
+
+def test_local_runs_grey_images(bundle, data, runner, tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez(path, x_test=data[0][:3, ..., 0], y_test=data[1][:3, np.newaxis])
+    done = runner("local", f"--bundle={bundle}", "--switch=1.0", f"--data={path}")
+    assert done.returncode == 0, done.stderr
+    assert "images    3" in done.stdout
+
+
+def test_local_refuses_images(bundle, data, tmp_path):
+    loaded, path = manifest.load(bundle), tmp_path / "data.npz"
+    images, labels = data
+    for given, said in (
+        (np.uint8(1), r"x_test of .* is uint8 \[\]; legal: uint8 \['N', 8, 6, 3\], or grey"),
+        (images.astype(np.float32), r"is float32 \[16, 8, 6, 3\]"),
+        (images[:, :7], r"is uint8 \[16, 7, 6, 3\]"),
+        (images[..., :2], r"is uint8 \[16, 8, 6, 2\]"),
+        (images[:0], "legal: one or more images"),
+    ):
+        np.savez(path, x_test=given, y_test=labels)
+        with pytest.raises(UserError, match=said):
+            inputs.read_data(str(path), loaded, None)
+    for given in (np.int64(1), labels[np.newaxis], np.tile(labels[:, np.newaxis], 2), labels[:3]):
+        np.savez(path, x_test=images, y_test=given)
+        with pytest.raises(UserError, match="legal: 16 class indices from 0 to 3"):
+            inputs.read_data(str(path), loaded, 3)
 
 
 def test_local_refuses_labels(bundle, data, runner, tmp_path):

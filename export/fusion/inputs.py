@@ -1,0 +1,103 @@
+"""What `local` sends: the images of a file, or a bundle's samples with their expected answers."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import images
+from .manifest import Bundle, SwitchEntry
+from .program import UserError
+
+# A runtime may round one value of a quantized network to the neighbouring step.
+_STEPS = 2
+_FLOAT_TOLERANCE = 1e-4
+# XNNPACK rounds an int8 network otherwise in every layer.
+_XNNPACK_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What to send: uint8 images (N, height, width, channels) and their class indices (N,); for
+    samples also the expected fused logits (N, K) and how far an answer may be from them."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    expected: np.ndarray | None = None
+    tolerance: float = 0.0
+
+
+def read_data(path: str, bundle: Bundle, limit: int | None) -> Inputs:
+    """The first `limit` test images of an .npz file: x_test uint8 (N, height, width, channels), N of 1
+    or more, and y_test (N,) or (N, 1), integers.
+
+    Grey images, (N, height, width) or (N, height, width, 1), are repeated to the bundle's channels, as
+    training does. Raises `UserError` when the file is missing, is no .npz or lacks x_test or y_test,
+    when the images are not the bundle's input, and when y_test is not one of its class indices per
+    image.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            arrays = [data[key] for key in ("x_test", "y_test")]
+    except FileNotFoundError as error:
+        raise UserError(f"data file {path!r} does not exist.") from error
+    except KeyError as error:
+        raise UserError(f"data file {path!r} has no array {error}; legal: x_test, y_test.") from error
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"data file {path!r} is not an .npz file without pickles.") from error
+    images_, labels = arrays
+    found = f"{images_.dtype} {list(images_.shape)}"
+    if images_.ndim == 3:
+        images_ = images_[..., np.newaxis]
+    if (
+        images_.dtype != np.uint8
+        or images_.ndim != 4
+        or images_.shape[1:] not in (bundle.shape, (*bundle.shape[:2], 1))
+    ):
+        raise UserError(
+            f"x_test of data file {path!r} is {found}; legal: uint8 {['N', *bundle.shape]}, or grey images "
+            "of that size."
+        )
+    if len(images_) == 0:
+        raise UserError(f"x_test of data file {path!r} is {found}; legal: one or more images.")
+    classes = len(bundle.labels)
+    fits = labels.dtype.kind in "iu" and labels.shape in ((len(images_),), (len(images_), 1))
+    if not fits or not 0 <= labels.min() <= labels.max() < classes:
+        raise UserError(
+            f"y_test of data file {path!r} is {labels.dtype} {list(labels.shape)}; legal: {len(images_)} "
+            f"class indices from 0 to {classes - 1}."
+        )
+    images_ = images_[:limit]
+    return Inputs(np.broadcast_to(images_, (len(images_), *bundle.shape)), labels.reshape(-1)[:limit])
+
+
+def read_samples(bundle: Bundle, entry: SwitchEntry, precision: str, runtime_name: str, limit: int | None) -> Inputs:
+    """The first `limit` of the bundle's samples that have an expected answer for this switch and
+    precision.
+
+    The tolerance is two quantization steps of each slice's output and 1e-4 of the largest logit. For
+    int8 on `runtime_name` ai_edge_litert it is 10 % of the spread (largest minus smallest) of the
+    expected logits more: they come from the built-in kernels of tflite_runtime, and XNNPACK, which
+    ai_edge_litert runs by default, rounds otherwise in every layer, so that right answers stray by many
+    steps (18 of a slice's were seen). Raises `UserError` when there is no such sample or an image cannot be read.
+    """
+    samples = [s for s in bundle.samples if precision in s.expected.get(entry.switch, {})][:limit]
+    if not samples:
+        raise UserError(
+            f"bundle {str(bundle.folder)!r} has no sample for switch {entry.switch!r} and precision "
+            f"{precision!r}; legal: give images with --data."
+        )
+    expected = np.array([s.expected[entry.switch][precision] for s in samples], np.float32)
+    scales = [slice_.files[precision].output.scale for slice_ in entry.slices]
+    tolerance = sum(_STEPS * scale for scale in scales if scale is not None)
+    tolerance += _FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    if precision == "int8" and runtime_name == "ai_edge_litert":
+        tolerance += _XNNPACK_TOLERANCE * float(expected.max() - expected.min())
+    return Inputs(
+        np.stack([images.read(bundle.path(s.file), bundle.shape) for s in samples]),
+        np.array([s.label for s in samples]),
+        expected,
+        tolerance,
+    )
