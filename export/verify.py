@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from export.fusion import manifest
-from export.fusion.files import write_json
+from export.fusion.files import check_json_target, write_json
 from export.fusion.program import UserError
 from paradis_tf import program, table
 from paradis_tf.workdir import Workdir
@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
         raise UserError(
             f"--limit={_LIMIT.value} and --max_drop={_MAX_DROP.value}; the first is 0 or more, the second 0 to 100."
         )
+    check_json_target(_JSON.value)
     bundle = manifest.load(_BUNDLE.value)
     for entry in bundle.switches:
         for one in entry.slices:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from export.fusion.files import write_json
+from export.fusion.files import check_json_target, write_json
 from paradis_tf import program, table
 from paradis_tf.workdir import Workdir
 
@@ -19,6 +19,7 @@ _JSON = flags.DEFINE_string("json", "", "Another file to write the table to as J
 
 
 def main(argv: list[str]) -> None:
+    check_json_target(_JSON.value)
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():

@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from export.fusion.files import write_json
+from export.fusion.files import check_json_target, write_json
 from export.fusion.program import UserError
 from paradis_tf import models, program, table
 from paradis_tf.builders.cost import slice_cost, switch_costs
@@ -54,13 +54,16 @@ def rows(architecture: Any, switches: list[Any]) -> list[dict[str, Any]]:
 
 
 def main(argv: list[str]) -> None:
+    check_json_target(_JSON.value)
     config = program.config_of(_CONFIG)
     known_size, known_classes = _SIZES.get(config.dataset.name, (0, 0))
     size, classes = _IMAGE_SIZE.value or known_size, _CLASSES.value or known_classes
-    if size < 1 or classes < 2:
+    if _IMAGE_SIZE.value < 0 or _CLASSES.value < 0:
+        raise UserError(f"--image_size={_IMAGE_SIZE.value} and --classes={_CLASSES.value}; both are 0 or more.")
+    if not size or not classes:
         raise UserError(
-            f"dataset {config.dataset.name!r} does not say its shape without being read; give --image_size "
-            f"(got {_IMAGE_SIZE.value}) and --classes (got {_CLASSES.value})."
+            f"dataset {config.dataset.name!r} does not say its shape without being read; --image_size or --classes is "
+            "missing."
         )
     architecture = models.create(**dict(config.model), image_shape=(size, size, 3), classes=classes)
     switches = parse_switches(config.switches, config.grid)
@@ -73,7 +76,7 @@ def main(argv: list[str]) -> None:
             (
                 row["switch"],
                 "total" if len(row["devices"]) > 1 else row["devices"][0]["slice"],
-                f"{row['madds_total'] / 1e6:.1f}",
+                f"{row['madds_total'] / 1e6:.2f}",
                 f"{row['kernel_parameters']:,}",
                 f"{row['parameters']:,}",
                 "" if len(row["devices"]) > 1 else f"{row['devices'][0]['largest_activation_bytes']:,}",
@@ -84,7 +87,7 @@ def main(argv: list[str]) -> None:
                 (
                     "",
                     device["slice"],
-                    f"{device['madds'] / 1e6:.1f}",
+                    f"{device['madds'] / 1e6:.2f}",
                     f"{device['kernel_parameters']:,}",
                     f"{device['parameters']:,}",
                     f"{device['largest_activation_bytes']:,}",

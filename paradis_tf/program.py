@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from export.fusion import program
@@ -47,7 +47,9 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
-        return app.parse_flags_with_usage(argv)
+        return program.parse_command_line(argv)
+    except UserError:
+        raise
     except Exception as error:  # a config file is a Python program, and may raise anything
         _check_overrides(argv)
         raise UserError(f"the command line is not understood: {error}") from None

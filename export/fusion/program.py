@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -44,10 +45,23 @@ class _BoundedFloat(flags.FloatParser):
         return value
 
 
+def parse_command_line(argv: list[str]) -> list[str]:
+    """Parses the flags and returns what is left over, the program's name first.
+
+    Raises `UserError`, with absl's reason, for a flag that is unknown, missing or out of range.
+    """
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        missing = re.fullmatch(r"flag --(\w+)=None: .*", reason)
+        raise UserError(f"--{missing[1]} is missing." if missing else f"{reason}; see --help.") from None
+
+
 def run(
     main: Callable[[list[str]], int | None],
     takes_arguments: bool = False,
-    parse_flags: Callable[[list[str]], list[str]] = app.parse_flags_with_usage,
+    parse_flags: Callable[[list[str]], list[str]] | None = None,
 ) -> None:
     """Runs an absl program and turns the expected ways of failing into one line and an exit status.
 
@@ -55,7 +69,8 @@ def run(
       main: receives the arguments left over after flag parsing and returns the exit status (`None`
         is 0).
       takes_arguments: whether the program takes any besides its flags; if not, one is refused.
-      parse_flags: parses the command line and returns what is left over; may raise `UserError`.
+      parse_flags: parses the command line and returns what is left over, instead of
+        `parse_command_line`; may raise `UserError`.
 
     A `UserError` prints `error: <sentence>` and exits 2; Ctrl-C and SIGTERM print `interrupted` and
     exit 130 and 143. Anything else is a defect of the program and keeps its traceback. Source:
@@ -79,7 +94,7 @@ def run(
 
     def parsed(argv: list[str]) -> list[str]:
         try:
-            return parse_flags(argv)
+            return (parse_flags or parse_command_line)(argv)
         except UserError as error:
             _end(f"error: {error}", 2)
             raise

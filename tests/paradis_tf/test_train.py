@@ -226,6 +226,11 @@ def test_an_unusable_config_is_named(config: list[str], sentence: str, tmp_path:
     assert "Traceback" not in done.stderr
 
 
+def test_a_missing_flag_is_named() -> None:
+    done = run(CONFIG)
+    assert (done.returncode, done.stderr) == (2, "error: --workdir is missing.\n")
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     done = run(*SMALL, f"--workdir={tmp_path}")
