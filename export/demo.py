@@ -25,6 +25,7 @@ from export.fusion.local_cluster import LocalCluster
 from export.fusion.program import UserError
 from paradis_tf import table
 from paradis_tf.data import datasets
+from paradis_tf.program import quiet
 from paradis_tf.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder, trained and evaluated.", required=True)
@@ -59,6 +60,8 @@ def main(argv: list[str]) -> None:
     demo_figures.timeline({s: result.timeline for s, result in results.items()}, workdir.path / "timeline")
     chosen = runtime.choose(_RUNTIME.value)
     print(f"\n{len(images)} test images, {_PRECISION.value} on {chosen}, one thread per worker, one machine")
+    if len(images) < len(dataset.test):
+        print(f"(float accuracy is of all {len(dataset.test)} test images)")
     print(_table(summary))
     print(_closing(bundle, workdir.path))
 
@@ -78,14 +81,11 @@ def _slice_alone_ms(bundle: manifest.Bundle, entry: manifest.SwitchEntry, images
     """Median time of one invocation of the switch's largest slice, with nothing else running."""
     largest = max(entry.slices, key=lambda part: part.madds)
     file = largest.files[_PRECISION.value]
-    run = runtime.SliceInterpreter(
-        bundle.read_slice_file(file),
-        file,
-        bundle.shape,
-        len(bundle.labels),
-        runtime.choose(_RUNTIME.value),
-        threads=1,
-    )
+    chosen = runtime.choose(_RUNTIME.value)
+    with quiet():
+        run = runtime.SliceInterpreter(
+            bundle.read_slice_file(file), file, bundle.shape, len(bundle.labels), chosen, threads=1
+        )
     times = []
     for number in range(_ALONE_RUNS):
         image = images[number % len(images)]
@@ -146,11 +146,11 @@ pictures   {folder / "accuracy.png"}, {folder / "timeline.png"}
 bundle     {_BUNDLE.value}
 
 To run it on boards, copy the bundle's folder to each of them, nothing else:
-    scp -r {_BUNDLE.value} pi@BOARD:bundle
+    rsync -a {_BUNDLE.value.rstrip("/")}/ pi@BOARD:bundle/
 and type there:
     cd bundle && python3 -m venv .venv && .venv/bin/pip install -r requirements.txt
     .venv/bin/python -m fusion.worker --bundle=. --host=0.0.0.0 --port=8001 --token_file=token.txt
-The bundle's README.md says how to write cluster.toml and start the coordinator of, say, {widest.switch}."""
+The bundle's README.md says how to make token.txt and cluster.toml, and how to start the coordinator of {widest.switch}."""
 
 
 if __name__ == "__main__":
