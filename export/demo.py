@@ -150,7 +150,8 @@ To run it on boards, copy the bundle's folder to each of them, nothing else:
 and type there:
     cd bundle && python3 -m venv .venv && .venv/bin/pip install -r requirements.txt
     .venv/bin/python -m fusion.worker --bundle=. --host=0.0.0.0 --port=8001 --token_file=token.txt
-The bundle's README.md says how to make token.txt and cluster.toml, and how to start the coordinator of {widest.switch}."""
+The bundle's README.md says how to make token.txt and cluster.toml,
+and how to start the coordinator of, say, {widest.switch}."""
 
 
 if __name__ == "__main__":
