@@ -2,6 +2,6 @@
 
 import os
 
-# TensorFlow turns its oneDNN kernels on by itself only where it finds 8-bit instructions. They make fused batch norm
-# and convolution on a CPU about twice as fast everywhere, and the choice is made when TensorFlow is imported.
+# TensorFlow turns its oneDNN kernels on by itself only where it finds 8-bit instructions, but they make fused batch
+# norm and convolution faster on other CPUs too (benchmarks/METHODOLOGY.md). The choice is made when it is imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

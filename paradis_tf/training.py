@@ -47,8 +47,9 @@ def load_run(workdir: Workdir, data_dir: str | None) -> tuple[Supernet, datasets
     return model, dataset
 
 
-def check_belongs(file: Path, model: Supernet, config: Any, dataset: datasets.Dataset) -> None:
-    """Raises UserError unless a model is of this config and dataset, and its weights are numbers."""
+def check_belongs(place: Path, model: Supernet, config: Any, dataset: datasets.Dataset) -> None:
+    """Raises UserError, naming the place it came from, unless a model is of this config and dataset and all its
+    weights are finite."""
     wanted = make_architecture(config, dataset.image_shape, len(dataset.class_names))
     switches = parse_switches(config["switches"], config["grid"])
     for name, found, legal in (
@@ -56,10 +57,10 @@ def check_belongs(file: Path, model: Supernet, config: Any, dataset: datasets.Da
         ("switches", [str(s) for s in model.switches], [str(s) for s in switches]),
     ):
         if found != legal:
-            raise UserError(f"model file {file} has {name} {found}; the run's config and dataset give {legal}.")
+            raise UserError(f"the model in {place} has {name} {found}; the run's config and dataset give {legal}.")
     broken = model.first_weight_not_finite()
     if broken:
-        raise UserError(f"model file {file}: weight {broken} is not finite; train again with a lower learning rate.")
+        raise UserError(f"the model in {place}: weight {broken} is not finite; train again with a lower learning rate.")
 
 
 def make_architecture(config: Any, image_shape: tuple[int, int, int], classes: int) -> Any:
@@ -91,7 +92,7 @@ def train(config: ConfigDict, path: str, data_dir: str | None = None) -> Workdir
 
     workdir = Workdir.create(path, config)
     with workdir.locked():
-        done, newest = workdir.newest_checkpoint()
+        done, _ = workdir.newest_checkpoint()
         if done >= config.epochs and workdir.model_file.exists():
             print(f"{workdir.path} holds the finished run of {done} epochs; nothing to do.", flush=True)
             return workdir
@@ -99,8 +100,8 @@ def train(config: ConfigDict, path: str, data_dir: str | None = None) -> Workdir
         if model is None:
             model = fresh
             model.compile(_optimizer(config, steps), method, config.optimizer.weight_decay)
-        elif newest:
-            check_belongs(newest, model, config, dataset)
+        else:
+            check_belongs(workdir.checkpoints, model, config, dataset)
         if done:
             print(f"resuming {workdir.path} after epoch {done}", flush=True)
         workdir.truncate_metrics(done)

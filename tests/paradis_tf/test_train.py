@@ -18,6 +18,7 @@ import pytest
 from export.fusion.program import UserError
 from paradis_tf import training
 from paradis_tf.configs import digits_mobilenet_v1
+from paradis_tf.supernet import Supernet
 
 CONFIG = "--config=paradis_tf/configs/digits_mobilenet_v1.py"
 SMALL = (
@@ -127,6 +128,17 @@ def test_a_damaged_checkpoint_is_passed_over(undisturbed: Path, tmp_path: Path) 
     assert "after epoch 3" in done.stdout
     (_, expected), (_, found) = metrics(undisturbed), metrics(workdir)
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_a_checkpoint_of_another_network_is_refused(undisturbed: Path, tmp_path: Path, mobilenet: Supernet) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed, workdir)
+    (workdir / "model.keras").unlink()
+    mobilenet.save(workdir / "checkpoints" / "epoch_0004.keras")
+    done = run(*SMALL, f"--workdir={workdir}")
+    assert done.returncode == 2
+    assert f"the model in {workdir / 'checkpoints'} has architecture" in done.stderr
+    assert not (workdir / "model.keras").exists()
 
 
 def test_a_training_that_diverges_says_so_and_keeps_no_broken_model(tmp_path: Path) -> None:
