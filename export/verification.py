@@ -138,7 +138,7 @@ def partial_logits(model: Supernet, switch: Switch, images: np.ndarray) -> list[
     """What Keras gives for each device of a switch, float32 (n, classes)."""
     batches = np.split(images, range(_BATCH, len(images), _BATCH))
     return [
-        np.concatenate([model.call_slice(batch, switch, device).logits.numpy() for batch in batches])
+        np.concatenate([model.call_slice(batch, switch, device).prediction.numpy() for batch in batches])
         for device in range(switch.devices)
     ]
 

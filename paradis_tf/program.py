@@ -21,7 +21,10 @@ flags.disclaim_key_flags()
 
 
 def define_config(help_text: str) -> flags.FlagHolder[Any]:
-    """Defines `--config=FILE.py`, whose values `--config.key=value` overrides; unknown keys are refused."""
+    """Defines `--config=FILE.py`, whose values `--config.key=value` overrides; unknown keys are refused.
+
+    `--config=FILE.py:METHOD` asks the file for its experiment with another training method.
+    """
     return config_flags.DEFINE_config_file("config", None, help_text, lock_config=True)
 
 
@@ -74,7 +77,8 @@ def _check_overrides(argv: list[str]) -> None:
 def _load_config(file: str) -> ConfigDict:
     # The flag holds no value yet: it failed while it was parsed.
     try:
-        return runpy.run_path(file)["get_config"]()
+        path, _, method = file.partition(":")
+        return runpy.run_path(path)["get_config"](*([method] if method else []))
     except Exception as error:  # whatever a user's Python file raises
         reason = "it defines no get_config()" if isinstance(error, KeyError) else str(error)
         raise UserError(f"--config={file} gives no configuration: {reason}") from None

@@ -11,11 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from paradis_tf import models
+from export.fusion.program import UserError
+from paradis_tf import models, tasks
 from paradis_tf.builders.operations import Architecture, Outputs
 from paradis_tf.builders.shared import SharedOperations, create_layers, fuse
 from paradis_tf.layers import SlicedConv2D, SlicedDense
-from paradis_tf.methods.passes import Method, Pass
+from paradis_tf.methods.passes import Draw, Method, Pass, Teacher
 from paradis_tf.switches import DEFAULT_GRID, Switch, SwitchError, parse_switches
 
 
@@ -34,14 +35,16 @@ class Supernet(keras.Model):
       training: whether batch norm uses and collects the batch's statistics.
 
     Returns:
-      a dict of the fused `logits` (batch, classes) and the concatenated `features` (batch, channels).
+      a dict of the fused `prediction`, for a classifier its logits (batch, classes), and the concatenated `features`
+      (batch, channels).
 
     Raises:
       SwitchError: an illegal switch, or one that cuts inside a channel of a layer.
 
     `compile` takes a `Method`; `fit` then makes one optimizer step per batch from the gradients of all of the
     method's passes, each under a tape of its own, and reports `loss` (the sum), and `loss/<switch>` and
-    `accuracy/<switch>`. `evaluate` reports the same with hard labels. Source: ours (reconstruction of ParaDiS).
+    `<metric>/<switch>`, the metric being the task's. `evaluate` reports the same on the true targets. Source: ours
+    (reconstruction of ParaDiS).
     """
 
     def __init__(
@@ -59,7 +62,10 @@ class Supernet(keras.Model):
         self.switches = parse_switches([str(switch) for switch in switches], grid)
         self.shared_layers = list(create_layers(architecture, self.switches, grid, self.dtype_policy).values())
         self._layer_of = {layer.name: layer for layer in self.shared_layers}
-        self.passes: tuple[Pass, ...] = ()
+        self.task = tasks.create(self.architecture.task)
+        self.passes: tuple[Pass | Draw, ...] = ()
+        self.average_decay = 0.0
+        self._average: list[keras.Variable] = []
         self.built = True
 
     @property
@@ -89,13 +95,15 @@ class Supernet(keras.Model):
         switch = switch or self.widest
         parts = [self.call_slice(images, switch, device, bool(training)) for device in range(switch.devices)]
         fused = fuse(parts)
-        return {"logits": fused.logits, "features": fused.features}
+        return {"prediction": fused.prediction, "features": fused.features}
 
     def compile(
         self,
         optimizer: Any = "sgd",
         method: Method | None = None,
         weight_decay: float = 0.0,
+        average_decay: float = 0.0,
+        loss: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         """Prepares training.
@@ -105,15 +113,23 @@ class Supernet(keras.Model):
           method: what each switch learns from; its passes are made once, here.
           weight_decay: added to the gradient as `weight_decay * kernel`, for convolution and dense kernels
             only; depthwise kernels, batch norm and biases have none (Yu et al. 2019).
-          **kwargs: as in `keras.Model.compile`, without `loss` and `metrics`, which the method gives.
+          average_decay: how much of their moving average a step keeps, in [0, 1), less in the first steps; 0 keeps no
+            average. It covers all weights, batch norm's statistics too.
+          loss: options of the architecture's task, such as `label_smoothing`.
+          **kwargs: as in `keras.Model.compile`, without `metrics`, which the task gives.
 
         Raises:
-          ValueError: no method, or a negative weight decay.
+          ValueError: no method, or a number out of range.
+          UserError: a method that cannot train these switches or wants an average that is not kept, or a wrong
+            option of the task.
         """
         if method is None:
             raise ValueError("compile needs method=...; it says what each switch learns from.")
         if weight_decay < 0:
             raise ValueError(f"weight_decay is {weight_decay!r}; it is 0 or more.")
+        if not 0 <= average_decay < 1:
+            raise ValueError(f"average_decay is {average_decay!r}; it lies in [0, 1).")
+        self.task = tasks.create(self.architecture.task, **(loss or {}))
         super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
         # Built here, because an optimizer that makes its variables in the first step has the step traced twice.
         self.optimizer.build(self.trainable_variables)
@@ -121,38 +137,104 @@ class Supernet(keras.Model):
         self.passes = method.passes(self.switches, self.widest)
         self.weight_decay = weight_decay
         self._decayed = [layer.kernel for layer in self.shared_layers if isinstance(layer, SlicedConv2D | SlicedDense)]
+        self._keep_average(average_decay)
         self._total_loss = keras.metrics.Mean(name="loss")
         self._switch_losses = {s: keras.metrics.Mean(name=f"loss/{s}") for s in self.switches}
-        self._switch_accuracies = {
-            s: keras.metrics.SparseCategoricalAccuracy(name=f"accuracy/{s}") for s in self.switches
-        }
+        self._switch_metrics = {s: self.task.new_metric(f"{self.task.metric}/{s}") for s in self.switches}
+
+    def _keep_average(self, decay: float) -> None:
+        self.average_decay = decay
+        wanted = {one.teacher.source for one in self._all_passes() if one.teacher}
+        if "average" in wanted and not decay:
+            raise UserError("the method learns from the average of the weights; optimizer.average_decay is 0, set it.")
+        if decay and not self._average:
+            self._average = [
+                self.add_weight(
+                    name=f"average_{index}",
+                    shape=weight.shape,
+                    initializer=lambda shape, dtype, value=weight: keras.ops.copy(value.value),
+                    trainable=False,
+                    autocast=False,
+                )
+                for index, weight in enumerate(self._averaged_weights())
+            ]
+
+    def _averaged_weights(self) -> list[keras.Variable]:
+        return [weight for layer in self.shared_layers for weight in layer.weights]
+
+    def _all_passes(self) -> list[Pass]:
+        return [one for entry in self.passes for one in (entry.passes if isinstance(entry, Draw) else (entry,))]
 
     @property
     def metrics(self) -> list[keras.Metric]:
         if not self.compiled:
             return []
-        return [self._total_loss, *self._switch_losses.values(), *self._switch_accuracies.values()]
+        return [self._total_loss, *self._switch_losses.values(), *self._switch_metrics.values()]
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        images, labels = _images_and_labels(data)
-        gradients: dict[int, tf.Tensor] = {}
-        outputs: dict[Switch, dict[str, tf.Tensor]] = {}
-        total = 0.0
+        images, targets = _images_and_targets(data)
         variables = self.trainable_variables
-        for one in self.passes:
-            with tf.GradientTape() as tape:
-                found = self(images, switch=one.switch, training=True)
-                loss = one.loss(labels, found, outputs.get(one.teacher) if one.teacher else None)
-            outputs[one.switch] = {name: tf.stop_gradient(value) for name, value in found.items()}
-            for index, gradient in enumerate(tape.gradient(loss, [v.value for v in variables])):
-                if gradient is not None:
-                    gradients[index] = gradients[index] + gradient if index in gradients else gradient
-            self._switch_losses[one.switch].update_state(loss)
-            self._switch_accuracies[one.switch].update_state(labels, found["logits"])
+        gradients: dict[int, tf.Tensor] = {}
+        outputs = self._absent_teachers(images)
+        total = 0.0
+        for place, entry in enumerate(self.passes):
+            if isinstance(entry, Draw):
+                loss, found = self._run_drawn(entry, place, images, targets, outputs)
+            else:
+                loss, found = self._run_pass(entry, images, targets, outputs)
+            for index, gradient in found.items():
+                gradients[index] = gradients[index] + gradient if index in gradients else gradient
             total += loss
         self._total_loss.update_state(total)
         self.optimizer.apply(*self._decay(gradients, variables))
+        self._update_average()
         return {metric.name: metric.result() for metric in self.metrics}
+
+    def _absent_teachers(self, images: Any) -> dict[Teacher, dict[str, tf.Tensor]]:
+        """The outputs of the teachers that have no pass of their own."""
+        teachers = {one.teacher for one in self._all_passes() if one.teacher and one.teacher.source != "in_place"}
+        outputs = {}
+        for teacher in sorted(teachers, key=str):
+            if teacher.source == "average":
+                weights = zip(self._averaged_weights(), self._average, strict=True)
+                with keras.StatelessScope(state_mapping=[(weight, kept.value) for weight, kept in weights]):
+                    found = self(images, switch=teacher.switch, training=False)
+            else:
+                network = self.method.fixed_teacher()
+                if network is None:
+                    raise ValueError(f"a pass learns from a fixed teacher, and {type(self.method).__name__} has none.")
+                found = network(images, switch=teacher.switch, training=False)
+            outputs[teacher] = {name: tf.stop_gradient(value) for name, value in found.items()}
+        return outputs
+
+    def _run_pass(
+        self, one: Pass, images: Any, targets: Any, outputs: dict[Teacher, dict[str, tf.Tensor]]
+    ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
+        """The loss of a pass and its gradients by index of the variable; its outputs are left in `outputs`."""
+        with tf.GradientTape() as tape:
+            found = self(images, switch=one.switch, training=True)
+            loss = one.loss(self.task, targets, found, outputs.get(one.teacher) if one.teacher else None)
+        outputs[Teacher(one.switch)] = {name: tf.stop_gradient(value) for name, value in found.items()}
+        gradients = tape.gradient(loss, [variable.value for variable in self.trainable_variables])
+        self._switch_losses[one.switch].update_state(loss)
+        self._switch_metrics[one.switch].update_state(targets, found["prediction"])
+        return loss, {index: gradient for index, gradient in enumerate(gradients) if gradient is not None}
+
+    def _run_drawn(
+        self, draw: Draw, place: int, images: Any, targets: Any, outputs: dict[Teacher, dict[str, tf.Tensor]]
+    ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
+        """As `_run_pass`, for one pass of several; each branch is traced, one is run."""
+        # A function of the step's number, so that a resumed run draws what an undisturbed one does.
+        seed = tf.stack([tf.cast(self.optimizer.iterations, tf.int32), place])
+        drawn = tf.random.stateless_uniform([], seed, maxval=len(draw.passes), dtype=tf.int32)
+
+        def branch(one: Pass) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            loss, found = self._run_pass(one, images, targets, dict(outputs))
+            variables = enumerate(self.trainable_variables)
+            return loss, [found.get(index, tf.zeros(v.shape, v.dtype)) for index, v in variables]
+
+        loss, gradients = tf.switch_case(drawn, [lambda one=one: branch(one) for one in draw.passes])
+        return loss, {index: tf.convert_to_tensor(gradient) for index, gradient in enumerate(gradients)}
 
     def _decay(
         self, gradients: dict[int, tf.Tensor], variables: Sequence[keras.Variable]
@@ -167,16 +249,39 @@ class Supernet(keras.Model):
             trained.append(variable)
         return found, trained
 
+    def _update_average(self) -> None:
+        if not self.average_decay:
+            return
+        step = tf.cast(self.optimizer.iterations, tf.float32)
+        # Early on a short memory, or the initial weights would stay in it for long.
+        decay = tf.minimum(self.average_decay, step / (10.0 + step))
+        for weight, kept in zip(self._averaged_weights(), self._average, strict=True):
+            kept.assign_add((1.0 - decay) * (weight.value - kept.value))
+
+    def exchange_average(self) -> None:
+        """Puts the average of the weights in their place and the weights in the average's; twice changes nothing.
+
+        Raises:
+          ValueError: no average is kept.
+        """
+        if not self._average:
+            raise ValueError("no average of the weights is kept; compile with average_decay above 0.")
+        for weight, kept in zip(self._averaged_weights(), self._average, strict=True):
+            value = keras.ops.convert_to_numpy(weight)
+            weight.assign(keras.ops.convert_to_numpy(kept))
+            kept.assign(value)
+
     def test_step(self, data: Any) -> dict[str, Any]:
-        images, labels = _images_and_labels(data)
+        images, targets = _images_and_targets(data)
+        count = tf.shape(targets)[0]
         total = 0.0
         for switch in self.switches:
-            logits = self(images, switch=switch, training=False)["logits"]
-            loss = Pass(switch).loss(labels, {"logits": logits}, None)
-            self._switch_losses[switch].update_state(loss, sample_weight=tf.shape(labels)[0])
-            self._switch_accuracies[switch].update_state(labels, logits)
+            prediction = self(images, switch=switch, training=False)["prediction"]
+            loss = self.task.loss(targets, prediction)
+            self._switch_losses[switch].update_state(loss, sample_weight=count)
+            self._switch_metrics[switch].update_state(targets, prediction)
             total += loss
-        self._total_loss.update_state(total, sample_weight=tf.shape(labels)[0])
+        self._total_loss.update_state(total, sample_weight=count)
         return {metric.name: metric.result() for metric in self.metrics}
 
     def get_config(self) -> dict[str, Any]:
@@ -195,6 +300,8 @@ class Supernet(keras.Model):
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "method": keras.saving.serialize_keras_object(self.method),
             "weight_decay": self.weight_decay,
+            "average_decay": self.average_decay,
+            "loss": self.task.get_config(),
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -224,10 +331,10 @@ class Supernet(keras.Model):
         return digest.hexdigest()
 
 
-def _images_and_labels(data: Any) -> tuple[Any, Any]:
-    images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-    if labels is None or weights is not None:
+def _images_and_targets(data: Any) -> tuple[Any, Any]:
+    images, targets, weights = keras.utils.unpack_x_y_sample_weight(data)
+    if targets is None or weights is not None:
         raise ValueError(
-            f"a batch is (images, labels); labels {'are missing' if labels is None else 'came with weights'}."
+            f"a batch is (images, targets); targets {'are missing' if targets is None else 'came with weights'}."
         )
-    return images, labels
+    return images, targets

@@ -99,7 +99,13 @@ def train(config: ConfigDict, path: str, data_dir: str | None = None) -> Workdir
         done, model = workdir.restore()
         if model is None:
             model = fresh
-            model.compile(_optimizer(config, steps), method, config.optimizer.weight_decay)
+            model.compile(
+                _optimizer(config, steps),
+                method,
+                weight_decay=config.optimizer.weight_decay,
+                average_decay=config.optimizer.average_decay,
+                loss=dict(config.loss),
+            )
         else:
             check_belongs(workdir.checkpoints, model, config, dataset)
         if done:
@@ -127,6 +133,7 @@ def _check(config: ConfigDict) -> None:
         ("grid", config.grid, "1 to 64", 1 <= config.grid <= 64),
         ("optimizer.learning_rate", optimizer.learning_rate, "above 0", optimizer.learning_rate > 0),
         ("optimizer.momentum", optimizer.momentum, "in [0, 1)", 0 <= optimizer.momentum < 1),
+        ("optimizer.average_decay", optimizer.average_decay, "in [0, 1)", 0 <= optimizer.average_decay < 1),
         ("optimizer.weight_decay", optimizer.weight_decay, "0 or more", optimizer.weight_decay >= 0),
         (
             "optimizer.warmup_epochs",

@@ -24,6 +24,7 @@ class TinyNet:
     """Every operation once, small enough to trace in seconds."""
 
     name: ClassVar[str] = "tiny"
+    task: ClassVar[str] = "classification"
     image_shape: tuple[int, int, int] = (8, 8, 3)
     classes: int = 5
 

@@ -17,14 +17,14 @@ NORMALIZED_RANGE = (PIXEL_OFFSET, 255 * PIXEL_SCALE + PIXEL_OFFSET)
 
 @dataclass(frozen=True)
 class Outputs(Generic[Tensor]):
-    """What a classifier gives for one slice, or for a whole switch after fusion.
+    """What an architecture gives for one slice, or for a whole switch after fusion.
 
     Attributes:
-      logits: (batch, classes); partial for one slice, the sum over the slices after fusion.
-      features: (batch, channels); the pooled features of one slice, in channel order after fusion.
+      prediction: what is summed over the slices; of a classifier the logits (batch, classes), partial for one slice.
+      features: (batch, channels), the pooled features of a classifier, of one slice; in channel order after fusion.
     """
 
-    logits: Tensor
+    prediction: Tensor
     features: Tensor
 
 
@@ -78,9 +78,11 @@ class Architecture(Protocol):
 
     Attributes:
       name: its name in configs.
+      task: the name of the task it is made for, in `paradis_tf.tasks`.
     """
 
     name: ClassVar[str]
+    task: ClassVar[str]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -141,10 +141,10 @@ class SharedOperations(Operations[Any]):
 
 
 def fuse(parts: Sequence[Outputs[Any]]) -> Outputs[Any]:
-    """The outputs of a whole switch: partial logits are summed, features concatenated in channel order."""
+    """The outputs of a whole switch: partial predictions are summed, features concatenated in channel order."""
     if len(parts) == 1:
         return parts[0]
-    logits = parts[0].logits
+    prediction = parts[0].prediction
     for part in parts[1:]:
-        logits = logits + part.logits
-    return Outputs(logits, keras.ops.concatenate([part.features for part in parts], axis=-1))
+        prediction = prediction + part.prediction
+    return Outputs(prediction, keras.ops.concatenate([part.features for part in parts], axis=-1))

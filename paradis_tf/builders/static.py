@@ -45,7 +45,7 @@ def extract(
     image = keras_module.Input(architecture.image_shape, name="image", dtype="float32")
     outputs = architecture(ops, image)
     name = f"{architecture.name}_{switch.slug}_{device}"
-    model = keras_module.Model(image, outputs.logits, name=name)
+    model = keras_module.Model(image, outputs.prediction, name=name)
     for layer in supernet.shared_layers:
         model.get_layer(layer.name).set_weights(layer.static_weights(switch, device))
     return model

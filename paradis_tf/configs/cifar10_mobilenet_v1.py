@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from paradis_tf.configs import defaults
 
 
-def get_config() -> ConfigDict:
-    config = defaults.get_config()
+def get_config(method: str = "paradis") -> ConfigDict:
+    config = defaults.get_config(method)
     config.epochs = 30
     config.batch_size = 128
     config.dataset.name = "cifar10"

@@ -2,11 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
+from export.fusion.program import UserError
 
-def get_config() -> ConfigDict:
-    """The defaults, locked: an experiment or the command line changes values and adds no keys."""
+# What differs from method to method: its options, and the switches it is made for.
+_DISTRIBUTED = ("1.0", "0.5+0.5", "0.5+0.25+0.25", "4x0.25")
+_METHODS: dict[str, dict[str, Any]] = {
+    "paradis": {
+        "switches": _DISTRIBUTED,
+        "options": {
+            "hard_weight": 0.0,
+            "soft_weight": 1.0,
+            "feature_weight": 1.0,
+            "temperature": 1.0,
+            "teacher": "in_place",
+        },
+    },
+    "individual": {
+        "switches": ("1.0",),
+        "options": {"teacher": "", "hard_weight": 1.0, "soft_weight": 1.0, "feature_weight": 0.0},
+    },
+    "slimmable": {"switches": ("1.0", "0.75", "0.5", "0.25"), "options": {}},
+    "us_slimmable": {
+        "grid": 8,
+        "switches": ("1.0", "0.875", "0.75", "0.625", "0.5", "0.375", "0.25"),
+        "options": {"random_widths": 2},
+    },
+}
+
+
+def get_config(method: str = "paradis") -> ConfigDict:
+    """The defaults, locked: an experiment or the command line changes values and adds no keys.
+
+    Args:
+      method: a method of paradis_tf.methods; it decides the options in the table `method`, the switches and the grid.
+
+    Raises:
+      UserError: an unknown method.
+    """
+    if method not in _METHODS:
+        raise UserError(f"method {method!r} is unknown; known are {', '.join(sorted(_METHODS))}.")
     config = ConfigDict(
         {
             # Fixes the validation part, the initial weights, the order and the augmentation.
@@ -14,8 +52,8 @@ def get_config() -> ConfigDict:
             "epochs": 30,
             "batch_size": 128,
             # Slice bounds are multiples of 1/grid.
-            "grid": 4,
-            "switches": ("1.0", "0.5+0.5", "0.5+0.25+0.25", "4x0.25"),
+            "grid": _METHODS[method].get("grid", 4),
+            "switches": _METHODS[method]["switches"],
             # See paradis_tf.data.datasets.load.
             "dataset": {"name": "digits", "path": "", "validation_fraction": 0.1},
             # See paradis_tf.data.pipeline.training_batches.
@@ -24,13 +62,17 @@ def get_config() -> ConfigDict:
             # from the dataset.
             "model": {"name": "mobilenet_v1", "width_multiplier": 1.0, "form": "224"},
             # `name` is a method of paradis_tf.methods, the rest its options.
-            "method": {"name": "paradis", "feature_weight": 1.0},
+            "method": {"name": method, **_METHODS[method]["options"]},
+            # Options of the architecture's task, see paradis_tf.tasks.
+            "loss": {"label_smoothing": 0.0},
             # SGD with Nesterov momentum; the rate rises linearly for `warmup_epochs`, then falls to 0 as a cosine.
+            # With average_decay above 0 the finished weights are a moving average of those of the steps.
             "optimizer": {
                 "learning_rate": 0.1,
                 "momentum": 0.9,
                 "warmup_epochs": 1.0,
                 "weight_decay": 1e-4,
+                "average_decay": 0.0,
             },
         }
     )

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from paradis_tf.configs import defaults
 
 
-def get_config() -> ConfigDict:
-    config = defaults.get_config()
+def get_config(method: str = "paradis") -> ConfigDict:
+    config = defaults.get_config(method)
     config.epochs = 60
     config.batch_size = 64
     config.dataset.name = "digits"

@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from export.fusion.program import UserError
+from paradis_tf.methods.individual import Individual
 from paradis_tf.methods.paradis import Paradis
 from paradis_tf.methods.passes import Method
+from paradis_tf.methods.slimmable import Slimmable
+from paradis_tf.methods.us_slimmable import USSlimmable
 
-METHODS: dict[str, type[Method]] = {"paradis": Paradis}
+METHODS: dict[str, type[Method]] = {
+    "paradis": Paradis,
+    "individual": Individual,
+    "slimmable": Slimmable,
+    "us_slimmable": USSlimmable,
+}
 
 
 def create(name: str, **options: Any) -> Method:
@@ -23,5 +31,5 @@ def create(name: str, **options: Any) -> Method:
     known = list(family().get_config())
     for option in options:
         if option not in known:
-            raise UserError(f"method {name!r} has no option {option!r}; it has {', '.join(known)}.")
+            raise UserError(f"method {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}.")
     return family(**options)

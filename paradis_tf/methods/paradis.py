@@ -8,32 +8,70 @@ from typing import Any
 import keras
 
 from export.fusion.program import UserError
-from paradis_tf.methods.passes import Method, Pass
+from paradis_tf.methods.checks import check_weights
+from paradis_tf.methods.passes import Method, Pass, Source, Teacher
 from paradis_tf.switches import Switch
+
+_SOURCES: tuple[Source, ...] = ("in_place", "average")
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
 class Paradis(Method):
-    """The widest switch on hard labels, every other one on its detached softmax and features.
+    """The widest switch on hard labels, every other one on its prediction, its features and the hard labels.
 
     Args:
+      hard_weight: weight of the loss against the true targets in every switch but the widest, 0 or more.
+      soft_weight: weight of the loss against the widest switch's prediction, 0 or more.
       feature_weight: weight of the mean-squared error of the concatenated pooled features to the widest switch's
-        detached ones, 0 or more; 0 leaves the softmax alone.
+        ones, 0 or more.
+      temperature: softens the predictions on both sides of the soft loss, above 0.
+      teacher: whose outputs are learnt from: `in_place`, those of the widest switch's own pass, detached; `average`,
+        those of the widest switch on the moving average of the weights (`optimizer.average_decay` above 0).
+
+    The three weights give the ablation: none (1, 0, 0), softmax (0, 1, 0), softmax and features (0, 1, 1), each with
+    hard labels added or not.
 
     Raises:
-      UserError: a negative weight.
+      UserError: an option out of range, or all three weights 0.
 
     Source: a reconstruction following the abstract of ParaDiS and the training code of US-Nets.
     """
 
-    def __init__(self, feature_weight: float = 1.0) -> None:
-        if not feature_weight >= 0:
-            raise UserError(f"paradis: feature_weight is {feature_weight!r}; it is 0 or more.")
+    def __init__(
+        self,
+        hard_weight: float = 0.0,
+        soft_weight: float = 1.0,
+        feature_weight: float = 1.0,
+        temperature: float = 1.0,
+        teacher: Source = "in_place",
+    ) -> None:
+        check_weights("paradis", hard_weight=hard_weight, soft_weight=soft_weight, feature_weight=feature_weight)
+        if not hard_weight + soft_weight + feature_weight > 0:
+            raise UserError("paradis: hard_weight, soft_weight and feature_weight are all 0; one is above 0.")
+        if not 0 < temperature < float("inf"):
+            raise UserError(f"paradis: temperature is {temperature!r}; it is above 0.")
+        if teacher not in _SOURCES:
+            raise UserError(f"paradis: teacher is {teacher!r}; it is one of {', '.join(_SOURCES)}.")
+        self.hard_weight = hard_weight
+        self.soft_weight = soft_weight
         self.feature_weight = feature_weight
+        self.temperature = temperature
+        self.teacher = teacher
 
     def passes(self, switches: Sequence[Switch], widest: Switch) -> tuple[Pass, ...]:
-        students = [switch for switch in switches if switch != widest]
-        return (Pass(widest), *(Pass(s, widest, self.feature_weight) for s in students))
+        teacher = Teacher(widest, self.teacher) if self.soft_weight or self.feature_weight else None
+        students = [
+            Pass(switch, teacher, self.hard_weight, self.soft_weight, self.feature_weight, self.temperature)
+            for switch in switches
+            if switch != widest
+        ]
+        return (Pass(widest), *students)
 
     def get_config(self) -> dict[str, Any]:
-        return {"feature_weight": self.feature_weight}
+        return {
+            "hard_weight": self.hard_weight,
+            "soft_weight": self.soft_weight,
+            "feature_weight": self.feature_weight,
+            "temperature": self.temperature,
+            "teacher": self.teacher,
+        }

@@ -37,6 +37,7 @@ class MobileNetV1:
     """
 
     name: ClassVar[str] = "mobilenet_v1"
+    task: ClassVar[str] = "classification"
 
     image_shape: tuple[int, int, int]
     classes: int

@@ -102,7 +102,7 @@ def test_a_bundle_holds_all_a_board_needs(exported) -> None:
         assert (image.shape, image.dtype.name) == ((16, 16, 3), "uint8")
         # In float the expected answer is the network's own.
         for switch in exported.model.switches:
-            logits = exported.model(image[np.newaxis], switch=switch)["logits"][0]
+            logits = exported.model(image[np.newaxis], switch=switch)["prediction"][0]
             np.testing.assert_allclose(sample.expected[str(switch)]["float32"], logits, atol=1e-3)
 
 

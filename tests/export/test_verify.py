@@ -38,7 +38,7 @@ def test_it_passes_the_bundle_and_records_accuracies(exported, run_program: Run,
     test = datasets.load("digits").test
     for entry in manifest.load(exported.bundle).switches:
         switch = next(s for s in exported.model.switches if str(s) == entry.switch)
-        expected = (exported.model(test.images, switch=switch)["logits"].numpy().argmax(1) == test.labels).mean()
+        expected = (exported.model(test.images, switch=switch)["prediction"].numpy().argmax(1) == test.labels).mean()
         assert entry.accuracy is not None
         assert (entry.accuracy["part"], entry.accuracy["images"]) == ("test", 359)
         assert entry.accuracy["float"] == pytest.approx(expected)

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from paradis_tf.layers import SlicedConv2D, SlicedDense, SwitchableBatchNormalization
 from paradis_tf.methods import Paradis
+from paradis_tf.methods.passes import Pass
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch, SwitchError
 
@@ -46,11 +47,11 @@ def test_a_distributed_switch_is_the_full_network_with_block_diagonal_kernels(
                 mine.kernel.assign(theirs.kernel.numpy() * block_mask(theirs, switch))
     expected, found = full(batch[0]), distributed(batch[0])
     np.testing.assert_allclose(found["features"], expected["features"], atol=1e-5)
-    np.testing.assert_allclose(found["logits"], expected["logits"], atol=1e-5)
+    np.testing.assert_allclose(found["prediction"], expected["prediction"], atol=1e-5)
     # The mask is not idle: with all weights the answers differ.
     for mine, theirs in zip(full.shared_layers, distributed.shared_layers, strict=True):
         mine.set_weights(theirs.get_weights())
-    assert np.abs(full(batch[0])["logits"] - found["logits"]).max() > 1e-2
+    assert np.abs(full(batch[0])["prediction"] - found["prediction"]).max() > 1e-2
 
 
 @pytest.mark.parametrize("text", SPLITS)
@@ -63,9 +64,9 @@ def test_partial_logits_sum_to_the_classifier_on_concatenated_features(
     features = np.concatenate([part.features for part in parts], axis=1)
     classifier = model.shared_layers[-1]
     expected = features @ classifier.kernel.numpy() + classifier.bias.numpy()
-    np.testing.assert_allclose(sum(part.logits.numpy() for part in parts), expected, atol=1e-5)
+    np.testing.assert_allclose(sum(part.prediction.numpy() for part in parts), expected, atol=1e-5)
     fused = model(batch[0], switch=switch)
-    np.testing.assert_allclose(fused["logits"], expected, atol=1e-5)
+    np.testing.assert_allclose(fused["prediction"], expected, atol=1e-5)
     np.testing.assert_array_equal(fused["features"], features)
 
 
@@ -77,7 +78,7 @@ def test_blocks_between_devices_get_exactly_zero_gradient(
     switch = Switch.parse(text)
     for layer in (one for one in model.shared_layers if isinstance(one, SlicedConv2D)):
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(model(batch[0], switch=switch, training=True)["logits"] ** 2)
+            loss = tf.reduce_sum(model(batch[0], switch=switch, training=True)["prediction"] ** 2)
         gradient = tf.convert_to_tensor(tape.gradient(loss, layer.kernel.value)).numpy()
         mask = block_mask(layer, switch)
         assert not gradient[mask == 0].any()
@@ -110,8 +111,9 @@ def test_the_teacher_learns_nothing_from_its_students(tiny_net: Callable[..., Su
     taught = {k: tf.constant(v.numpy()) for k, v in model(images, switch=model.widest, training=True).items()}
     expected = [np.zeros(kernel.shape) for kernel in kernels]
     for one, teacher in zip(model.passes, (None, taught), strict=True):
+        assert isinstance(one, Pass)
         with tf.GradientTape() as tape:
-            loss = one.loss(labels, model(images, switch=one.switch, training=True), teacher)
+            loss = one.loss(model.task, labels, model(images, switch=one.switch, training=True), teacher)
         for total, part in zip(expected, tape.gradient(loss, [k.value for k in kernels]), strict=True):
             total += tf.convert_to_tensor(part).numpy()
     before = [kernel.numpy() for kernel in kernels]
@@ -161,7 +163,7 @@ def test_fit_reports_each_switch_and_learns(batch: tuple, tiny_net: Callable[...
     assert set(seen) == {*names, "loss", *(f"val_{name}" for name in [*names, "loss"])}
     for switch in model.switches:
         assert history[f"loss/{switch}"][-1] < 0.9 * history[f"loss/{switch}"][0]
-    assert model.predict(batch[0], verbose=0)["logits"].shape == (16, 5)
+    assert model.predict(batch[0], verbose=0)["prediction"].shape == (16, 5)
     total = sum(history[f"loss/{switch}"][0] for switch in model.switches)
     assert history["loss"][0] == pytest.approx(total, rel=1e-5)
 
@@ -172,7 +174,7 @@ def test_evaluate_measures_hard_labels_over_unequal_batches(batch: tuple, tiny_n
     model.compile("sgd", method=Paradis())
     found = model.evaluate(images, labels, batch_size=5, verbose=0, return_dict=True)
     for switch in model.switches:
-        logits = model(images, switch=switch)["logits"].numpy().astype(np.float64)
+        logits = model(images, switch=switch)["prediction"].numpy().astype(np.float64)
         picked = logits[np.arange(16), labels]
         loss = (np.log(np.exp(logits).sum(axis=1)) - picked).mean()
         assert found[f"loss/{switch}"] == pytest.approx(loss, rel=1e-4)
@@ -184,8 +186,8 @@ def test_a_switch_may_be_text_and_a_summary_printed(tiny_net: Callable[..., Supe
     lines: list[str] = []
     model.summary(print_fn=lambda text, line_break=True: lines.append(text))
     assert "stem_conv" in "".join(lines)
-    expected = model(batch[0], switch=Switch.parse("0.5+0.5"))["logits"]
-    np.testing.assert_array_equal(model(batch[0], switch="2x0.5")["logits"], expected)
+    expected = model(batch[0], switch=Switch.parse("0.5+0.5"))["prediction"]
+    np.testing.assert_array_equal(model(batch[0], switch="2x0.5")["prediction"], expected)
 
 
 def test_the_widest_switch_is_found_wherever_it_is_listed(tiny_net: Callable[..., Supernet]) -> None:
@@ -210,7 +212,7 @@ def test_what_is_not_in_the_network_is_refused(tiny_net: Callable[..., Supernet]
 
 def test_a_saved_network_answers_the_same_in_a_fresh_process(mobilenet: Supernet, tmp_path) -> None:
     images = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    expected = np.stack([mobilenet(images, switch=switch)["logits"] for switch in mobilenet.switches])
+    expected = np.stack([mobilenet(images, switch=switch)["prediction"] for switch in mobilenet.switches])
     assert np.abs(expected[0] - expected[3]).max() > 1e-2
     mobilenet.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", images)
@@ -220,7 +222,7 @@ import paradis_tf.supernet
 folder = sys.argv[1]
 model = keras.models.load_model(folder + "/model.keras")
 images = np.load(folder + "/images.npy")
-np.save(folder + "/found.npy", np.stack([model(images, switch=s)["logits"] for s in model.switches]))
+np.save(folder + "/found.npy", np.stack([model(images, switch=s)["prediction"] for s in model.switches]))
 """
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=300, capture_output=True)
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-6)

@@ -21,10 +21,10 @@ def test_static_equals_shared(mobilenet: Supernet, module, index: int, device: i
     switch = mobilenet.switches[index]
     expected = mobilenet.call_slice(IMAGES, switch, device)
     model = extract(mobilenet, switch, device, module)
-    np.testing.assert_allclose(model(IMAGES.astype(np.float32)), expected.logits, atol=2e-5)
+    np.testing.assert_allclose(model(IMAGES.astype(np.float32)), expected.prediction, atol=2e-5)
     features = module.Model(model.inputs[0], model.get_layer("features").output)
     np.testing.assert_allclose(features(IMAGES.astype(np.float32)), expected.features, atol=2e-5)
-    assert np.abs(expected.logits).max() > 0.05
+    assert np.abs(expected.prediction).max() > 0.05
 
 
 def test_it_is_made_of_stock_layers(mobilenet: Supernet) -> None:

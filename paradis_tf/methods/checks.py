@@ -1,0 +1,30 @@
+"""Checks that several methods make of their options and switches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from export.fusion.program import UserError
+from paradis_tf.switches import Switch
+
+
+def check_weights(method: str, **weights: float) -> None:
+    """Raises UserError for a weight, named by its keyword, that is no number of 0 or more."""
+    for name, weight in weights.items():
+        if not (isinstance(weight, int | float) and 0 <= weight < float("inf")):
+            raise UserError(f"{method}: {name} is {weight!r}; it is a number of 0 or more.")
+
+
+def widest_first(method: str, switches: Sequence[Switch]) -> list[Switch]:
+    """The switches of a network that is not distributed, from the widest to the narrowest.
+
+    Raises:
+      UserError: a switch of several devices, named.
+    """
+    for switch in switches:
+        if switch.devices > 1:
+            raise UserError(
+                f"{method}: switch '{switch}' has {switch.devices} devices; a slimmable network takes widths of one "
+                "device, such as 1.0, 0.75, 0.5, 0.25."
+            )
+    return sorted(switches, key=lambda switch: -switch.width)
