@@ -19,6 +19,9 @@ from paradis_tf.layers import SlicedConv2D, SlicedDense
 from paradis_tf.methods.passes import Draw, Method, Pass, Teacher
 from paradis_tf.switches import DEFAULT_GRID, Switch, SwitchError, parse_switches
 
+# What batch norm's scale and shift are, by the `batch_norm` of a supernet.
+_AFFINES = {"private": "private", "shared_affine": "shared"}
+
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
 class Supernet(keras.Model):
@@ -28,6 +31,8 @@ class Supernet(keras.Model):
       architecture: an `Architecture`, or its config with its `name` (as `get_config` writes it).
       switches: the switches it is trained and exported for, as `Switch` or in text form.
       grid: every slice bound is a multiple of 1/grid.
+      batch_norm: `private` gives each device of each switch statistics, scale and shift of its own, `shared_affine`
+        statistics alone; see `SwitchableBatchNormalization`.
 
     Call arguments:
       images: (batch, height, width, 3), raw pixels 0..255 in any number type.
@@ -40,6 +45,7 @@ class Supernet(keras.Model):
 
     Raises:
       SwitchError: an illegal switch, or one that cuts inside a channel of a layer.
+      UserError: an unknown `batch_norm`.
 
     `compile` takes a `Method`; `fit` then makes one optimizer step per batch from the gradients of all of the
     method's passes, each under a tape of its own, and reports `loss` (the sum), and `loss/<switch>` and
@@ -52,6 +58,7 @@ class Supernet(keras.Model):
         architecture: Architecture | dict[str, Any],
         switches: Sequence[Switch | str],
         grid: int = DEFAULT_GRID,
+        batch_norm: str = "private",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -60,7 +67,11 @@ class Supernet(keras.Model):
         self.architecture = architecture
         self.grid = grid
         self.switches = parse_switches([str(switch) for switch in switches], grid)
-        self.shared_layers = list(create_layers(architecture, self.switches, grid, self.dtype_policy).values())
+        if batch_norm not in _AFFINES:
+            raise UserError(f"batch_norm is {batch_norm!r}; it is {' or '.join(map(repr, _AFFINES))}.")
+        self.batch_norm = batch_norm
+        layers = create_layers(architecture, self.switches, grid, self.dtype_policy, _AFFINES[batch_norm])
+        self.shared_layers = list(layers.values())
         self._layer_of = {layer.name: layer for layer in self.shared_layers}
         self.task = tasks.create(self.architecture.task)
         self.passes: tuple[Pass | Draw, ...] = ()
@@ -290,6 +301,7 @@ class Supernet(keras.Model):
             architecture=self.architecture_config(),
             switches=[str(switch) for switch in self.switches],
             grid=self.grid,
+            batch_norm=self.batch_norm,
         )
         return config
 

@@ -55,6 +55,7 @@ def check_belongs(place: Path, model: Supernet, config: Any, dataset: datasets.D
     for name, found, legal in (
         ("architecture", model.architecture_config(), {"name": wanted.name, **wanted.get_config()}),
         ("switches", [str(s) for s in model.switches], [str(s) for s in switches]),
+        ("batch_norm", model.batch_norm, config["batch_norm"]),
     ):
         if found != legal:
             raise UserError(f"the model in {place} has {name} {found}; the run's config and dataset give {legal}.")
@@ -84,7 +85,7 @@ def train(config: ConfigDict, path: str, data_dir: str | None = None) -> Workdir
     keras.utils.set_random_seed(config.seed)
     # Both before the folder is made, so that a config that cannot be trained leaves nothing behind.
     architecture = make_architecture(config, dataset.image_shape, len(dataset.class_names))
-    fresh = Supernet(architecture, config.switches, config.grid)
+    fresh = Supernet(architecture, config.switches, config.grid, config.batch_norm)
     method = methods.create(**dict(config.method))
     steps = len(dataset.train) // config.batch_size
     batches = dict(seed=config.seed, epochs=config.epochs, **dict(config.augmentation))

@@ -62,9 +62,9 @@ def randomize(model: Supernet, seed: int = 7) -> Supernet:
 def tiny_net() -> Callable[..., Supernet]:
     """Makes a tiny supernet of some switches, its weights randomized."""
 
-    def make(switches: tuple[str, ...] = SWITCHES) -> Supernet:
+    def make(switches: tuple[str, ...] = SWITCHES, **options: Any) -> Supernet:
         keras.utils.set_random_seed(3)
-        return randomize(Supernet(TinyNet(), switches))
+        return randomize(Supernet(TinyNet(), switches, **options))
 
     return make
 

@@ -18,14 +18,21 @@ from paradis_tf.switches import Switch
 
 
 def create_layers(
-    architecture: Architecture, switches: Sequence[Switch], grid: int, dtype: Any
+    architecture: Architecture, switches: Sequence[Switch], grid: int, dtype: Any, affine: str = "private"
 ) -> dict[str, keras.layers.Layer]:
     """Makes and builds the full-size layers of an architecture, by name.
+
+    Args:
+      architecture: what is read.
+      switches: the switches that batch norm keeps statistics for.
+      grid: the grid of the switches.
+      dtype: dtype policy of the layers.
+      affine: as in `SwitchableBatchNormalization`.
 
     Raises:
       SwitchError: a switch cuts inside a channel of a layer; the layer is named.
     """
-    creator = _Creator(switches, grid, dtype)
+    creator = _Creator(switches, grid, dtype, affine)
     architecture(creator, architecture.image_shape[-1])
     for switch in switches:
         switch.validate(creator.sliced_channels)
@@ -37,10 +44,11 @@ def create_layers(
 class _Creator(Operations[int]):
     """Makes the layers; a "tensor" is its number of channels at full width."""
 
-    def __init__(self, switches: Sequence[Switch], grid: int, dtype: Any) -> None:
+    def __init__(self, switches: Sequence[Switch], grid: int, dtype: Any, affine: str) -> None:
         self.switches = switches
         self.grid = grid
         self.dtype = dtype
+        self.affine = affine
         self.layers: dict[str, keras.layers.Layer] = {}
         self.sliced_channels: dict[str, int] = {}
         self.input_shapes: dict[str, tuple[int | None, ...]] = {}
@@ -76,7 +84,9 @@ class _Creator(Operations[int]):
         return x
 
     def batch_norm(self, x: int, *, name: str) -> int:
-        layer = SwitchableBatchNormalization(x, self.switches, self.grid, name=name, dtype=self.dtype)
+        layer = SwitchableBatchNormalization(
+            x, self.switches, self.grid, affine=self.affine, name=name, dtype=self.dtype
+        )
         self._add(layer, None, None, None, x)
         return x
 

@@ -54,6 +54,8 @@ def get_config(method: str = "paradis") -> ConfigDict:
             # Slice bounds are multiples of 1/grid.
             "grid": _METHODS[method].get("grid", 4),
             "switches": _METHODS[method]["switches"],
+            # "private" or "shared_affine": whether switches share the scale and shift of batch norm.
+            "batch_norm": "private",
             # See paradis_tf.data.datasets.load.
             "dataset": {"name": "digits", "path": "", "validation_fraction": 0.1},
             # See paradis_tf.data.pipeline.training_batches.

@@ -1,4 +1,4 @@
-"""Batch normalization with private weights and statistics for each device of each switch."""
+"""Batch normalization with private statistics, and private or shared weights, for each device of each switch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from paradis_tf.switches import Switch, SwitchError, parse_switches
 
 # The smallest epsilon that every fused kernel accepts.
 EPSILON = 1.001e-5
+AFFINES = ("private", "shared")
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -21,9 +22,12 @@ class SwitchableBatchNormalization(keras.layers.Layer):
 
     The same channel has other inputs in another switch, so statistics, scale and shift are kept apart. Each of the
     four is one vector, a segment of it for each device of each switch, in that order; a switch whose widths
-    add up to 1 takes `channels` values. Training uses one fused kernel. The moving variance collects
-    the unbiased variance of the batch (n - 1 in the denominator), as that kernel and the reference code of
-    slimmable networks do; `keras.layers.BatchNormalization` collects the biased one.
+    add up to 1 takes `channels` values. With `affine="shared"` scale and shift are instead one vector of `channels`
+    values, of which a device takes its slice in whatever switch; the statistics stay private.
+
+    Training uses one fused kernel. The moving variance collects the unbiased variance of the batch (n - 1 in the
+    denominator), as that kernel and the reference code of slimmable networks do; `keras.layers.BatchNormalization`
+    collects the biased one.
 
     Args:
       channels: channels of the whole input, at full width.
@@ -31,6 +35,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
       grid: the grid of the text form.
       momentum: how much of the moving statistics a training step keeps, in [0, 1).
       epsilon: added to the variance, at least 1.001e-5.
+      affine: `private` or `shared`, of scale and shift.
 
     Call arguments:
       inputs: float tensor (batch, height, width, channels of the slice).
@@ -47,7 +52,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
       SwitchError: a switch cuts inside a channel of this layer.
 
     Source: slimmable networks (Yu et al. 2019, switchable batch normalization), kept per device as in the
-    reconstruction of ParaDiS.
+    reconstruction of ParaDiS; the shared scale and shift are those of US-Nets (Yu & Huang 2019).
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         grid: int,
         momentum: float = 0.9,
         epsilon: float = EPSILON,
+        affine: str = "private",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -66,6 +72,8 @@ class SwitchableBatchNormalization(keras.layers.Layer):
             raise ValueError(f"layer {self.name!r}: momentum is {momentum!r}; it lies in [0, 1).")
         if not epsilon >= EPSILON:
             raise ValueError(f"layer {self.name!r}: epsilon is {epsilon!r}; it is at least {EPSILON}.")
+        if affine not in AFFINES:
+            raise ValueError(f"layer {self.name!r}: affine is {affine!r}; it is {' or '.join(map(repr, AFFINES))}.")
         self.channels = channels
         try:
             self.switches = parse_switches([str(switch) for switch in switches], grid)
@@ -74,28 +82,34 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         self.grid = grid
         self.momentum = momentum
         self.epsilon = epsilon
+        self.affine = affine
 
     def build(self, input_shape: Any = None) -> None:
         size = 0
         self._segments: dict[tuple[str, int], tuple[int, int]] = {}
+        self._affine_segments: dict[tuple[str, int], tuple[int, int]] = {}
         for switch in self.switches:
-            for device, slice in enumerate(switch.slices):
-                first, last = slice.channels(self.channels, self.name)
-                self._segments[str(switch), device] = (size, size + last - first)
+            for device, own in enumerate(switch.slices):
+                first, last = own.channels(self.channels, self.name)
+                segment = (size, size + last - first)
+                self._segments[str(switch), device] = segment
+                self._affine_segments[str(switch), device] = (first, last) if self.affine == "shared" else segment
                 size += last - first
         statistics: dict[str, Any] = dict(trainable=False, autocast=False, aggregation="mean")
-        self.gamma = self.add_weight(name="gamma", shape=(size,), initializer="ones", autocast=False)
-        self.beta = self.add_weight(name="beta", shape=(size,), initializer="zeros", autocast=False)
+        affine = self.channels if self.affine == "shared" else size
+        self.gamma = self.add_weight(name="gamma", shape=(affine,), initializer="ones", autocast=False)
+        self.beta = self.add_weight(name="beta", shape=(affine,), initializer="zeros", autocast=False)
         self.moving_mean = self.add_weight(name="moving_mean", shape=(size,), initializer="zeros", **statistics)
         self.moving_variance = self.add_weight(name="moving_variance", shape=(size,), initializer="ones", **statistics)
         self.built = True
 
     def call(self, inputs: Any, *, switch: Switch, device: int, training: bool = False) -> Any:
         first, last = self._segment(switch, device, inputs.shape[-1])
+        affine = slice(*self._affine_segments[str(switch), device])
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
-            scale=self.gamma[first:last],
-            offset=self.beta[first:last],
+            scale=self.gamma[affine],
+            offset=self.beta[affine],
             mean=[] if training else self.moving_mean[first:last],
             variance=[] if training else self.moving_variance[first:last],
             epsilon=self.epsilon,
@@ -113,9 +127,10 @@ class SwitchableBatchNormalization(keras.layers.Layer):
 
     def static_weights(self, switch: Switch, device: int) -> list[np.ndarray]:
         """Scale, shift, mean and variance of a device, in the order `BatchNormalization` keeps them."""
-        first, last = self._segment(switch, device)
-        weights = (self.gamma, self.beta, self.moving_mean, self.moving_variance)
-        return [keras.ops.convert_to_numpy(weight)[first:last] for weight in weights]
+        segment = slice(*self._segment(switch, device))
+        affine = slice(*self._affine_segments[str(switch), device])
+        parts = ((self.gamma, affine), (self.beta, affine), (self.moving_mean, segment), (self.moving_variance, segment))
+        return [keras.ops.convert_to_numpy(weight)[part] for weight, part in parts]
 
     def compute_output_spec(
         self, inputs: Any, switch: Switch, device: int, training: bool = False
@@ -134,6 +149,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
             grid=self.grid,
             momentum=self.momentum,
             epsilon=self.epsilon,
+            affine=self.affine,
         )
         return config
 

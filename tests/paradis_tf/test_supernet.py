@@ -241,3 +241,17 @@ def test_a_compiled_network_is_saved_with_its_method_and_optimizer(
     assert loaded.weight_decay == 1e-3
     assert int(loaded.optimizer.iterations) == 17
     assert loaded.passes == model.passes
+
+
+def test_a_shared_affine_is_saved_and_has_another_id(tiny_net: Callable[..., Supernet], batch: tuple) -> None:
+    private, shared = (tiny_net(batch_norm=form) for form in ("private", "shared_affine"))
+    copy = Supernet.from_config(shared.get_config() | {"architecture": shared.architecture})
+    assert copy.batch_norm == "shared_affine"
+    assert [w.shape for w in copy.weights] == [w.shape for w in shared.weights]
+    assert private.model_id() != shared.model_id()
+    assert copy.trainable_variables[1].shape == (8,)
+    config = private.get_config() | {"architecture": private.architecture}
+    del config["batch_norm"]
+    assert Supernet.from_config(config).batch_norm == "private"
+    with pytest.raises(ValueError, match="batch_norm is 'shared'; it is 'private' or 'shared_affine'"):
+        tiny_net(batch_norm="shared")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import pytest
@@ -25,6 +27,16 @@ def test_static_equals_shared(mobilenet: Supernet, module, index: int, device: i
     features = module.Model(model.inputs[0], model.get_layer("features").output)
     np.testing.assert_allclose(features(IMAGES.astype(np.float32)), expected.features, atol=2e-5)
     assert np.abs(expected.prediction).max() > 0.05
+
+
+@pytest.mark.parametrize("module", [keras, tf_keras], ids=["keras", "tf_keras"])
+def test_static_equals_shared_with_shared_affine(tiny_net: Callable[..., Supernet], module) -> None:
+    model = tiny_net(batch_norm="shared_affine")
+    images = IMAGES[:, :8, :8]
+    for index, device in DEVICES:
+        switch = model.switches[index]
+        found = extract(model, switch, device, module)(images.astype(np.float32))
+        np.testing.assert_allclose(found, model.call_slice(images, switch, device).prediction, atol=2e-5)
 
 
 def test_it_is_made_of_stock_layers(mobilenet: Supernet) -> None:

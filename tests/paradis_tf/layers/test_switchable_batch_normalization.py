@@ -136,6 +136,48 @@ def test_training_a_device_leaves_every_other_segment(text: str, device: int) ->
         assert (new[mine] != old[mine]).all()
 
 
+# Each device's channels of a shared scale and shift, counted by hand.
+SHARED = {
+    ("1.0", 0): (0, 8),
+    ("0.5+0.25+0.25", 0): (0, 4),
+    ("0.5+0.25+0.25", 1): (4, 6),
+    ("0.5+0.25+0.25", 2): (6, 8),
+    ("4x0.25", 0): (0, 2),
+    ("4x0.25", 1): (2, 4),
+    ("4x0.25", 2): (4, 6),
+    ("4x0.25", 3): (6, 8),
+    ("0.5", 0): (0, 4),
+}
+
+
+@EACH
+def test_shared_affine_slices_one_scale_and_shift(text: str, device: int) -> None:
+    layer, switch = built(affine="shared", epsilon=0.01), Switch.parse(text)
+    assert [weight.shape for weight in layer.weights] == [(CHANNELS,), (CHANNELS,), (SIZE,), (SIZE,)]
+    before = values(layer)
+    (first, last), (low, high) = SEGMENTS[text, device], SHARED[text, device]
+    gamma, beta = before[0][low:high], before[1][low:high]
+    mean, variance = before[2][first:last], before[3][first:last]
+    for found, wanted in zip(layer.static_weights(switch, device), (gamma, beta, mean, variance), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    x = images(last - first)
+    np.testing.assert_allclose(
+        layer(x, switch=switch, device=device), (x - mean) / np.sqrt(variance + 0.01) * gamma + beta, atol=1e-5
+    )
+    flat = x.reshape(-1, last - first)
+    with tf.GradientTape() as tape:
+        found = layer(x, switch=switch, device=device, training=True)
+        gradient = tape.gradient(tf.reduce_sum(found**3), layer.gamma.value).numpy()
+    expected = (x - flat.mean(axis=0)) / np.sqrt(flat.var(axis=0) + 0.01) * gamma + beta
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    own = np.isin(np.arange(CHANNELS), np.arange(low, high))
+    assert (gradient[~own] == 0).all() and (gradient[own] != 0).all()
+    mine = np.isin(np.arange(SIZE), np.arange(first, last))
+    for old, new in zip(before[2:], values(layer)[2:], strict=True):
+        assert new[~mine].tobytes() == old[~mine].tobytes()
+        assert (new[mine] != old[mine]).all()
+
+
 def test_training_in_a_graph_collects_too() -> None:
     eager, graph = built(), built()
     switch = Switch.parse("4x0.25")
@@ -178,8 +220,9 @@ def test_symbolic_call() -> None:
         {},
         {"channels": 6, "switches": ["3x1/3", "2/3"], "grid": 3, "momentum": 0.5, "epsilon": 0.1},
         {"switches": [Switch.parse("0.375+0.125", 8)], "grid": 8, "trainable": False},
+        {"affine": "shared"},
     ],
-    ids=["defaults", "thirds", "frozen"],
+    ids=["defaults", "thirds", "frozen", "shared"],
 )
 def test_config_round_trips(options: dict[str, Any]) -> None:
     layer = built(**options)
@@ -256,6 +299,7 @@ def test_illegal_switches_are_refused(switches: list[str], fault: str) -> None:
         *(({"momentum": value}, r"\[0, 1\)") for value in (-0.1, 1, 1.5, float("nan"))),
         *(({"epsilon": value}, r"at least 1\.001e-05") for value in (0, 1e-5, -1, float("nan"))),
         *(({"channels": value}, "at least 1") for value in (0, -4, 2.5, "8", None)),
+        *(({"affine": value}, "'private' or 'shared'") for value in ("shared_affine", None)),
     ],
     ids=str,
 )
