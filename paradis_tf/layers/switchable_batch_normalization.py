@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from paradis_tf.layers.global_moments import global_moments
 from paradis_tf.switches import Switch, SwitchError, parse_switches
 
 # The smallest epsilon that every fused kernel accepts.
@@ -25,9 +26,11 @@ class SwitchableBatchNormalization(keras.layers.Layer):
     add up to 1 takes `channels` values. With `affine="shared"` scale and shift are instead one vector of `channels`
     values, of which a device takes its slice in whatever switch; the statistics stay private.
 
-    Training uses one fused kernel. The moving variance collects the unbiased variance of the batch (n - 1 in the
-    denominator), as that kernel and the reference code of slimmable networks do; `keras.layers.BatchNormalization`
-    collects the biased one.
+    Training uses one fused kernel. Under a `tf.distribute` strategy of several replicas the batch is the global one,
+    so that the number of replicas does not change what is learned; that is explicit arithmetic, slower than the fused
+    kernel, with one exchange in each direction. The moving variance collects the unbiased variance of the batch
+    (n - 1 in the denominator), as the fused kernel and the reference code of slimmable networks do;
+    `keras.layers.BatchNormalization` collects the biased one.
 
     Args:
       channels: channels of the whole input, at full width.
@@ -36,6 +39,8 @@ class SwitchableBatchNormalization(keras.layers.Layer):
       momentum: how much of the moving statistics a training step keeps, in [0, 1).
       epsilon: added to the variance, at least 1.001e-5.
       affine: `private` or `shared`, of scale and shift.
+      synchronized: whether several replicas normalize with the statistics of the global batch; otherwise each has its
+        own, and the moving ones collect their mean.
 
     Call arguments:
       inputs: float tensor (batch, height, width, channels of the slice).
@@ -63,6 +68,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         momentum: float = 0.9,
         epsilon: float = EPSILON,
         affine: str = "private",
+        synchronized: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -83,6 +89,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         self.momentum = momentum
         self.epsilon = epsilon
         self.affine = affine
+        self.synchronized = synchronized
 
     def build(self, input_shape: Any = None) -> None:
         size = 0
@@ -104,21 +111,67 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Any, *, switch: Switch, device: int, training: bool = False) -> Any:
+        if training:
+            outputs, mean, variance = self.normalize_batch(inputs, switch, device)
+            first, last = self._segment(switch, device)
+            self._collect(self.moving_mean, first, last, mean)
+            self._collect(self.moving_variance, first, last, variance)
+            return outputs
         first, last = self._segment(switch, device, inputs.shape[-1])
-        affine = slice(*self._affine_segments[str(switch), device])
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        statistics = (self.moving_mean[first:last], self.moving_variance[first:last])
+        outputs, *_ = self._fused(inputs, switch, device, *statistics, training=False)
+        return outputs
+
+    def normalize_batch(self, inputs: Any, switch: Switch, device: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Normalizes with the batch's statistics and changes no weight.
+
+        Args:
+          inputs: float tensor (batch, height, width, channels of the slice).
+          switch: the `Switch` whose scale and shift to use.
+          device: index of the device in the switch.
+
+        Returns:
+          the outputs, and the mean and the unbiased variance of the batch, float32 (channels of the slice,).
+
+        Raises:
+          ValueError: as when the layer is called.
+        """
+        self._segment(switch, device, inputs.shape[-1])
+        context = tf.distribute.get_replica_context()
+        if not self.synchronized or context is None or context.num_replicas_in_sync == 1:
+            outputs, mean, variance, *_ = self._fused(inputs, switch, device, [], [], training=True)
+            return outputs, mean, variance
+        # Half precision would lose the statistics; the fused kernel keeps them in single, too.
+        single = tf.cast(inputs, tf.float32)
+        mean, biased, unbiased = global_moments(single, context)
+        affine = self._affine_slice(switch, device)
+        scale = tf.math.rsqrt(biased + self.epsilon) * self.gamma[affine]
+        outputs = (single - mean) * scale + self.beta[affine]
+        return tf.cast(outputs, inputs.dtype), mean, unbiased
+
+    def set_statistics(self, switch: Switch, device: int, mean: np.ndarray, variance: np.ndarray) -> None:
+        """Replaces the moving mean and variance of a device, (channels of its slice,) each, outside of any step.
+
+        Raises:
+          ValueError: a device that this layer has no weights for, or another number of channels than it has.
+        """
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            first, last = self._segment(switch, device, len(value))
+            whole = np.array(keras.ops.convert_to_numpy(moving))
+            whole[first:last] = value
+            moving.assign(whole)
+
+    def _fused(self, inputs: Any, switch: Switch, device: int, mean: Any, variance: Any, training: bool) -> Any:
+        affine = self._affine_slice(switch, device)
+        return tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=self.gamma[affine],
             offset=self.beta[affine],
-            mean=[] if training else self.moving_mean[first:last],
-            variance=[] if training else self.moving_variance[first:last],
+            mean=mean,
+            variance=variance,
             epsilon=self.epsilon,
-            is_training=bool(training),
+            is_training=training,
         )
-        if training:
-            self._collect(self.moving_mean, first, last, mean)
-            self._collect(self.moving_variance, first, last, variance)
-        return outputs
 
     def _collect(self, moving: keras.Variable, first: int, last: int, batch: tf.Tensor) -> None:
         # A padded addition and not an assignment to a part: it also works on variables that are mirrored.
@@ -128,7 +181,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
     def static_weights(self, switch: Switch, device: int) -> list[np.ndarray]:
         """Scale, shift, mean and variance of a device, in the order `BatchNormalization` keeps them."""
         segment = slice(*self._segment(switch, device))
-        affine = slice(*self._affine_segments[str(switch), device])
+        affine = self._affine_slice(switch, device)
         parts = ((self.gamma, affine), (self.beta, affine), (self.moving_mean, segment), (self.moving_variance, segment))
         return [keras.ops.convert_to_numpy(weight)[part] for weight, part in parts]
 
@@ -150,8 +203,12 @@ class SwitchableBatchNormalization(keras.layers.Layer):
             momentum=self.momentum,
             epsilon=self.epsilon,
             affine=self.affine,
+            synchronized=self.synchronized,
         )
         return config
+
+    def _affine_slice(self, switch: Switch, device: int) -> slice:
+        return slice(*self._affine_segments[str(switch), device])
 
     def _segment(self, switch: Switch, device: int, channels: int | None = None) -> tuple[int, int]:
         segment = self._segments.get((str(switch), device))
