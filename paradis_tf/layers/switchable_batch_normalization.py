@@ -182,7 +182,12 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         """Scale, shift, mean and variance of a device, in the order `BatchNormalization` keeps them."""
         segment = slice(*self._segment(switch, device))
         affine = self._affine_slice(switch, device)
-        parts = ((self.gamma, affine), (self.beta, affine), (self.moving_mean, segment), (self.moving_variance, segment))
+        parts = (
+            (self.gamma, affine),
+            (self.beta, affine),
+            (self.moving_mean, segment),
+            (self.moving_variance, segment),
+        )
         return [keras.ops.convert_to_numpy(weight)[part] for weight, part in parts]
 
     def compute_output_spec(

@@ -62,7 +62,7 @@ np.savez(
 
 
 def on_two_replicas(folder: Path, data: dict[str, np.ndarray], synchronized: bool, cut: int) -> dict[str, np.ndarray]:
-    np.savez(folder / "data.npz", **data)  # type: ignore[arg-type]  # NumPy's stub takes the keywords for its options
+    np.savez(folder / "data.npz", **data)
     done = subprocess.run(
         [sys.executable, "-c", REPLICAS, folder / "data.npz", folder / "found.npz", str(synchronized), str(cut)],
         capture_output=True,

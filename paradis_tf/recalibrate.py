@@ -1,0 +1,84 @@
+"""Recomputes the batch-norm statistics of a finished run, for every device of every switch, with frozen weights.
+
+    python -m paradis_tf.recalibrate --workdir=runs/digits
+
+The images are training batches as the run saw them in its first epoch, augmentation included, so the same command gives
+the same model. model.keras is replaced when all is done and the accuracies are known; the newest checkpoint keeps the
+statistics of training. The model is then another one, with another model id: evaluate and convert it again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from absl import flags
+
+from export.fusion.files import check_json_target, write_json
+from paradis_tf import program, table
+from paradis_tf.workdir import Workdir
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
+_IMAGES = flags.DEFINE_integer(
+    "images", 5000, "Average over at least so many training images, or one epoch if it has fewer.", lower_bound=1
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
+_JSON = flags.DEFINE_string("json", "", "File to write the table to as JSON.")
+
+
+def main(argv: list[str]) -> None:
+    check_json_target(_JSON.value)
+    workdir = Workdir.open(_WORKDIR.value)
+    workdir.require_model()
+    with program.quiet():
+        from paradis_tf import evaluation, recalibration, training
+        from paradis_tf.data import pipeline
+
+    def report(text: str) -> None:
+        print(text, flush=True)
+
+    with workdir.locked():
+        model, dataset = training.load_run(workdir, _DATA_DIR.value)
+        config = workdir.config()
+        report(f"{len(dataset.validation)} validation images, before:")
+        before = evaluation.evaluate(model, dataset.validation, report)
+        size = config["batch_size"]
+        batches = pipeline.training_batches(
+            dataset.train, size, seed=config["seed"], first_epoch=0, epochs=1, **config["augmentation"]
+        )
+        images = recalibration.recalibrate(model, batches.take(-(-_IMAGES.value // size)), report=report)
+        report(f"{len(dataset.validation)} validation images, after:")
+        after = evaluation.evaluate(model, dataset.validation, report)
+        workdir.save_model(model)
+    rows = [_row(old, new, images) for old, new in zip(before, after, strict=True)]
+    if _JSON.value:
+        write_json(_JSON.value, rows)
+    lines = [
+        (
+            row["switch"],
+            row["devices"],
+            f"{100 * row['accuracy_before']:.2f}",
+            f"{100 * row['accuracy_after']:.2f}",
+            f"{100 * (row['accuracy_after'] - row['accuracy_before']):+.2f}",
+        )
+        for row in rows
+    ]
+    header = ("switch", "devices", "before (%)", "after (%)", "change")
+    print(f"\naccuracy on {len(dataset.validation)} validation images, statistics of {images} training images")
+    print(table.render(header, lines))
+    print(f"{workdir.model_file} is replaced; run paradis_tf.evaluate on it again.")
+
+
+def _row(before: dict[str, Any], after: dict[str, Any], images: int) -> dict[str, Any]:
+    return {
+        "model_id": after["model_id"],
+        "switch": after["switch"],
+        "devices": after["devices"],
+        "images": images,
+        "validation_images": after["images"],
+        "accuracy_before": before["accuracy"],
+        "accuracy_after": after["accuracy"],
+    }
+
+
+if __name__ == "__main__":
+    program.run(main)

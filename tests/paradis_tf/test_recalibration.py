@@ -1,0 +1,148 @@
+"""Recalibrated statistics against NumPy, and the program that puts them into a run folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.fusion.program import UserError
+from paradis_tf.configs import digits_mobilenet_v1
+from paradis_tf.layers import SwitchableBatchNormalization
+from paradis_tf.recalibration import recalibrate
+from paradis_tf.supernet import Supernet
+from paradis_tf.switches import Switch, SwitchError
+from paradis_tf.workdir import Workdir
+
+
+def some_batches(*sizes: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    rng = np.random.default_rng(9)
+    return [(rng.integers(0, 256, (size, 8, 8, 3), dtype=np.uint8), np.zeros(size, np.int64)) for size in sizes]
+
+
+def stem(model: Supernet, images: np.ndarray) -> np.ndarray:
+    """The first convolution of the tiny network by NumPy: 3x3, stride 2, `same` padding, (pixels, 8)."""
+    kernel = model.shared_layers[0].kernel.numpy().astype(np.float64)
+    padded = np.pad((images.astype(np.float64) - 128) / 128, [(0, 0), (0, 1), (0, 1), (0, 0)])
+    found = np.zeros((len(images), 4, 4, 8))
+    for i in range(3):
+        for j in range(3):
+            found += padded[:, i : i + 7 : 2, j : j + 7 : 2] @ kernel[i, j]
+    return found.reshape(-1, 8)
+
+
+def norms(model: Supernet) -> list[SwitchableBatchNormalization]:
+    return [layer for layer in model.shared_layers if isinstance(layer, SwitchableBatchNormalization)]
+
+
+@pytest.mark.parametrize("batch_norm", ["private", "shared_affine"])
+def test_the_first_norm_has_the_average_of_the_batches(tiny_net: Callable[..., Supernet], batch_norm: str) -> None:
+    model = tiny_net(batch_norm=batch_norm)
+    batches = some_batches(8, 8, 8)
+    assert recalibrate(model, batches) == 24
+    outputs = [stem(model, images) for images, _ in batches]
+    mean = np.concatenate(outputs).mean(axis=0)
+    variance = np.mean([each.var(axis=0, ddof=1) for each in outputs], axis=0)
+    for switch in model.switches:
+        for device, slice in enumerate(switch.slices):
+            first, last = slice.channels(8, "stem")
+            *_, found_mean, found_variance = norms(model)[0].static_weights(switch, device)
+            np.testing.assert_allclose(found_mean, mean[first:last], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(found_variance, variance[first:last], rtol=1e-4)
+
+
+def test_unequal_batches_count_by_their_images(tiny_net: Callable[..., Supernet]) -> None:
+    model = tiny_net(("1.0",))
+    batches = some_batches(7, 2)
+    recalibrate(model, batches)
+    mean = stem(model, np.concatenate([images for images, _ in batches])).mean(axis=0)
+    np.testing.assert_allclose(norms(model)[0].moving_mean, mean, rtol=1e-4, atol=1e-5)
+
+
+def test_one_batch_makes_inference_equal_training(tiny_net: Callable[..., Supernet]) -> None:
+    """The deeper norms, too: what they saw was normalized by the norms before them."""
+    model = tiny_net()
+    batches = some_batches(64)
+    for switch in model.switches:
+        trained = model(batches[0][0], switch=switch, training=True)["prediction"]
+        recalibrate(model, batches, [switch])
+        # The collected variance is the unbiased one, of 64 * 16 pixels.
+        np.testing.assert_allclose(model(batches[0][0], switch=switch)["prediction"], trained, rtol=0.01, atol=0.01)
+
+
+def test_what_was_there_before_has_no_part_in_it(tiny_net: Callable[..., Supernet]) -> None:
+    first, second = tiny_net(), tiny_net()
+    for layer in norms(second):
+        layer.moving_mean.assign(np.full(layer.moving_mean.shape, 1e6, np.float32))
+        layer.moving_variance.assign(np.full(layer.moving_variance.shape, 1e-3, np.float32))
+    before = {weight.path: weight.numpy().copy() for weight in first.weights}
+    for model in (first, second):
+        recalibrate(model, some_batches(8, 8))
+    for one, other in zip(first.weights, second.weights, strict=True):
+        assert one.numpy().tobytes() == other.numpy().tobytes()
+        moving = one.name.startswith("moving_")
+        assert (one.numpy().tobytes() == before[one.path].tobytes()) is not moving
+
+
+def test_other_switches_are_left_as_they_were(tiny_net: Callable[..., Supernet]) -> None:
+    model = tiny_net()
+    texts = ("1.0", "0.5+0.5", "4x0.25")
+    kept = {
+        (text, device): norms(model)[1].static_weights(Switch.parse(text), device)
+        for text in texts
+        for device in range(Switch.parse(text).devices)
+    }
+    recalibrate(model, some_batches(4), ["0.5+0.5"])
+    for (text, device), old in kept.items():
+        new = norms(model)[1].static_weights(Switch.parse(text), device)
+        same = [a.tobytes() == b.tobytes() for a, b in zip(old, new, strict=True)]
+        assert same == [True, True, text != "0.5+0.5", text != "0.5+0.5"]
+
+
+def test_what_cannot_be_recalibrated_is_refused(tiny_net: Callable[..., Supernet]) -> None:
+    model = tiny_net(("1.0", "0.5+0.5"))
+    with pytest.raises(SwitchError, match="'4x0.25' is not one of this network's"):
+        recalibrate(model, some_batches(4), ["4x0.25"])
+    with pytest.raises(UserError, match="switch '1.0' got no images"):
+        recalibrate(model, [])
+    with pytest.raises(UserError, match=r"switch '0\.5\+0\.5' got no images"):
+        recalibrate(model, iter(some_batches(4)))
+    model.shared_layers[0].kernel.assign(np.full((3, 3, 3, 8), 3e38, np.float32))
+    with pytest.raises(UserError, match="layer 'stem_norm' in switch '1.0' are not finite"):
+        recalibrate(model, some_batches(4))
+
+
+def program(*flags: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "paradis_tf.recalibrate", *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_the_program_replaces_the_model_of_a_run(tmp_path: Path) -> None:
+    config = digits_mobilenet_v1.get_config()
+    config.update_from_flattened_dict(
+        {"model.width_multiplier": 0.125, "switches": ("1.0", "0.5+0.5"), "batch_norm": "shared_affine"}
+    )
+    workdir = Workdir.create(tmp_path / "run", config)
+    refused = program(f"--workdir={workdir.path}")
+    assert refused.returncode == 2
+    assert "holds no finished model" in refused.stderr
+    architecture = {**config.model, "image_shape": (16, 16, 3), "classes": 10}
+    fresh = Supernet(architecture, config.switches, batch_norm="shared_affine")
+    workdir.save_model(fresh)
+
+    done = program(f"--workdir={workdir.path}", "--images=200", f"--json={tmp_path / 'table.json'}")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "table.json").read_text())
+    assert [(row["switch"], row["devices"]) for row in rows] == [("1.0", 1), ("0.5+0.5", 2)]
+    assert {(row["images"], row["validation_images"]) for row in rows} == {(256, 144)}
+    assert "accuracy on 144 validation images, statistics of 256 training images" in done.stdout
+    found = workdir.load_model()
+    assert found.model_id() == rows[0]["model_id"] != fresh.model_id()
+    for old, new in zip(fresh.trainable_weights, found.trainable_weights, strict=True):
+        assert old.numpy().tobytes() == new.numpy().tobytes()
+    assert not list(workdir.path.glob(".*"))
