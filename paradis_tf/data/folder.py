@@ -113,7 +113,7 @@ def whole(root: str, parts: Mapping[str, Files], classes: Sequence[str], skip_br
     Raises:
       UserError: there are such images and `skip_broken` is not set, or a class has no others.
     """
-    memory = _memory(parts)
+    memory = _memory(parts, root)
     broken = _remembered(memory)
     if broken is None:
         broken = _check([path for files in parts.values() for path in files.paths])
@@ -138,17 +138,29 @@ def _without(files: Files, broken: set[str], classes: Sequence[str]) -> Files:
     return Files([path for path, keep in zip(files.paths, kept, strict=True) if keep], labels)
 
 
-def _memory(parts: Mapping[str, Files]) -> Path:
+def fingerprint(parts: Mapping[str, Files], root: Path, times: bool) -> str:
+    """A hash of the files' places in the root and sizes, and if asked for of the times of their last changes.
+
+    Raises:
+      UserError: a file is gone.
+    """
     digest = hashlib.sha256()
-    for files in parts.values():
+    for role, files in parts.items():
         for path in files.paths:
             try:
                 state = path.stat()
             except OSError as error:
                 raise UserError(f"image {str(path)!r} cannot be read: {error.strerror}.") from None
-            digest.update(f"{path.absolute()}\0{state.st_size}\0{state.st_mtime_ns}\0".encode(errors="replace"))
+            time = state.st_mtime_ns if times else 0
+            line = f"{role}\0{path.relative_to(root)}\0{state.st_size}\0{time}\n"
+            digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _memory(parts: Mapping[str, Files], root: str) -> Path:
+    place = hashlib.sha256(str(Path(root).resolve()).encode(errors="surrogateescape")).hexdigest()
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "paradis_tf" / f"checked-{digest.hexdigest()}.json"
+    return Path(cache) / "paradis_tf" / f"checked-{place[:16]}-{fingerprint(parts, Path(root), True)}.json"
 
 
 def _remembered(memory: Path) -> set[str] | None:

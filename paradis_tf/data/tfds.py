@@ -23,6 +23,7 @@ class Source:
 
     Attributes:
       classes: the names of the classes.
+      full_name: name, configuration and version.
       parts: what serves as `train`, `validation` and `test`, see `paradis_tf.data.parts.part_names`.
 
     Raises:
@@ -58,6 +59,7 @@ class Source:
             raise UserError(f"dataset {name!r} has the features {', '.join(features)}; it takes image and label.")
         self.classes = tuple(features["label"].names)
         self.parts = part_names(f"dataset {name!r}", list(splits), wanted)
+        self.full_name = str(self._builder.info.full_name)
         self._counts = {part: splits[part].num_examples for part in self.parts.values()}
         self._shape = features["image"].shape
 
