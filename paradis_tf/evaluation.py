@@ -19,7 +19,8 @@ _BATCH = 256
 def logits_of(model: Supernet, switch: Switch, part: Part) -> np.ndarray:
     """The fused logits of a switch, float32 (images, classes), in the order of the part."""
     batches = pipeline.evaluation_batches(part, _BATCH)
-    return np.concatenate([model(images, switch=switch)["prediction"].numpy() for images, _ in batches])
+    with pipeline.reading():
+        return np.concatenate([model(images, switch=switch)["prediction"].numpy() for images, _ in batches])
 
 
 def evaluate(model: Supernet, part: Part, report: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:

@@ -23,7 +23,13 @@ _IMAGE_SIZE = flags.DEFINE_integer("image_size", 0, "Side of the image in pixels
 _CLASSES = flags.DEFINE_integer("classes", 0, "Number of classes; 0 takes the dataset's.")
 _LAYERS = flags.DEFINE_string("layers", "", "Also print every layer of the devices of this switch.")
 _JSON = flags.DEFINE_string("json", "", "File to write the table to as JSON.")
-_SIZES = {"digits": (16, 10), "cifar10": (32, 10), "cifar100": (32, 100), "fashion_mnist": (28, 10)}
+_SIZES = {
+    "digits": (16, 10),
+    "cifar10": (32, 10),
+    "cifar100": (32, 100),
+    "fashion_mnist": (28, 10),
+    "imagenette64": (64, 10),
+}
 
 
 def rows(architecture: Any, switches: list[Any]) -> list[dict[str, Any]]:
@@ -57,7 +63,8 @@ def main(argv: list[str]) -> None:
     check_json_target(_JSON.value)
     config = program.config_of(_CONFIG)
     known_size, known_classes = _SIZES.get(config.dataset.name, (0, 0))
-    size, classes = _IMAGE_SIZE.value or known_size, _CLASSES.value or known_classes
+    size = _IMAGE_SIZE.value or config.dataset.image_size or known_size
+    classes = _CLASSES.value or known_classes
     if _IMAGE_SIZE.value < 0 or _CLASSES.value < 0:
         raise UserError(f"--image_size={_IMAGE_SIZE.value} and --classes={_CLASSES.value}; both are 0 or more.")
     if not size or not classes:

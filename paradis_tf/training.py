@@ -24,9 +24,10 @@ _EVALUATION_BATCH = 256
 
 def load_dataset(config: Any, data_dir: str | None) -> datasets.Dataset:
     """The dataset of a config (a `ConfigDict`, or the dict of a run folder)."""
-    options = dict(config["dataset"])
-    known = list(defaults.get_config().dataset)
-    if sorted(options) != sorted(known):
+    known = dict(defaults.get_config().dataset)
+    # A run that is older than a key has its default.
+    options = {**known, **dict(config["dataset"])}
+    if len(options) > len(known):
         raise UserError(f"config.dataset has {', '.join(sorted(options))}; it takes {', '.join(sorted(known))}.")
     return datasets.load(**options, data_dir=data_dir, seed=config["seed"])
 
@@ -113,16 +114,17 @@ def train(config: ConfigDict, path: str, data_dir: str | None = None) -> Workdir
             print(f"resuming {workdir.path} after epoch {done}", flush=True)
         workdir.truncate_metrics(done)
         print("tracing the training step ...", flush=True)
-        model.fit(
-            pipeline.training_batches(dataset.train, config.batch_size, first_epoch=done, **batches),
-            initial_epoch=done,
-            epochs=config.epochs,
-            steps_per_epoch=steps,
-            shuffle=False,
-            validation_data=pipeline.evaluation_batches(dataset.validation, _EVALUATION_BATCH),
-            verbose=0,
-            callbacks=[RunRecorder(workdir), Progress()],
-        )
+        with pipeline.reading():
+            model.fit(
+                pipeline.training_batches(dataset.train, config.batch_size, first_epoch=done, **batches),
+                initial_epoch=done,
+                epochs=config.epochs,
+                steps_per_epoch=steps,
+                shuffle=False,
+                validation_data=pipeline.evaluation_batches(dataset.validation, _EVALUATION_BATCH),
+                verbose=0,
+                callbacks=[RunRecorder(workdir), Progress()],
+            )
         workdir.save_model(model)
     return workdir
 

@@ -57,9 +57,22 @@ def get_config(method: str = "paradis") -> ConfigDict:
             # "private" or "shared_affine": whether switches share the scale and shift of batch norm.
             "batch_norm": "private",
             # See paradis_tf.data.datasets.load.
-            "dataset": {"name": "digits", "path": "", "validation_fraction": 0.1},
-            # See paradis_tf.data.pipeline.training_batches.
-            "augmentation": {"flip": False, "crop_padding": 0},
+            "dataset": {
+                "name": "digits",
+                "path": "",
+                "validation_fraction": 0.1,
+                "image_size": 0,
+                "skip_broken": False,
+            },
+            # See paradis_tf.data.augment.Augmentation; 0 turns a change off.
+            "augmentation": {
+                "inception_crop": 0.0,
+                "flip": False,
+                "crop_padding": 0,
+                "color_jitter": 0.0,
+                "rand_augment_layers": 0,
+                "rand_augment_magnitude": 9.0,
+            },
             # `name` is an architecture of paradis_tf.models, the rest its options; image_shape and classes come
             # from the dataset.
             "model": {"name": "mobilenet_v1", "width_multiplier": 1.0, "form": "224"},

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
 import tensorflow as tf
 
 from export.fusion.program import UserError
+from paradis_tf.data import encoded
+from paradis_tf.data.augment import Augmentation
 from paradis_tf.data.datasets import Part
 
 
@@ -15,70 +23,112 @@ def training_batches(
     seed: int,
     first_epoch: int,
     epochs: int,
-    flip: bool = False,
-    crop_padding: int = 0,
+    shard_index: int = 0,
+    shard_count: int = 1,
+    **augmentation: Any,
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches of the epochs from `first_epoch` up to and without `epochs`, end to end.
 
+    The order is a function of (seed, epoch), an image's augmentation of (seed, epoch, its place in the epoch).
+
     Args:
-      part: the training part; it is kept in memory.
-      batch_size: images per batch; the images that do not fill a last batch sit out that epoch.
-      seed: with the epoch's number it fixes the order, and with the image's place in it the augmentation.
+      part: the training part; arrays are kept in memory, encoded images are read and decoded as they are needed.
+      batch_size: images per batch of all workers together; the images that do not fill a last batch sit out that
+        epoch.
+      seed: of order and augmentation.
       first_epoch: number of the first epoch, from 0.
       epochs: number after the last epoch.
-      flip: whether each image is mirrored left to right with probability one half.
-      crop_padding: each image is padded by so many pixels of zero on every side and cut to its size again at
-        random; 0 turns it off.
+      shard_index: which worker this is, from 0. Worker i of n gets the rows from i * batch_size // n to before
+        (i + 1) * batch_size // n of each batch, the same as it has without workers.
+      shard_count: how many workers share each batch.
+      **augmentation: the fields of `paradis_tf.data.augment.Augmentation`.
 
     Yields:
-      (uint8 (batch_size, height, width, 3), int64 (batch_size,)).
+      (uint8 (rows, height, width, 3), int64 (rows,)).
 
     Raises:
-      UserError: a batch size that the part cannot fill.
+      UserError: a batch size that the part cannot fill or the workers cannot share, or an augmentation out of range.
     """
     size = len(part)
     if not 0 < batch_size <= size:
         raise UserError(f"batch_size is {batch_size}; it lies between 1 and the {size} training images.")
-    if not 0 <= crop_padding < min(part.images.shape[1:3]):
+    if not 0 <= shard_index < shard_count <= batch_size:
         raise UserError(
-            f"augmentation.crop_padding is {crop_padding}; it is 0 or more and below the image's side of "
-            f"{min(part.images.shape[1:3])} pixels."
+            f"worker {shard_index} of {shard_count} cannot share batches of {batch_size}; workers count from 0, and "
+            "each gets at least one image."
         )
-    images, labels = tf.constant(part.images), tf.constant(part.labels)
+    height, width = part.images.shape[1:3]
+    augment = Augmentation(**augmentation)
+    augment.check(height, width)
     steps = size // batch_size
+    start, stop = (worker * batch_size // shard_count for worker in (shard_index, shard_index + 1))
+    in_memory = isinstance(part.images, np.ndarray)
+    by_batch = in_memory and augment.batched
+    labels = tf.constant(part.labels)
+    images = tf.constant(part.images) if in_memory else None
 
-    def epoch_indices(epoch: tf.Tensor) -> tf.data.Dataset:
+    def plan(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(size), seed=[seed, epoch])
-        places = tf.range(steps * batch_size)
-        return tf.data.Dataset.from_tensor_slices((order[: steps * batch_size], places)).map(
-            lambda index, place: (index, epoch, place)
+        plan = tf.stack([order[: steps * batch_size], tf.range(steps * batch_size)])
+        rows = tf.reshape(plan, [2, steps, batch_size])[:, :, start:stop]
+        if not by_batch:
+            rows = tf.reshape(rows, [2, -1])
+        return tf.data.Dataset.from_tensor_slices((rows[0], rows[1])).map(
+            lambda indices, places: (indices, epoch, places)
         )
+
+    def batch(indices: tf.Tensor, epoch: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return augment.batch(seed, epoch, places, tf.gather(images, indices)), tf.gather(labels, indices)
 
     def example(index: tf.Tensor, epoch: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image = tf.gather(images, index)
-        draw = tf.random.stateless_uniform([3], seed=[seed + 1, epoch * size + place])
-        return _augment(image, draw, flip, crop_padding), tf.gather(labels, index)
+        image = tf.gather(images, index) if in_memory else _decoded(part.images, index)
+        if augment.inception_crop:
+            box = augment.crop_box(seed, epoch, place, tf.shape(image)[:2], width / height)
+            image = encoded.crop(image, box, height, width)
+        elif not in_memory:
+            image = encoded.central(image, height)
+        image = tf.ensure_shape(image, (height, width, 3))
+        return augment.one(seed, epoch, place, image), tf.gather(labels, index)
 
-    return (
-        tf.data.Dataset.range(first_epoch, epochs, output_type=tf.int32)
-        .flat_map(epoch_indices)
-        .map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(batch_size, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
-    )
-
-
-def _augment(image: tf.Tensor, draw: tf.Tensor, flip: bool, crop_padding: int) -> tf.Tensor:
-    shape = image.shape
-    if flip:
-        image = tf.where(draw[0] < 0.5, image, tf.reverse(image, axis=[1]))
-    if crop_padding:
-        padded = tf.pad(image, [[crop_padding, crop_padding], [crop_padding, crop_padding], [0, 0]])
-        corner = tf.cast(draw[1:] * (2 * crop_padding + 1), tf.int32)
-        image = tf.slice(padded, [corner[0], corner[1], 0], shape)
-    return image
+    plans = tf.data.Dataset.range(first_epoch, epochs, output_type=tf.int32).flat_map(plan)
+    if by_batch:
+        return _mapped(plans, batch).prefetch(tf.data.AUTOTUNE)
+    return _mapped(plans, example).batch(stop - start, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_batches(part: Part, batch_size: int) -> tf.data.Dataset:
-    """All images of a part, in order; the last batch may be smaller."""
-    return tf.data.Dataset.from_tensor_slices((part.images, part.labels)).batch(batch_size).prefetch(1)
+    """All images of a part, in order, those from files as `paradis_tf.data.encoded.central` takes them; the last batch
+    may be smaller."""
+    if isinstance(part.images, np.ndarray):
+        return tf.data.Dataset.from_tensor_slices((part.images, part.labels)).batch(batch_size).prefetch(1)
+    height, width = part.images.shape[1:3]
+
+    def example(index: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = encoded.central(_decoded(part.images, index), height)
+        return tf.ensure_shape(image, (height, width, 3)), label
+
+    places = tf.data.Dataset.from_tensor_slices((np.arange(len(part), dtype=np.int32), part.labels))
+    return _mapped(places, example).batch(batch_size).prefetch(1)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Around the work that consumes a pipeline: an image that cannot be read ends it with a `UserError` that names the
+    file instead of an error of TensorFlow."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = re.search(r"UserError: (.+)", error.message)
+        if found:
+            raise UserError(found[1]) from None
+        raise
+
+
+def _mapped(elements: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
+    return elements.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _decoded(images: encoded.EncodedImages, index: tf.Tensor) -> tf.Tensor:
+    # Decoded in Python's reach, so that a fault can name its file; reading and decoding hold no lock of Python's.
+    image = tf.py_function(lambda place: images.decode(int(place)), [index], tf.uint8)
+    return tf.ensure_shape(image, (None, None, 3))

@@ -1,0 +1,137 @@
+"""Sets that are arrays in memory: the digits, the named sets, files of arrays; and their checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.fusion.program import UserError
+
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
+# A file may bring its own validation part.
+_VALIDATION_KEYS = ("x_validation", "y_validation")
+_MOST_CLASSES = 100_000
+_DIGITS_TEST_FRACTION = 0.2
+_DIGITS_SPLIT_SEED = 20
+_DIGITS_SIDE = 16
+
+
+def digits() -> dict[str, np.ndarray]:
+    """scikit-learn's 1,797 handwritten digits, enlarged to 16x16; a fixed fifth is the test part."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    grey = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+    size = (_DIGITS_SIDE, _DIGITS_SIDE)
+    large = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)) for image in grey]
+    images = _checked_images("digits", "images", np.stack(large))
+    labels = bunch.target.astype(np.int64)
+    order = np.random.default_rng(_DIGITS_SPLIT_SEED).permutation(len(labels))
+    test, train = np.split(order, [round(len(labels) * _DIGITS_TEST_FRACTION)])
+    return {
+        "x_train": images[train],
+        "y_train": labels[train],
+        "x_test": images[test],
+        "y_test": labels[test],
+    }
+
+
+def named(name: str, data_dir: str | None) -> dict[str, np.ndarray]:
+    """`<name>.npz` in `data_dir`, or else what `keras.datasets` gives for the name, which may download.
+
+    Raises:
+      UserError: neither is there, or the file is malformed.
+    """
+    if data_dir:
+        path = Path(data_dir) / f"{name}.npz"
+        if path.exists():
+            return npz(path)
+    import keras
+
+    where = f"there is no {name}.npz in --data_dir={data_dir}" if data_dir else "--data_dir is not given"
+    wanted = f"give a folder with {name}.npz ({', '.join(_KEYS)})."
+    source = getattr(keras.datasets, name, None)
+    if source is None:
+        raise UserError(f"dataset {name!r}: {where}, and it cannot be downloaded; {wanted}")
+    try:
+        (x_train, y_train), (x_test, y_test) = source.load_data()
+    except Exception as error:  # keras raises bare Exception when a download fails
+        raise UserError(
+            f"dataset {name!r}: {where}, and keras.datasets could not provide it ({error}); {wanted}"
+        ) from None
+    return checked(name, dict(zip(_KEYS, (x_train, y_train, x_test, y_test), strict=True)))
+
+
+def npz(path: Path) -> dict[str, np.ndarray]:
+    """A file of x_train, y_train, x_test, y_test, optionally x_validation, y_validation and class_names.
+
+    Raises:
+      UserError: it is missing or malformed.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files if key in (*_KEYS, *_VALIDATION_KEYS, "class_names")}
+    except FileNotFoundError:
+        raise UserError(f"data file {path} does not exist.") from None
+    except Exception as error:  # zipfile, zlib and NumPy each have their own ways of failing
+        raise UserError(f"data file {path} is not a readable .npz of plain arrays ({error}).") from None
+    keys = (*_KEYS, *_VALIDATION_KEYS) if any(key in arrays for key in _VALIDATION_KEYS) else _KEYS
+    missing = [key for key in keys if key not in arrays]
+    if missing:
+        raise UserError(f"data file {path} lacks {', '.join(missing)}; it needs {', '.join(keys)}.")
+    return checked(str(path), arrays)
+
+
+def checked(source: str, arrays: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of a source, images as uint8 RGB (n, height, width, 3) and labels as int64 (n,).
+
+    Raises:
+      UserError: they are of other types or shapes, do not belong together, or hold a label out of range.
+    """
+    kept = {key: np.asarray(value) for key, value in arrays.items()}
+    parts = [part for part in ("train", "validation", "test") if f"x_{part}" in kept]
+    for part in parts:
+        x, y = f"x_{part}", f"y_{part}"
+        kept[x] = _checked_images(source, x, kept[x])
+        labels = kept[y]
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            raise UserError(f"{source}: {y} is {labels.dtype} {labels.shape}; it takes one integer for each image.")
+        if len(labels) != len(kept[x]):
+            raise UserError(f"{source}: {x} has {len(kept[x])} images and {y} {len(labels)} labels.")
+        if labels.min() < 0 or labels.max() >= _MOST_CLASSES:
+            worst = labels.min() if labels.min() < 0 else labels.max()
+            raise UserError(f"{source}: {y} holds label {worst}; labels count from 0 and stay below {_MOST_CLASSES}.")
+        kept[y] = labels.astype(np.int64)
+    for part in parts[1:]:
+        if kept["x_train"].shape[1:] != kept[f"x_{part}"].shape[1:]:
+            raise UserError(
+                f"{source}: images are {kept['x_train'].shape[1:]} in x_train and "
+                f"{kept[f'x_{part}'].shape[1:]} in x_{part}; they must be alike."
+            )
+    names = kept.get("class_names")
+    if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
+        raise UserError(f"{source}: class_names is {names.dtype} {names.shape}; it takes one text for each class.")
+    if names is not None and any(not str(name).strip() or not str(name).isprintable() for name in names):
+        raise UserError(f"{source}: class_names holds a name that is empty or no single line of text.")
+    classes = int(kept["y_train"].max()) + 1
+    for y in (f"y_{part}" for part in parts[1:]):
+        if "class_names" not in kept and kept[y].max() >= classes:
+            raise UserError(f"{source}: {y} holds label {kept[y].max()}, and y_train knows 0 to {classes - 1}.")
+    return kept
+
+
+def _checked_images(source: str, key: str, images: np.ndarray) -> np.ndarray:
+    grey = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 1)
+    if images.dtype != np.uint8 or not (grey or (images.ndim == 4 and images.shape[3] == 3)):
+        raise UserError(
+            f"{source}: {key} is {images.dtype} {images.shape}; it takes uint8 images (n, height, width, 3), "
+            "(n, height, width, 1) or (n, height, width)."
+        )
+    if not images.size:
+        raise UserError(f"{source}: {key} is empty, {images.shape}; it takes at least one image.")
+    return np.repeat(images.reshape(*images.shape[:3], 1), 3, axis=3) if grey else images

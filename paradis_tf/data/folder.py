@@ -1,0 +1,221 @@
+"""Image files in a folder for each class: ROOT/train/CLASS/*, ROOT/val/CLASS/*."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from export.fusion.files import write_json
+from export.fusion.program import UserError
+from paradis_tf.data import datasets, encoded
+from paradis_tf.data.parts import part_names, require_all_classes, some
+from paradis_tf.progress import Progress
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+# Images that a thread checks at a time.
+_CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Files:
+    """Image files and the classes they are of.
+
+    Attributes:
+      paths: one file for each image.
+      labels: int64 (n,), class indices.
+    """
+
+    paths: list[Path]
+    labels: np.ndarray
+
+
+def listing(root: str, wanted: Sequence[str] = ()) -> tuple[dict[str, Files], tuple[str, ...]]:
+    """The image files of each part, see `part_names`, sorted by class and path, and the sorted names of the classes.
+
+    Files whose names start with a dot or do not end in one of `SUFFIXES` are left alone.
+
+    Raises:
+      UserError: no such folder, no class folders, one that is empty or that not all parts have.
+    """
+    folder = Path(root)
+    if not folder.is_dir():
+        raise UserError(
+            f"image folder {root!r} does not exist or is no folder; it holds train and val, validation or "
+            "test, and these a folder for each class."
+        )
+    roles = part_names(f"image folder {root!r}", _subfolders(folder), wanted)
+    classes = {role: _subfolders(folder / name) for role, name in roles.items()}
+    for role, name in roles.items():
+        if not classes[role]:
+            raise UserError(
+                f"{str(folder / name)!r} holds no class folders; it takes a folder of images for each class."
+            )
+        for one, other, has, lacks in (
+            (role, "train", name, roles["train"]),
+            ("train", role, roles["train"], name),
+        ):
+            extra = sorted(set(classes[one]) - set(classes[other]))
+            if extra:
+                raise UserError(
+                    f"image folder {root!r}: {has} has {some(extra)} that {lacks} lacks; all parts have "
+                    "the same class folders."
+                )
+    names = tuple(classes["train"])
+    if any(not name.isprintable() for name in names):
+        raise UserError(
+            f"image folder {root!r}: class folder {next(n for n in names if not n.isprintable())!r} is "
+            "no single line of text."
+        )
+    return {role: _files(folder / name, names) for role, name in roles.items()}, names
+
+
+def _subfolders(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"folder {str(folder)!r} cannot be read: {error.strerror}.") from None
+
+
+def _files(folder: Path, classes: Sequence[str]) -> Files:
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        here = sorted(
+            Path(place) / file
+            for place, _, files in os.walk(folder / name, followlinks=True)
+            for file in files
+            if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+        )
+        if not here:
+            raise UserError(
+                f"class folder {str(folder / name)!r} holds no images ({', '.join(SUFFIXES)}); fill it or "
+                "remove it from all parts."
+            )
+        paths += here
+        labels += [label] * len(here)
+    return Files(paths, np.array(labels, np.int64))
+
+
+def whole(root: str, parts: Mapping[str, Files], classes: Sequence[str], skip_broken: bool) -> dict[str, Files]:
+    """The parts without the images that cannot be decoded.
+
+    All are decoded once; what is found is remembered in the user's cache folder for as long as no file's size or time
+    changes.
+
+    Raises:
+      UserError: there are such images and `skip_broken` is not set, or a class has no others.
+    """
+    memory = _memory(parts, root)
+    broken = _remembered(memory)
+    if broken is None:
+        broken = _check([path for files in parts.values() for path in files.paths])
+        # A user without a writable cache folder waits for the check each time.
+        with contextlib.suppress(OSError, UserError):
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            write_json(memory, sorted(broken))
+    if not broken:
+        return dict(parts)
+    total = sum(len(files.paths) for files in parts.values())
+    sentence = f"image folder {root!r}: {len(broken):,} of {total:,} images cannot be decoded: {some(sorted(broken))}"
+    if not skip_broken:
+        raise UserError(f"{sentence}; mend or remove them, or set config.dataset.skip_broken.")
+    print(f"{sentence}; they are left out", flush=True)
+    return {role: _without(files, broken, classes) for role, files in parts.items()}
+
+
+def _without(files: Files, broken: set[str], classes: Sequence[str]) -> Files:
+    kept = np.array([str(path) not in broken for path in files.paths])
+    labels = files.labels[kept]
+    require_all_classes(labels, classes, str(files.paths[0].parents[1]))
+    return Files([path for path, keep in zip(files.paths, kept, strict=True) if keep], labels)
+
+
+def fingerprint(parts: Mapping[str, Files], root: Path, times: bool) -> str:
+    """A hash of the files' places in the root and sizes, and if asked for of the times of their last changes.
+
+    Raises:
+      UserError: a file is gone.
+    """
+    digest = hashlib.sha256()
+    for role, files in parts.items():
+        for path in files.paths:
+            try:
+                state = path.stat()
+            except OSError as error:
+                raise UserError(f"image {str(path)!r} cannot be read: {error.strerror}.") from None
+            time = state.st_mtime_ns if times else 0
+            line = f"{role}\0{path.relative_to(root)}\0{state.st_size}\0{time}\n"
+            digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _memory(parts: Mapping[str, Files], root: str) -> Path:
+    place = hashlib.sha256(str(Path(root).resolve()).encode(errors="surrogateescape")).hexdigest()
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "paradis_tf" / f"checked-{place[:16]}-{fingerprint(parts, Path(root), True)}.json"
+
+
+def _remembered(memory: Path) -> set[str] | None:
+    try:
+        found = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return {str(name) for name in found} if isinstance(found, list) else None
+
+
+def _check(paths: Sequence[Path]) -> set[str]:
+    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    progress, done = Progress("checked images", len(paths)), 0
+    broken: set[str] = set()
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        try:
+            for chunk, found in zip(chunks, pool.map(_broken, chunks), strict=True):
+                broken |= found
+                done += len(chunk)
+                progress.update(done)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return broken
+
+
+def _broken(paths: Sequence[Path]) -> set[str]:
+    found = set()
+    for path in paths:
+        try:
+            encoded.decode(path.read_bytes())
+        except (OSError, ValueError):
+            found.add(str(path))
+    return found
+
+
+def load(root: str, image_size: int, skip_broken: bool) -> tuple[dict[str, datasets.Part], list[str]]:
+    """The parts of a folder of class folders, see `part_names`, and the classes' names; the images stay in their files.
+
+    Args:
+      root: the folder.
+      image_size: side of the square input in pixels.
+      skip_broken: images that cannot be decoded are left out instead of refused.
+
+    Raises:
+      UserError: the folders are not as `listing` wants them, or images cannot be decoded.
+    """
+    parts, classes = listing(root)
+    return {role: _part(files, image_size) for role, files in whole(root, parts, classes, skip_broken).items()}, [
+        *classes
+    ]
+
+
+def _part(files: Files, size: int) -> datasets.Part:
+    nothing = np.zeros(len(files.paths), np.int64)
+    # A length of 0 is the whole file.
+    images = encoded.EncodedImages(files.paths, np.arange(len(files.paths)), nothing, nothing, size)
+    return datasets.Part(images, files.labels)

@@ -1,0 +1,61 @@
+"""Which parts of a source of images serve as what, and how its images and classes are named in errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from export.fusion.program import UserError
+
+# What a source may call its parts, and what each is here.
+_PARTS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+_NAMED = 5
+
+
+def part_names(source: str, found: Sequence[str], wanted: Sequence[str] = ()) -> dict[str, str]:
+    """Which part of a source serves as `train`, `validation` (if any) and `test`.
+
+    `train` and `test` are what they are called; `val` or `validation` is the validation part. Where there is no `test`,
+    it is the test part instead, as is usual with ImageNet, whose test labels are not public; validation images are then
+    held out of `train`.
+
+    Args:
+      source: what to call it in an error.
+      found: the parts that the source has; other names than these four are left alone.
+      wanted: the ones to use; empty takes all.
+
+    Raises:
+      UserError: a wanted part is not there or unknown, or `train` or the rest is missing, or it is there twice.
+    """
+    for name in wanted:
+        if name not in _PARTS or name not in found:
+            raise UserError(
+                f"{source} has no part {name!r}; it has {', '.join(found) or 'none'}, and the parts that "
+                f"can be used are {', '.join(_PARTS)}."
+            )
+    chosen = [name for name in (wanted or found) if name in _PARTS]
+    roles = {_PARTS[name]: name for name in chosen}
+    if len(roles) < len(set(chosen)):
+        raise UserError(f"{source} has both 'val' and 'validation'; one of them is the validation part.")
+    if "test" not in roles and "validation" in roles:
+        roles["test"] = roles.pop("validation")
+    if "train" not in roles or "test" not in roles:
+        raise UserError(
+            f"{source} has the parts {', '.join(chosen) or 'none'}; it needs 'train', and 'val', "
+            "'validation' or 'test'."
+        )
+    return {role: roles[role] for role in ("train", "validation", "test") if role in roles}
+
+
+def require_all_classes(labels: np.ndarray, classes: Sequence[str], where: str) -> None:
+    """Raises UserError, naming them, if classes have no image left among these labels."""
+    empty = np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0)
+    if len(empty):
+        raise UserError(f"{where}: no image of {some([classes[label] for label in empty])} can be decoded.")
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many there are besides."""
+    more = len(names) - _NAMED
+    return ", ".join(map(repr, names[:_NAMED])) + (f" and {more:,} more" if more > 0 else "")

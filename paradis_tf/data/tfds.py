@@ -1,0 +1,101 @@
+"""Sets of TensorFlow Datasets, an optional package: read where they are prepared, never downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from export.fusion.program import UserError
+from paradis_tf.data.parts import part_names
+
+PREFIX = "tfds:"
+
+
+class Source:
+    """A prepared classification set of TensorFlow Datasets.
+
+    Args:
+      name: `tfds:` and the name of the set, as in `tfds:imagenette/160px-v2`.
+      data_dir: the folder that TensorFlow Datasets keeps its sets in; None is its own choice.
+      wanted: the parts to use; empty takes all.
+
+    Attributes:
+      classes: the names of the classes.
+      full_name: name, configuration and version.
+      parts: what serves as `train`, `validation` and `test`, see `paradis_tf.data.parts.part_names`.
+
+    Raises:
+      UserError: the package is not installed, or the set unknown, not prepared, or not of images and labels.
+    """
+
+    def __init__(self, name: str, data_dir: str | None, wanted: Sequence[str] = ()) -> None:
+        try:
+            import tensorflow_datasets
+        except ImportError:
+            raise UserError(
+                f"dataset {name!r} needs the package tensorflow-datasets, which is not installed; run: pip install "
+                "tensorflow-datasets"
+            ) from None
+        self.name, self._package = name, tensorflow_datasets
+        bare = name.removeprefix(PREFIX)
+        try:
+            self._builder = tensorflow_datasets.builder(bare, data_dir=data_dir)
+            splits, features = self._builder.info.splits, self._builder.info.features
+        except Exception as error:  # the package has many ways of failing
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+            raise UserError(f"dataset {name!r} cannot be opened by tensorflow-datasets ({reason}).") from None
+        if not splits:
+            where = f" --data_dir={data_dir}" if data_dir else ""
+            raise UserError(
+                f"dataset {name!r} is not prepared{' in ' + data_dir if data_dir else ''}, and nothing is downloaded "
+                f"here; run: tfds build {bare}{where}"
+            )
+        if not isinstance(features, dict | tensorflow_datasets.features.FeaturesDict) or not (
+            isinstance(features.get("image"), tensorflow_datasets.features.Image)
+            and isinstance(features.get("label"), tensorflow_datasets.features.ClassLabel)
+        ):
+            raise UserError(f"dataset {name!r} has the features {', '.join(features)}; it takes image and label.")
+        self.classes = tuple(features["label"].names)
+        self.parts = part_names(f"dataset {name!r}", list(splits), wanted)
+        self.full_name = str(self._builder.info.full_name)
+        self._counts = {part: splits[part].num_examples for part in self.parts.values()}
+        self._shape = features["image"].shape
+
+    def count(self, role: str) -> int:
+        """How many images a part has."""
+        return self._counts[self.parts[role]]
+
+    def encoded(self, role: str, start: int, stop: int) -> Iterator[tuple[str, bytes, int]]:
+        """Name, file content and label of the images of a part from `start` to before `stop`."""
+        part = self.parts[role]
+        items = self._read(f"{part}[{start}:{stop}]", {"image": self._package.decode.SkipDecoding()})
+        for number, item in enumerate(items, start):
+            yield f"{self.name} {part} {number}", item["image"], int(item["label"])
+
+    def arrays(self, most_bytes: int) -> dict[str, np.ndarray]:
+        """All images as arrays, `x_train`, `y_train` and so on, of the parts' roles.
+
+        Raises:
+          UserError: the images differ in size, or are more than so many bytes.
+        """
+        size = sum(self._counts.values()) * int(np.prod([side or 0 for side in self._shape]))
+        if None in self._shape or size > most_bytes:
+            what = "images of many sizes" if None in self._shape else f"{size / 2**30:.1f} GiB of images"
+            raise UserError(
+                f"dataset {self.name!r} has {what}; run: python -m paradis_tf.prepare --source={self.name} "
+                "--target=FOLDER --size=224, and take dataset 'prepared' with that folder as its path."
+            )
+        arrays = {"class_names": np.array(self.classes)}
+        for role, part in self.parts.items():
+            items = list(self._read(part, None))
+            arrays[f"x_{role}"] = np.stack([item["image"] for item in items])
+            arrays[f"y_{role}"] = np.array([item["label"] for item in items], np.int64)
+        return arrays
+
+    def _read(self, split: str, decoders: dict[str, Any] | None) -> Any:
+        # One file after another, so that the order is the files'.
+        order = self._package.ReadConfig(interleave_cycle_length=1)
+        found = self._builder.as_dataset(split=split, decoders=decoders, shuffle_files=False, read_config=order)
+        return found.as_numpy_iterator()
