@@ -182,13 +182,39 @@ class Supernet(keras.Model):
             return []
         return [self._total_loss, *self._switch_losses.values(), *self._switch_metrics.values()]
 
-    def train_step(self, data: Any) -> dict[str, Any]:
+    @property
+    def draws(self) -> bool:
+        """Whether a step has passes that are drawn."""
+        return any(isinstance(entry, Draw) for entry in self.passes)
+
+    def drawn_passes(self) -> tuple[Pass, ...]:
+        """The passes of the next step, those that are drawn among them; called outside of a step."""
+        return tuple(
+            entry.passes[int(self._draw(entry, place))] if isinstance(entry, Draw) else entry
+            for place, entry in enumerate(self.passes)
+        )
+
+    def _draw(self, draw: Draw, place: int) -> tf.Tensor:
+        # A function of the step's number, so that a resumed run draws what an undisturbed one does.
+        seed = tf.stack([tf.cast(self.optimizer.iterations, tf.int32), place])
+        return tf.random.stateless_uniform([], seed, maxval=len(draw.passes), dtype=tf.int32)
+
+    def train_step(self, data: Any, passes: Sequence[Pass] | None = None) -> dict[str, Any]:
+        """One step of the optimizer.
+
+        Args:
+          data: (images, targets), the replica's part of the batch.
+          passes: what `drawn_passes` gave; without them the step draws by itself.
+        """
         images, targets = _images_and_targets(data)
         variables = self.trainable_variables
         gradients: dict[int, tf.Tensor] = {}
+        if passes and self.draws:
+            # As when the step draws: what the drawn pass does not touch has a gradient of zero.
+            gradients = {index: tf.zeros(variable.shape, variable.dtype) for index, variable in enumerate(variables)}
         outputs = self._absent_teachers(images)
         total = 0.0
-        for place, entry in enumerate(self.passes):
+        for place, entry in enumerate(passes or self.passes):
             if isinstance(entry, Draw):
                 loss, found = self._run_drawn(entry, place, images, targets, outputs)
             else:
@@ -235,9 +261,7 @@ class Supernet(keras.Model):
         self, draw: Draw, place: int, images: Any, targets: Any, outputs: dict[Teacher, dict[str, tf.Tensor]]
     ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
         """As `_run_pass`, for one pass of several; each branch is traced, one is run."""
-        # A function of the step's number, so that a resumed run draws what an undisturbed one does.
-        seed = tf.stack([tf.cast(self.optimizer.iterations, tf.int32), place])
-        drawn = tf.random.stateless_uniform([], seed, maxval=len(draw.passes), dtype=tf.int32)
+        drawn = self._draw(draw, place)
 
         def branch(one: Pass) -> tuple[tf.Tensor, list[tf.Tensor]]:
             loss, found = self._run_pass(one, images, targets, dict(outputs))
@@ -251,12 +275,14 @@ class Supernet(keras.Model):
         self, gradients: dict[int, tf.Tensor], variables: Sequence[keras.Variable]
     ) -> tuple[list[tf.Tensor], list[keras.Variable]]:
         decayed = {id(kernel) for kernel in self._decayed} if self.weight_decay else set()
+        # The optimizer adds up over the replicas what they hand over.
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
         found, trained = [], []
         for index, gradient in sorted(gradients.items()):
             variable = variables[index]
             if id(variable) in decayed:
                 gradient = gradient + self.weight_decay * variable.value
-            found.append(gradient)
+            found.append(gradient / replicas if replicas > 1 else gradient)
             trained.append(variable)
         return found, trained
 

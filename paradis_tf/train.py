@@ -10,11 +10,24 @@ from __future__ import annotations
 
 from absl import flags
 
-from paradis_tf import program
+from export.fusion.program import LONGEST_S, define_float
+from paradis_tf import program, strategy
 
 _CONFIG = program.define_config("The experiment; see paradis_tf/configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; made if it is not there.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    strategy.STRATEGIES,
+    "What trains: `single`, one device; `mirrored`, the GPUs of this machine; `multi_worker`, the machines of TF_CONFIG; "
+    "`auto`, whichever of them this machine and TF_CONFIG give. No key of the config, as it does not change the result: "
+    "the batch stays config.batch_size and is split over the devices.",
+)
+_DEVICES = flags.DEFINE_list("devices", [], "Devices of --strategy=mirrored, such as GPU:0,GPU:1; empty for all GPUs.")
+_PEER_TIMEOUT = define_float(
+    "peer_timeout", 300.0, "Longest wait for the other machines at the start, in seconds.", 1.0, LONGEST_S
+)
 
 
 def main(argv: list[str]) -> None:
@@ -22,7 +35,9 @@ def main(argv: list[str]) -> None:
     with program.quiet():
         from paradis_tf import training
     try:
-        workdir = training.train(config, _WORKDIR.value, _DATA_DIR.value)
+        workdir = training.train(
+            config, _WORKDIR.value, _DATA_DIR.value, _STRATEGY.value, _DEVICES.value, _PEER_TIMEOUT.value or 0.0
+        )
     except KeyboardInterrupt:
         print(f"\nstopped; the same command resumes {_WORKDIR.value} after its last finished epoch", flush=True)
         raise

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from ml_collections import ConfigDict
 
 from export.fusion.program import UserError
-from paradis_tf import methods, models
+from paradis_tf import groups, loop, methods, models
 from paradis_tf.configs import defaults
 from paradis_tf.data import datasets, pipeline
+from paradis_tf.groups import Group
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import parse_switches
 from paradis_tf.workdir import Workdir
 
 _EVALUATION_BATCH = 256
+_FINISHED = -1
 
 
 def load_dataset(config: Any, data_dir: str | None) -> datasets.Dataset:
@@ -70,63 +75,98 @@ def make_architecture(config: Any, image_shape: tuple[int, int, int], classes: i
     return models.create(**dict(config["model"]), image_shape=image_shape, classes=classes)
 
 
-def train(config: ConfigDict, path: str, data_dir: str | None = None) -> Workdir:
+def train(
+    config: ConfigDict,
+    path: str,
+    data_dir: str | None = None,
+    strategy: str = "single",
+    devices: Sequence[str] = (),
+    peer_timeout_s: float = 300.0,
+) -> Workdir:
     """Trains to the last epoch and writes the finished model; resumes if the folder holds a part of the run.
 
     Args:
       config: as in `paradis_tf.configs.defaults`.
-      path: the run folder.
-      data_dir: where `paradis_tf.data.datasets.load` looks for files.
+      path: the run folder; of several workers the chief alone reads and writes it.
+      data_dir: where `paradis_tf.data.datasets.load` looks for files, on each worker.
+      strategy: one of `paradis_tf.strategy.STRATEGIES`. It does not change the result beyond rounding and so is no part
+        of the config.
+      devices: the devices of the strategy `mirrored`; empty for all GPUs.
+      peer_timeout_s: how long to wait for other workers at the start, in seconds.
 
     Raises:
-      UserError: a config that cannot be trained, bad data, or a folder of another run.
+      UserError: a config that cannot be trained, bad data, a folder of another run, or no such strategy here.
     """
     _check(config)
+    # Before any other use of TensorFlow, which cannot join other machines later.
+    with groups.joined(strategy, devices, peer_timeout_s) as group, pipeline.reading():
+        return _train(config, path, data_dir, group)
+
+
+def _train(config: ConfigDict, path: str, data_dir: str | None, group: Group) -> Workdir:
     dataset = load_dataset(config, data_dir)
     keras.utils.set_random_seed(config.seed)
-    # Both before the folder is made, so that a config that cannot be trained leaves nothing behind.
+    # All before the folder is made, so that a config that cannot be trained leaves nothing behind.
     architecture = make_architecture(config, dataset.image_shape, len(dataset.class_names))
-    fresh = Supernet(architecture, config.switches, config.grid, config.batch_norm)
-    method = methods.create(**dict(config.method))
     steps = len(dataset.train) // config.batch_size
     batches = dict(seed=config.seed, epochs=config.epochs, **dict(config.augmentation))
-    pipeline.training_batches(dataset.train, config.batch_size, first_epoch=0, **batches)
+    shard = dict(shard_index=group.worker, shard_count=group.workers)
+    pipeline.training_batches(dataset.train, config.batch_size, first_epoch=0, **batches, **shard)
+    groups.check_batch(config.batch_size, group.replicas)
+    mine = len(range(group.worker, len(dataset.validation), group.workers))
+    evaluation_size = groups.evaluation_size(mine, _EVALUATION_BATCH * group.local_replicas, group.local_replicas)
+    with group.strategy.scope():
+        model = Supernet(architecture, config.switches, config.grid, config.batch_norm)
+        model.compile(
+            _optimizer(config, steps),
+            methods.create(**dict(config.method)),
+            weight_decay=config.optimizer.weight_decay,
+            average_decay=config.optimizer.average_decay,
+            loss=dict(config.loss),
+        )
 
-    workdir = Workdir.create(path, config)
-    with workdir.locked():
-        done, _ = workdir.newest_checkpoint()
-        if done >= config.epochs and workdir.model_file.exists():
-            print(f"{workdir.path} holds the finished run of {done} epochs; nothing to do.", flush=True)
+    workdir = Workdir(path)
+    with contextlib.ExitStack() as stack:
+        done = 0
+        if group.chief:
+            workdir = Workdir.create(path, config)
+            stack.enter_context(workdir.locked())
+            done = _resume(workdir, model, config, dataset)
+        done = int(group.from_chief([np.array(done)])[0])
+        if done == _FINISHED:
+            print(f"{workdir.path} holds the finished run of {config.epochs} epochs; nothing to do.", flush=True)
             return workdir
-        done, model = workdir.restore()
-        if model is None:
-            model = fresh
-            model.compile(
-                _optimizer(config, steps),
-                method,
-                weight_decay=config.optimizer.weight_decay,
-                average_decay=config.optimizer.average_decay,
-                loss=dict(config.loss),
-            )
-        else:
-            check_belongs(workdir.checkpoints, model, config, dataset)
         if done:
             print(f"resuming {workdir.path} after epoch {done}", flush=True)
-        workdir.truncate_metrics(done)
+        group.share(model)
         print("tracing the training step ...", flush=True)
-        with pipeline.reading():
-            model.fit(
-                pipeline.training_batches(dataset.train, config.batch_size, first_epoch=done, **batches),
-                initial_epoch=done,
-                epochs=config.epochs,
-                steps_per_epoch=steps,
-                shuffle=False,
-                validation_data=pipeline.evaluation_batches(dataset.validation, _EVALUATION_BATCH),
-                verbose=0,
-                callbacks=[RunRecorder(workdir), Progress()],
-            )
-        workdir.save_model(model)
+        loop.fit(
+            model,
+            group,
+            pipeline.training_batches(dataset.train, config.batch_size, first_epoch=done, **batches, **shard),
+            pipeline.evaluation_batches(dataset.validation, evaluation_size, **shard),
+            steps=steps,
+            validation_steps=-(-mine // evaluation_size),
+            first_epoch=done,
+            epochs=config.epochs,
+            callbacks=[RunRecorder(workdir), Progress()] if group.chief else [],
+        )
+        if group.chief:
+            workdir.save_model(model)
     return workdir
+
+
+def _resume(workdir: Workdir, model: Supernet, config: ConfigDict, dataset: datasets.Dataset) -> int:
+    """Gives the model the newest checkpoint's state; the epochs that it has behind it, or `_FINISHED`."""
+    done, _ = workdir.newest_checkpoint()
+    if done >= config.epochs and workdir.model_file.exists():
+        return _FINISHED
+    done, kept = workdir.restore()
+    if kept is not None:
+        check_belongs(workdir.checkpoints, kept, config, dataset)
+        groups.assign(model, groups.state(kept))
+    workdir.truncate_metrics(done)
+    return done
 
 
 def _check(config: ConfigDict) -> None:

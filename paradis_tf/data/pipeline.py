@@ -96,11 +96,12 @@ def training_batches(
     return _mapped(plans, example).batch(stop - start, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_batches(part: Part, batch_size: int) -> tf.data.Dataset:
-    """All images of a part, in order, those from files as `paradis_tf.data.encoded.central` takes them; the last batch
-    may be smaller."""
+def evaluation_batches(part: Part, batch_size: int, shard_index: int = 0, shard_count: int = 1) -> tf.data.Dataset:
+    """The images of a part, in order, those from files as `paradis_tf.data.encoded.central` takes them; the last batch
+    may be smaller. Worker `shard_index` of `shard_count` gets every `shard_count`-th image."""
     if isinstance(part.images, np.ndarray):
-        return tf.data.Dataset.from_tensor_slices((part.images, part.labels)).batch(batch_size).prefetch(1)
+        rows = tf.data.Dataset.from_tensor_slices((part.images, part.labels)).shard(shard_count, shard_index)
+        return rows.batch(batch_size).prefetch(1)
     height, width = part.images.shape[1:3]
 
     def example(index: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -108,7 +109,7 @@ def evaluation_batches(part: Part, batch_size: int) -> tf.data.Dataset:
         return tf.ensure_shape(image, (height, width, 3)), label
 
     places = tf.data.Dataset.from_tensor_slices((np.arange(len(part), dtype=np.int32), part.labels))
-    return _mapped(places, example).batch(batch_size).prefetch(1)
+    return _mapped(places.shard(shard_count, shard_index), example).batch(batch_size).prefetch(1)
 
 
 @contextmanager

@@ -102,13 +102,28 @@ class SwitchableBatchNormalization(keras.layers.Layer):
                 self._segments[str(switch), device] = segment
                 self._affine_segments[str(switch), device] = (first, last) if self.affine == "shared" else segment
                 size += last - first
-        statistics: dict[str, Any] = dict(trainable=False, autocast=False, aggregation="mean")
         affine = self.channels if self.affine == "shared" else size
         self.gamma = self.add_weight(name="gamma", shape=(affine,), initializer="ones", autocast=False)
         self.beta = self.add_weight(name="beta", shape=(affine,), initializer="zeros", autocast=False)
-        self.moving_mean = self.add_weight(name="moving_mean", shape=(size,), initializer="zeros", **statistics)
-        self.moving_variance = self.add_weight(name="moving_variance", shape=(size,), initializer="ones", **statistics)
+        self.moving_mean = self._statistics("moving_mean", size, "zeros")
+        self.moving_variance = self._statistics("moving_variance", size, "ones")
         self.built = True
+
+    def _statistics(self, name: str, size: int, initializer: str) -> keras.Variable:
+        if not self.synchronized:
+            weight: dict[str, Any] = dict(trainable=False, autocast=False, aggregation="mean")
+            return self.add_weight(name=name, shape=(size,), initializer=initializer, **weight)
+        # Replicas update their copies alike, without the exchange that a weight of `add_weight` has at every update.
+        return keras.Variable(
+            initializer,
+            shape=(size,),
+            dtype=self.variable_dtype,
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+            synchronization="on_read",
+            name=name,
+        )
 
     def call(self, inputs: Any, *, switch: Switch, device: int, training: bool = False) -> Any:
         if training:
