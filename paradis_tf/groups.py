@@ -116,6 +116,9 @@ def joined(name: str = "auto", devices: Sequence[str] = (), peer_timeout_s: floa
     """
     cluster = strategies.environment_cluster()
     name = strategies.choose(name, list(devices), cluster, len(tf.config.list_physical_devices("GPU")))
+    if name != "single":
+        # TensorFlow would report every exchange that it traces, and advise against tracing several functions.
+        tf.get_logger().setLevel("ERROR")
     if name == "single":
         yield Group(tf.distribute.get_strategy())
     elif name == "mirrored":
@@ -124,8 +127,6 @@ def joined(name: str = "auto", devices: Sequence[str] = (), peer_timeout_s: floa
         watch = PeerWatch(cluster, peer_timeout_s)
         watch.start()
         try:
-            # It would report every exchange that it traces.
-            tf.get_logger().setLevel("WARNING")
             print(f"worker {cluster.index} of {len(cluster.addresses)}: waiting for the others ...", flush=True)
             group = Group(_multi_worker(cluster), cluster)
             yield group
