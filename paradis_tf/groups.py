@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,9 +13,12 @@ import tensorflow as tf
 
 from export.fusion.program import UserError
 from paradis_tf import strategy as strategies
-from paradis_tf.peers import PeerWatch
+from paradis_tf.peers import PeerWatch, meet
 from paradis_tf.strategy import Cluster
 from paradis_tf.supernet import Supernet
+
+# Longest time that TensorFlow may take to connect workers that are all there, in seconds.
+_CONNECTION_S = 120
 
 
 class Group:
@@ -124,11 +128,11 @@ def joined(name: str = "auto", devices: Sequence[str] = (), peer_timeout_s: floa
     elif name == "mirrored":
         yield Group(_mirrored(devices))
     elif cluster is not None:
-        watch = PeerWatch(cluster, peer_timeout_s)
-        watch.start()
+        print(f"worker {cluster.index} of {len(cluster.addresses)}: waiting for the others ...", flush=True)
+        meet(cluster, peer_timeout_s)
+        group = Group(_multi_worker(), cluster)
+        watch = PeerWatch(cluster)
         try:
-            print(f"worker {cluster.index} of {len(cluster.addresses)}: waiting for the others ...", flush=True)
-            group = Group(_multi_worker(cluster), cluster)
             yield group
             group.wait()
         except tf.errors.OpError as error:
@@ -146,12 +150,13 @@ def _mirrored(devices: Sequence[str]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(list(devices) or None)
 
 
-def _multi_worker(cluster: Cluster) -> tf.distribute.Strategy:
-    try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"worker {cluster.index} cannot listen on {cluster.addresses[cluster.index]}: {reason}") from None
+def _multi_worker() -> tf.distribute.Strategy:
+    # A peer that dies between the meeting and this would be waited for in native code; no thread of Python's can end
+    # that, but this one of C can.
+    faulthandler.dump_traceback_later(_CONNECTION_S, exit=True)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    faulthandler.cancel_dump_traceback_later()
+    return strategy
 
 
 def check_batch(size: int, replicas: int) -> None:

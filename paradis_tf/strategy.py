@@ -77,7 +77,9 @@ def _wrong(key: str, value: Any, legal: str) -> UserError:
 
 
 def _check_address(job: str, address: Any) -> None:
-    match = re.fullmatch(r"[^\s:/]+:(\d{1,5})|\[[0-9a-fA-F:.]+\]:(\d{1,5})", address) if isinstance(address, str) else None
+    match = (
+        re.fullmatch(r"[^\s:/]+:(\d{1,5})|\[[0-9a-fA-F:.]+\]:(\d{1,5})", address) if isinstance(address, str) else None
+    )
     if match is None or not 0 < int(match[1] or match[2]) < 65536:
         raise _wrong(f"an address of cluster.{job}", address, "host:port")
 
@@ -103,7 +105,9 @@ def choose(name: str, devices: list[str], cluster: Cluster | None, gpus: int) ->
     if name == "auto":
         name = "multi_worker" if several else "mirrored" if devices or gpus > 1 else "single"
     if name == "multi_worker" and not several:
-        raise UserError(f"--strategy=multi_worker needs TF_CONFIG with two workers or more; it is written like {_EXAMPLE}.")
+        raise UserError(
+            f"--strategy=multi_worker needs TF_CONFIG with two workers or more; it is written like {_EXAMPLE}."
+        )
     if name != "multi_worker" and several:
         raise UserError(f"--strategy={name} was asked for, and TF_CONFIG names several workers; unset it.")
     if devices and name != "mirrored":

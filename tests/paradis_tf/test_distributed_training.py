@@ -1,0 +1,175 @@
+"""Several devices and several processes train what one process trains, and none waits for a worker that has gone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (140, 8, 8, 3), dtype=np.uint8), rng.integers(0, 5, 140)
+    file = tmp_path_factory.mktemp("data") / "tiny.npz"
+    np.savez(file, x_train=images[:120], y_train=labels[:120], x_test=images[120:], y_test=labels[120:])
+    return file
+
+
+def start(data: Path, workdir: Path, *flags: str, method: str = "paradis", **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "paradis_tf.train",
+            f"--config=tests/paradis_tf/tiny_config.py:{method}",
+            f"--workdir={workdir}",
+            *flags,
+        ],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TINY_DATA": str(data), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen, status: int = 0) -> tuple[str, str]:
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == status, errors
+    return output, errors
+
+
+def start_two(data: Path, tmp_path: Path, *flags: str) -> list[subprocess.Popen]:
+    """The chief and another worker, each with a run folder of its own: the other must not touch its one."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        addresses = [f"127.0.0.1:{held.getsockname()[1]}" for held in (one, other)]
+    return [
+        start(
+            data,
+            tmp_path / f"run{index}",
+            *flags,
+            TF_CONFIG=json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}),
+        )
+        for index in (0, 1)
+    ]
+
+
+def weights(workdir: Path) -> dict[str, np.ndarray]:
+    """The finished weights and the optimizer's state, read without Keras."""
+    with zipfile.ZipFile(workdir / "model.keras") as archive:
+        content = io.BytesIO(archive.read("model.weights.h5"))
+    found: dict[str, np.ndarray] = {}
+    with h5py.File(content) as file:
+
+        def visit(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                found[name] = item[()]
+
+        file.visititems(visit)
+    assert len(found) > 20
+    return found
+
+
+def metrics(workdir: Path) -> list[dict[str, float]]:
+    with (workdir / "metrics.csv").open(newline="") as file:
+        return [{k: float(v) for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def assert_same_run(workdir: Path, expected: Path) -> None:
+    found, wanted = metrics(workdir), metrics(expected)
+    assert [row["epoch"] for row in found] == [1, 2, 3]
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+    mine, theirs = weights(workdir), weights(expected)
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        np.testing.assert_allclose(value, theirs[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    finish(start(data, workdir))
+    return workdir
+
+
+def wait_for(file: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 200
+    while not file.exists():
+        assert process.poll() is None and time.monotonic() < deadline, f"{file.name} never came"
+        time.sleep(0.002)
+
+
+def test_two_workers_survive_a_kill_and_end_where_one_process_does(data: Path, alone: Path, tmp_path: Path) -> None:
+    chief, other = start_two(data, tmp_path)
+    wait_for(tmp_path / "run0" / "checkpoints" / "epoch_0001.keras", chief)
+    other.send_signal(signal.SIGKILL)
+    other.communicate()
+    _, errors = finish(chief, status=2)
+    assert "error: worker 1 at 127.0.0.1:" in errors
+    assert "has gone" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "run0" / "model.keras").exists()
+    chief, other = start_two(data, tmp_path)
+    assert "resuming" in finish(chief)[0]
+    assert "resuming" in finish(other)[0]
+    assert not (tmp_path / "run1").exists()
+    assert_same_run(tmp_path / "run0", alone)
+
+
+def without_last_epoch(alone: Path, workdir: Path) -> None:
+    shutil.copytree(alone, workdir)
+    (workdir / "model.keras").unlink()
+    (workdir / "checkpoints" / "epoch_0003.keras").unlink()
+
+
+def test_two_devices_go_on_with_the_run_of_one(data: Path, alone: Path, tmp_path: Path) -> None:
+    without_last_epoch(alone, tmp_path / "run")
+    output, _ = finish(start(data, tmp_path / "run", "--devices=CPU:0,CPU:1", TINY_CPUS="2"))
+    assert "after epoch 2" in output
+    assert_same_run(tmp_path / "run", alone)
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_with_the_run_of_two(data: Path, alone: Path, tmp_path: Path) -> None:
+    chief, other = start_two(data, tmp_path)
+    wait_for(tmp_path / "run0" / "checkpoints" / "epoch_0001.keras", chief)
+    chief.send_signal(signal.SIGKILL)
+    chief.communicate()
+    _, errors = finish(other, status=2)
+    assert "error: worker 0 at 127.0.0.1:" in errors
+    assert "resuming" in finish(start(data, tmp_path / "run0"))[0]
+    assert_same_run(tmp_path / "run0", alone)
+
+
+@pytest.mark.slow
+def test_passes_are_drawn_alike_on_two_devices(data: Path, tmp_path: Path) -> None:
+    flags = ("--config.switches=('1.0','0.75','0.5','0.25')", "--config.method.random_widths=1")
+    finish(start(data, tmp_path / "one", *flags, method="us_slimmable"))
+    devices = ("--devices=CPU:0,CPU:1", *flags)
+    finish(start(data, tmp_path / "two", *devices, method="us_slimmable", TINY_CPUS="2"))
+    assert_same_run(tmp_path / "two", tmp_path / "one")
+
+
+def test_a_batch_that_cannot_be_split_is_refused(data: Path, tmp_path: Path) -> None:
+    flags = ("--devices=CPU:0,CPU:1", "--config.batch_size=15")
+    _, errors = finish(start(data, tmp_path / "run", *flags, TINY_CPUS="2"), status=2)
+    assert "error: batch_size is 15, and 2 devices train together" in errors
+    assert not (tmp_path / "run").exists()
