@@ -20,9 +20,9 @@ _STRATEGY = flags.DEFINE_enum(
     "strategy",
     "auto",
     strategy.STRATEGIES,
-    "What trains: `single`, one device; `mirrored`, the GPUs of this machine; `multi_worker`, the machines of TF_CONFIG;"
-    " `auto`, whichever of them this machine and TF_CONFIG give. No key of the config, as it does not change the result:"
-    " a batch is config.batch_size images, split over the devices.",
+    "What trains: `single`, one device; `mirrored`, the GPUs of this machine; `multi_worker`, the machines of "
+    "TF_CONFIG; `auto`, whichever of them this machine and TF_CONFIG give. No key of the config, as it does not change "
+    "the result: a batch is config.batch_size images, split over the devices.",
 )
 _DEVICES = flags.DEFINE_list("devices", [], "Devices of --strategy=mirrored, such as GPU:0,GPU:1; empty for all GPUs.")
 _PEER_TIMEOUT = define_float(
