@@ -4,10 +4,10 @@
     python -m paradis_tf.prepare --source=FOLDER --target=sets/mine64.npz --size=64
     python -m paradis_tf.prepare --source=tfds:imagenette --target=sets/imagenette --size=224
 
-FOLDER holds `train` and `val`, `validation` or `test`, in each a folder of images for every class. A target that ends in
-.npz is one file of square images for sets that fit in memory (dataset `npz`), another one a folder of TFRecord files for
-sets of any size (dataset `prepared`). Started again after it was stopped, a folder goes on where it was; a finished one
-is checked against its hashes. The same source and size give the same files.
+FOLDER holds `train` and `val`, `validation` or `test`, in each a folder of images for every class. A target that ends
+in .npz is one file of square images for sets that fit in memory (dataset `npz`), another one a folder of TFRecord files
+for sets of any size (dataset `prepared`). Started again after it was stopped, a folder goes on where it was; a finished
+one is checked against its hashes. The same source and size give the same files.
 """
 
 from __future__ import annotations

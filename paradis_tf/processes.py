@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ from multiprocessing import connection
 from typing import Any, TypeVar
 
 from export.fusion.program import UserError
+from paradis_tf import program
 
 Job = TypeVar("Job")
 
@@ -56,6 +58,12 @@ def run_all(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def load_quietly(module: str) -> None:
+    """A `start` for functions of a module that loads TensorFlow."""
+    with program.quiet():
+        importlib.import_module(module)
 
 
 def _start_process(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:

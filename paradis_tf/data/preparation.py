@@ -23,7 +23,7 @@ from export.fusion.program import UserError
 from paradis_tf.data import encoded, prepared
 from paradis_tf.data.parts import require_all_classes, some
 from paradis_tf.data.sources import Chunk, Plan
-from paradis_tf.processes import run_all
+from paradis_tf.processes import load_quietly, run_all
 from paradis_tf.progress import Progress
 
 _WORK = "work"
@@ -160,7 +160,7 @@ def _write_missing(shards: list[Shard], processes: int) -> None:
         progress.update(done, before)
 
     if missing:
-        run_all(write_shard, missing, processes, finished)
+        run_all(write_shard, missing, processes, finished, load_quietly, (__name__,))
 
 
 def _read_entry(shard: Shard) -> Entry | None:
@@ -199,8 +199,8 @@ def write_shard(shard: Shard) -> None:
             os.fsync(file.fileno())
         aside.replace(path)
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", "")
-        raise UserError(f"file {str(path)!r} cannot be written: {' '.join(reason.split())[:200]}.") from None
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        raise UserError(f"file {str(path)!r} cannot be written: {reason}.") from None
     entry = Entry(place, digest, offsets, lengths, labels, broken)
     write_json(shard.entry_file, asdict(entry))
 
@@ -289,7 +289,14 @@ def _recheck(target: Path, asked: dict[str, Any], processes: int) -> dict[str, A
     ]
     print(f"{target} is finished; checking its {len(files)} files", flush=True)
     damaged: list[str] = []
-    run_all(_is_damaged, files, processes, lambda file, found: damaged.append(file[0]) if found else None)
+    run_all(
+        _is_damaged,
+        files,
+        processes,
+        lambda file, found: damaged.append(file[0]) if found else None,
+        load_quietly,
+        (__name__,),
+    )
     if damaged:
         raise UserError(f"{some(sorted(damaged))} of the finished set changed; delete {target} and prepare it again.")
     return manifest

@@ -10,8 +10,9 @@ from pathlib import Path
 from export.fusion.program import UserError
 from paradis_tf.data import folder, tfds
 
-# Images of a file of the set: few enough to lose little when stopped, enough for ImageNet to have some hundred files.
-CHUNK = 2000
+# Images of a file of the set: few enough to share the work and lose little when stopped, enough for ImageNet to have
+# some hundred files.
+_FEWEST, _MOST, _FILES = 50, 2000, 32
 
 
 @dataclass(frozen=True)
@@ -103,18 +104,19 @@ def plan(source: str, data_dir: str | None, wanted: Sequence[str]) -> Plan:
     parts, classes = folder.listing(source, wanted)
     chunks = {
         role: [
-            Chunk(
-                classes,
-                tuple(files.paths[start : start + CHUNK]),
-                tuple(int(label) for label in files.labels[start : start + CHUNK]),
-            )
-            for start in range(0, len(files.paths), CHUNK)
+            Chunk(classes, tuple(files.paths[start:stop]), tuple(int(label) for label in files.labels[start:stop]))
+            for start, stop in _bounds(len(files.paths))
         ]
         for role, files in parts.items()
     }
     root = Path(source)
     found, state = (folder.fingerprint(parts, root, times) for times in (False, True))
     return Plan(root.resolve().name, classes, chunks, found, state)
+
+
+def _bounds(images: int) -> list[tuple[int, int]]:
+    size = min(_MOST, max(_FEWEST, -(-images // _FILES)))
+    return [(start, min(start + size, images)) for start in range(0, images, size)]
 
 
 def _of_tfds(found: tfds.Source, name: str, data_dir: str | None, wanted: tuple[str, ...]) -> Plan:
@@ -128,9 +130,9 @@ def _of_tfds(found: tfds.Source, name: str, data_dir: str | None, wanted: tuple[
                 wanted=wanted,
                 role=role,
                 start=start,
-                stop=min(start + CHUNK, found.count(role)),
+                stop=stop,
             )
-            for start in range(0, found.count(role), CHUNK)
+            for start, stop in _bounds(found.count(role))
         ]
         for role in found.parts
     }

@@ -12,7 +12,7 @@ from paradis_tf.data import encoded
 from paradis_tf.data.parts import require_all_classes
 from paradis_tf.data.preparation import report_broken
 from paradis_tf.data.sources import Chunk, Plan
-from paradis_tf.processes import run_all
+from paradis_tf.processes import load_quietly, run_all
 from paradis_tf.progress import Progress
 
 _MOST_BYTES = 4 * 2**30
@@ -29,7 +29,7 @@ class Piece:
 
 
 def prepare(plan: Plan, target: Path, size: int, skip_broken: bool, processes: int) -> dict[str, np.ndarray]:
-    """Writes the images' centre squares, see `paradis_tf.data.encoded.central`, and the labels, aside and then in place.
+    """Writes the labels and the images' centre squares, see `paradis_tf.data.encoded.central`: aside, then in place.
 
     Args:
       plan: the images.
@@ -47,8 +47,8 @@ def prepare(plan: Plan, target: Path, size: int, skip_broken: bool, processes: i
     needed = plan.images * size * size * 3
     if needed > _MOST_BYTES:
         raise UserError(
-            f"{plan.images:,} images of {size}x{size} are {needed / 2**30:.1f} GiB, too many for an .npz, which is held "
-            f"in memory ({_MOST_BYTES / 2**30:.0f} GiB at most); give a folder as --target."
+            f"{plan.images:,} images of {size}x{size} are {needed / 2**30:.1f} GiB, too many for an .npz, which is "
+            f"held in memory ({_MOST_BYTES / 2**30:.0f} GiB at most); give a folder as --target."
         )
     pieces = [Piece(role, n, chunk, size) for role, chunks in plan.chunks.items() for n, chunk in enumerate(chunks)]
     found: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
@@ -60,7 +60,7 @@ def prepare(plan: Plan, target: Path, size: int, skip_broken: bool, processes: i
         found[place], broken[place] = made[:2], made[2]
         progress.update(sum(len(labels) for _, labels in found.values()) + sum(map(len, broken.values())))
 
-    run_all(squares, pieces, processes, finished)
+    run_all(squares, pieces, processes, finished, load_quietly, (__name__,))
     report_broken(plan, [name for place in sorted(broken) for name in broken[place]], skip_broken)
     arrays = {"class_names": np.array(plan.classes)}
     for role, chunks in plan.chunks.items():

@@ -11,6 +11,9 @@ from export.fusion.program import UserError
 from paradis_tf.data.parts import part_names
 
 PREFIX = "tfds:"
+# With the other requirements beside it, or pip replaces protobuf by one that this TensorFlow does not load with; newer
+# tensorflow-metadata does not load with this protobuf.
+_INSTALL = "pip install -r requirements.txt tensorflow-datasets 'tensorflow-metadata<1.18'"
 
 
 class Source:
@@ -33,10 +36,10 @@ class Source:
     def __init__(self, name: str, data_dir: str | None, wanted: Sequence[str] = ()) -> None:
         try:
             import tensorflow_datasets
-        except ImportError:
+        except Exception as error:  # beside ImportError, what its dependencies raise at wrong versions
             raise UserError(
-                f"dataset {name!r} needs the package tensorflow-datasets, which is not installed; run: pip install "
-                "tensorflow-datasets"
+                f"dataset {name!r} needs the package tensorflow-datasets, which is not installed or cannot be loaded "
+                f"({_first_line(error)}); run: {_INSTALL}"
             ) from None
         self.name, self._package = name, tensorflow_datasets
         bare = name.removeprefix(PREFIX)
@@ -44,8 +47,9 @@ class Source:
             self._builder = tensorflow_datasets.builder(bare, data_dir=data_dir)
             splits, features = self._builder.info.splits, self._builder.info.features
         except Exception as error:  # the package has many ways of failing
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-            raise UserError(f"dataset {name!r} cannot be opened by tensorflow-datasets ({reason}).") from None
+            raise UserError(
+                f"dataset {name!r} cannot be opened by tensorflow-datasets ({_first_line(error)})."
+            ) from None
         if not splits:
             where = f" --data_dir={data_dir}" if data_dir else ""
             raise UserError(
@@ -99,3 +103,7 @@ class Source:
         order = self._package.ReadConfig(interleave_cycle_length=1)
         found = self._builder.as_dataset(split=split, decoders=decoders, shuffle_files=False, read_config=order)
         return found.as_numpy_iterator()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
