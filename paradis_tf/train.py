@@ -15,6 +15,9 @@ from paradis_tf import program
 _CONFIG = program.define_config("The experiment; see paradis_tf/configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; made if it is not there.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
+_TENSORBOARD = flags.DEFINE_bool(
+    "tensorboard", False, "Also write the metrics for TensorBoard, to WORKDIR/tensorboard."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -22,7 +25,7 @@ def main(argv: list[str]) -> None:
     with program.quiet():
         from paradis_tf import training
     try:
-        workdir = training.train(config, _WORKDIR.value, _DATA_DIR.value)
+        workdir = training.train(config, _WORKDIR.value, _DATA_DIR.value, _TENSORBOARD.value)
     except KeyboardInterrupt:
         print(f"\nstopped; the same command resumes {_WORKDIR.value} after its last finished epoch", flush=True)
         raise
