@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from export.fusion.program import UserError
-from paradis_tf.progress import Speed
 from paradis_tf.selection import best_first
+from paradis_tf.training_progress import Speed
 from paradis_tf.workdir import Workdir
 
 

@@ -286,13 +286,13 @@ class Supernet(keras.Model):
 
         A copy, compiled alike, with a fresh optimizer.
         """
-        network = Supernet(self.architecture, self.switches, self.grid, name=self.name)
+        network = Supernet(**{**self.get_config(), "architecture": self.architecture, "dtype": "float32"})
         kept = self._average if self.average_decay else self._averaged_weights()
         for weight, value in zip(network._averaged_weights(), kept, strict=True):
             weight.assign(keras.ops.convert_to_numpy(value))
-        config = self.get_compile_config()
-        if config:
-            network.compile_from_config(config)
+        compiled = self.get_compile_config()
+        if compiled:
+            network.compile_from_config(compiled)
         return network
 
     def test_step(self, data: Any) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from paradis_tf import methods, models, optimizers, selection
 from paradis_tf.configs import defaults
 from paradis_tf.data import datasets, pipeline
 from paradis_tf.divergence import DivergenceCheck
-from paradis_tf.progress import Progress, Speed
 from paradis_tf.recording import RunRecorder
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import parse_switches
 from paradis_tf.tensorboard import EventWriter
+from paradis_tf.training_progress import Progress, Speed
 from paradis_tf.workdir import Workdir
 
 _EVALUATION_BATCH = 256
