@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import paradis_tf.schedules  # noqa: F401  saved networks hold its class, which has to be registered to load them
 from export.fusion.program import UserError
 from paradis_tf import models, tasks
 from paradis_tf.builders.operations import Architecture, Outputs
