@@ -11,10 +11,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import paradis_tf.schedules  # noqa: F401  saved networks hold its class, which has to be registered to load them
 from export.fusion.program import UserError
 from paradis_tf import models, tasks
 from paradis_tf.builders.operations import Architecture, Outputs
 from paradis_tf.builders.shared import SharedOperations, create_layers, fuse
+from paradis_tf.divergence import FirstNonFinite
+from paradis_tf.gradients import combine
 from paradis_tf.layers import SlicedConv2D, SlicedDense
 from paradis_tf.methods.passes import Draw, Method, Pass, Teacher
 from paradis_tf.switches import DEFAULT_GRID, Switch, SwitchError, parse_switches
@@ -33,6 +36,8 @@ class Supernet(keras.Model):
       grid: every slice bound is a multiple of 1/grid.
       batch_norm: `private` gives each device of each switch statistics, scale and shift of its own, `shared_affine`
         statistics alone; see `SwitchableBatchNormalization`.
+      dtype: Keras' dtype policy: "float32", "mixed_float16" or "mixed_bfloat16". Weights, fused predictions and batch
+        norm's statistics are float32 in each.
 
     Call arguments:
       images: (batch, height, width, 3), raw pixels 0..255 in any number type.
@@ -49,8 +54,8 @@ class Supernet(keras.Model):
 
     `compile` takes a `Method`; `fit` then makes one optimizer step per batch from the gradients of all of the
     method's passes, each under a tape of its own, and reports `loss` (the sum), and `loss/<switch>` and
-    `<metric>/<switch>`, the metric being the task's. `evaluate` reports the same on the true targets. Source: ours
-    (reconstruction of ParaDiS).
+    `<metric>/<switch>`, the metric being the task's. `evaluate` reports the same on the true targets, on the average of
+    the weights if one is kept. `finished` gives the network to keep. Source: ours (reconstruction of ParaDiS).
     """
 
     def __init__(
@@ -98,7 +103,8 @@ class Supernet(keras.Model):
         """The partial outputs of one device of a switch."""
         self.check_device(switch, device)
         ops = SharedOperations(self._layer_of, switch, device, training)
-        return self.architecture(ops, images)
+        found = self.architecture(ops, images)
+        return Outputs(keras.ops.cast(found.prediction, self.variable_dtype), found.features)
 
     def call(self, images: Any, *, switch: Switch | str | None = None, training: bool | None = False) -> dict[str, Any]:
         if isinstance(switch, str):
@@ -113,6 +119,8 @@ class Supernet(keras.Model):
         optimizer: Any = "sgd",
         method: Method | None = None,
         weight_decay: float = 0.0,
+        decay_all: bool = False,
+        clip_norm: float = 0.0,
         average_decay: float = 0.0,
         loss: dict[str, Any] | None = None,
         **kwargs: Any,
@@ -124,6 +132,9 @@ class Supernet(keras.Model):
           method: what each switch learns from; its passes are made once, here.
           weight_decay: added to the gradient as `weight_decay * kernel`, for convolution and dense kernels
             only; depthwise kernels, batch norm and biases have none (Yu et al. 2019).
+          decay_all: gives every trained weight that decay.
+          clip_norm: the gradients, summed over the passes, are scaled down to this global norm where they are above
+            it, before the decay; 0 leaves them.
           average_decay: how much of their moving average a step keeps, in [0, 1), less in the first steps; 0 keeps no
             average. It covers all weights, batch norm's statistics too.
           loss: options of the architecture's task, such as `label_smoothing`.
@@ -138,6 +149,8 @@ class Supernet(keras.Model):
             raise ValueError("compile needs method=...; it says what each switch learns from.")
         if weight_decay < 0:
             raise ValueError(f"weight_decay is {weight_decay!r}; it is 0 or more.")
+        if clip_norm < 0:
+            raise ValueError(f"clip_norm is {clip_norm!r}; it is 0 or more.")
         if not 0 <= average_decay < 1:
             raise ValueError(f"average_decay is {average_decay!r}; it lies in [0, 1).")
         self.task = tasks.create(self.architecture.task, **(loss or {}))
@@ -147,8 +160,12 @@ class Supernet(keras.Model):
         self.method = method
         self.passes = method.passes(self.switches, self.widest)
         self.weight_decay = weight_decay
-        self._decayed = [layer.kernel for layer in self.shared_layers if isinstance(layer, SlicedConv2D | SlicedDense)]
+        self.decay_all = decay_all
+        self.clip_norm = clip_norm
+        kernels = {id(layer.kernel) for layer in self.shared_layers if isinstance(layer, SlicedConv2D | SlicedDense)}
+        self._decayed = {i for i, v in enumerate(self.trainable_variables) if decay_all or id(v) in kernels}
         self._keep_average(average_decay)
+        self.first_non_finite = FirstNonFinite()
         self._total_loss = keras.metrics.Mean(name="loss")
         self._switch_losses = {s: keras.metrics.Mean(name=f"loss/{s}") for s in self.switches}
         self._switch_metrics = {s: self.task.new_metric(f"{self.task.metric}/{s}") for s in self.switches}
@@ -166,6 +183,7 @@ class Supernet(keras.Model):
                     initializer=lambda shape, dtype, value=weight: keras.ops.copy(value.value),
                     trainable=False,
                     autocast=False,
+                    aggregation="only_first_replica",
                 )
                 for index, weight in enumerate(self._averaged_weights())
             ]
@@ -207,23 +225,35 @@ class Supernet(keras.Model):
           passes: what `drawn_passes` gave; without them the step draws by itself.
         """
         images, targets = _images_and_targets(data)
-        variables = self.trainable_variables
         gradients: dict[int, tf.Tensor] = {}
         if passes and self.draws:
             # As when the step draws: what the drawn pass does not touch has a gradient of zero.
-            gradients = {index: tf.zeros(variable.shape, variable.dtype) for index, variable in enumerate(variables)}
+            gradients = {index: tf.zeros(v.shape, v.dtype) for index, v in enumerate(self.trainable_variables)}
         outputs = self._absent_teachers(images)
-        total = 0.0
+        losses, switches = [], []
         for place, entry in enumerate(passes or self.passes):
             if isinstance(entry, Draw):
-                loss, found = self._run_drawn(entry, place, images, targets, outputs)
+                drawn = self._draw(entry, place)
+                loss, found = self._run_drawn(entry, drawn, images, targets, outputs)
+                switches.append(tf.gather([self.switches.index(one.switch) for one in entry.passes], drawn))
             else:
                 loss, found = self._run_pass(entry, images, targets, outputs)
+                switches.append(tf.constant(self.switches.index(entry.switch)))
             for index, gradient in found.items():
                 gradients[index] = gradients[index] + gradient if index in gradients else gradient
-            total += loss
-        self._total_loss.update_state(total)
-        self.optimizer.apply(*self._decay(gradients, variables))
+            losses.append(loss)
+        self._total_loss.update_state(tf.add_n(losses))
+        self.first_non_finite.update_state(tf.stack(losses), tf.stack(switches))
+        self.optimizer.apply(
+            *combine(
+                gradients,
+                self.trainable_variables,
+                self.optimizer,
+                clip_norm=self.clip_norm,
+                weight_decay=self.weight_decay,
+                decayed=self._decayed,
+            )
+        )
         self._update_average()
         return {metric.name: metric.result() for metric in self.metrics}
 
@@ -233,9 +263,7 @@ class Supernet(keras.Model):
         outputs = {}
         for teacher in sorted(teachers, key=str):
             if teacher.source == "average":
-                weights = zip(self._averaged_weights(), self._average, strict=True)
-                with keras.StatelessScope(state_mapping=[(weight, kept.value) for weight, kept in weights]):
-                    found = self(images, switch=teacher.switch, training=False)
+                found = self._call_average(images, teacher.switch)
             else:
                 network = self.method.fixed_teacher()
                 if network is None:
@@ -251,17 +279,17 @@ class Supernet(keras.Model):
         with tf.GradientTape() as tape:
             found = self(images, switch=one.switch, training=True)
             loss = one.loss(self.task, targets, found, outputs.get(one.teacher) if one.teacher else None)
+            scaled = self.optimizer.scale_loss(loss)
         outputs[Teacher(one.switch)] = {name: tf.stop_gradient(value) for name, value in found.items()}
-        gradients = tape.gradient(loss, [variable.value for variable in self.trainable_variables])
+        gradients = tape.gradient(scaled, [variable.value for variable in self.trainable_variables])
         self._switch_losses[one.switch].update_state(loss)
         self._switch_metrics[one.switch].update_state(targets, found["prediction"])
         return loss, {index: gradient for index, gradient in enumerate(gradients) if gradient is not None}
 
     def _run_drawn(
-        self, draw: Draw, place: int, images: Any, targets: Any, outputs: dict[Teacher, dict[str, tf.Tensor]]
+        self, draw: Draw, drawn: tf.Tensor, images: Any, targets: Any, outputs: dict[Teacher, dict[str, tf.Tensor]]
     ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
         """As `_run_pass`, for one pass of several; each branch is traced, one is run."""
-        drawn = self._draw(draw, place)
 
         def branch(one: Pass) -> tuple[tf.Tensor, list[tf.Tensor]]:
             loss, found = self._run_pass(one, images, targets, dict(outputs))
@@ -270,21 +298,6 @@ class Supernet(keras.Model):
 
         loss, gradients = tf.switch_case(drawn, [lambda one=one: branch(one) for one in draw.passes])
         return loss, {index: tf.convert_to_tensor(gradient) for index, gradient in enumerate(gradients)}
-
-    def _decay(
-        self, gradients: dict[int, tf.Tensor], variables: Sequence[keras.Variable]
-    ) -> tuple[list[tf.Tensor], list[keras.Variable]]:
-        decayed = {id(kernel) for kernel in self._decayed} if self.weight_decay else set()
-        # The optimizer adds up over the replicas what they hand over.
-        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-        found, trained = [], []
-        for index, gradient in sorted(gradients.items()):
-            variable = variables[index]
-            if id(variable) in decayed:
-                gradient = gradient + self.weight_decay * variable.value
-            found.append(gradient / replicas if replicas > 1 else gradient)
-            trained.append(variable)
-        return found, trained
 
     def _update_average(self) -> None:
         if not self.average_decay:
@@ -295,25 +308,35 @@ class Supernet(keras.Model):
         for weight, kept in zip(self._averaged_weights(), self._average, strict=True):
             kept.assign_add((1.0 - decay) * (weight.value - kept.value))
 
-    def exchange_average(self) -> None:
-        """Puts the average of the weights in their place and the weights in the average's; twice changes nothing.
+    def _call_average(self, images: Any, switch: Switch) -> dict[str, Any]:
+        """A call on the average of the weights; the weights stay in their place, whatever interrupts it."""
+        weights = zip(self._averaged_weights(), self._average, strict=True)
+        with keras.StatelessScope(state_mapping=[(weight, kept.value) for weight, kept in weights]):
+            return self(images, switch=switch, training=False)
 
-        Raises:
-          ValueError: no average is kept.
+    def finished(self) -> Supernet:
+        """The network to keep when training is over: float32, with the average of the weights if one is kept.
+
+        A copy, compiled alike, with a fresh optimizer.
         """
-        if not self._average:
-            raise ValueError("no average of the weights is kept; compile with average_decay above 0.")
-        for weight, kept in zip(self._averaged_weights(), self._average, strict=True):
-            value = keras.ops.convert_to_numpy(weight)
-            weight.assign(keras.ops.convert_to_numpy(kept))
-            kept.assign(value)
+        network = Supernet(**{**self.get_config(), "architecture": self.architecture, "dtype": "float32"})
+        kept = self._average if self.average_decay else self._averaged_weights()
+        for weight, value in zip(network._averaged_weights(), kept, strict=True):
+            weight.assign(keras.ops.convert_to_numpy(value))
+        compiled = self.get_compile_config()
+        if compiled:
+            network.compile_from_config(compiled)
+        return network
 
     def test_step(self, data: Any) -> dict[str, Any]:
         images, targets = _images_and_targets(data)
         count = tf.shape(targets)[0]
         total = 0.0
         for switch in self.switches:
-            prediction = self(images, switch=switch, training=False)["prediction"]
+            if self.average_decay:
+                prediction = self._call_average(images, switch)["prediction"]
+            else:
+                prediction = self(images, switch=switch, training=False)["prediction"]
             loss = self.task.loss(targets, prediction)
             self._switch_losses[switch].update_state(loss, sample_weight=count)
             self._switch_metrics[switch].update_state(targets, prediction)
@@ -338,6 +361,8 @@ class Supernet(keras.Model):
             "optimizer": keras.saving.serialize_keras_object(self.optimizer),
             "method": keras.saving.serialize_keras_object(self.method),
             "weight_decay": self.weight_decay,
+            "decay_all": self.decay_all,
+            "clip_norm": self.clip_norm,
             "average_decay": self.average_decay,
             "loss": self.task.get_config(),
         }

@@ -16,6 +16,9 @@ from paradis_tf import program, strategy
 _CONFIG = program.define_config("The experiment; see paradis_tf/configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; made if it is not there.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
+_TENSORBOARD = flags.DEFINE_bool(
+    "tensorboard", False, "Also write the metrics for TensorBoard, to WORKDIR/tensorboard."
+)
 _STRATEGY = flags.DEFINE_enum(
     "strategy",
     "auto",
@@ -36,7 +39,13 @@ def main(argv: list[str]) -> None:
         from paradis_tf import training
     try:
         workdir = training.train(
-            config, _WORKDIR.value, _DATA_DIR.value, _STRATEGY.value, _DEVICES.value, _PEER_TIMEOUT.value or 0.0
+            config,
+            _WORKDIR.value,
+            _DATA_DIR.value,
+            _TENSORBOARD.value,
+            _STRATEGY.value,
+            _DEVICES.value,
+            _PEER_TIMEOUT.value or 0.0,
         )
     except KeyboardInterrupt:
         print(f"\nstopped; the same command resumes {_WORKDIR.value} after its last finished epoch", flush=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from export.fusion.program import UserError
-from paradis_tf import groups, loop, methods, models
+from paradis_tf import groups, loop, methods, models, optimizers, selection
 from paradis_tf.configs import defaults
 from paradis_tf.data import datasets, pipeline
+from paradis_tf.divergence import DivergenceCheck
 from paradis_tf.groups import Group
+from paradis_tf.recording import RunRecorder
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import parse_switches
+from paradis_tf.tensorboard import EventWriter
+from paradis_tf.training_progress import Progress, Speed
 from paradis_tf.workdir import Workdir
 
 _EVALUATION_BATCH = 256
@@ -79,6 +81,7 @@ def train(
     config: ConfigDict,
     path: str,
     data_dir: str | None = None,
+    tensorboard: bool = False,
     strategy: str = "single",
     devices: Sequence[str] = (),
     peer_timeout_s: float = 300.0,
@@ -89,21 +92,23 @@ def train(
       config: as in `paradis_tf.configs.defaults`.
       path: the run folder; of several workers the chief alone reads and writes it.
       data_dir: where `paradis_tf.data.datasets.load` looks for files, on each worker.
+      tensorboard: whether the metrics are also written as event files.
       strategy: one of `paradis_tf.strategy.STRATEGIES`. It does not change the result beyond rounding and so is no part
         of the config.
       devices: the devices of the strategy `mirrored`; empty for all GPUs.
       peer_timeout_s: how long to wait for other workers at the start, in seconds.
 
     Raises:
-      UserError: a config that cannot be trained, bad data, a folder of another run, or no such strategy here.
+      UserError: a config that cannot be trained, bad data, a folder of another run, no such strategy here, or a
+        training that diverges.
     """
     _check(config)
     # Before any other use of TensorFlow, which cannot join other machines later.
     with groups.joined(strategy, devices, peer_timeout_s) as group, pipeline.reading():
-        return _train(config, path, data_dir, group)
+        return _train(config, path, data_dir, tensorboard, group)
 
 
-def _train(config: ConfigDict, path: str, data_dir: str | None, group: Group) -> Workdir:
+def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: bool, group: Group) -> Workdir:
     dataset = load_dataset(config, data_dir)
     keras.utils.set_random_seed(config.seed)
     # All before the folder is made, so that a config that cannot be trained leaves nothing behind.
@@ -116,11 +121,13 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, group: Group) ->
     mine = len(range(group.worker, len(dataset.validation), group.workers))
     evaluation_size = groups.evaluation_size(mine, _EVALUATION_BATCH * group.local_replicas, group.local_replicas)
     with group.strategy.scope():
-        model = Supernet(architecture, config.switches, config.grid, config.batch_norm)
+        model = Supernet(architecture, config.switches, config.grid, config.batch_norm, dtype=config.precision)
         model.compile(
-            _optimizer(config, steps),
+            optimizers.create(config.optimizer, config.epochs, steps),
             methods.create(**dict(config.method)),
             weight_decay=config.optimizer.weight_decay,
+            decay_all=config.optimizer.decay_all,
+            clip_norm=config.optimizer.clip_norm,
             average_decay=config.optimizer.average_decay,
             loss=dict(config.loss),
         )
@@ -149,10 +156,10 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, group: Group) ->
             validation_steps=-(-mine // evaluation_size),
             first_epoch=done,
             epochs=config.epochs,
-            callbacks=[RunRecorder(workdir), Progress()] if group.chief else [],
+            callbacks=_callbacks(workdir, config, tensorboard) if group.chief else [DivergenceCheck()],
         )
         if group.chief:
-            workdir.save_model(model)
+            workdir.save_model(selection.finished_network(workdir, model, config.keep))
     return workdir
 
 
@@ -169,104 +176,19 @@ def _resume(workdir: Workdir, model: Supernet, config: ConfigDict, dataset: data
     return done
 
 
+def _callbacks(workdir: Workdir, config: ConfigDict, tensorboard: bool) -> list[keras.callbacks.Callback]:
+    """In their order: each finds what those before it have left."""
+    speed = Speed(config.batch_size)
+    events = [EventWriter(workdir)] if tensorboard else []
+    return [DivergenceCheck(), speed, RunRecorder(workdir, speed, config.keep), *events, Progress(speed)]
+
+
 def _check(config: ConfigDict) -> None:
-    optimizer = config.optimizer
     for key, value, legal, good in (
         ("epochs", config.epochs, "at least 1", config.epochs >= 1),
         ("grid", config.grid, "1 to 64", 1 <= config.grid <= 64),
-        ("optimizer.learning_rate", optimizer.learning_rate, "above 0", optimizer.learning_rate > 0),
-        ("optimizer.momentum", optimizer.momentum, "in [0, 1)", 0 <= optimizer.momentum < 1),
-        ("optimizer.average_decay", optimizer.average_decay, "in [0, 1)", 0 <= optimizer.average_decay < 1),
-        ("optimizer.weight_decay", optimizer.weight_decay, "0 or more", optimizer.weight_decay >= 0),
-        (
-            "optimizer.warmup_epochs",
-            optimizer.warmup_epochs,
-            f"0 or more and below config.epochs, {config.epochs}",
-            0 <= optimizer.warmup_epochs < max(1, config.epochs),
-        ),
+        ("keep", config.keep, f"one of {', '.join(selection.KEEP)}", config.keep in selection.KEEP),
     ):
         if not good:
             raise UserError(f"config.{key} is {value!r}; it is {legal}.")
-
-
-def _optimizer(config: ConfigDict, steps: int) -> keras.optimizers.Optimizer:
-    warmup = round(config.optimizer.warmup_epochs * steps)
-    rate = config.optimizer.learning_rate
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=rate / max(1, warmup) if warmup else rate,
-        decay_steps=config.epochs * steps - warmup,
-        warmup_target=rate if warmup else None,
-        warmup_steps=warmup,
-    )
-    momentum = config.optimizer.momentum
-    return keras.optimizers.SGD(schedule, momentum=momentum, nesterov=momentum > 0)
-
-
-class RunRecorder(keras.callbacks.Callback):
-    """Appends each epoch's row to the run's metrics, then writes its checkpoint.
-
-    In this order a process that dies between the two repeats the epoch and rewrites its row. Source: ours.
-    """
-
-    def __init__(self, workdir: Workdir) -> None:
-        super().__init__()
-        self.workdir = workdir
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.started = time.monotonic()
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        broken = self.model.first_weight_not_finite()
-        if broken:
-            raise UserError(
-                f"training has diverged: weight {broken} is not finite after epoch {epoch + 1}. The epochs before are "
-                "kept; lower optimizer.learning_rate, in a new workdir."
-            )
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        row = {"epoch": epoch + 1, "seconds": round(time.monotonic() - self.started, 3), "learning_rate": rate}
-        self.workdir.append_metrics({**row, **{name: float(value) for name, value in (logs or {}).items()}})
-        self.workdir.save_checkpoint(self.model, epoch + 1)
-
-
-class Progress(keras.callbacks.Callback):
-    """One line per epoch: losses, accuracies of the switches on the validation part, time left; on a terminal
-    also the step within the epoch. Source: ours."""
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        self.first: int | None = None
-        self.began = time.monotonic()
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.epoch = epoch
-        if self.first is None:
-            self.first = epoch
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if batch == 0 and self.epoch == self.first:
-            # Tracing is over; counting it in would spoil the estimate of the time left.
-            print(f"traced in {time.monotonic() - self.began:.0f} s", flush=True)
-            self.began = time.monotonic()
-        if sys.stdout.isatty():
-            loss = float((logs or {})["loss"])
-            line = f"epoch {self.epoch + 1}: step {batch + 1}/{self.params['steps']}, loss {loss:.4f}"
-            print(f"\r\x1b[K{line}", end="", flush=True)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        logs = logs or {}
-        epochs = self.params["epochs"]
-        first = self.first or 0
-        left = (time.monotonic() - self.began) / (epoch + 1 - first) * (epochs - epoch - 1)
-        scores = "  ".join(
-            f"{name.removeprefix('val_accuracy/')} {100 * float(value):.1f} %"
-            for name, value in logs.items()
-            if name.startswith("val_accuracy/")
-        )
-        line = f"epoch {epoch + 1}/{epochs}  loss {float(logs['loss']):.4f}  validation: {scores}"
-        clear = "\r\x1b[K" if sys.stdout.isatty() else ""
-        print(f"{clear}{line}  {_duration(left)} left", flush=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    optimizers.check(config)

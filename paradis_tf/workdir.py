@@ -38,8 +38,8 @@ class Workdir:
       path: the folder; `create` makes it, `open` wants it to be there.
 
     Files: `config.json`, `versions.json`, `metrics.csv` (a row per epoch), `checkpoints/epoch_NNNN.keras` (after
-    NNNN epochs; the newest two), `model.keras` (finished), `evaluation.json`. Each is written aside, then renamed;
-    metrics grow by a row at a time.
+    NNNN epochs; the newest two, and the best if the config keeps it), `model.keras` (finished), `evaluation.json`. Each
+    is written aside, then renamed; metrics grow by a row at a time.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -136,8 +136,7 @@ class Workdir:
 
     def newest_checkpoint(self) -> tuple[int, Path | None]:
         """How many epochs the newest checkpoint has behind it, and its file; (0, None) without one."""
-        found = self._checkpoint_files()
-        return found[-1] if found else (0, None)
+        return max(self.checkpoint_files().items(), default=(0, None))
 
     def restore(self) -> tuple[int, Supernet | None]:
         """The newest whole checkpoint's finished epochs and its model, compiled, with the optimizer's state.
@@ -148,7 +147,7 @@ class Workdir:
           UserError: there are checkpoints, and all are damaged.
         """
         fault: UserError | None = None
-        for epochs, file in reversed(self._checkpoint_files()):
+        for epochs, file in sorted(self.checkpoint_files().items(), reverse=True):
             try:
                 return epochs, load_model(file)
             except UserError as error:
@@ -158,11 +157,13 @@ class Workdir:
             raise UserError(f"{fault} No other checkpoint is whole: delete {self.checkpoints} to start over.")
         return 0, None
 
-    def save_checkpoint(self, model: Supernet, epochs: int) -> None:
-        """Writes the checkpoint after so many epochs and drops all but the newest two."""
+    def save_checkpoint(self, model: Supernet, epochs: int, kept: int | None = None) -> None:
+        """Writes the checkpoint after so many epochs and drops all but the newest two and that after `kept` epochs."""
         _save(model, self.checkpoints / f"epoch_{epochs:04d}.keras")
-        for _, file in self._checkpoint_files()[:-2]:
-            file.unlink()
+        files = self.checkpoint_files()
+        for old in sorted(files)[:-2]:
+            if old != kept:
+                files[old].unlink()
 
     def save_model(self, model: Supernet) -> None:
         """Writes the finished model."""
@@ -182,6 +183,22 @@ class Workdir:
         kept = [header] + [row for row in rows if row and len(row) == len(header) and row[0] in wanted]
         with _aside(self.metrics_file) as aside, aside.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(kept)
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of the finished epochs, without those that are cut off.
+
+        Raises:
+          UserError: a cell is no number.
+        """
+        if not self.metrics_file.exists():
+            return []
+        with self.metrics_file.open(newline="", encoding="utf-8", errors="replace") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+        whole = [row for row in rows if row and len(row) == len(header)]
+        try:
+            return [dict(zip(header, map(float, row), strict=True)) for row in whole]
+        except ValueError as error:
+            raise UserError(f"{self.metrics_file} is damaged: {error}.") from None
 
     def append_metrics(self, row: dict[str, float]) -> None:
         """Adds the row of an epoch; the first row, or one of other columns, starts the file anew."""
@@ -219,13 +236,14 @@ class Workdir:
                 raise UserError(f"--workdir={self.path} is in use by another training; wait or stop it.") from None
             yield
 
-    def _checkpoint_files(self) -> list[tuple[int, Path]]:
-        found = []
+    def checkpoint_files(self) -> dict[int, Path]:
+        """The checkpoints' files by the epochs that they have behind them."""
+        found = {}
         for file in self.checkpoints.glob("*.keras"):
             match = _CHECKPOINT.fullmatch(file.name)
             if match:
-                found.append((int(match[1]), file))
-        return sorted(found)
+                found[int(match[1])] = file
+        return found
 
 
 def _flat(config: dict[str, Any], prefix: str = "config") -> dict[str, Any]:

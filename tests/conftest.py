@@ -39,7 +39,7 @@ class TinyNet:
         return Outputs(ops.classifier(features, self.classes, name="logits"), features)
 
     def get_config(self) -> dict[str, Any]:
-        return {}
+        return {"image_shape": list(self.image_shape), "classes": self.classes}
 
 
 def randomize(model: Supernet, seed: int = 7) -> Supernet:

@@ -80,15 +80,32 @@ def get_config(method: str = "paradis") -> ConfigDict:
             "method": {"name": method, **_METHODS[method]["options"]},
             # Options of the architecture's task, see paradis_tf.tasks.
             "loss": {"label_smoothing": 0.0},
-            # SGD with Nesterov momentum; the rate rises linearly for `warmup_epochs`, then falls to 0 as a cosine.
-            # With average_decay above 0 the finished weights are a moving average of those of the steps.
+            # `name` is sgd (with Nesterov's momentum) or adam (`momentum` is its first beta). The rate rises linearly
+            # for `warmup_epochs`; then `schedule` is cosine or linear, both down to 0 at the end, or steps (the rate
+            # is multiplied by `step_factor` after each of `step_epochs`), or constant. In a step the gradients of all
+            # passes are added, scaled down to the global norm `clip_norm` if they are above it (0: never), then
+            # `weight_decay` times the weight is added: to those of convolution kernels (not depthwise) and dense
+            # kernels, or with `decay_all` to all. With average_decay above 0, validation and the finished model use a
+            # moving average of the weights of the steps.
             "optimizer": {
+                "name": "sgd",
                 "learning_rate": 0.1,
                 "momentum": 0.9,
+                "schedule": "cosine",
                 "warmup_epochs": 1.0,
+                "step_epochs": (),
+                "step_factor": 0.1,
+                "clip_norm": 0.0,
                 "weight_decay": 1e-4,
+                "decay_all": False,
                 "average_decay": 0.0,
             },
+            # What the passes compute in: float32, mixed_float16 (with loss scaling; GPUs) or mixed_bfloat16. Weights,
+            # losses and batch norm's statistics are float32, and so is the finished model.
+            "precision": "float32",
+            # The finished model is that of the last epoch, or of the best: the highest mean over the switches of the
+            # metric on the validation part, the later of equals.
+            "keep": "last",
         }
     )
     config.lock()

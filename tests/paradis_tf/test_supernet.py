@@ -143,7 +143,7 @@ def test_one_training_step_is_traced_once(batch: tuple, tiny_net: Callable[..., 
     traces = []
 
     class Counting(Supernet):
-        def train_step(self, data: tuple) -> dict:
+        def train_step(self, data: Any, passes: Any = None) -> dict:
             traces.append(1)
             return super().train_step(data)
 
@@ -255,3 +255,35 @@ def test_a_shared_affine_is_saved_and_has_another_id(tiny_net: Callable[..., Sup
     assert Supernet.from_config(config).batch_norm == "private"
     with pytest.raises(ValueError, match="batch_norm is 'shared'; it is 'private' or 'shared_affine'"):
         tiny_net(batch_norm="shared")
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit() -> None:
+    program = """
+import sys
+sys.path.insert(0, "tests")
+import keras, numpy as np, tensorflow as tf
+from conftest import TinyNet
+from paradis_tf.data import pipeline
+from paradis_tf.data.datasets import Part
+from paradis_tf.methods import Paradis
+from paradis_tf.supernet import Supernet
+
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(1)
+rng = np.random.default_rng(0)
+part = Part(rng.integers(0, 256, (32, 8, 8, 3), dtype=np.uint8), rng.integers(0, 5, 32))
+ids = []
+for _ in range(2):
+    keras.utils.set_random_seed(1)
+    model = Supernet(TinyNet(), ("0.5+0.5",))
+    ids.append(model.model_id())
+    model.compile(keras.optimizers.SGD(0.1), method=Paradis(), average_decay=0.9)
+    batches = pipeline.training_batches(part, 8, seed=1, first_epoch=0, epochs=2, flip=True, crop_padding=1)
+    model.fit(batches, epochs=2, steps_per_epoch=4, verbose=0)
+    ids.append(model.finished().model_id())
+start, end, same_start, same_end = ids
+assert (start, end) == (same_start, same_end), ids
+assert start != end
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -41,14 +41,29 @@ def test_the_average_follows_the_weights_of_every_step(tiny_net: Callable[..., S
         model.train_on_batch(*batch)
         decay = min(0.5, step / (10 + step))
         expected = [decay * old + (1 - decay) * new for old, new in zip(expected, weights_of(model), strict=True)]
-    trained = weights_of(model)
-    model.exchange_average()
-    for found, wanted, other in zip(weights_of(model), expected, trained, strict=True):
+    for found, wanted, other in zip(weights_of(model.finished()), expected, weights_of(model), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
         assert np.abs(found - other).max() > 1e-4
-    model.exchange_average()
-    for found, wanted in zip(weights_of(model), trained, strict=True):
-        np.testing.assert_array_equal(found, wanted)
+
+
+def test_validation_is_on_the_average_and_moves_no_weight(tiny_net: Callable[..., Supernet], batch: tuple) -> None:
+    model = tiny_net(("1.0", "4x0.25"))
+    model.compile(keras.optimizers.SGD(0.5), method=Paradis(), average_decay=0.9)
+    model.fit(*batch, batch_size=4, epochs=3, verbose=0)
+    trained = weights_of(model)
+    found = model.evaluate(*batch, batch_size=5, verbose=0, return_dict=True)
+    for weight, value in zip(weights_of(model), trained, strict=True):
+        np.testing.assert_array_equal(weight, value)
+    network = model.finished()
+    for switch in model.switches:
+        losses = []
+        for one in (network, model):
+            logits = one(batch[0], switch=switch)["prediction"].numpy().astype(np.float64)
+            losses.append((np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(16), batch[1]]).mean())
+        assert found[f"loss/{switch}"] == pytest.approx(losses[0], rel=1e-4)
+        assert abs(losses[0] - losses[1]) > 1e-3
+    # Evaluated again, the finished network gives the same: its own average is what it is.
+    assert network.evaluate(*batch, batch_size=5, verbose=0, return_dict=True) == pytest.approx(found, rel=1e-4)
 
 
 def test_the_average_survives_saving(tmp_path, batch: tuple) -> None:

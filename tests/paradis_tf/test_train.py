@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from export.fusion.program import UserError
-from paradis_tf import training
+from paradis_tf import models, training
 from paradis_tf.configs import digits_mobilenet_v1
 from paradis_tf.supernet import Supernet
 
@@ -48,7 +50,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 def metrics(workdir: Path) -> tuple[list[str], np.ndarray]:
     with (workdir / "metrics.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
-    keep = [index for index, name in enumerate(header) if name != "seconds"]
+    keep = [index for index, name in enumerate(header) if name not in ("seconds", "images_per_second")]
     return [header[i] for i in keep], np.array([[float(row[i]) for i in keep] for row in rows])
 
 
@@ -145,10 +147,56 @@ def test_a_training_that_diverges_says_so_and_keeps_no_broken_model(tmp_path: Pa
     config = digits_mobilenet_v1.get_config()
     values = {"model.width_multiplier": 0.125, "switches": ("1.0",), "epochs": 2, "optimizer.learning_rate": 1e30}
     config.update_from_flattened_dict({**values, "optimizer.warmup_epochs": 0.5})
-    with pytest.raises(UserError, match="training has diverged: weight .* is not finite after epoch 1"):
+    with pytest.raises(
+        UserError, match=r"training has diverged: the loss of switch 1\.0 was not finite in step \d+ of "
+    ):
         training.train(config, str(tmp_path / "run"))
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
     assert not (tmp_path / "run" / "model.keras").exists()
+
+
+def test_every_option_of_a_config_reaches_the_run(
+    tmp_path: Path, tiny_net: Callable[..., Supernet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models.ARCHITECTURES, "tiny", type(tiny_net().architecture))
+    config = digits_mobilenet_v1.get_config()
+    with config.unlocked():
+        config.model = ConfigDict({"name": "tiny"})
+    values = {
+        "switches": ("0.5+0.5",),
+        "epochs": 2,
+        "precision": "mixed_float16",
+        "keep": "best",
+        "optimizer.name": "adam",
+        "optimizer.momentum": 0.8,
+        "optimizer.schedule": "steps",
+        "optimizer.step_epochs": (1.5,),
+        "optimizer.clip_norm": 3.0,
+        "optimizer.weight_decay": 0.01,
+        "optimizer.decay_all": True,
+        "optimizer.average_decay": 0.9,
+        "loss.label_smoothing": 0.1,
+    }
+    config.update_from_flattened_dict(values)
+    workdir = training.train(config, str(tmp_path / "run"), tensorboard=True)
+    _, model = workdir.restore()
+    assert model is not None
+    assert model.dtype_policy.name == "mixed_float16"
+    assert (model.clip_norm, model.weight_decay, model.decay_all, model.average_decay) == (3.0, 0.01, True, 0.9)
+    assert model.task.get_config() == {"label_smoothing": 0.1}
+    adam = model.optimizer.inner_optimizer
+    assert (type(adam).__name__, adam.beta_1) == ("Adam", 0.8)
+    assert (adam._learning_rate.shape, adam._learning_rate.drop_steps) == ("steps", (30,))
+    finished = workdir.load_model()
+    assert finished.dtype_policy.name == "float32"
+    assert finished.model_id() != model.model_id()
+    part = training.load_dataset(config, None).validation
+    found = finished.evaluate(part.images, part.labels, verbose=0, return_dict=True)
+    rows = workdir.metrics()
+    # The rows are of the average of the weights, computed in float16.
+    best = max(rows, key=lambda row: (row["val_accuracy/0.5+0.5"], row["epoch"]))
+    assert found["loss"] == pytest.approx(best["val_loss"], rel=0.01)
+    assert len(list((workdir.path / "tensorboard").glob("*/events.out.tfevents.*"))) == 2
 
 
 def test_another_config_is_refused(undisturbed: Path) -> None:
@@ -194,7 +242,7 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "switch twice": ({"switches": ("0.5+0.5", "2x0.5")}, "listed twice"),
     "grid": ({"model.width_multiplier": 0.3}, "'block_1_pointwise_conv' has 19 channels"),
     "architecture": ({"model.name": "vgg"}, "architecture 'vgg' is unknown; known are mobilenet_v1"),
-    "method": ({"method.name": "magic"}, "method 'magic' is unknown; known are paradis"),
+    "method": ({"method.name": "magic"}, "method 'magic' is unknown; known are individual, paradis"),
     "data": ({"dataset.name": "npz", "dataset.path": "/nowhere.npz"}, "/nowhere.npz does not exist"),
     "batch": ({"batch_size": 5000}, "batch_size is 5000; it lies between 1 and the 1294 training images"),
     "padding": ({"augmentation.crop_padding": 16}, "augmentation.crop_padding is 16"),

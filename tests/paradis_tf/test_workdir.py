@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import subprocess
 import sys
 import zipfile
@@ -337,6 +338,35 @@ def test_a_missing_or_damaged_checkpoint_is_named(workdir: Workdir) -> None:
     (workdir.checkpoints / "epoch_0001.keras").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"epoch_0001\.keras cannot be loaded"):
         workdir.restore()
+
+
+@pytest.mark.parametrize("limit", [1_000, 100_000], ids=["at once", "in the weights"])
+def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(
+    workdir: Workdir, mobilenet: Supernet, limit: int
+) -> None:
+    workdir.save_checkpoint(mobilenet, 1)
+    legal = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The size of a file is limited, as a full disk limits it: the write itself fails.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, legal[1]))
+    try:
+        with pytest.raises(UserError, match=r"epoch_0002\.keras cannot be written: File too large"):
+            workdir.save_checkpoint(mobilenet, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, legal)
+    assert names(workdir.checkpoints) == {"epoch_0001.keras"}
+    epochs, model = workdir.restore()
+    assert epochs == 1
+    assert model is not None
+    assert model.model_id() == mobilenet.model_id()
+
+
+def test_metrics_are_read_as_numbers(workdir: Workdir) -> None:
+    assert workdir.metrics() == []
+    workdir.metrics_file.write_bytes(ROWS + b"4")
+    assert workdir.metrics() == [{"epoch": epoch, "loss": loss} for epoch, loss in ((1, 0.5), (2, 0.4), (3, 0.3))]
+    workdir.metrics_file.write_bytes(HEADER + b"1,low\r\n")
+    with pytest.raises(UserError, match=r"metrics\.csv is damaged: could not convert string to float: 'low'"):
+        workdir.metrics()
 
 
 def test_evaluation(workdir: Workdir) -> None:

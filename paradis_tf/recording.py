@@ -1,0 +1,61 @@
+"""What a training leaves in its run folder after each epoch."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import keras
+
+from export.fusion.program import UserError
+from paradis_tf.selection import best_first
+from paradis_tf.training_progress import Speed
+from paradis_tf.workdir import Workdir
+
+
+class RunRecorder(keras.callbacks.Callback):
+    """Appends each epoch's row to the run's metrics, then writes its checkpoint.
+
+    In this order a process that dies between the two repeats the epoch and rewrites its row.
+
+    Args:
+      workdir: the run's folder.
+      speed: the images per second; it comes before this one in the list of callbacks.
+      keep: "best" if the best epoch's checkpoint is to stay, or "last".
+
+    Raises:
+      UserError: a weight is not finite; the epoch leaves nothing then.
+
+    Source: ours.
+    """
+
+    def __init__(self, workdir: Workdir, speed: Speed, keep: str) -> None:
+        super().__init__()
+        self.workdir = workdir
+        self.speed = speed
+        self.keep = keep
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        done = epoch + 1
+        broken = self.model.first_weight_not_finite()
+        if broken:
+            raise UserError(
+                f"training has diverged: weight {broken} is not finite after epoch {done}. The epochs before are "
+                "kept; lower optimizer.learning_rate, in a new workdir."
+            )
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row = {
+            "epoch": done,
+            "seconds": round(time.monotonic() - self.started, 3),
+            "images_per_second": round(self.speed.images_per_second, 1),
+            "learning_rate": rate,
+        }
+        self.workdir.append_metrics({**row, **{name: float(value) for name, value in (logs or {}).items()}})
+        kept = None
+        if self.keep == "best":
+            checkpoints = {done, *self.workdir.checkpoint_files()}
+            kept = best_first(self.workdir.metrics(), self.model.task.metric, checkpoints)[0]
+        self.workdir.save_checkpoint(self.model, done, kept)

@@ -1,0 +1,52 @@
+"""Which epoch's weights become the finished model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+
+from export.fusion.program import UserError
+from paradis_tf.supernet import Supernet
+from paradis_tf.workdir import Workdir, load_model
+
+KEEP = ("last", "best")
+
+
+def best_first(rows: Iterable[Mapping[str, float]], metric: str, checkpoints: Collection[int]) -> list[int]:
+    """The epochs, from 1, of a run's metrics that have a checkpoint, the best first.
+
+    Better is a higher mean over the switches of the metric on the validation part; of equals the later epoch. An epoch
+    with a value that is NaN comes after all others. Source: ours.
+    """
+
+    def score(row: Mapping[str, float]) -> tuple[float, float]:
+        values = [value for name, value in row.items() if name.startswith(f"val_{metric}/")]
+        mean = math.fsum(values) / len(values) if values else math.nan
+        return -math.inf if math.isnan(mean) else mean, row["epoch"]
+
+    ranked = [int(row["epoch"]) for row in sorted(rows, key=score, reverse=True)]
+    return [epoch for epoch in ranked if epoch in checkpoints]
+
+
+def finished_network(workdir: Workdir, model: Supernet, keep: str) -> Supernet:
+    """The network to keep of a run whose last epoch is done.
+
+    Args:
+      workdir: the run's folder.
+      model: the network as the last epoch left it.
+      keep: "last", or "best" for the best epoch's checkpoint; a damaged one is passed over for the next best.
+    """
+    if keep == "last":
+        return model.finished()
+    files = workdir.checkpoint_files()
+    for epoch in best_first(workdir.metrics(), model.task.metric, files):
+        if epoch == max(files):
+            break
+        try:
+            network = load_model(files[epoch]).finished()
+        except UserError:
+            print(f"passing over {files[epoch]}, which is damaged", flush=True)
+            continue
+        print(f"the finished model is that of epoch {epoch}, the best on the validation part", flush=True)
+        return network
+    return model.finished()
