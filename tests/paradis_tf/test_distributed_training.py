@@ -98,10 +98,10 @@ def assert_same_run(workdir: Path, expected: Path) -> None:
     assert [row["epoch"] for row in found] == [1, 2, 3]
     for mine, theirs in zip(found, wanted, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-5)
-    mine, theirs = weights(workdir), weights(expected)
-    assert mine.keys() == theirs.keys()
-    for name, value in mine.items():
-        np.testing.assert_allclose(value, theirs[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    values, kept = weights(workdir), weights(expected)
+    assert values.keys() == kept.keys()
+    for name, value in values.items():
+        np.testing.assert_allclose(value, kept[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -143,7 +143,7 @@ def test_one_training_step_is_traced_once(batch: tuple, tiny_net: Callable[..., 
     traces = []
 
     class Counting(Supernet):
-        def train_step(self, data: Any, passes: Any = None) -> dict:
+        def train_step(self, data: tuple, passes: Sequence[Pass] | None = None) -> dict:
             traces.append(1)
             return super().train_step(data)
 
