@@ -30,6 +30,8 @@ _INT8_OPERATORS = {
     "MAX_POOL_2D",
     "MEAN",
     "QUANTIZE",
+    # What the converter makes of a mean over one pixel.
+    "RESHAPE",
 }
 _FLOAT_OPERATORS = _INT8_OPERATORS | {"CAST", "MUL", "SUB"}
 
