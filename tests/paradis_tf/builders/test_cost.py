@@ -8,7 +8,6 @@ import pytest
 from paradis_tf.builders.cost import slice_cost, switch_costs
 from paradis_tf.builders.static import extract
 from paradis_tf.models import create
-from paradis_tf.supernet import Supernet
 from paradis_tf.switches import FULL, Switch, SwitchError
 
 # Million multiply-adds in all and of the largest device, million weights of convolutions and classifier.

@@ -152,6 +152,21 @@ def test_gradient_is_zero_outside_the_block(options: dict[str, bool]) -> None:
         assert (gradient[inside] != 0).all()
 
 
+def test_gradient_of_a_strided_pointwise_kernel_is_right_for_few_channels() -> None:
+    """The shape of a projection shortcut; oneDNN's own gradient of it is wrong or a crash (its issue 6035)."""
+    layer = built(kernel_size=1, strides=2)
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(32, 16, 16, 2)).astype(np.float32)
+    upstream = rng.normal(size=(32, 8, 8, 3)).astype(np.float32)
+    (ins, outs) = SLICES[3][1:]
+    expected = np.einsum("bhwi,bhwo->io", x[:, ::2, ::2].astype(np.float64), upstream)
+    for _ in range(5):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(x, slice=QUARTER) * upstream)
+        gradient = tape.gradient(loss, layer.kernel.value).numpy()[0, 0]
+        np.testing.assert_allclose(gradient[slice(*ins), slice(*outs)], expected, atol=1e-3)
+
+
 def test_symbolic_call() -> None:
     layer = SlicedConv2D(IN, OUT, 3, strides=2)
     found = layer(keras.KerasTensor((None, 7, 6, 2)), slice=QUARTER)
