@@ -3,7 +3,9 @@
     python -m paradis_tf.train --config=paradis_tf/configs/cifar10_resnet.py --workdir=runs/cifar10_resnet \
         --data_dir=FOLDER_WITH_cifar10.npz
 
-Method: a reconstruction of Ozerov, Lambert, Kumaraswamy 2021.
+Method: a reconstruction of Ozerov, Lambert, Kumaraswamy 2021. Time: an epoch has 351 steps of about 0.8 seconds on one
+core without a GPU, five minutes, and two and a half hours in all. Expected: no full run is on record yet. Deeper and
+wider ones cost more: a step of depth 18 at this width takes 1.7 times as long, of depth 50 at half this width 2.7 times.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from ml_collections import ConfigDict
 from paradis_tf.configs import defaults
 
 
-def get_config() -> ConfigDict:
-    config = defaults.get_config()
+def get_config(method: str = "paradis") -> ConfigDict:
+    config = defaults.get_config(method)
     config.epochs = 30
     config.batch_size = 128
     config.dataset.name = "cifar10"

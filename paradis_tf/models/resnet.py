@@ -47,6 +47,7 @@ class ResNet:
     """
 
     name: ClassVar[str] = "resnet"
+    task: ClassVar[str] = "classification"
 
     image_shape: tuple[int, int, int]
     classes: int

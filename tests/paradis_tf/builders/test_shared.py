@@ -58,6 +58,7 @@ class Unfit:
     """An architecture that adds 8 channels to 16."""
 
     name: ClassVar[str] = "unfit"
+    task: ClassVar[str] = "classification"
     image_shape: tuple[int, int, int] = (8, 8, 3)
     classes: int = 5
 
