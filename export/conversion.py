@@ -21,8 +21,19 @@ from paradis_tf.builders.operations import NORMALIZED_RANGE, PIXEL_OFFSET, PIXEL
 from paradis_tf.builders.static import extract
 from paradis_tf.supernet import Supernet
 
-_INT8_OPERATORS = {"CONV_2D", "DEPTHWISE_CONV_2D", "MEAN", "FULLY_CONNECTED", "QUANTIZE", "DEQUANTIZE"}
-_FLOAT_OPERATORS = _INT8_OPERATORS | {"CAST", "MUL", "ADD", "SUB"}
+_INT8_OPERATORS = {
+    "ADD",
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "DEQUANTIZE",
+    "FULLY_CONNECTED",
+    "MAX_POOL_2D",
+    "MEAN",
+    "QUANTIZE",
+    # What the converter makes of a mean over one pixel.
+    "RESHAPE",
+}
+_FLOAT_OPERATORS = _INT8_OPERATORS | {"CAST", "MUL", "SUB"}
 
 
 def convert_slice(model: Supernet, job: Job, images: np.ndarray) -> tuple[bytes, graph.Graph]:

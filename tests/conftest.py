@@ -13,7 +13,8 @@ import keras  # noqa: E402  the log level is set first
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from paradis_tf.builders.operations import Operations, Outputs  # noqa: E402
+from paradis_tf import models  # noqa: E402
+from paradis_tf.builders.operations import Architecture, Operations, Outputs  # noqa: E402
 from paradis_tf.supernet import Supernet  # noqa: E402
 
 SWITCHES = ("1.0", "0.5+0.5", "0.5+0.25+0.25", "4x0.25")
@@ -58,13 +59,29 @@ def randomize(model: Supernet, seed: int = 7) -> Supernet:
     return model
 
 
+def narrow_resnet(depth: int, image_shape: tuple[int, int, int], classes: int, form: str = "32") -> Architecture:
+    """A ResNet whose narrowest layers have one channel to a quarter."""
+    return models.create(
+        "resnet", image_shape=image_shape, classes=classes, width_multiplier=1 / 16, form=form, depth=depth
+    )
+
+
+# For `parametrize("tiny_net", TINY_NETS, indirect=True)`: one network of each kind of layer and connection.
+TINY_NETS = {
+    "plain": TinyNet(),
+    "basic blocks": narrow_resnet(10, (8, 8, 3), 5),
+    "bottlenecks": narrow_resnet(26, (8, 8, 3), 5),
+}
+
+
 @pytest.fixture
-def tiny_net() -> Callable[..., Supernet]:
-    """Makes a tiny supernet of some switches, its weights randomized."""
+def tiny_net(request: pytest.FixtureRequest) -> Callable[..., Supernet]:
+    """Makes a tiny supernet of some switches, its weights randomized; of `TinyNet` if not parametrized."""
+    architecture = TINY_NETS[getattr(request, "param", "plain")]
 
     def make(switches: tuple[str, ...] = SWITCHES, **options: Any) -> Supernet:
         keras.utils.set_random_seed(3)
-        return randomize(Supernet(TinyNet(), switches, **options))
+        return randomize(Supernet(architecture, switches, **options))
 
     return make
 
@@ -80,6 +97,18 @@ def mobilenet() -> Supernet:
         "form": "32",
     }
     return randomize(Supernet(architecture, SWITCHES))
+
+
+@pytest.fixture(scope="session")
+def basic_resnet() -> Supernet:
+    """A narrow ResNet of basic blocks, 32x32 form, of the four switches; not to be changed."""
+    return randomize(Supernet(narrow_resnet(10, (32, 32, 3), 10), SWITCHES))
+
+
+@pytest.fixture(scope="session")
+def bottleneck_resnet() -> Supernet:
+    """A narrow ResNet of bottlenecks, 224x224 form, of the four switches; not to be changed."""
+    return randomize(Supernet(narrow_resnet(26, (32, 32, 3), 10, "224"), SWITCHES))
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ class LayerCost:
 
     Attributes:
       name: the layer's name in the architecture.
-      kind: `conv`, `depthwise_conv`, `batch_norm` or `dense`.
-      madds: multiply-adds; 0 for batch norm, which folds into its convolution.
+      kind: `conv`, `depthwise_conv`, `batch_norm`, `add`, `max_pool` or `dense`.
+      madds: multiply-adds; 0 for batch norm, which folds into its convolution, for additions and for pooling.
       kernel_parameters: weights of the kernel and the bias.
       norm_parameters: scales and shifts of batch norm.
       activation_bytes: bytes of the output at one byte a value (int8).
@@ -128,6 +128,20 @@ class _Counter(Operations[_Shape]):
 
     def relu6(self, x: _Shape, *, name: str) -> _Shape:
         return x
+
+    def relu(self, x: _Shape, *, name: str) -> _Shape:
+        return x
+
+    def add(self, x: _Shape, y: _Shape, *, name: str) -> _Shape:
+        if x != y:
+            raise ValueError(f"addition {name!r} gets {x} and {y}; it takes two inputs of one shape.")
+        self.rows.append(LayerCost(name, "add", 0, 0, 0, x.positions * x.sliced))
+        return x
+
+    def max_pool(self, x: _Shape, pool_size: int, *, name: str, strides: int) -> _Shape:
+        y = self._shape(x, x.channels, pool_size, strides, name)
+        self.rows.append(LayerCost(name, "max_pool", 0, 0, 0, y.positions * y.sliced))
+        return y
 
     def global_average_pool(self, x: _Shape, *, name: str) -> _Shape:
         return _Shape((1, 1), x.channels, x.sliced)

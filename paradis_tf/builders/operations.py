@@ -65,6 +65,18 @@ class Operations(ABC, Generic[Tensor]):
         """min(max(x, 0), 6)."""
 
     @abstractmethod
+    def relu(self, x: Tensor, *, name: str) -> Tensor:
+        """max(x, 0)."""
+
+    @abstractmethod
+    def add(self, x: Tensor, y: Tensor, *, name: str) -> Tensor:
+        """x + y, of one shape. Both hold the slice's channels, so each device adds its own."""
+
+    @abstractmethod
+    def max_pool(self, x: Tensor, pool_size: int, *, name: str, strides: int) -> Tensor:
+        """Largest value of each window, padding "same"."""
+
+    @abstractmethod
     def global_average_pool(self, x: Tensor, *, name: str) -> Tensor:
         """Mean over height and width."""
 

@@ -93,6 +93,17 @@ class _Creator(Operations[int]):
     def relu6(self, x: int, *, name: str) -> int:
         return x
 
+    def relu(self, x: int, *, name: str) -> int:
+        return x
+
+    def add(self, x: int, y: int, *, name: str) -> int:
+        if x != y:
+            raise ValueError(f"addition {name!r} gets {x} and {y} channels; it takes two inputs of one shape.")
+        return x
+
+    def max_pool(self, x: int, pool_size: int, *, name: str, strides: int) -> int:
+        return x
+
     def global_average_pool(self, x: int, *, name: str) -> int:
         return x
 
@@ -142,6 +153,15 @@ class SharedOperations(Operations[Any]):
 
     def relu6(self, x: Any, *, name: str) -> Any:
         return keras.ops.relu6(x)
+
+    def relu(self, x: Any, *, name: str) -> Any:
+        return keras.ops.relu(x)
+
+    def add(self, x: Any, y: Any, *, name: str) -> Any:
+        return keras.ops.add(x, y)
+
+    def max_pool(self, x: Any, pool_size: int, *, name: str, strides: int) -> Any:
+        return keras.ops.max_pool(x, pool_size, strides, padding="same", data_format="channels_last")
 
     def global_average_pool(self, x: Any, *, name: str) -> Any:
         return keras.ops.mean(x, axis=(1, 2))

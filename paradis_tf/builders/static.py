@@ -86,6 +86,15 @@ class _StaticOperations(Operations[Any]):
     def relu6(self, x: Any, *, name: str) -> Any:
         return self.layers.ReLU(6.0, name=name)(x)
 
+    def relu(self, x: Any, *, name: str) -> Any:
+        return self.layers.ReLU(name=name)(x)
+
+    def add(self, x: Any, y: Any, *, name: str) -> Any:
+        return self.layers.Add(name=name)([x, y])
+
+    def max_pool(self, x: Any, pool_size: int, *, name: str, strides: int) -> Any:
+        return self.layers.MaxPooling2D(pool_size, strides, padding="same", name=name)(x)
+
     def global_average_pool(self, x: Any, *, name: str) -> Any:
         return self.layers.GlobalAveragePooling2D(name=name)(x)
 

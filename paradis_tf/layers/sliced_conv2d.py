@@ -77,7 +77,12 @@ class SlicedConv2D(SlicedLayer):
         return kernel[:, :, ins[0] : ins[1], outs[0] : outs[1]]
 
     def _apply(self, inputs: Any, kernel: Any) -> Any:
-        return keras.ops.conv(inputs, kernel, strides=self.strides, padding=self.padding, data_format="channels_last")
+        strides = self.strides
+        if self.kernel_size == 1 and strides > 1:
+            # The pixels that a strided 1x1 window reads, picked beforehand: oneDNN's gradient of such a kernel writes
+            # past its buffer where there are fewer input channels than SIMD lanes (its issue 6035): wrong or a crash.
+            inputs, strides = inputs[:, ::strides, ::strides], 1
+        return keras.ops.conv(inputs, kernel, strides=strides, padding=self.padding, data_format="channels_last")
 
     def _spatial_shape(self, input_shape: tuple) -> tuple:
         return check_positions(self.name, input_shape, self.kernel_size, self.strides, self.padding)

@@ -8,8 +8,9 @@ from typing import Any
 from export.fusion.program import UserError
 from paradis_tf.builders.operations import Architecture
 from paradis_tf.models.mobilenet_v1 import MobileNetV1
+from paradis_tf.models.resnet import ResNet
 
-ARCHITECTURES: dict[str, type] = {MobileNetV1.name: MobileNetV1}
+ARCHITECTURES: dict[str, type] = {family.name: family for family in (MobileNetV1, ResNet)}
 
 
 def create(name: str, **options: Any) -> Architecture:

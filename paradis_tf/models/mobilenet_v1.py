@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from export.fusion.program import UserError
 from paradis_tf.builders.operations import Operations, Outputs, Tensor
+from paradis_tf.models import options
 
 _STEM_FILTERS = 32
 _BLOCK_FILTERS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
@@ -45,27 +45,20 @@ class MobileNetV1:
     form: str = "224"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "image_shape", tuple(self.image_shape))
-        shape = self.image_shape
-        if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
-            raise UserError(f"{self.name}: image_shape is {shape}; it is (height, width, 3).")
-        if self.classes < 2:
-            raise UserError(f"{self.name}: classes is {self.classes}; it is at least 2.")
-        if self.form not in _FORMS:
-            raise UserError(f"{self.name}: form is {self.form!r}; it is one of {', '.join(_FORMS)}.")
-        if not 0 < self.width_multiplier <= 8:
-            raise UserError(f"{self.name}: width_multiplier is {self.width_multiplier}; it lies in (0, 8].")
+        options.check_classifier(self)
+        options.check_choice(self, "form", _FORMS)
 
     def __call__(self, ops: Operations[Tensor], image: Tensor) -> Outputs[Tensor]:
         stem_stride, *block_strides = _FORMS[self.form]
         x = ops.normalize(image)
-        x = ops.conv(x, self._filters(_STEM_FILTERS), 3, strides=stem_stride, slice_inputs=False, name="stem_conv")
+        scaled = options.scaler(self.width_multiplier)
+        x = ops.conv(x, scaled(_STEM_FILTERS), 3, strides=stem_stride, slice_inputs=False, name="stem_conv")
         x = ops.relu6(ops.batch_norm(x, name="stem_norm"), name="stem_relu")
         for index, (filters, strides) in enumerate(zip(_BLOCK_FILTERS, block_strides, strict=True), 1):
             block = f"block_{index}"
             x = ops.depthwise_conv(x, 3, strides=strides, name=f"{block}_depthwise_conv")
             x = ops.relu6(ops.batch_norm(x, name=f"{block}_depthwise_norm"), name=f"{block}_depthwise_relu")
-            x = ops.conv(x, self._filters(filters), 1, name=f"{block}_pointwise_conv")
+            x = ops.conv(x, scaled(filters), 1, name=f"{block}_pointwise_conv")
             x = ops.relu6(ops.batch_norm(x, name=f"{block}_pointwise_norm"), name=f"{block}_pointwise_relu")
         features = ops.global_average_pool(x, name="features")
         return Outputs(ops.classifier(features, self.classes, name="logits"), features)
@@ -73,6 +66,3 @@ class MobileNetV1:
     def get_config(self) -> dict[str, Any]:
         """The options that make it again, JSON-ready."""
         return {**dataclasses.asdict(self), "image_shape": list(self.image_shape)}
-
-    def _filters(self, filters: int) -> int:
-        return max(1, round(filters * self.width_multiplier))

@@ -17,6 +17,8 @@ from paradis_tf.methods.passes import Pass
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch, SwitchError
 
+# The networks that `tiny_net` of tests/conftest.py makes.
+TINY_NETS = ("plain", "basic blocks", "bottlenecks")
 SPLITS = ("0.5+0.5", "0.5+0.25+0.25", "4x0.25")
 
 
@@ -31,6 +33,7 @@ def block_mask(layer: keras.Layer, switch: Switch) -> np.ndarray:
     return mask
 
 
+@pytest.mark.parametrize("tiny_net", TINY_NETS, indirect=True)
 @pytest.mark.parametrize("text", SPLITS)
 def test_a_distributed_switch_is_the_full_network_with_block_diagonal_kernels(
     tiny_net: Callable[..., Supernet], batch: tuple, text: str
@@ -54,6 +57,7 @@ def test_a_distributed_switch_is_the_full_network_with_block_diagonal_kernels(
     assert np.abs(full(batch[0])["prediction"] - found["prediction"]).max() > 1e-2
 
 
+@pytest.mark.parametrize("tiny_net", TINY_NETS, indirect=True)
 @pytest.mark.parametrize("text", SPLITS)
 def test_partial_logits_sum_to_the_classifier_on_concatenated_features(
     tiny_net: Callable[..., Supernet], batch: tuple, text: str
@@ -70,21 +74,25 @@ def test_partial_logits_sum_to_the_classifier_on_concatenated_features(
     np.testing.assert_array_equal(fused["features"], features)
 
 
+@pytest.mark.parametrize("tiny_net", TINY_NETS, indirect=True)
 @pytest.mark.parametrize("text", SPLITS)
 def test_blocks_between_devices_get_exactly_zero_gradient(
     tiny_net: Callable[..., Supernet], batch: tuple, text: str
 ) -> None:
     model = tiny_net()
     switch = Switch.parse(text)
-    for layer in (one for one in model.shared_layers if isinstance(one, SlicedConv2D)):
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(model(batch[0], switch=switch, training=True)["prediction"] ** 2)
-        gradient = tf.convert_to_tensor(tape.gradient(loss, layer.kernel.value)).numpy()
+    layers = [layer for layer in model.shared_layers if isinstance(layer, SlicedConv2D)]
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(batch[0], switch=switch, training=True)["prediction"] ** 2)
+    gradients = tape.gradient(loss, [layer.kernel.value for layer in layers])
+    for layer, found in zip(layers, gradients, strict=True):
+        gradient = tf.convert_to_tensor(found).numpy()
         mask = block_mask(layer, switch)
         assert not gradient[mask == 0].any()
         assert gradient[mask == 1].any()
 
 
+@pytest.mark.parametrize("tiny_net", TINY_NETS, indirect=True)
 def test_a_device_is_blind_to_another_devices_weights(tiny_net: Callable[..., Supernet], batch: tuple) -> None:
     model = tiny_net()
     switch = Switch.parse("0.5+0.25+0.25")

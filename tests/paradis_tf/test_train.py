@@ -241,7 +241,7 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown switch": ({"switches": ("0.3",)}, "off the grid of 1/4; legal on the grid of 1/4: 1.0, 0.75+0.25"),
     "switch twice": ({"switches": ("0.5+0.5", "2x0.5")}, "listed twice"),
     "grid": ({"model.width_multiplier": 0.3}, "'block_1_pointwise_conv' has 19 channels"),
-    "architecture": ({"model.name": "vgg"}, "architecture 'vgg' is unknown; known are mobilenet_v1"),
+    "architecture": ({"model.name": "vgg"}, "architecture 'vgg' is unknown; known are mobilenet_v1, resnet"),
     "method": ({"method.name": "magic"}, "method 'magic' is unknown; known are individual, paradis"),
     "data": ({"dataset.name": "npz", "dataset.path": "/nowhere.npz"}, "/nowhere.npz does not exist"),
     "batch": ({"batch_size": 5000}, "batch_size is 5000; it lies between 1 and the 1294 training images"),

@@ -8,7 +8,6 @@ import pytest
 from paradis_tf.builders.cost import slice_cost, switch_costs
 from paradis_tf.builders.static import extract
 from paradis_tf.models import create
-from paradis_tf.supernet import Supernet
 from paradis_tf.switches import FULL, Switch, SwitchError
 
 # Million multiply-adds in all and of the largest device, million weights of convolutions and classifier.
@@ -40,10 +39,12 @@ def test_mobilenet_v1_widths_have_the_known_parameters(text: str, expected: tupl
     assert (round(cost.kernel_parameters / 1e6, 3), round(cost.parameters / 1e6, 3)) == expected
 
 
-def test_parameters_are_those_of_the_stock_model(mobilenet: Supernet) -> None:
-    for switch in mobilenet.switches:
-        for device, cost in enumerate(switch_costs(mobilenet.architecture, switch)):
-            model = extract(mobilenet, switch, device, keras)
+@pytest.mark.parametrize("net", ["mobilenet", "basic_resnet"])
+def test_parameters_are_those_of_the_stock_model(request, net: str) -> None:
+    supernet = request.getfixturevalue(net)
+    for switch in supernet.switches:
+        for device, cost in enumerate(switch_costs(supernet.architecture, switch)):
+            model = extract(supernet, switch, device, keras)
             trained = sum(int(keras.ops.size(weight)) for weight in model.trainable_weights)
             assert cost.parameters == trained
 

@@ -17,15 +17,20 @@ IMAGES = np.random.default_rng(2).integers(0, 256, (4, 32, 32, 3), dtype=np.uint
 DEVICES = [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (3, 0), (3, 1), (3, 2), (3, 3)]
 
 
-@pytest.mark.parametrize("module", [keras, tf_keras], ids=["keras", "tf_keras"])
+NETS = [("mobilenet", keras), ("mobilenet", tf_keras), ("basic_resnet", keras), ("basic_resnet", tf_keras)]
+NETS += [("bottleneck_resnet", keras)]
+
+
+@pytest.mark.parametrize(("net", "module"), NETS, ids=[f"{net}-{module.__name__}" for net, module in NETS])
 @pytest.mark.parametrize(("index", "device"), DEVICES)
-def test_static_equals_shared(mobilenet: Supernet, module, index: int, device: int) -> None:
-    switch = mobilenet.switches[index]
-    expected = mobilenet.call_slice(IMAGES, switch, device)
-    model = extract(mobilenet, switch, device, module)
-    np.testing.assert_allclose(model(IMAGES.astype(np.float32)), expected.prediction, atol=2e-5)
+def test_static_equals_shared(request, net: str, module, index: int, device: int) -> None:
+    supernet = request.getfixturevalue(net)
+    switch = supernet.switches[index]
+    expected = supernet.call_slice(IMAGES, switch, device)
+    model = extract(supernet, switch, device, module)
+    np.testing.assert_allclose(model(IMAGES.astype(np.float32)), expected.prediction, rtol=1e-5, atol=2e-5)
     features = module.Model(model.inputs[0], model.get_layer("features").output)
-    np.testing.assert_allclose(features(IMAGES.astype(np.float32)), expected.features, atol=2e-5)
+    np.testing.assert_allclose(features(IMAGES.astype(np.float32)), expected.features, rtol=1e-5, atol=2e-5)
     assert np.abs(expected.prediction).max() > 0.05
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from fractions import Fraction
 from typing import Any
 
@@ -150,6 +152,37 @@ def test_gradient_is_zero_outside_the_block(options: dict[str, bool]) -> None:
         inside[:, :, ins[0] : ins[1], outs[0] : outs[1]] = True
         assert (gradient[~inside] == 0).all()
         assert (gradient[inside] != 0).all()
+
+
+# Prints the largest error of the gradient of a strided 1x1 kernel; paradis_tf is imported first, as programs do.
+POINTWISE_GRADIENT = """
+import paradis_tf
+import numpy as np
+import tensorflow as tf
+from paradis_tf.layers import SlicedConv2D
+from paradis_tf.switches import Switch
+
+layer = SlicedConv2D(16, 32, 1, strides=2)
+layer.build()
+rng = np.random.default_rng(3)
+x = rng.normal(size=(32, 32, 32, 4)).astype(np.float32)
+upstream = rng.normal(size=(32, 16, 16, 8)).astype(np.float32)
+expected = np.einsum("bhwi,bhwo->io", x[:, ::2, ::2].astype(np.float64), upstream)
+errors = []
+for _ in range(20):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(x, slice=Switch.parse("4x0.25").slices[1]) * upstream)
+    gradient = tape.gradient(loss, layer.kernel.value).numpy()[0, 0, 4:8, 8:16]
+    errors.append(np.abs(gradient - expected).max())
+print(max(errors))
+"""
+
+
+def test_gradient_of_a_strided_pointwise_kernel_is_right_for_few_channels() -> None:
+    """The shape of a projection shortcut; oneDNN's own gradient of it is wrong or a crash (its issue 6035)."""
+    done = subprocess.run([sys.executable, "-c", POINTWISE_GRADIENT], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1e-2
 
 
 def test_symbolic_call() -> None:
