@@ -17,6 +17,7 @@ overrides are added to those of the defaults.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import tomllib
@@ -179,5 +180,11 @@ def _checked(place: str, key: str, value: Any) -> Any:
 
 
 def _flag(value: Any) -> str:
-    """As the --config flags parse it: tuples are Python literals."""
-    return value if isinstance(value, str) else repr(value)
+    """As the --config flags parse it: tuples are Python literals, here with quotes that a shell line can hold."""
+    return value if isinstance(value, str) else _literal(value)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({''.join(f'{_literal(item)},' for item in value)})"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

@@ -66,7 +66,7 @@ def test_the_flags_give_the_same_config_as_the_list(tmp_path: Path) -> None:
         config = "CONFIG:slimmable"
         seeds = [4]
         [runs.overrides]
-        switches = ["4x0.25"]
+        switches = ["4x0.25", "é'\\"\\\\"]
         flip = true
         rate = 1e-5
         note = "it's a=b, ('c')"

@@ -76,7 +76,7 @@ def test_a_row_per_switch_with_its_conditions(runs: tuple[run_list.Run, ...], tm
     assert (last["training_hours"], last["version.keras"][:2]) == ("1.5", "3.")
     assert last["command"] == (
         "python -m paradis_tf.train --config=paradis_tf/configs/digits_mobilenet_v1.py:individual --config.seed=1 "
-        "--config.optimizer.learning_rate=0.05 '--config.switches=('\"'\"'4x0.25'\"'\"',)' --workdir=runs/four_seed1"
+        "--config.optimizer.learning_rate=0.05 '--config.switches=(\"4x0.25\",)' --workdir=runs/four_seed1"
     )
     first = (tmp_path / "out.csv").read_bytes()
     results.write(tmp_path / "out.csv", results.collect(runs, tmp_path))
