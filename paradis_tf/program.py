@@ -38,7 +38,7 @@ def config_of(holder: flags.FlagHolder[Any]) -> ConfigDict:
         raise UserError("--config is missing; give a file such as paradis_tf/configs/digits_mobilenet_v1.py.")
     config = holder.value
     if not isinstance(config, ConfigDict):
-        config = _load_config(flags.FLAGS["config"].config_filename)
+        config = load_config(flags.FLAGS["config"].config_filename)
     config.lock()
     return config
 
@@ -68,14 +68,18 @@ def _check_overrides(argv: list[str]) -> None:
             file = argv[place + 1]
     if file is None:
         return
-    config = _load_config(file)
+    config = load_config(file)
     for argument in argv[1:]:
         if argument.startswith("--config."):
-            _check_key(argument[len("--config.") :].split("=")[0], config)
+            check_key(argument[len("--config.") :].split("=")[0], config)
 
 
-def _load_config(file: str) -> ConfigDict:
-    # The flag holds no value yet: it failed while it was parsed.
+def load_config(file: str) -> ConfigDict:
+    """The configuration of `FILE.py` or `FILE.py:METHOD`, without the --config flag, which may have failed to parse.
+
+    Raises:
+      UserError: the file gives none.
+    """
     try:
         path, _, method = file.partition(":")
         return runpy.run_path(path)["get_config"](*([method] if method else []))
@@ -84,7 +88,8 @@ def _load_config(file: str) -> ConfigDict:
         raise UserError(f"--config={file} gives no configuration: {reason}") from None
 
 
-def _check_key(dotted: str, config: ConfigDict) -> None:
+def check_key(dotted: str, config: ConfigDict) -> None:
+    """Raises UserError, with what is legal, unless a configuration has the key `a.b.c`."""
     node: Any = config
     path = ["config"]
     for key in dotted.split("."):

@@ -63,7 +63,7 @@ class Workdir:
         except ValueError as error:
             raise UserError(f"the config cannot be kept as JSON: {error}.") from None
         if workdir.config_file.exists():
-            _compare(workdir.path, _flat(workdir.config()), _flat(resolved))
+            _compare(workdir.path, flat(workdir.config()), flat(resolved))
             return workdir
         try:
             # A creation that was cut off has left nothing but these.
@@ -246,12 +246,13 @@ class Workdir:
         return found
 
 
-def _flat(config: dict[str, Any], prefix: str = "config") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(config: dict[str, Any], prefix: str = "config") -> dict[str, Any]:
+    """A config's values by dotted key, as in `config.model.name`."""
+    found: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}.{key}"
-        flat |= _flat(value, name) if isinstance(value, dict) else {name: value}
-    return flat
+        found |= flat(value, name) if isinstance(value, dict) else {name: value}
+    return found
 
 
 def _compare(path: Path, kept: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -27,16 +27,20 @@ def check_json_target(path: str | Path | None) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON to `path`: aside first, then renamed over it.
+    """Writes `value` as indented JSON to `path`, as `write_text` does. Source: ours."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes UTF-8 text to `path`, line ends as they are: aside first, then renamed over it.
 
     Raises `UserError` when that fails; an older file is then left as it was. Source: ours.
     """
     path = Path(path)
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
             stream.write(text)
         # mkstemp gives a private file; a result is for whoever may read its folder.
         os.chmod(temporary, 0o644)

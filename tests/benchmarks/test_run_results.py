@@ -1,0 +1,122 @@
+"""The results of a list from run folders that are written by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.runs import results, run_list
+from export.fusion.program import UserError
+from paradis_tf.workdir import Workdir
+
+LIST = """
+[defaults]
+config = "paradis_tf/configs/digits_mobilenet_v1.py:individual"
+seeds = [0, 1]
+overrides = {optimizer.learning_rate = 0.05}
+[[runs]]
+name = "joint"
+method = "ParaDiS"
+config = "paradis_tf/configs/digits_mobilenet_v1.py"
+[[runs]]
+name = "one"
+method = "individual"
+overrides = {switches = ["1.0"]}
+[[runs]]
+name = "four"
+method = "individual"
+overrides = {switches = ["4x0.25"]}
+"""
+ACCURACIES = {
+    "joint_seed0": {"1.0": 0.9, "4x0.25": 0.8},
+    "joint_seed1": {"1.0": 0.92, "4x0.25": 0.86},
+    "four_seed1": {"4x0.25": 0.75},
+}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> tuple[run_list.Run, ...]:
+    (tmp_path / "list.toml").write_text(LIST)
+    loaded = run_list.load(tmp_path / "list.toml")
+    for run in loaded:
+        if run.name in ACCURACIES:
+            workdir = Workdir.create(tmp_path / run.name, run.config)
+            workdir.append_metrics({"epoch": 1, "seconds": 5400.0})
+            workdir.model_file.write_text("model")
+            write_evaluation(workdir, ACCURACIES[run.name])
+    return loaded
+
+
+def write_evaluation(workdir: Workdir, accuracies: dict[str, float], **more: Any) -> None:
+    rows = [
+        {"model_id": "x", "switch": switch, "devices": 1, "images": 50, "accuracy": value, "madds_total": 7, **more}
+        for switch, value in accuracies.items()
+    ]
+    workdir.evaluation_file.write_text(json.dumps(rows))
+
+
+def test_a_row_per_switch_with_its_conditions(runs: tuple[run_list.Run, ...], tmp_path: Path) -> None:
+    results.write(tmp_path / "out.csv", results.collect(runs, tmp_path))
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["name"], row["switch"], row["accuracy"]) for row in rows] == [
+        ("joint_seed0", "1.0", "0.9"),
+        ("joint_seed0", "4x0.25", "0.8"),
+        ("joint_seed1", "1.0", "0.92"),
+        ("joint_seed1", "4x0.25", "0.86"),
+        ("four_seed1", "4x0.25", "0.75"),
+    ]
+    last = rows[-1]
+    assert (last["method"], last["seed"], last["epochs"], last["madds_total"]) == ("individual", "1", "60", "7")
+    assert (last["config.optimizer.learning_rate"], last["config.model.form"]) == ("0.05", "32")
+    assert (last["training_hours"], last["version.keras"][:2]) == ("1.5", "3.")
+    assert last["command"] == (
+        "python -m paradis_tf.train --config=paradis_tf/configs/digits_mobilenet_v1.py:individual --config.seed=1 "
+        "--config.optimizer.learning_rate=0.05 '--config.switches=(\"4x0.25\",)' --workdir=runs/four_seed1"
+    )
+    first = (tmp_path / "out.csv").read_bytes()
+    results.write(tmp_path / "out.csv", results.collect(runs, tmp_path))
+    assert (tmp_path / "out.csv").read_bytes() == first
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_summary_is_over_the_seeds(runs: tuple[run_list.Run, ...], tmp_path: Path) -> None:
+    summary = results.summarize(results.collect(runs, tmp_path))
+    found = {(row["method"], row["switch"]): row for row in summary}
+    assert list(found) == [("ParaDiS", "1.0"), ("ParaDiS", "4x0.25"), ("individual", "4x0.25")]
+    # By hand: the deviations are 0.03 each, and sqrt(2 * 0.03**2 / (2 - 1)) = 0.042426.
+    joint = found["ParaDiS", "4x0.25"]
+    assert (joint["mean"], joint["std"], joint["min"], joint["max"]) == (0.83, 0.042426, 0.8, 0.86)
+    assert (joint["n"], joint["seeds"], joint["measure"], joint["madds_total"]) == (2, "0 1", "accuracy", 7)
+    assert (found["individual", "4x0.25"]["n"], found["individual", "4x0.25"]["std"]) == (1, "")
+    lines = results.render(summary).splitlines()
+    assert lines[1].split() == ["method", "1.0", "4x0.25"]
+    assert lines[3].split(maxsplit=1) == ["ParaDiS", "91.00 ± 1.41 (2)  83.00 ± 4.24 (2)"]
+    assert lines[4].split(maxsplit=1) == ["individual", "75.00 (1)"]
+
+
+def test_other_measures_are_taken_as_they_are(runs: tuple[run_list.Run, ...], tmp_path: Path) -> None:
+    for name in ACCURACIES:
+        more = {"top5": 0.99, "parameters": 11, "top2": None, "confusion": [[1]]}
+        write_evaluation(Workdir(tmp_path / name), ACCURACIES[name], **more)
+    rows = results.collect(runs, tmp_path)
+    assert rows[0]["top5"] == 0.99 and "confusion" not in rows[0] and "top2" not in rows[0]
+    summary = results.summarize(rows)
+    assert [row["measure"] for row in summary[:2]] == ["accuracy", "top5"]
+    assert summary[0]["parameters"] == 11
+
+
+def test_entries_of_one_method_with_a_switch_in_common_are_kept_apart() -> None:
+    row = {"method": "m", "switch": "1.0", "measure": "accuracy", "mean": 0.5, "std": "", "n": 1}
+    table = results.render([{**row, "entry": "a"}, {**row, "entry": "b"}, {**row, "entry": "b", "switch": "0.5"}])
+    assert [line.split("  ")[0] for line in table.splitlines()[3:]] == ["m (a)", "m (b)"]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out.csv").mkdir()
+    with pytest.raises(UserError, match="out.csv.* cannot be written"):
+        results.write(tmp_path / "out.csv", [{"a": 1}])
