@@ -1,20 +1,28 @@
-"""Measures every switch of a finished run on the test part, in floating point.
+"""Measures every switch of a finished run, in floating point, with all devices and with every set that may be left.
 
     python -m paradis_tf.evaluate --workdir=runs/digits
 
-Writes evaluation.json into the run folder and prints the table.
+Writes evaluation.json into the run folder (evaluation_validation.json with --part=validation) and prints two tables:
+the switches, and what remains of each when devices are missing, as the plain sum of the slices that arrived. Of
+a classifier the bias is in the first slice, so it is missing along with device 0.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
 from export.fusion.files import check_json_target, write_json
 from paradis_tf import program, table
-from paradis_tf.workdir import Workdir
+from paradis_tf.live_subsets import ALL_SUBSETS_UP_TO, text_form
+from paradis_tf.metrics import metric_of
+from paradis_tf.workdir import Workdir, file_sha256
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
+_PART = flags.DEFINE_enum("part", "test", ["test", "validation"], "Which part of the dataset to judge it by.")
 _JSON = flags.DEFINE_string("json", "", "Another file to write the table to as JSON.")
 
 
@@ -24,23 +32,55 @@ def main(argv: list[str]) -> None:
     workdir.require_model()
     with program.quiet():
         from paradis_tf import evaluation, training
+    digest = file_sha256(workdir.model_file)
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
-    rows = evaluation.evaluate(model, dataset.test, lambda text: print(text, flush=True))
-    write_json(workdir.evaluation_file, rows)
+    part = getattr(dataset, _PART.value)
+    rows = evaluation.evaluate(model, part, lambda text: print(text, flush=True))
+    rows = [{**row, "part": _PART.value, "model_file_sha256": digest} for row in rows]
+    write_json(workdir.evaluation_of(_PART.value), rows)
     if _JSON.value:
         write_json(_JSON.value, rows)
+    print(f"\n{len(part)} {_PART.value} images\n{switch_table(rows)}")
+    if any(row["devices"] > 1 for row in rows):
+        print(f"\nwith devices missing (-)\n{live_table(rows)}")
+    if any(row["devices"] > ALL_SUBSETS_UP_TO for row in rows):
+        print(f"(of switches with more than {ALL_SUBSETS_UP_TO} devices, only sets that miss at most 2)")
+
+
+def switch_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows of `evaluation.evaluate` as a table, a line per switch."""
+    metric = metric_of(rows[0], "evaluation")
+    top5 = rows[0].get("top5_accuracy") is not None
+    header = ["switch", "devices", "MAdds total (M)", "largest device (M)", "parameters", metric.heading]
     lines = [
-        (
+        [
             row["switch"],
             row["devices"],
             f"{row['madds_total'] / 1e6:.2f}",
             f"{row['madds_largest'] / 1e6:.2f}",
-            f"{100 * row['accuracy']:.2f}",
-        )
+            f"{row['parameters']:,}",
+            metric.text(row[metric.key]),
+            *([f"{100 * row['top5_accuracy']:.2f}"] if top5 else []),
+        ]
         for row in rows
     ]
-    header = ("switch", "devices", "MAdds total (M)", "largest device (M)", "accuracy (%)")
-    print(f"\n{len(dataset.test)} test images\n{table.render(header, lines)}")
+    return table.render([*header, *(["top-5 (%)"] if top5 else [])], lines)
+
+
+def live_table(rows: Sequence[dict[str, Any]]) -> str:
+    """What remains of each switch of several devices, a line per set of devices that answer."""
+    metric = metric_of(rows[0], "evaluation")
+    lines = [
+        (
+            "" if number else row["switch"],
+            text_form(subset["devices"], row["devices"]),
+            metric.text(subset[metric.key]),
+        )
+        for row in rows
+        if row["devices"] > 1
+        for number, subset in enumerate(row["live_subsets"])
+    ]
+    return table.render(("switch", "answering", metric.heading), lines)
 
 
 if __name__ == "__main__":
