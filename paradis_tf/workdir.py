@@ -99,7 +99,7 @@ class Workdir:
         Raises:
           UserError: the file cannot be read or is no config.
         """
-        config = _read_json(self.config_file)
+        config = read_json(self.config_file)
         if not isinstance(config, dict) or "epochs" not in config:
             raise UserError(f"{self.config_file} holds no config of a run; give another folder.")
         return config
@@ -130,7 +130,7 @@ class Workdir:
         """
         if not self.evaluation_file.exists():
             raise UserError(f"--workdir={self.path} is not evaluated; run paradis_tf.evaluate on it.")
-        rows = _read_json(self.evaluation_file)
+        rows = read_json(self.evaluation_file)
         keys = {"model_id", "switch"}
         if not isinstance(rows, list) or not all(isinstance(row, dict) and keys <= row.keys() for row in rows):
             raise UserError(f"{self.evaluation_file} is no evaluation; run paradis_tf.evaluate again.")
@@ -305,7 +305,12 @@ def load_model(file: Path) -> Supernet:
     return model
 
 
-def _read_json(file: Path) -> Any:
+def read_json(file: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+      UserError: it cannot be read or is not JSON.
+    """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

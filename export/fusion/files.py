@@ -27,17 +27,24 @@ def check_json_target(path: str | Path | None) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON to `path`: aside first, then renamed over it.
+    """Writes `value` as indented JSON, as `write_bytes` does.
+
+    Raises `UserError` when that fails. Source: ours.
+    """
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Writes `data` to `path`: aside first, then renamed over it.
 
     Raises `UserError` when that fails; an older file is then left as it was. Source: ours.
     """
     path = Path(path)
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
         # mkstemp gives a private file; a result is for whoever may read its folder.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
