@@ -15,14 +15,21 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402  the backend is chosen first
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.text import Text  # noqa: E402
 from matplotlib.transforms import Bbox  # noqa: E402
 
 from export.fusion.files import write_bytes  # noqa: E402
 
-# Told apart by the colour-blind and in grey. Source: Okabe & Ito, Color Universal Design.
-COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Told apart by the colour-blind too. Source: Okabe & Ito, Color Universal Design.
+VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY = "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 INK, GRID = "#222222", "#dddddd"
-_MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), tuple(i / 10 for i in range(10, 100)))
+_MANTISSAS = (
+    (1.0,),
+    (1.0, 3.0),
+    (1.0, 2.0, 5.0),
+    (1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
+    tuple(i / 10 for i in range(10, 100)),
+)
 
 
 def madds_axis(axis: Any, madds: Sequence[float], title: str) -> None:
@@ -59,40 +66,55 @@ class Labels:
         self._inside = axis.get_window_extent()
         self._taken: list[Bbox] = []
 
-    def avoid(self, x: Sequence[float], y: Sequence[float], size: float = 9.0, joined: bool = False) -> None:
-        """Keeps labels off these points, in data coordinates, `size` typographic points wide; and off the lines
-        between them."""
+    def avoid(
+        self, x: Sequence[float], y: Sequence[float], size: tuple[float, float] = (9.0, 9.0), joined: bool = False
+    ) -> None:
+        """Keeps labels off markers at these points, in data coordinates, and off the lines between them if `joined`.
+
+        `size` is a marker's width and height in typographic points.
+        """
         places = self.axis.transData.transform(np.column_stack([x, y]))
-        half = size / 2 * self._pixels
         if joined:
-            steps = [np.linspace(a, b, 40) for a, b in zip(places, places[1:], strict=False)]
-            for place in np.concatenate(steps) if steps else ():
-                self._take(place, 1.5 * self._pixels)
+            for one, other in zip(places, places[1:], strict=False):
+                for place in np.linspace(one, other, 40):
+                    self._take(place, np.full(2, 1.5))
         for place in places:
-            self._take(place, half)
+            self._take(place, np.array(size) / 2)
 
-    def _take(self, place: np.ndarray, half: float) -> None:
-        self._taken.append(Bbox([place - half, place + half]))
+    def _take(self, place: np.ndarray, half: np.ndarray) -> None:
+        self._taken.append(Bbox([place - half * self._pixels, place + half * self._pixels]))
 
-    def place(self, text: str, x: float, y: float, **style: Any) -> bool:
-        """Writes a text beside a data point; False, and nothing written, where there is no room."""
-        for distance in (7, 12, 20, 30, 42):
-            for dx, dy in _ring():
-                note = self.axis.annotate(
-                    text,
-                    (x, y),
-                    xytext=(distance * dx, distance * dy),
-                    textcoords="offset points",
-                    ha="left" if dx > 0.3 else "right" if dx < -0.3 else "center",
-                    va="bottom" if dy > 0.3 else "top" if dy < -0.3 else "center",
-                    arrowprops=dict(arrowstyle="-", color="#999999", lw=0.6) if distance > 12 else None,
-                    **style,
-                )
-                box = note.get_window_extent(self._renderer) if distance <= 12 else _text_box(note, self._renderer)
-                if self._free(box):
-                    self._taken.append(box.padded(1.5 * self._pixels))
-                    return True
-                note.remove()
+    def place(self, text: str, points: Sequence[tuple[float, float]], far: bool = True, **style: Any) -> bool:
+        """Writes a text beside the first of these data points that has room for it, as near as can be.
+
+        Args:
+          text: what to write.
+          points: in data coordinates, the best first.
+          far: whether it may stand farther off; from some distance on, a thin line leads to its point.
+          **style: of the text, as matplotlib's `annotate` takes it.
+
+        Returns:
+          False, and nothing is written, where there is no room.
+        """
+        for distance in (7, 10, 14, 20, 30, 42)[: None if far else 4]:
+            for x, y in points:
+                for dx, dy in _ring():
+                    note = self.axis.annotate(
+                        text,
+                        (x, y),
+                        xytext=(distance * dx, distance * dy),
+                        textcoords="offset points",
+                        ha="left" if dx > 0.3 else "right" if dx < -0.3 else "center",
+                        va="bottom" if dy > 0.3 else "top" if dy < -0.3 else "center",
+                        arrowprops=dict(arrowstyle="-", color="#999999", lw=0.6) if distance > 14 else None,
+                        **style,
+                    )
+                    note.update_positions(self._renderer)
+                    box = Text.get_window_extent(note, self._renderer)
+                    if self._free(box):
+                        self._taken.append(box.padded(1.5 * self._pixels))
+                        return True
+                    note.remove()
         return False
 
     def _free(self, box: Bbox) -> bool:
@@ -104,12 +126,6 @@ class Labels:
 def _ring() -> Iterator[tuple[float, float]]:
     for degrees in (0, 45, -45, 180, 135, -135, 90, -90):
         yield math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-
-
-def _text_box(note: Any, renderer: Any) -> Bbox:
-    """The extent of an annotation's text without its arrow."""
-    note.update_positions(renderer)
-    return matplotlib.text.Text.get_window_extent(note, renderer)
 
 
 def save(figure: Figure, stem: Path) -> None:

@@ -1,8 +1,8 @@
 """The three comparisons that a distributable network is judged by. Definitions: ours.
 
 (a) each switch minus the individual network of the same structure;
-(b) each switch minus universally slimmable networks at equal multiply-adds in all, interpolated linearly in the logarithm
-    of the multiply-adds;
+(b) each switch minus universally slimmable networks at equal multiply-adds in all, interpolated linearly in the
+    logarithm of the multiply-adds;
 (c) each switch of several devices minus the slimmable width that costs what its largest device does.
 """
 

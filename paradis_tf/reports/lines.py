@@ -154,7 +154,7 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
 def _title(run: Run, groups: Sequence[Sequence[Run]]) -> str:
     """The method's name, and where it has several lines, what this one's config has of its own."""
     title = TITLES.get(run.method, run.method)
-    alike = [group[0] for group in groups if group[0].method == run.method]
+    alike = [group[0] for group in groups if group[0].method == run.method and not group[0].label]
     if len(alike) < 2:
         return title
     configs = [flat(one.config) if one.config else {"epochs": one.epochs} for one in alike]

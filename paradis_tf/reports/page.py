@@ -40,8 +40,8 @@ _CLAIMS = (
     (
         "b",
         "B. Against universally slimmable networks at equal multiply-adds in all",
-        "The curve of the universally slimmable network is interpolated, seed by seed, linearly in the logarithm of the "
-        "multiply-adds. A switch that costs more or less than all its widths has no counterpart.",
+        "The curve of the universally slimmable network is interpolated, seed by seed, linearly in the logarithm of "
+        "the multiply-adds. A switch that costs more or less than all its widths has no counterpart.",
     ),
     (
         "c",
@@ -74,8 +74,8 @@ def render(title: str, lines: Sequence[Line], found: Sequence[Comparison], metri
     live = tables.live(lines, metric)
     if live.rows:
         text = (
-            "The plain sum of the slices that arrived; a dash stands for a device that is missing. A classifier's bias is "
-            "in the first slice, so it is missing along with device 0."
+            "The plain sum of the slices that arrived; a dash stands for a device that is missing. A classifier's bias "
+            "is in the first slice, so it is missing along with device 0."
         )
         sections.append(_section("With devices missing", text, live))
     sections.append(_runs(lines))
@@ -109,7 +109,9 @@ def _runs(lines: Sequence[Line]) -> str:
             parts.append(f"<p>{escape(run.where)}: seed {run.seed}, {run.epochs} epochs</p>")
             if run.config is not None:
                 config = escape(json.dumps(run.config, indent=2))
-                parts.append(f"<pre>{escape(command(run))}</pre>\n<details><summary>config</summary><pre>{config}</pre>")
+                parts.append(
+                    f"<pre>{escape(command(run))}</pre>\n<details><summary>config</summary><pre>{config}</pre>"
+                )
                 parts.append("</details>")
     versions = {json.dumps(run.versions) for line in lines for run in line.runs if run.versions}
     for one in sorted(versions):

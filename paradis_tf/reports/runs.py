@@ -8,14 +8,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
 from export.fusion.program import UserError
 from paradis_tf.metrics import metric_of
+from paradis_tf.switches import parse_switches
 from paradis_tf.workdir import Workdir, file_sha256, read_json
 
 _COLUMNS = ("name", "method", "seed", "epochs", "switch", "devices", "images", "madds_total", "madds_largest")
+# What a config has tables of, each with a name.
+_TABLES = ("dataset", "model", "method")
 # How a CSV may call what run folders keep in their config.
 _IDENTITY = {"dataset": "dataset", "architecture": "architecture", "model": "architecture"}
 
@@ -73,7 +75,7 @@ def read_folder(path: str, label: str = "") -> Run:
       UserError: it is not finished, not evaluated, or evaluated before its model was last written.
     """
     workdir = Workdir.open(path)
-    config = workdir.config()
+    config = _checked_config(workdir)
     workdir.require_model()
     rows = workdir.evaluation()
     digest = file_sha256(workdir.model_file)
@@ -81,10 +83,11 @@ def read_folder(path: str, label: str = "") -> Run:
         raise UserError(
             f"{workdir.evaluation_file} is of another model than {workdir.model_file}; run paradis_tf.evaluate again."
         )
-    if sorted(row["switch"] for row in rows) != sorted(config["switches"]):
+    wanted = [str(switch) for switch in parse_switches(config["switches"], config["grid"])]
+    if sorted(str(row["switch"]) for row in rows) != sorted(wanted):
         raise UserError(
-            f"{workdir.evaluation_file} has switches {', '.join(row['switch'] for row in rows)}, and its run "
-            f"{', '.join(config['switches'])}; run paradis_tf.evaluate again."
+            f"{workdir.evaluation_file} has switches {', '.join(str(row['switch']) for row in rows)}, and its run "
+            f"{', '.join(wanted)}; run paradis_tf.evaluate again."
         )
     same = {key: value for key, value in config.items() if key != "seed"}
     if config["method"]["name"] == "individual":
@@ -111,6 +114,14 @@ def read_folder(path: str, label: str = "") -> Run:
         config=config,
         versions=read_json(workdir.path / "versions.json"),
     )
+
+
+def _checked_config(workdir: Workdir) -> dict[str, Any]:
+    config = workdir.config()
+    for key, name in (("seed", ""), ("switches", ""), ("grid", ""), *((k, "name") for k in _TABLES)):
+        if key not in config or (name and name not in config[key]):
+            raise UserError(f"{workdir.config_file} lacks {(name or key)!r}{f' of {key}' if name else ''}.")
+    return config
 
 
 def read_csv(path: str, names: Sequence[str] = ()) -> list[Run]:
@@ -145,14 +156,14 @@ def read_csv(path: str, names: Sequence[str] = ()) -> list[Run]:
             raise UserError(f"{where} has another number of fields than the header, {len(header)}.")
         if names and not any(fnmatch(line["name"], pattern) for pattern in names):
             continue
-        values: dict[str, Any] = dict(line)
+        values: dict[str, Any] = {key: value for key, value in line.items() if key != "live_subsets"}
         metric = metric_of({**values, (m := values.get("metric") or "accuracy"): 0.0, "metric": m}, where).key
         for key in ("seed", "epochs", "devices", "images", "madds_total", "madds_largest", "parameters", metric):
             if values.get(key) or key != "parameters":
                 values[key] = _number(values.get(key), key, where, float if key == metric else int)
         identity = tuple(sorted({_IDENTITY[k]: values[k] for k in _IDENTITY if values.get(k)}.items()))
-        key = (values["name"], values["method"], values["seed"], values["epochs"], metric, identity)
-        found.setdefault(key, []).append(_row(values, where, metric))
+        run = (values["name"], values["method"], values["seed"], values["epochs"], metric, identity)
+        found.setdefault(run, []).append(_row(values, where, metric))
     if not found:
         known = sorted({line["name"] for _, line in lines})
         raise UserError(f"--results={path} has no row{_of(names)}; its names are {', '.join(known) or 'none'}.")
@@ -167,7 +178,8 @@ def read_csv(path: str, names: Sequence[str] = ()) -> list[Run]:
             line=json.dumps([path, "individual" if method == "individual" else _without_seed(name, seed), epochs]),
             identity=dict(identity),
             rows=tuple(rows),
-            label="" if method == "individual" else _without_seed(name, seed),
+            # A name that is only the method's says no more than the method.
+            label="" if method == "individual" or _without_seed(name, seed) == method else _without_seed(name, seed),
         )
         for (name, method, seed, epochs, metric, identity), rows in found.items()
     ]
@@ -177,8 +189,8 @@ def check_together(runs: Sequence[Run]) -> None:
     """Raises UserError, naming two runs, unless all are of one dataset, architecture, test part and metric."""
     for one in runs:
         for other in runs:
-            for key in one.identity.keys() & other.identity.keys():
-                if one.identity[key] != other.identity[key]:
+            for key in one.identity:
+                if key in other.identity and one.identity[key] != other.identity[key]:
                     raise UserError(
                         f"{one.where} has {key} {one.identity[key]} and {other.where} {other.identity[key]}; a report "
                         "is of one dataset and one architecture."
@@ -199,7 +211,10 @@ def _row(values: Mapping[str, Any], where: str, metric: str) -> Row:
     found = metric_of({**values, "metric": metric}, where)
     if not math.isfinite(values[found.key]):
         raise UserError(f"{where}: {found.key} is {values[found.key]}; it is a finite number.")
-    live = values.get("live_subsets") or ()
+    try:
+        live = {tuple(subset["devices"]): float(subset[found.key]) for subset in values.get("live_subsets") or ()}
+    except (TypeError, KeyError, ValueError):
+        raise UserError(f"{where}: live_subsets is not a list of devices and {found.key}.") from None
     return Row(
         switch=values["switch"],
         devices=values["devices"],
@@ -208,7 +223,7 @@ def _row(values: Mapping[str, Any], where: str, metric: str) -> Row:
         madds_total=values["madds_total"],
         madds_largest=values["madds_largest"],
         parameters=values.get("parameters") or None,
-        live={} if isinstance(live, str) else {tuple(subset["devices"]): subset[found.key] for subset in live},
+        live=live,
     )
 
 

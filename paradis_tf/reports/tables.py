@@ -75,7 +75,14 @@ def comparisons(found: Sequence[Comparison], claim: str, metric: Metric) -> Tabl
         for one in found
         if one.claim == claim
     ]
-    header = ("line", "switch", metric.heading, "compared with", metric.heading, f"difference ({metric.difference_unit})")
+    header = (
+        "line",
+        "switch",
+        metric.heading,
+        "compared with",
+        metric.heading,
+        f"difference ({metric.difference_unit})",
+    )
     return Table(header, tuple(rows))
 
 
@@ -95,12 +102,12 @@ def live(lines: Sequence[Line], metric: Metric) -> Table:
 
 
 def results_csv(lines: Sequence[Line]) -> bytes:
-    """A row per switch of each run; `read_csv` reads it."""
+    """A row per switch of each run, which `read_csv` reads; the name is the line's, so that seeds stay together."""
     stream = io.StringIO()
     metric = lines[0].runs[0].metric
     identity = ("dataset", "architecture")
     header = [
-        *("name", "line", "method", "seed", "epochs", *identity, "switch", "devices", "images", "metric", metric),
+        *("name", "run", "method", "seed", "epochs", *identity, "switch", "devices", "images", "metric", metric),
         *("madds_total", "madds_largest", "parameters"),
     ]
     writer = csv.writer(stream, lineterminator="\n")
@@ -110,7 +117,7 @@ def results_csv(lines: Sequence[Line]) -> bytes:
             told = [run.identity.get(key, "") for key in identity]
             for row in run.rows:
                 costs = [row.madds_total, row.madds_largest, row.parameters or ""]
-                about = [run.name, line.label, run.method, run.seed, run.epochs, *told]
+                about = [line.label, run.name, run.method, run.seed, run.epochs, *told]
                 writer.writerow([*about, row.switch, row.devices, row.images, metric, repr(row.value), *costs])
     return stream.getvalue().encode()
 
