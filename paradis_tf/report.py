@@ -24,7 +24,8 @@ from paradis_tf.metrics import METRICS
 from paradis_tf.reports import tables
 from paradis_tf.reports.claims import compare
 from paradis_tf.reports.lines import make_lines
-from paradis_tf.reports.runs import Run, check_together, read_csv, read_folder
+from paradis_tf.reports.results import read_csv
+from paradis_tf.reports.runs import Run, check_together, read_folder
 
 _WORKDIRS = flags.DEFINE_multi_string("workdir", [], "Run folder, finished and evaluated; may be given many times.")
 _LABELS = flags.DEFINE_list("labels", [], "Names of the lines in the picture, one per --workdir, in their order.")

@@ -8,14 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.fusion.program import UserError
-from paradis_tf.reports.runs import Run
+from paradis_tf.reports.runs import TITLES, Run, flat
 
-TITLES = {
-    "paradis": "ParaDiS",
-    "individual": "individual networks",
-    "slimmable": "slimmable",
-    "us_slimmable": "universally slimmable",
-}
 # Methods that others are compared with.
 REFERENCES = ("individual", "slimmable", "us_slimmable")
 
@@ -162,11 +156,3 @@ def _title(run: Run, groups: Sequence[Sequence[Run]]) -> str:
     skipped = {"seed", "switches", "grid"} if run.method == "individual" else {"seed"}
     own = {k: v for k, v in mine.items() if k not in skipped and any(c.get(k) != v for c in configs)}
     return f"{title} ({', '.join(f'{key}={value}' for key, value in own.items()) or run.name})"
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A config's values by dotted key."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return found

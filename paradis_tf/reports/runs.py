@@ -1,13 +1,11 @@
-"""Evaluated runs, from run folders or from a CSV of results, and the check that they can stand in one report."""
+"""Evaluated runs of run folders, and the check that runs can stand in one report."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from typing import Any
 
 from export.fusion.program import UserError
@@ -15,11 +13,18 @@ from paradis_tf.metrics import metric_of
 from paradis_tf.switches import parse_switches
 from paradis_tf.workdir import Workdir, file_sha256, read_json
 
-_COLUMNS = ("name", "method", "seed", "epochs", "switch", "devices", "images", "madds_total", "madds_largest")
+# What methods are called in pictures and tables.
+TITLES = {
+    "paradis": "ParaDiS",
+    "individual": "individual networks",
+    "slimmable": "slimmable",
+    "us_slimmable": "universally slimmable",
+}
 # What a config has tables of, each with a name.
 _TABLES = ("dataset", "model", "method")
-# How a CSV may call what run folders keep in their config.
-_IDENTITY = {"dataset": "dataset", "architecture": "architecture", "model": "architecture"}
+# What a report's runs have in common: the tables of these names, but not how much is held out of training.
+_COMMON = ("config.dataset.", "config.model.")
+_OWN = ("config.dataset.validation_fraction",)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,8 @@ class Run:
       identity: what all runs of a report have in common, by what it is called.
       label: what the user calls the line; empty for none.
       config: the resolved config; None from a CSV.
-      versions: of the packages that made it; None from a CSV.
+      command: that makes it again; empty where it is not told.
+      versions: of the packages that made it, where they are told.
     """
 
     where: str
@@ -65,6 +71,7 @@ class Run:
     rows: tuple[Row, ...]
     label: str = ""
     config: Mapping[str, Any] | None = None
+    command: str = ""
     versions: Mapping[str, str] | None = None
 
 
@@ -92,8 +99,6 @@ def read_folder(path: str, label: str = "") -> Run:
     same = {key: value for key, value in config.items() if key != "seed"}
     if config["method"]["name"] == "individual":
         same = {key: value for key, value in same.items() if key not in ("switches", "grid")}
-    # How much is held out of training is a setting of the run, not of what it is judged by.
-    dataset = {key: value for key, value in config["dataset"].items() if key != "validation_fraction"}
     metric = rows[0].get("metric", "accuracy")
     return Run(
         where=str(workdir.path),
@@ -103,13 +108,8 @@ def read_folder(path: str, label: str = "") -> Run:
         epochs=config["epochs"],
         metric=metric,
         line=json.dumps(same, sort_keys=True),
-        identity={
-            "dataset": dataset["name"],
-            "architecture": config["model"]["name"],
-            "config.dataset": json.dumps(dataset, sort_keys=True),
-            "config.model": json.dumps(config["model"], sort_keys=True),
-        },
-        rows=tuple(_row(row, str(workdir.evaluation_file), metric) for row in rows),
+        identity=identity_of({f"config.{key}": value for key, value in flat(config).items()}),
+        rows=tuple(make_row(row, str(workdir.evaluation_file), metric) for row in rows),
         label=label,
         config=config,
         versions=read_json(workdir.path / "versions.json"),
@@ -124,65 +124,26 @@ def _checked_config(workdir: Workdir) -> dict[str, Any]:
     return config
 
 
-def read_csv(path: str, names: Sequence[str] = ()) -> list[Run]:
-    """The runs of a CSV with a row per switch of each run.
+def identity_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """What a run has in common with all others of a report, from its config by dotted key, as text."""
+    told = {
+        "dataset": values.get("dataset") or values.get("config.dataset.name"),
+        "architecture": values.get("architecture") or values.get("config.model.name"),
+        **{key: value for key, value in values.items() if key.startswith(_COMMON) and key not in _OWN},
+    }
+    # As benchmarks.runs writes lists.
+    texts = {
+        k: " ".join(map(str, v)) if isinstance(v, list | tuple) else str(v) for k, v in told.items() if v is not None
+    }
+    return {key: text for key, text in texts.items() if text}
 
-    Columns: name, method, seed, epochs, switch, devices, images, madds_total, madds_largest and the metric's own;
-    optional are metric (`accuracy` if left out), parameters, dataset and architecture; others are passed over.
 
-    Args:
-      path: the file.
-      names: patterns as of a shell; rows whose name fits none are passed over. Empty for all.
-
-    Raises:
-      UserError: the file cannot be read, lacks a column or holds a malformed value, or no name fits.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            header = reader.fieldnames or []
-            lines = [(reader.line_num, row) for row in reader]
-    except OSError as error:
-        raise UserError(f"--results={path} cannot be read: {error.strerror}.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--results={path} is no CSV: {error}.") from None
-    missing = [column for column in _COLUMNS if column not in header]
-    if missing:
-        raise UserError(f"--results={path} lacks the columns {', '.join(missing)}; it has {', '.join(header)}.")
-    found: dict[tuple, list[Row]] = {}
-    for number, line in lines:
-        where = f"{path}, line {number}"
-        if None in line or None in line.values():
-            raise UserError(f"{where} has another number of fields than the header, {len(header)}.")
-        if names and not any(fnmatch(line["name"], pattern) for pattern in names):
-            continue
-        values: dict[str, Any] = {key: value for key, value in line.items() if key != "live_subsets"}
-        metric = metric_of({**values, (m := values.get("metric") or "accuracy"): 0.0, "metric": m}, where).key
-        for key in ("seed", "epochs", "devices", "images", "madds_total", "madds_largest", "parameters", metric):
-            if values.get(key) or key != "parameters":
-                values[key] = _number(values.get(key), key, where, float if key == metric else int)
-        identity = tuple(sorted({_IDENTITY[k]: values[k] for k in _IDENTITY if values.get(k)}.items()))
-        run = (values["name"], values["method"], values["seed"], values["epochs"], metric, identity)
-        found.setdefault(run, []).append(_row(values, where, metric))
-    if not found:
-        known = sorted({line["name"] for _, line in lines})
-        raise UserError(f"--results={path} has no row{_of(names)}; its names are {', '.join(known) or 'none'}.")
-    return [
-        Run(
-            where=f"{path}: {name}",
-            name=name,
-            method=method,
-            seed=seed,
-            epochs=epochs,
-            metric=metric,
-            line=json.dumps([path, "individual" if method == "individual" else _without_seed(name, seed), epochs]),
-            identity=dict(identity),
-            rows=tuple(rows),
-            # A name that is only the method's says no more than the method.
-            label="" if method == "individual" or _without_seed(name, seed) == method else _without_seed(name, seed),
-        )
-        for (name, method, seed, epochs, metric, identity), rows in found.items()
-    ]
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config's values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
 
 
 def check_together(runs: Sequence[Run]) -> None:
@@ -204,7 +165,12 @@ def check_together(runs: Sequence[Run]) -> None:
                 )
 
 
-def _row(values: Mapping[str, Any], where: str, metric: str) -> Row:
+def make_row(values: Mapping[str, Any], where: str, metric: str) -> Row:
+    """A `Row` of the values of an evaluated switch.
+
+    Raises:
+      UserError: a value is missing or malformed; `where` it stands is named.
+    """
     for key in ("devices", "images", "madds_total", "madds_largest"):
         if type(values.get(key)) is not int or values[key] < 1:
             raise UserError(f"{where}: {key} is {values.get(key)!r}; it is a whole number of at least 1.")
@@ -225,22 +191,3 @@ def _row(values: Mapping[str, Any], where: str, metric: str) -> Row:
         parameters=values.get("parameters") or None,
         live=live,
     )
-
-
-def _number(text: Any, key: str, where: str, kind: type) -> Any:
-    try:
-        return kind(text)
-    except (TypeError, ValueError):
-        legal = "a whole number" if kind is int else "a number"
-        raise UserError(f"{where}: {key} is {text!r}; it is {legal}.") from None
-
-
-def _without_seed(name: str, seed: int) -> str:
-    for separator in "_-/":
-        for word in ("seed", "s"):
-            name = name.removesuffix(f"{separator}{word}{seed}")
-    return name
-
-
-def _of(names: Sequence[str]) -> str:
-    return f" of a name like {', '.join(names)}" if names else ""

@@ -100,7 +100,7 @@ def test_seeds_of_one_line_have_one_label(write_run: Callable[..., Path]) -> Non
         ({"dataset": {"name": "cifar10", "path": ""}}, "has dataset digits and .* cifar10"),
         (
             {"model": {"name": "mobilenet_v1", "width_multiplier": 0.5, "form": "224"}},
-            "config.model .*one architecture",
+            "config.model.width_multiplier 1.0 and .* 0.5; .* one architecture",
         ),
         ({}, "both give switch 1.0 of paradis with seed 0; give one of them"),
     ],

@@ -16,7 +16,7 @@ from PIL import Image
 
 from export.fusion.program import UserError
 from paradis_tf import report
-from paradis_tf.reports.runs import read_csv
+from paradis_tf.reports.results import read_csv
 
 HEADER = "name,method,seed,epochs,switch,devices,images,accuracy,madds_total,madds_largest"
 ROW = "paradis_seed0,paradis,0,30,1.0,1,1000,0.9,100,100"
@@ -111,6 +111,33 @@ def test_a_csv_of_results(tmp_path: Path) -> None:
     assert len({one.line for one in runs}) == 2
     assert runs[0].identity == {"dataset": "cifar10"}
     assert [one.name for one in read_csv(str(file), ["indiv*"])] == ["individual_1.0", "individual_0.5+0.5"]
+
+
+def test_results_that_bring_their_config(tmp_path: Path) -> None:
+    header = (
+        "name,entry,method,seed,epochs,switch,devices,images,accuracy,madds_total,madds_largest,command,"
+        "config.method.name,config.model.name,config.model.width_multiplier,config.dataset.validation_fraction,version.keras"
+    )
+    rest = "30,1.0,1,1000,0.9,100,100,make it,{},mobilenet_v1,0.5,0.{},3.15.1"
+    names = (
+        "p_seed0,p,ParaDiS,0",
+        "h_seed0,h,hard labels,0",
+        "h2_seed0,h2,twice,0",
+        "h3_seed0,h3,twice,0",
+        "i_seed0,i,alone,0",
+    )
+    methods = ("paradis", "paradis", "paradis", "paradis", "individual")
+    lines = [f"{name},{rest.format(method, n)}" for n, (name, method) in enumerate(zip(names, methods, strict=True))]
+    (tmp_path / "results.csv").write_text("\n".join([header, *lines, ""]))
+    runs = read_csv(str(tmp_path / "results.csv"))
+    assert [one.method for one in runs] == list(methods)
+    assert [one.label for one in runs] == ["", "hard labels", "h2", "h3", "alone"]
+    assert runs[0].identity == {
+        "architecture": "mobilenet_v1",
+        "config.model.name": "mobilenet_v1",
+        "config.model.width_multiplier": "0.5",
+    }
+    assert (runs[0].command, runs[0].versions) == ("make it", {"keras": "3.15.1"})
 
 
 def test_the_metric_is_the_rows_own(tmp_path: Path) -> None:
