@@ -9,15 +9,11 @@ a classifier the bias is in the first slice, so it is missing along with device 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from absl import flags
 
 from export.fusion.files import check_json_target, write_json
-from paradis_tf import program, table
-from paradis_tf.live_subsets import ALL_SUBSETS_UP_TO, text_form
-from paradis_tf.metrics import metric_of
+from paradis_tf import program
+from paradis_tf.live_subsets import ALL_SUBSETS_UP_TO
 from paradis_tf.workdir import Workdir, file_sha256
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
@@ -40,47 +36,11 @@ def main(argv: list[str]) -> None:
     write_json(workdir.evaluation_of(_PART.value), rows)
     if _JSON.value:
         write_json(_JSON.value, rows)
-    print(f"\n{len(part)} {_PART.value} images\n{switch_table(rows)}")
+    print(f"\n{len(part)} {_PART.value} images\n{evaluation.switch_table(rows)}")
     if any(row["devices"] > 1 for row in rows):
-        print(f"\nwith devices missing (-)\n{live_table(rows)}")
+        print(f"\nwith devices missing (-)\n{evaluation.live_table(rows)}")
     if any(row["devices"] > ALL_SUBSETS_UP_TO for row in rows):
         print(f"(of switches with more than {ALL_SUBSETS_UP_TO} devices, only sets that miss at most 2)")
-
-
-def switch_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows of `evaluation.evaluate` as a table, a line per switch."""
-    metric = metric_of(rows[0], "evaluation")
-    top5 = rows[0].get("top5_accuracy") is not None
-    header = ["switch", "devices", "MAdds total (M)", "largest device (M)", "parameters", metric.heading]
-    lines = [
-        [
-            row["switch"],
-            row["devices"],
-            f"{row['madds_total'] / 1e6:.2f}",
-            f"{row['madds_largest'] / 1e6:.2f}",
-            f"{row['parameters']:,}",
-            metric.text(row[metric.key]),
-            *([f"{100 * row['top5_accuracy']:.2f}"] if top5 else []),
-        ]
-        for row in rows
-    ]
-    return table.render([*header, *(["top-5 (%)"] if top5 else [])], lines)
-
-
-def live_table(rows: Sequence[dict[str, Any]]) -> str:
-    """What remains of each switch of several devices, a line per set of devices that answer."""
-    metric = metric_of(rows[0], "evaluation")
-    lines = [
-        (
-            "" if number else row["switch"],
-            text_form(subset["devices"], row["devices"]),
-            metric.text(subset[metric.key]),
-        )
-        for row in rows
-        if row["devices"] > 1
-        for number, subset in enumerate(row["live_subsets"])
-    ]
-    return table.render(("switch", "answering", metric.heading), lines)
 
 
 if __name__ == "__main__":

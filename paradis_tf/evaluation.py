@@ -1,12 +1,14 @@
-"""What every switch of a trained supernet costs and how good it is, one dict per switch."""
+"""What every switch of a trained supernet costs and how good it is: one dict per switch, and as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from paradis_tf import classification_evaluation
+from paradis_tf import classification_evaluation, table
 from paradis_tf.builders.cost import switch_costs
+from paradis_tf.live_subsets import text_form
+from paradis_tf.metrics import metric_of
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 
@@ -55,3 +57,39 @@ def evaluate(model: Supernet, part: Any, report: Report = lambda text: None) -> 
             }
         )
     return rows
+
+
+def switch_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows of `evaluate` as a table, a line per switch."""
+    metric = metric_of(rows[0], "evaluation")
+    top5 = rows[0].get("top5_accuracy") is not None
+    header = ["switch", "devices", "MAdds total (M)", "largest device (M)", "parameters", metric.heading]
+    lines = [
+        [
+            row["switch"],
+            row["devices"],
+            f"{row['madds_total'] / 1e6:.2f}",
+            f"{row['madds_largest'] / 1e6:.2f}",
+            f"{row['parameters']:,}",
+            metric.text(row[metric.key]),
+            *([f"{100 * row['top5_accuracy']:.2f}"] if top5 else []),
+        ]
+        for row in rows
+    ]
+    return table.render([*header, *(["top-5 (%)"] if top5 else [])], lines)
+
+
+def live_table(rows: Sequence[dict[str, Any]]) -> str:
+    """What remains of each switch of several devices, a line per set of devices that answer."""
+    metric = metric_of(rows[0], "evaluation")
+    lines = [
+        (
+            "" if number else row["switch"],
+            text_form(subset["devices"], row["devices"]),
+            metric.text(subset[metric.key]),
+        )
+        for row in rows
+        if row["devices"] > 1
+        for number, subset in enumerate(row["live_subsets"])
+    ]
+    return table.render(("switch", "answering", metric.heading), lines)

@@ -11,7 +11,6 @@ comparisons) and index.html, which holds everything.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,8 +23,8 @@ from paradis_tf.metrics import METRICS
 from paradis_tf.reports import tables
 from paradis_tf.reports.claims import compare
 from paradis_tf.reports.lines import make_lines
-from paradis_tf.reports.results import read_csv
-from paradis_tf.reports.runs import Run, check_together, read_folder
+from paradis_tf.reports.results import read_all
+from paradis_tf.reports.runs import Run, check_together
 
 _WORKDIRS = flags.DEFINE_multi_string("workdir", [], "Run folder, finished and evaluated; may be given many times.")
 _LABELS = flags.DEFINE_list("labels", [], "Names of the lines in the picture, one per --workdir, in their order.")
@@ -38,7 +37,7 @@ _JSON = flags.DEFINE_string("json", "", "Another file to write report.json to.")
 
 def main(argv: list[str]) -> None:
     check_json_target(_JSON.value)
-    runs = read(_WORKDIRS.value, _LABELS.value, _RESULTS.value, _NAMES.value)
+    runs = read_all(_WORKDIRS.value, _LABELS.value, _RESULTS.value, _NAMES.value)
     target = _folder(_TARGET.value)
     with program.quiet():
         from paradis_tf.reports import figures, page
@@ -58,28 +57,6 @@ def main(argv: list[str]) -> None:
     means = tables.means(lines, metric)
     print(f"{title}, {runs[0].rows[0].images} test images\n{table.render(means.header, means.rows)}")
     print(f"\n{target / 'index.html'} has the picture, the comparisons and the runs.")
-
-
-def read(folders: Sequence[str], labels: Sequence[str], results: Sequence[str], names: Sequence[str]) -> list[Run]:
-    """The runs that the flags name.
-
-    Raises:
-      UserError: none is named, one twice, labels do not go with the folders, or one cannot be read.
-    """
-    if not folders and not results:
-        raise UserError("there is no run to report; give --workdir=FOLDER or --results=FILE.csv.")
-    if labels and len(labels) != len(folders):
-        raise UserError(f"--labels has {len(labels)} names for {len(folders)} --workdir; give one for each.")
-    if names and not results:
-        raise UserError("--names chooses among --results, and there are none.")
-    for given in (folders, results):
-        for index, path in enumerate(given):
-            if os.path.realpath(path) in map(os.path.realpath, given[:index]):
-                raise UserError(f"{path} is given twice.")
-    found = [read_folder(path, label) for path, label in zip(folders, labels or [""] * len(folders), strict=True)]
-    for path in results:
-        found += read_csv(path, names)
-    return found
 
 
 def _default_title(runs: Sequence[Run]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -47,7 +48,7 @@ _CLAIMS = (
         "c",
         "C. Against slimmable networks that cost what the largest device does",
         "Each switch of several devices minus the single-device width whose multiply-adds equal those of the switch's "
-        "largest device: what the further devices bring.",
+        "largest device.",
     ),
 )
 
@@ -134,4 +135,9 @@ def command(run: Run) -> str:
     for key, value in changed.items():
         flags.append(f"--config.{key}={tuple(value) if isinstance(value, list) else value}")
     flags.append(f"--workdir={run.where}")
-    return "python -m paradis_tf.train " + " \\\n    ".join(shlex.quote(flag) for flag in flags)
+    return "python -m paradis_tf.train " + " \\\n    ".join(_quoted(flag) for flag in flags)
+
+
+def _quoted(flag: str) -> str:
+    # Double quotes around the single ones of Python's texts are easier on the eye than what shlex makes of them.
+    return f'"{flag}"' if "'" in flag and not re.search(r'["$`\\!]', flag) else shlex.quote(flag)

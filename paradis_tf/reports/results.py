@@ -1,18 +1,41 @@
-"""Evaluated runs of a CSV of results, as `benchmarks.runs` and the report itself write it."""
+"""The runs of a report: of folders, and of a CSV of results, as `benchmarks.runs` and the report itself write it."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
 from export.fusion.program import UserError
 from paradis_tf.metrics import metric_of
-from paradis_tf.reports.runs import TITLES, Run, identity_of, make_row
+from paradis_tf.reports.runs import TITLES, Run, identity_of, make_row, read_folder
 
 _COLUMNS = ("name", "method", "seed", "epochs", "switch", "devices", "images", "madds_total", "madds_largest")
+
+
+def read_all(folders: Sequence[str], labels: Sequence[str], results: Sequence[str], names: Sequence[str]) -> list[Run]:
+    """The runs that the flags name.
+
+    Raises:
+      UserError: none is named, one twice, labels do not go with the folders, or one cannot be read.
+    """
+    if not folders and not results:
+        raise UserError("there is no run to report; give --workdir=FOLDER or --results=FILE.csv.")
+    if labels and len(labels) != len(folders):
+        raise UserError(f"--labels has {len(labels)} names for {len(folders)} --workdir; give one for each.")
+    if names and not results:
+        raise UserError("--names chooses among --results, and there are none.")
+    for given in (folders, results):
+        for index, path in enumerate(given):
+            if os.path.realpath(path) in map(os.path.realpath, given[:index]):
+                raise UserError(f"{path} is given twice.")
+    found = [read_folder(path, label) for path, label in zip(folders, labels or [""] * len(folders), strict=True)]
+    for path in results:
+        found += read_csv(path, names)
+    return found
 
 
 def read_csv(path: str, names: Sequence[str] = ()) -> list[Run]:

@@ -10,11 +10,10 @@ import keras
 import numpy as np
 import pytest
 
-from paradis_tf import evaluate
 from paradis_tf.builders.static import extract
 from paradis_tf.classification_evaluation import label_places
 from paradis_tf.data.datasets import Part
-from paradis_tf.evaluation import evaluate as evaluate_part
+from paradis_tf.evaluation import evaluate, live_table, switch_table
 from paradis_tf.layers import SwitchableBatchNormalization
 from paradis_tf.live_subsets import live_subsets, text_form
 from paradis_tf.supernet import Supernet
@@ -52,7 +51,7 @@ def test_every_subset_is_the_sum_of_the_static_slices_that_arrived(
     model = tiny_net(("1.0", "0.5+0.25+0.25"))
     answer_by_colour(model, part)
     told: list[str] = []
-    rows = evaluate_part(model, part, told.append)
+    rows = evaluate(model, part, told.append)
     assert told == ["evaluating switch 1.0", "evaluating switch 0.5+0.25+0.25"]
     different = set()
     for row in rows:
@@ -74,7 +73,7 @@ def test_every_subset_is_the_sum_of_the_static_slices_that_arrived(
 
 def test_a_row_says_what_the_switch_costs(tiny_net: Callable[..., Supernet], part: Part) -> None:
     model = tiny_net(("1.0", "0.5+0.5"))
-    full, halves = evaluate_part(model, part)
+    full, halves = evaluate(model, part)
     assert (full["model_id"], full["images"], full["metric"]) == (model.model_id(), IMAGES, "accuracy")
     assert full["top5_accuracy"] is None  # of 5 classes
     # Stem 3x3x3x8 on 4x4, depthwise 3x3x8, pointwise 8x16, classifier 16x5.
@@ -89,7 +88,7 @@ def test_a_row_says_what_the_switch_costs(tiny_net: Callable[..., Supernet], par
 def test_top_5_counts_the_five_best(tiny_net: Callable[..., Supernet], part: Part) -> None:
     tiny: Any = type(tiny_net().architecture)
     model = Supernet(tiny(classes=9), ("0.5+0.5",))
-    (row,) = evaluate_part(model, part)
+    (row,) = evaluate(model, part)
     logits = keras.ops.convert_to_numpy(model(part.images)["prediction"])
     best = np.argsort(-logits, axis=1)[:, :5]
     assert row["top5_accuracy"] == pytest.approx(np.mean((best == part.labels[:, None]).any(axis=1)))
@@ -117,10 +116,10 @@ def test_the_tables() -> None:
     costs = {"madds_total": 1_500_000, "madds_largest": 750_000, "parameters": 12_345}
     live = [{"devices": [0, 1], "accuracy": 0.975}, {"devices": [1], "accuracy": 0.25}]
     rows = [{**row, **costs, "live_subsets": live}]
-    assert evaluate.switch_table(rows).splitlines()[2].split() == ["0.5+0.5", "2", "1.50", "0.75", "12,345", "97.50"]
-    assert [line.split() for line in evaluate.live_table(rows).splitlines()[2:]] == [
+    assert switch_table(rows).splitlines()[2].split() == ["0.5+0.5", "2", "1.50", "0.75", "12,345", "97.50"]
+    assert [line.split() for line in live_table(rows).splitlines()[2:]] == [
         ["0.5+0.5", "0,1", "97.50"],
         ["-,1", "25.00"],
     ]
     rows[0]["top5_accuracy"] = 0.99
-    assert evaluate.switch_table(rows).splitlines()[2].endswith("97.50      99.00")
+    assert switch_table(rows).splitlines()[2].endswith("97.50      99.00")

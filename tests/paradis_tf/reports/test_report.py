@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from export.fusion.program import UserError
-from paradis_tf import report
-from paradis_tf.reports.results import read_csv
+from paradis_tf.reports.results import read_all, read_csv
 
 HEADER = "name,method,seed,epochs,switch,devices,images,accuracy,madds_total,madds_largest"
 ROW = "paradis_seed0,paradis,0,30,1.0,1,1000,0.9,100,100"
@@ -66,6 +65,7 @@ def test_the_files_of_a_report(four_methods: list[Path], tmp_path: Path) -> None
         "-,1,-,3",
         "--config=paradis_tf/configs/defaults.py:paradis",
         "--config.seed=1",
+        """"--config.switches=('1.0', '0.5+0.5', '4x0.25')" \\""",
         "python 3.11.9, keras 3.15.1",
     ):
         assert piece in text, piece
@@ -191,7 +191,7 @@ def test_flags_that_do_not_go_together(four_methods: list[Path]) -> None:
         (([folders[0], folders[0] + "/"], [], [], []), "is given twice"),
     ):
         with pytest.raises(UserError, match=sentence):
-            report.read(*given)
+            read_all(*given)
 
 
 def test_somebody_elses_page_is_not_overwritten(write_run: Callable[..., Path], tmp_path: Path) -> None:
