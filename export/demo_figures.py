@@ -6,15 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import matplotlib.ticker
+from paradis_tf.figure_style import BLUE, GRID, ORANGE, VERMILION, Labels, madds_axis, plt, save
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  the backend is chosen first
-from matplotlib.figure import Figure  # noqa: E402
-
-_FLOAT, _SERVED = "#4c72b0", "#dd8452"
-_WIRE, _QUEUE, _INVOKE, _OWN = "#c7d3e3", "#f2c48d", "#dd8452", "#4c72b0"
+_FLOAT, _SERVED = BLUE, VERMILION
+_WIRE, _QUEUE, _INVOKE, _OWN = "#c7d3e3", ORANGE, VERMILION, BLUE
 
 
 def accuracy(summary: Sequence[Mapping[str, Any]], images: int, stem: Path) -> None:
@@ -35,25 +30,23 @@ def accuracy(summary: Sequence[Mapping[str, Any]], images: int, stem: Path) -> N
         axis.vlines(x, [min(pair) for pair in pairs], [max(pair) for pair in pairs], color="#999999", lw=1, zorder=0)
         axis.plot(x, [pair[0] for pair in pairs], "o", color=_FLOAT, label="float", ms=7)
         axis.plot(x, [pair[1] for pair in pairs], "s", color=_SERVED, label="as served", ms=6)
-        _label_switches(axis, x, [sum(pair) / 2 for pair in pairs], [row["switch"] for row in summary])
-        axis.set_xscale("log")
-        axis.margins(x=0.3, y=0.2)
-        axis.set_xticks(sorted(set(x)), [f"{value:.3g}" for value in sorted(set(x))])
-        axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
-        axis.set_xlabel(f"multiply-adds of one image, {title} (millions, log scale)")
-        axis.grid(alpha=0.3)
+        madds_axis(axis, [row[key] for row in summary], f"multiply-adds, {title}")
+        axis.margins(y=0.2)
+        axis.grid(color=GRID)
+        axis.set_axisbelow(True)
     axes[0].set_ylabel("accuracy on the test part (%)")
     axes[0].legend(loc="lower right")
     figure.suptitle(f"Every switch of one weight set ({images} test images; one image is {100 / images:.2f} points)")
-    _save(figure, stem)
-
-
-def _label_switches(axis: Any, x: Sequence[float], y: Sequence[float], names: Sequence[str]) -> None:
-    for number, (place, height, name) in enumerate(zip(x, y, names, strict=True)):
-        # Switches with an equal largest device share an x; their labels stand on either side of it.
-        left = place in x[:number]
-        side = {"ha": "right", "xytext": (-8, 0)} if left else {"ha": "left", "xytext": (8, 0)}
-        axis.annotate(name, (place, height), textcoords="offset points", va="center", fontsize=8, **side)
+    figure.canvas.draw()
+    figure.set_layout_engine("none")
+    for axis, key in zip(axes, ("madds_total", "madds_largest"), strict=True):
+        labels = Labels(axis)
+        for row in summary:
+            labels.avoid([row[key] / 1e6] * 2, [100 * row["float_accuracy"], 100 * row["served_accuracy"]], joined=True)
+        for row in summary:
+            middle = 50 * (row["float_accuracy"] + row["served_accuracy"])
+            labels.place(row["switch"], [(row[key] / 1e6, middle)], fontsize=9)
+    save(figure, stem)
 
 
 def timeline(requests: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
@@ -82,7 +75,7 @@ def timeline(requests: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
     handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in (_OWN, _WIRE, _QUEUE, _INVOKE)]
     names = ["coordinator: decode, fuse", "wire and HTTP", "queue", "slice"]
     figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
-    _save(figure, stem)
+    save(figure, stem)
 
 
 def _draw_request(axis: Any, line: Mapping[str, Any]) -> None:
@@ -103,9 +96,3 @@ def _draw_request(axis: Any, line: Mapping[str, Any]) -> None:
     axis.invert_yaxis()
     axis.margins(x=0.1)
     axis.grid(axis="x", alpha=0.3)
-
-
-def _save(figure: Figure, stem: Path) -> None:
-    for suffix in (".png", ".svg"):
-        figure.savefig(stem.with_suffix(suffix), dpi=130)
-    plt.close(figure)

@@ -1,8 +1,10 @@
-"""Measures every switch of a finished run on the test part, in floating point.
+"""Measures every switch of a finished run, in floating point, with all devices and with every set that may be left.
 
     python -m paradis_tf.evaluate --workdir=runs/digits
 
-Writes evaluation.json into the run folder and prints the table.
+Writes evaluation.json into the run folder (evaluation_validation.json with --part=validation) and prints two tables:
+the switches, and what remains of each when devices are missing, as the plain sum of the slices that arrived. Of
+a classifier the bias is in the first slice, so it is missing along with device 0.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ from __future__ import annotations
 from absl import flags
 
 from export.fusion.files import check_json_target, write_json
-from paradis_tf import program, table
-from paradis_tf.workdir import Workdir
+from paradis_tf import program
+from paradis_tf.live_subsets import ALL_SUBSETS_UP_TO
+from paradis_tf.workdir import Workdir, file_sha256
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
+_PART = flags.DEFINE_enum("part", "test", ["test", "validation"], "Which part of the dataset to judge it by.")
 _JSON = flags.DEFINE_string("json", "", "Another file to write the table to as JSON.")
 
 
@@ -24,23 +28,19 @@ def main(argv: list[str]) -> None:
     workdir.require_model()
     with program.quiet():
         from paradis_tf import evaluation, training
+    digest = file_sha256(workdir.model_file)
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
-    rows = evaluation.evaluate(model, dataset.test, lambda text: print(text, flush=True))
-    write_json(workdir.evaluation_file, rows)
+    part = getattr(dataset, _PART.value)
+    rows = evaluation.evaluate(model, part, lambda text: print(text, flush=True))
+    rows = [{**row, "part": _PART.value, "model_file_sha256": digest} for row in rows]
+    write_json(workdir.evaluation_of(_PART.value), rows)
     if _JSON.value:
         write_json(_JSON.value, rows)
-    lines = [
-        (
-            row["switch"],
-            row["devices"],
-            f"{row['madds_total'] / 1e6:.2f}",
-            f"{row['madds_largest'] / 1e6:.2f}",
-            f"{100 * row['accuracy']:.2f}",
-        )
-        for row in rows
-    ]
-    header = ("switch", "devices", "MAdds total (M)", "largest device (M)", "accuracy (%)")
-    print(f"\n{len(dataset.test)} test images\n{table.render(header, lines)}")
+    print(f"\n{len(part)} {_PART.value} images\n{evaluation.switch_table(rows)}")
+    if any(row["devices"] > 1 for row in rows):
+        print(f"\nwith devices missing (-)\n{evaluation.live_table(rows)}")
+    if any(row["devices"] > ALL_SUBSETS_UP_TO for row in rows):
+        print(f"(of switches with more than {ALL_SUBSETS_UP_TO} devices, only sets that miss at most 2)")
 
 
 if __name__ == "__main__":

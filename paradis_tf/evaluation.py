@@ -1,51 +1,95 @@
-"""Accuracy of every switch of a trained supernet."""
+"""What every switch of a trained supernet costs and how good it is: one dict per switch, and as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from paradis_tf import classification_evaluation, table
 from paradis_tf.builders.cost import switch_costs
-from paradis_tf.data import pipeline
-from paradis_tf.data.datasets import Part
+from paradis_tf.live_subsets import text_form
+from paradis_tf.metrics import metric_of
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 
-_BATCH = 256
+Report = Callable[[str], None]
+
+# By task: measures all switches of a model on a part, with the task's metric and `live_subsets` for each.
+_MEASURES: dict[str, Callable[[Supernet, Any, Report], Mapping[Switch, dict[str, Any]]]] = {
+    "classification": classification_evaluation.measure,
+}
 
 
-def logits_of(model: Supernet, switch: Switch, part: Part) -> np.ndarray:
-    """The fused logits of a switch, float32 (images, classes), in the order of the part."""
-    batches = pipeline.evaluation_batches(part, _BATCH)
-    with pipeline.reading():
-        return np.concatenate([model(images, switch=switch)["prediction"].numpy() for images, _ in batches])
+def evaluate(model: Supernet, part: Any, report: Report = lambda text: None) -> list[dict[str, Any]]:
+    """One dict per switch, JSON-ready.
 
+    Keys: `model_id`, `switch`, `devices`, `images`, `metric` (the name of the task's metric), that metric, further ones
+    of the task, `madds_total`, `madds_largest` (of the device that has most), `parameters`, and `live_subsets`, a list
+    of {`devices`: those whose slices arrived, metric: the value with their sum alone}.
 
-def evaluate(model: Supernet, part: Part, report: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
-    """One dict per switch: `model_id`, `switch`, `devices`, `images`, `accuracy` (top-1, 0..1), and its MAdds.
+    `parameters` counts what the switch uses: the blocks of the shared kernels that its devices own, the classifier's
+    bias, and the scales and shifts of its own batch norm.
 
     Args:
       model: the trained supernet.
-      part: the images to judge it by.
+      part: what to judge it by, as the model's task takes it.
       report: is told what is being done.
     """
-    rows = []
     model_id = model.model_id()
+    measured = _MEASURES[model.task.name](model, part, report)
+    rows = []
     for switch in model.switches:
-        report(f"evaluating switch {switch}")
-        correct = logits_of(model, switch, part).argmax(axis=-1) == part.labels
         costs = switch_costs(model.architecture, switch)
+        values = dict(measured[switch])
+        subsets = values.pop("live_subsets")
         rows.append(
             {
                 "model_id": model_id,
                 "switch": str(switch),
                 "devices": switch.devices,
                 "images": len(part),
-                "accuracy": float(correct.mean()),
+                "metric": model.task.metric,
+                **values,
                 "madds_total": sum(cost.madds for cost in costs),
                 "madds_largest": max(cost.madds for cost in costs),
+                "parameters": sum(cost.parameters for cost in costs),
+                "live_subsets": subsets,
             }
         )
     return rows
+
+
+def switch_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows of `evaluate` as a table, a line per switch."""
+    metric = metric_of(rows[0], "evaluation")
+    top5 = rows[0].get("top5_accuracy") is not None
+    header = ["switch", "devices", "MAdds total (M)", "largest device (M)", "parameters", metric.heading]
+    lines = [
+        [
+            row["switch"],
+            row["devices"],
+            f"{row['madds_total'] / 1e6:.2f}",
+            f"{row['madds_largest'] / 1e6:.2f}",
+            f"{row['parameters']:,}",
+            metric.text(row[metric.key]),
+            *([f"{100 * row['top5_accuracy']:.2f}"] if top5 else []),
+        ]
+        for row in rows
+    ]
+    return table.render([*header, *(["top-5 (%)"] if top5 else [])], lines)
+
+
+def live_table(rows: Sequence[dict[str, Any]]) -> str:
+    """What remains of each switch of several devices, a line per set of devices that answer."""
+    metric = metric_of(rows[0], "evaluation")
+    lines = [
+        (
+            "" if number else row["switch"],
+            text_form(subset["devices"], row["devices"]),
+            metric.text(subset[metric.key]),
+        )
+        for row in rows
+        if row["devices"] > 1
+        for number, subset in enumerate(row["live_subsets"])
+    ]
+    return table.render(("switch", "answering", metric.heading), lines)

@@ -15,6 +15,7 @@ from absl import flags
 
 from export.fusion.files import check_json_target, write_json
 from paradis_tf import program, table
+from paradis_tf.metrics import metric_of
 from paradis_tf.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
@@ -49,34 +50,36 @@ def main(argv: list[str]) -> None:
         report(f"{len(dataset.validation)} validation images, after:")
         after = evaluation.evaluate(model, dataset.validation, report)
         workdir.save_model(model)
-    rows = [_row(old, new, images) for old, new in zip(before, after, strict=True)]
+    metric = metric_of(after[0], str(workdir.path))
+    rows = [_row(old, new, images, metric.key) for old, new in zip(before, after, strict=True)]
     if _JSON.value:
         write_json(_JSON.value, rows)
     lines = [
         (
             row["switch"],
             row["devices"],
-            f"{100 * row['accuracy_before']:.2f}",
-            f"{100 * row['accuracy_after']:.2f}",
-            f"{100 * (row['accuracy_after'] - row['accuracy_before']):+.2f}",
+            metric.text(row["before"]),
+            metric.text(row["after"]),
+            f"{metric.scale * (row['after'] - row['before']):+.2f}",
         )
         for row in rows
     ]
-    header = ("switch", "devices", "before (%)", "after (%)", "change")
-    print(f"\naccuracy on {len(dataset.validation)} validation images, statistics of {images} training images")
+    header = ("switch", "devices", f"before ({metric.unit})", f"after ({metric.unit})", "change")
+    print(f"\n{metric.title} on {len(dataset.validation)} validation images, statistics of {images} training images")
     print(table.render(header, lines))
     print(f"{workdir.model_file} is replaced; run paradis_tf.evaluate on it again.")
 
 
-def _row(before: dict[str, Any], after: dict[str, Any], images: int) -> dict[str, Any]:
+def _row(before: dict[str, Any], after: dict[str, Any], images: int, metric: str) -> dict[str, Any]:
     return {
         "model_id": after["model_id"],
         "switch": after["switch"],
         "devices": after["devices"],
         "images": images,
         "validation_images": after["images"],
-        "accuracy_before": before["accuracy"],
-        "accuracy_after": after["accuracy"],
+        "metric": metric,
+        "before": before[metric],
+        "after": after[metric],
     }
 
 

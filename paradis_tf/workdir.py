@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import hashlib
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict
 
 from export.fusion.files import write_json
 from export.fusion.program import UserError
+from paradis_tf.metrics import metric_of
 
 if TYPE_CHECKING:
     from paradis_tf.supernet import Supernet
@@ -38,8 +40,9 @@ class Workdir:
       path: the folder; `create` makes it, `open` wants it to be there.
 
     Files: `config.json`, `versions.json`, `metrics.csv` (a row per epoch), `checkpoints/epoch_NNNN.keras` (after
-    NNNN epochs; the newest two, and the best if the config keeps it), `model.keras` (finished), `evaluation.json`. Each
-    is written aside, then renamed; metrics grow by a row at a time.
+    NNNN epochs; the newest two, and the best if the config keeps it), `model.keras` (finished), `evaluation.json` (of
+    the test part) and `evaluation_validation.json`. Each is written aside, then renamed; metrics grow by a row at a
+    time.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -48,7 +51,7 @@ class Workdir:
         self.metrics_file = self.path / "metrics.csv"
         self.checkpoints = self.path / "checkpoints"
         self.model_file = self.path / "model.keras"
-        self.evaluation_file = self.path / "evaluation.json"
+        self.evaluation_file = self.evaluation_of("test")
 
     @classmethod
     def create(cls, path: str | Path, config: ConfigDict) -> Workdir:
@@ -97,7 +100,7 @@ class Workdir:
         Raises:
           UserError: the file cannot be read or is no config.
         """
-        config = _read_json(self.config_file)
+        config = read_json(self.config_file)
         if not isinstance(config, dict) or "epochs" not in config:
             raise UserError(f"{self.config_file} holds no config of a run; give another folder.")
         return config
@@ -121,18 +124,24 @@ class Workdir:
         return load_model(self.model_file)
 
     def evaluation(self) -> list[dict[str, Any]]:
-        """What `paradis_tf.evaluate` measured, a dict per switch.
+        """What `paradis_tf.evaluate` measured on the test part, a dict per switch.
 
         Raises:
           UserError: it has not run, or its file is damaged.
         """
         if not self.evaluation_file.exists():
             raise UserError(f"--workdir={self.path} is not evaluated; run paradis_tf.evaluate on it.")
-        rows = _read_json(self.evaluation_file)
-        keys = {"model_id", "switch", "accuracy"}
+        rows = read_json(self.evaluation_file)
+        keys = {"model_id", "switch"}
         if not isinstance(rows, list) or not all(isinstance(row, dict) and keys <= row.keys() for row in rows):
             raise UserError(f"{self.evaluation_file} is no evaluation; run paradis_tf.evaluate again.")
+        for row in rows:
+            metric_of(row, str(self.evaluation_file))
         return rows
+
+    def evaluation_of(self, part: str) -> Path:
+        """The file that keeps what was measured on a part, `test` or `validation`."""
+        return self.path / ("evaluation.json" if part == "test" else f"evaluation_{part}.json")
 
     def newest_checkpoint(self) -> tuple[int, Path | None]:
         """How many epochs the newest checkpoint has behind it, and its file; (0, None) without one."""
@@ -246,12 +255,11 @@ class Workdir:
         return found
 
 
-def flat(config: dict[str, Any], prefix: str = "config") -> dict[str, Any]:
+def flat(config: Mapping[str, Any], prefix: str = "config.") -> dict[str, Any]:
     """A config's values by dotted key, as in `config.model.name`."""
     found: dict[str, Any] = {}
     for key, value in config.items():
-        name = f"{prefix}.{key}"
-        found |= flat(value, name) if isinstance(value, dict) else {name: value}
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return found
 
 
@@ -283,6 +291,19 @@ def _aside(file: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file's bytes, in hex.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
+
+
 def load_model(file: Path) -> Supernet:
     """A supernet saved by Keras.
 
@@ -303,7 +324,12 @@ def load_model(file: Path) -> Supernet:
     return model
 
 
-def _read_json(file: Path) -> Any:
+def read_json(file: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+      UserError: it cannot be read or is not JSON.
+    """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

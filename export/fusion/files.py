@@ -27,12 +27,23 @@ def check_json_target(path: str | Path | None) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON to `path`, as `write_text` does. Source: ours."""
+    """Writes `value` as indented JSON, as `write_bytes` does.
+
+    Raises `UserError` when that fails. Source: ours.
+    """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 text to `path`, line ends as they are: aside first, then renamed over it.
+    """Writes UTF-8 text, line ends as they are, as `write_bytes` does.
+
+    Raises `UserError` when that fails. Source: ours.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Writes `data` to `path`: aside first, then renamed over it.
 
     Raises `UserError` when that fails; an older file is then left as it was. Source: ours.
     """
@@ -40,8 +51,8 @@ def write_text(path: str | Path, text: str) -> None:
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
         # mkstemp gives a private file; a result is for whoever may read its folder.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)

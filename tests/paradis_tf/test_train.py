@@ -115,7 +115,24 @@ def test_evaluate_measures_the_test_part(undisturbed: Path, tmp_path: Path) -> N
     rows = json.loads(table.read_text())
     assert [(row["switch"], row["devices"], row["images"]) for row in rows] == [("1.0", 1, 359), ("0.5+0.5", 2, 359)]
     assert json.loads((undisturbed / "evaluation.json").read_text()) == rows
-    assert all(0 <= row["accuracy"] <= 1 for row in rows)
+    assert all(0 <= row["accuracy"] <= row["top5_accuracy"] <= 1 for row in rows)
+    assert done.stdout.splitlines()[-1].split()[0] == "-,1"
+
+
+def test_the_validation_part_has_a_file_of_its_own(undisturbed: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "paradis_tf.evaluate", f"--workdir={undisturbed}", "--part=validation"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((undisturbed / "evaluation_validation.json").read_text())
+    assert [(row["part"], row["images"]) for row in rows] == [("validation", 144)] * 2
+    names, values = metrics(undisturbed)
+    last = dict(zip(names, values[-1], strict=True))
+    # The model is the last epoch's, and the part the one that the epoch was judged by.
+    assert [row["accuracy"] for row in rows] == pytest.approx([last["val_accuracy/1.0"], last["val_accuracy/0.5+0.5"]])
 
 
 def test_a_damaged_checkpoint_is_passed_over(undisturbed: Path, tmp_path: Path) -> None:

@@ -384,3 +384,9 @@ def test_evaluation(workdir: Workdir) -> None:
         workdir.evaluation_file.write_bytes(content)
         with pytest.raises(UserError, match=r"evaluation\.json is no evaluation; run paradis_tf.evaluate again"):
             workdir.evaluation()
+    workdir.evaluation_file.write_text('[{"model_id": "ab", "switch": "1.0", "metric": ["f1"], "f1": 0.5}]')
+    with pytest.raises(UserError, match=r"evaluation\.json: metric is \['f1'\]; known are accuracy, psnr_y"):
+        workdir.evaluation()
+    workdir.evaluation_file.write_text('[{"model_id": "ab", "switch": "1.0", "metric": "psnr_y", "accuracy": 0.5}]')
+    with pytest.raises(UserError, match=r"evaluation\.json: psnr_y is None; it is a number"):
+        workdir.evaluation()

@@ -1,0 +1,82 @@
+"""Compares finished, evaluated runs: a picture, tables and a page, from what the runs measured and nothing else.
+
+    python -m paradis_tf.report --workdir=runs/paradis --workdir=runs/us_slimmable --target=build/report
+    python -m paradis_tf.report --results=benchmarks/results/runs.csv --target=build/report --title="CIFAR-10"
+
+Runs of one config that differ in the seed alone are averaged; runs of the method `individual`, one per switch, make one
+line. Writes into --target: report.png and report.svg (the metric against the multiply-adds of all devices and of the
+largest one), report.csv (a row per switch of each run; --results reads it), report.json (what is drawn, and the
+comparisons) and index.html, which holds everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from export.fusion.files import check_json_target, write_bytes, write_json
+from export.fusion.program import UserError
+from paradis_tf import program, table
+from paradis_tf.metrics import METRICS
+from paradis_tf.reports import tables
+from paradis_tf.reports.claims import compare
+from paradis_tf.reports.lines import make_lines
+from paradis_tf.reports.results import read_all
+from paradis_tf.reports.runs import Run, check_together
+
+_WORKDIRS = flags.DEFINE_multi_string("workdir", [], "Run folder, finished and evaluated; may be given many times.")
+_LABELS = flags.DEFINE_list("labels", [], "Names of the lines in the picture, one per --workdir, in their order.")
+_RESULTS = flags.DEFINE_multi_string("results", [], "CSV of results, as benchmarks.runs and this program write it.")
+_NAMES = flags.DEFINE_list("names", [], "Of --results, only rows whose name fits one of these patterns, as *paradis*.")
+_TARGET = flags.DEFINE_string("target", None, "Folder to write to; made if it is not there.", required=True)
+_TITLE = flags.DEFINE_string("title", "", "Title of the picture and the page.")
+_JSON = flags.DEFINE_string("json", "", "Another file to write report.json to.")
+
+
+def main(argv: list[str]) -> None:
+    check_json_target(_JSON.value)
+    runs = read_all(_WORKDIRS.value, _LABELS.value, _RESULTS.value, _NAMES.value)
+    target = _folder(_TARGET.value)
+    with program.quiet():
+        from paradis_tf.reports import figures, page
+    check_together(runs)
+    lines = make_lines(runs)
+    metric = METRICS[runs[0].metric]
+    found = compare(lines)
+    title = _TITLE.value or _default_title(runs)
+    figures.draw(lines, metric, title, target / "report")
+    write_bytes(target / "report.csv", tables.results_csv(lines))
+    values = tables.results_json(lines, found, metric)
+    write_json(target / "report.json", values)
+    if _JSON.value:
+        write_json(_JSON.value, values)
+    picture = (target / "report.svg").read_text(encoding="utf-8")
+    write_bytes(target / "index.html", page.render(title, lines, found, metric, picture).encode())
+    means = tables.means(lines, metric)
+    print(f"{title}, {runs[0].rows[0].images} test images\n{table.render(means.header, means.rows)}")
+    print(f"\n{target / 'index.html'} has the picture, the comparisons and the runs.")
+
+
+def _default_title(runs: Sequence[Run]) -> str:
+    told = {key: value for run in runs for key, value in run.identity.items()}
+    return ", ".join(told[key] for key in ("architecture", "dataset") if key in told) or "Runs compared"
+
+
+def _folder(path: str) -> Path:
+    from paradis_tf.reports.page import MARK
+
+    target = Path(path)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        page = target / "index.html"
+        if page.exists() and MARK not in page.read_text(encoding="utf-8", errors="replace"):
+            raise UserError(f"{page} is not a report's page, and would be overwritten; give another --target.")
+    except OSError as error:
+        raise UserError(f"--target={path} cannot be made: {error.strerror}.") from None
+    return target
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,144 @@
+"""The report as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from export.fusion.program import UserError
+from paradis_tf.configs import defaults
+from paradis_tf.metrics import Metric
+from paradis_tf.reports import tables
+from paradis_tf.reports.claims import Comparison
+from paradis_tf.reports.lines import Line
+from paradis_tf.reports.runs import Run
+from paradis_tf.workdir import flat
+
+# Tells a page of ours from anybody else's before it is overwritten.
+MARK = '<meta name="generator" content="paradis_tf.report">'
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 1150px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+svg { width: 100%; height: auto; } figure { margin: 1rem 0; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; }
+th { border-bottom: 2px solid #222; } .left { text-align: left; }
+.wide { overflow-x: auto; } pre { background: #f5f5f5; padding: .7rem; overflow-x: auto; font-size: .85rem; }
+"""
+
+_CLAIMS = (
+    (
+        "a",
+        "A. Against individual networks",
+        "Each switch minus the network of the same structure that was trained alone.",
+    ),
+    (
+        "b",
+        "B. Against universally slimmable networks at equal multiply-adds in all",
+        "The curve of the universally slimmable network is interpolated, seed by seed, linearly in the logarithm of "
+        "the multiply-adds. A switch that costs more or less than all its widths has no counterpart.",
+    ),
+    (
+        "c",
+        "C. Against slimmable networks that cost what the largest device does",
+        "Each switch of several devices minus the single-device width whose multiply-adds equal those of the switch's "
+        "largest device.",
+    ),
+)
+
+
+def render(title: str, lines: Sequence[Line], found: Sequence[Comparison], metric: Metric, picture: str) -> str:
+    """The page, with the SVG `picture` in it."""
+    images = lines[0].points[0].images
+    seeds = max(point.value.seeds for line in lines for point in line.points)
+    resolution = f" One image is {100 / images:.2g} points." if metric.key == "accuracy" else ""
+    spread = (
+        "± is the sample standard deviation over seeds, and of a difference the root of the sum of squares."
+        if seeds > 1
+        else "Every value is of a single seed, so its spread is not known."
+    )
+    sections = [
+        f"<p>{metric.title[0].upper()}{metric.title[1:]} on the {images:,} images of the test part, in floating point, "
+        f"against multiply-adds (MAdds) of one image.{resolution} {spread}</p>",
+        f"<figure>{picture[picture.index('<svg') :]}</figure>",
+        _section("Every switch", "Means over seeds.", tables.means(lines, metric)),
+    ]
+    for claim, heading, text in _CLAIMS:
+        if any(one.claim == claim for one in found):
+            sections.append(_section(heading, text, tables.comparisons(found, claim, metric)))
+    live = tables.live(lines, metric)
+    if live.rows:
+        text = (
+            "The plain sum of the slices that arrived; a dash stands for a device that is missing. A classifier's bias "
+            "is in the first slice, so it is missing along with device 0."
+        )
+        sections.append(_section("With devices missing", text, live))
+    sections.append(_runs(lines))
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{MARK}\n<title>{escape(title)}</title>\n'
+        f'<meta name="viewport" content="width=device-width">\n<style>{_STYLE}</style>\n</head>\n<body>\n'
+        f"<h1>{escape(title)}</h1>\n" + "\n".join(sections) + "\n</body>\n</html>\n"
+    )
+
+
+def _section(heading: str, text: str, table: tables.Table) -> str:
+    return f"<h2>{escape(heading)}</h2>\n<p>{escape(text)}</p>\n{_html(table)}"
+
+
+def _html(table: tables.Table) -> str:
+    def cells(row: Sequence[str], tag: str) -> str:
+        return "".join(
+            f"<{tag}{' class=left' if place < table.left else ''}>{escape(text)}</{tag}>"
+            for place, text in enumerate(row)
+        )
+
+    rows = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in table.rows)
+    return f'<div class="wide"><table>\n<tr>{cells(table.header, "th")}</tr>\n{rows}\n</table></div>'
+
+
+def _runs(lines: Sequence[Line]) -> str:
+    parts = ["<h2>Runs</h2>"]
+    for line in lines:
+        parts.append(f"<h3>{escape(line.label)}</h3>")
+        for run in line.runs:
+            parts.append(f"<p>{escape(run.where)}: seed {run.seed}, {run.epochs} epochs</p>")
+            if run.config is not None:
+                config = escape(json.dumps(run.config, indent=2))
+                parts.append(
+                    f"<pre>{escape(command(run))}</pre>\n<details><summary>config</summary><pre>{config}</pre>"
+                )
+                parts.append("</details>")
+    versions = {json.dumps(run.versions) for line in lines for run in line.runs if run.versions}
+    for one in sorted(versions):
+        listed = ", ".join(f"{name} {version}" for name, version in json.loads(one).items())
+        parts.append(f"<p>Packages: {escape(listed)}</p>")
+    return "\n".join(parts)
+
+
+def command(run: Run) -> str:
+    """A command that trains a run of a folder again: what differs from the defaults of its method."""
+    config: Mapping[str, Any] = run.config or {}
+    try:
+        usual: ConfigDict | None = defaults.get_config(run.method)
+    except UserError:
+        usual = None
+    known = flat(json.loads(usual.to_json()), "") if usual else {}
+    changed = {key: value for key, value in flat(config, "").items() if key not in known or known[key] != value}
+    changed.pop("method.name", None)
+    flags = [f"--config=paradis_tf/configs/defaults.py:{run.method}"]
+    for key, value in changed.items():
+        flags.append(f"--config.{key}={tuple(value) if isinstance(value, list) else value}")
+    flags.append(f"--workdir={run.where}")
+    return "python -m paradis_tf.train " + " \\\n    ".join(_quoted(flag) for flag in flags)
+
+
+def _quoted(flag: str) -> str:
+    # Double quotes around the single ones of Python's texts are easier on the eye than what shlex makes of them.
+    return f'"{flag}"' if "'" in flag and not re.search(r'["$`\\!]', flag) else shlex.quote(flag)

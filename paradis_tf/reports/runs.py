@@ -1,0 +1,185 @@
+"""Evaluated runs of run folders, and the check that runs can stand in one report."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from export.fusion.program import UserError
+from paradis_tf.metrics import metric_of
+from paradis_tf.switches import parse_switches
+from paradis_tf.workdir import Workdir, file_sha256, flat, read_json
+
+# What methods are called in pictures and tables.
+TITLES = {
+    "paradis": "ParaDiS",
+    "individual": "individual networks",
+    "slimmable": "slimmable",
+    "us_slimmable": "universally slimmable",
+}
+# What a config has tables of, each with a name.
+_TABLES = ("dataset", "model", "method")
+# What a report's runs have in common: the tables of these names, but not how much is held out of training.
+_COMMON = ("config.dataset.", "config.model.")
+_OWN = ("config.dataset.validation_fraction",)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One switch of a run: its value, in the unit of evaluation, and its costs per image.
+
+    Attributes:
+      live: by set of devices that answer, the value; empty where it was not measured.
+    """
+
+    switch: str
+    devices: int
+    images: int
+    value: float
+    madds_total: int
+    madds_largest: int
+    parameters: int | None = None
+    live: Mapping[tuple[int, ...], float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished, evaluated training.
+
+    Attributes:
+      where: the folder, or the file and the name in it.
+      name: the folder's last part, or the name in the file.
+      line: runs with equal ones differ in the seed alone, individual networks also in the switch.
+      identity: what all runs of a report have in common, by what it is called.
+      label: what the user calls the line; empty for none.
+      config: the resolved config; None from a CSV.
+      command: that makes it again; empty where it is not told.
+      versions: of the packages that made it, where they are told.
+    """
+
+    where: str
+    name: str
+    method: str
+    seed: int
+    epochs: int
+    metric: str
+    line: str
+    identity: Mapping[str, str]
+    rows: tuple[Row, ...]
+    label: str = ""
+    config: Mapping[str, Any] | None = None
+    command: str = ""
+    versions: Mapping[str, str] | None = None
+
+
+def read_folder(path: str, label: str = "") -> Run:
+    """The run of a folder.
+
+    Raises:
+      UserError: it is not finished, not evaluated, or evaluated before its model was last written.
+    """
+    workdir = Workdir.open(path)
+    config = _checked_config(workdir)
+    workdir.require_model()
+    rows = workdir.evaluation()
+    digest = file_sha256(workdir.model_file)
+    if not rows or any(row.get("model_file_sha256") != digest for row in rows):
+        raise UserError(
+            f"{workdir.evaluation_file} is of another model than {workdir.model_file}; run paradis_tf.evaluate again."
+        )
+    wanted = [str(switch) for switch in parse_switches(config["switches"], config["grid"])]
+    if sorted(str(row["switch"]) for row in rows) != sorted(wanted):
+        raise UserError(
+            f"{workdir.evaluation_file} has switches {', '.join(str(row['switch']) for row in rows)}, and its run "
+            f"{', '.join(wanted)}; run paradis_tf.evaluate again."
+        )
+    same = {key: value for key, value in config.items() if key != "seed"}
+    if config["method"]["name"] == "individual":
+        same = {key: value for key, value in same.items() if key not in ("switches", "grid")}
+    metric = rows[0].get("metric", "accuracy")
+    return Run(
+        where=str(workdir.path),
+        name=workdir.path.resolve().name,
+        method=config["method"]["name"],
+        seed=config["seed"],
+        epochs=config["epochs"],
+        metric=metric,
+        line=json.dumps(same, sort_keys=True),
+        identity=identity_of({f"config.{key}": value for key, value in flat(config, "").items()}),
+        rows=tuple(make_row(row, str(workdir.evaluation_file), metric) for row in rows),
+        label=label,
+        config=config,
+        versions=read_json(workdir.path / "versions.json"),
+    )
+
+
+def _checked_config(workdir: Workdir) -> dict[str, Any]:
+    config = workdir.config()
+    for key, name in (("seed", ""), ("switches", ""), ("grid", ""), *((k, "name") for k in _TABLES)):
+        if key not in config or (name and name not in config[key]):
+            raise UserError(f"{workdir.config_file} lacks {(name or key)!r}{f' of {key}' if name else ''}.")
+    return config
+
+
+def identity_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """What a run has in common with all others of a report, from its config by dotted key, as text."""
+    told = {
+        "dataset": values.get("dataset") or values.get("config.dataset.name"),
+        "architecture": values.get("architecture") or values.get("config.model.name"),
+        **{key: value for key, value in values.items() if key.startswith(_COMMON) and key not in _OWN},
+    }
+    # As benchmarks.runs writes lists.
+    texts = {
+        k: " ".join(map(str, v)) if isinstance(v, list | tuple) else str(v) for k, v in told.items() if v is not None
+    }
+    return {key: text for key, text in texts.items() if text}
+
+
+def check_together(runs: Sequence[Run]) -> None:
+    """Raises UserError, naming two runs, unless all are of one dataset, architecture, test part and metric."""
+    for one in runs:
+        for other in runs:
+            for key in one.identity:
+                if key in other.identity and one.identity[key] != other.identity[key]:
+                    raise UserError(
+                        f"{one.where} has {key} {one.identity[key]} and {other.where} {other.identity[key]}; a report "
+                        "is of one dataset and one architecture."
+                    )
+            if one.metric != other.metric:
+                raise UserError(f"{one.where} is measured in {one.metric} and {other.where} in {other.metric}.")
+            if one.rows[0].images != other.rows[0].images:
+                raise UserError(
+                    f"{one.where} is evaluated on {one.rows[0].images} images and {other.where} on "
+                    f"{other.rows[0].images}; a report is of one test part."
+                )
+
+
+def make_row(values: Mapping[str, Any], where: str, metric: str) -> Row:
+    """A `Row` of the values of an evaluated switch.
+
+    Raises:
+      UserError: a value is missing or malformed; `where` it stands is named.
+    """
+    for key in ("devices", "images", "madds_total", "madds_largest"):
+        if type(values.get(key)) is not int or values[key] < 1:
+            raise UserError(f"{where}: {key} is {values.get(key)!r}; it is a whole number of at least 1.")
+    found = metric_of({**values, "metric": metric}, where)
+    if not math.isfinite(values[found.key]):
+        raise UserError(f"{where}: {found.key} is {values[found.key]}; it is a finite number.")
+    try:
+        live = {tuple(subset["devices"]): float(subset[found.key]) for subset in values.get("live_subsets") or ()}
+    except (TypeError, KeyError, ValueError):
+        raise UserError(f"{where}: live_subsets is not a list of devices and {found.key}.") from None
+    return Row(
+        switch=values["switch"],
+        devices=values["devices"],
+        images=values["images"],
+        value=float(values[found.key]),
+        madds_total=values["madds_total"],
+        madds_largest=values["madds_largest"],
+        parameters=values.get("parameters") or None,
+        live=live,
+    )

@@ -1,0 +1,162 @@
+"""The report's tables: what the page shows, and what its CSV and JSON files hold."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paradis_tf.live_subsets import text_form
+from paradis_tf.metrics import Metric
+from paradis_tf.reports.claims import Comparison
+from paradis_tf.reports.lines import Estimate, Line
+
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading row and rows of text; `left` columns are aligned to the left."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: int = 2
+
+
+def show(estimate: Estimate | None, metric: Metric, signed: bool = False) -> str:
+    """`97.49 ± 0.12`: mean and sample standard deviation over seeds."""
+    if estimate is None:
+        return NONE
+    sign = "+" if signed else ""
+    text = f"{metric.scale * estimate.mean:{sign}.2f}"
+    return text if estimate.spread is None else f"{text} ± {metric.scale * estimate.spread:.2f}"
+
+
+def means(lines: Sequence[Line], metric: Metric) -> Table:
+    rows = [
+        (
+            line.label,
+            point.switch,
+            str(point.devices),
+            f"{point.madds_total / 1e6:.2f}",
+            f"{point.madds_largest / 1e6:.2f}",
+            f"{point.parameters:,}" if point.parameters else NONE,
+            str(point.value.seeds),
+            show(point.value, metric),
+        )
+        for line in lines
+        for point in line.points
+    ]
+    header = (
+        "line",
+        "switch",
+        "devices",
+        "MAdds total (M)",
+        "largest device (M)",
+        "parameters",
+        "seeds",
+        metric.heading,
+    )
+    return Table(header, tuple(rows))
+
+
+def comparisons(found: Sequence[Comparison], claim: str, metric: Metric) -> Table:
+    rows = [
+        (
+            one.line,
+            one.switch,
+            show(one.value, metric),
+            f"{one.reference_line}: {one.against}",
+            show(one.reference, metric),
+            show(one.difference, metric, signed=True),
+        )
+        for one in found
+        if one.claim == claim
+    ]
+    header = (
+        "line",
+        "switch",
+        metric.heading,
+        "compared with",
+        metric.heading,
+        f"difference ({metric.difference_unit})",
+    )
+    return Table(header, tuple(rows))
+
+
+def live(lines: Sequence[Line], metric: Metric) -> Table:
+    rows = []
+    for line in lines:
+        for point in line.points:
+            if point.devices > 1 and point.live:
+                whole = point.live.get(tuple(range(point.devices)))
+                for devices, value in point.live.items():
+                    # One and the same weights with and without a device: the seeds' spread is not that of the loss.
+                    lost = f"{metric.scale * (value.mean - whole.mean):+.2f}" if whole else NONE
+                    answering = text_form(devices, point.devices)
+                    rows.append((line.label, point.switch, answering, show(value, metric), lost))
+    header = ("line", "switch", "answering", metric.heading, f"against all ({metric.difference_unit})")
+    return Table(header, tuple(rows), left=3)
+
+
+def results_csv(lines: Sequence[Line]) -> bytes:
+    """A row per switch of each run, which `read_csv` reads; the name is the line's, so that seeds stay together."""
+    stream = io.StringIO()
+    metric = lines[0].runs[0].metric
+    identity = ("dataset", "architecture")
+    header = [
+        *("name", "run", "method", "seed", "epochs", *identity, "switch", "devices", "images", "metric", metric),
+        *("madds_total", "madds_largest", "parameters"),
+    ]
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    for line in lines:
+        for run in line.runs:
+            told = [run.identity.get(key, "") for key in identity]
+            for row in run.rows:
+                costs = [row.madds_total, row.madds_largest, row.parameters or ""]
+                about = [line.label, run.name, run.method, run.seed, run.epochs, *told]
+                writer.writerow([*about, row.switch, row.devices, row.images, metric, repr(row.value), *costs])
+    return stream.getvalue().encode()
+
+
+def results_json(lines: Sequence[Line], found: Sequence[Comparison], metric: Metric) -> dict[str, Any]:
+    """The drawn points, the comparisons and the live subsets, in the unit of evaluation."""
+    return {
+        "metric": metric.key,
+        "points": [
+            {
+                "line": line.label,
+                "method": line.method,
+                "switch": point.switch,
+                "devices": point.devices,
+                "images": point.images,
+                "madds_total": point.madds_total,
+                "madds_largest": point.madds_largest,
+                "parameters": point.parameters,
+                **_estimate(point.value),
+                "live_subsets": [{"devices": list(d), **_estimate(value)} for d, value in point.live.items()],
+            }
+            for line in lines
+            for point in line.points
+        ],
+        "comparisons": [
+            {
+                "claim": one.claim,
+                "line": one.line,
+                "switch": one.switch,
+                "reference_line": one.reference_line,
+                "against": one.against,
+                "value": _estimate(one.value),
+                "reference": _estimate(one.reference) if one.reference else None,
+                "difference": _estimate(one.difference) if one.difference else None,
+            }
+            for one in found
+        ],
+    }
+
+
+def _estimate(value: Estimate) -> dict[str, Any]:
+    return {"mean": value.mean, "spread": value.spread, "seeds": value.seeds}
