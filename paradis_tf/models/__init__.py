@@ -8,8 +8,9 @@ from typing import Any
 from export.fusion.program import UserError
 from paradis_tf.builders.operations import Architecture
 from paradis_tf.models.mobilenet_v1 import MobileNetV1
+from paradis_tf.models.wdsr import WDSR
 
-ARCHITECTURES: dict[str, type] = {MobileNetV1.name: MobileNetV1}
+ARCHITECTURES: dict[str, type] = {MobileNetV1.name: MobileNetV1, WDSR.name: WDSR}
 
 
 def create(name: str, **options: Any) -> Architecture:
