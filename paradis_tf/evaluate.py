@@ -14,7 +14,7 @@ from paradis_tf import program, table
 from paradis_tf.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files, or that folders of images are in.")
 _JSON = flags.DEFINE_string("json", "", "Another file to write the table to as JSON.")
 
 
@@ -23,12 +23,15 @@ def main(argv: list[str]) -> None:
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from paradis_tf import evaluation, training
+        from paradis_tf import evaluation, super_resolution_evaluation, training
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     rows = evaluation.evaluate(model, dataset.test, lambda text: print(text, flush=True))
     write_json(workdir.evaluation_file, rows)
     if _JSON.value:
         write_json(_JSON.value, rows)
+    if model.task.name == "super_resolution":
+        print(f"\n{super_resolution_evaluation.quality_table(rows)}")
+        return
     lines = [
         (
             row["switch"],

@@ -14,24 +14,31 @@ from ml_collections import ConfigDict
 from export.fusion.program import UserError
 from paradis_tf import methods, models
 from paradis_tf.configs import defaults
-from paradis_tf.data import datasets, pipeline
+from paradis_tf.data import datasets, patches, pipeline, super_resolution
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import parse_switches
 from paradis_tf.workdir import Workdir
 
 _EVALUATION_BATCH = 256
 
+Dataset = datasets.Dataset | super_resolution.PairDataset
 
-def load_dataset(config: Any, data_dir: str | None) -> datasets.Dataset:
+# By task: the module that makes batches of a dataset's parts.
+_PIPELINES: dict[str, Any] = {"classification": pipeline, "super_resolution": patches}
+
+
+def load_dataset(config: Any, data_dir: str | None) -> Dataset:
     """The dataset of a config (a `ConfigDict`, or the dict of a run folder)."""
     options = dict(config["dataset"])
-    known = list(defaults.get_config().dataset)
+    of_pairs = options.get("name") == "sr"
+    known = list((defaults.get_super_resolution_config() if of_pairs else defaults.get_config()).dataset)
     if sorted(options) != sorted(known):
         raise UserError(f"config.dataset has {', '.join(sorted(options))}; it takes {', '.join(sorted(known))}.")
-    return datasets.load(**options, data_dir=data_dir, seed=config["seed"])
+    load = super_resolution.load if of_pairs else datasets.load
+    return load(**options, data_dir=data_dir, seed=config["seed"])
 
 
-def load_run(workdir: Workdir, data_dir: str | None) -> tuple[Supernet, datasets.Dataset]:
+def load_run(workdir: Workdir, data_dir: str | None) -> tuple[Supernet, Any]:
     """The finished model of a run and its dataset, checked to belong together.
 
     Raises:
@@ -47,10 +54,10 @@ def load_run(workdir: Workdir, data_dir: str | None) -> tuple[Supernet, datasets
     return model, dataset
 
 
-def check_belongs(place: Path, model: Supernet, config: Any, dataset: datasets.Dataset) -> None:
+def check_belongs(place: Path, model: Supernet, config: Any, dataset: Dataset) -> None:
     """Raises UserError, naming the place it came from, unless a model is of this config and dataset and all its
     weights are finite."""
-    wanted = make_architecture(config, dataset.image_shape, len(dataset.class_names))
+    wanted = make_architecture(config, dataset)
     switches = parse_switches(config["switches"], config["grid"])
     for name, found, legal in (
         ("architecture", model.architecture_config(), {"name": wanted.name, **wanted.get_config()}),
@@ -63,9 +70,20 @@ def check_belongs(place: Path, model: Supernet, config: Any, dataset: datasets.D
         raise UserError(f"the model in {place}: weight {broken} is not finite; train again with a lower learning rate.")
 
 
-def make_architecture(config: Any, image_shape: tuple[int, int, int], classes: int) -> Any:
-    """The architecture of a config for images of this shape and so many classes."""
-    return models.create(**dict(config["model"]), image_shape=image_shape, classes=classes)
+def make_architecture(config: Any, dataset: Dataset) -> Any:
+    """The architecture of a config, with what it takes from the data: `image_shape`, and `classes` or `scale`.
+
+    Raises:
+      UserError: an unknown architecture, a wrong option, or an architecture for another kind of data.
+    """
+    name = config["model"]["name"]
+    family = models.ARCHITECTURES.get(name)
+    of_pairs = isinstance(dataset, super_resolution.PairDataset)
+    if family is not None and (family.task == "super_resolution") != of_pairs:
+        raise UserError(
+            f"architecture {name!r} is for {family.task}, and dataset {config['dataset']['name']!r} is not."
+        )
+    return models.create(**dict(config["model"]), **dataset.architecture_options)
 
 
 def train(config: ConfigDict, path: str, data_dir: str | None = None) -> Workdir:
@@ -83,12 +101,13 @@ def train(config: ConfigDict, path: str, data_dir: str | None = None) -> Workdir
     dataset = load_dataset(config, data_dir)
     keras.utils.set_random_seed(config.seed)
     # Both before the folder is made, so that a config that cannot be trained leaves nothing behind.
-    architecture = make_architecture(config, dataset.image_shape, len(dataset.class_names))
+    architecture = make_architecture(config, dataset)
     fresh = Supernet(architecture, config.switches, config.grid)
     method = methods.create(**dict(config.method))
     steps = len(dataset.train) // config.batch_size
     batches = dict(seed=config.seed, epochs=config.epochs, **dict(config.augmentation))
-    pipeline.training_batches(dataset.train, config.batch_size, first_epoch=0, **batches)
+    source = _PIPELINES[architecture.task]
+    source.training_batches(dataset.train, config.batch_size, first_epoch=0, **batches)
 
     workdir = Workdir.create(path, config)
     with workdir.locked():
@@ -113,12 +132,12 @@ def train(config: ConfigDict, path: str, data_dir: str | None = None) -> Workdir
         workdir.truncate_metrics(done)
         print("tracing the training step ...", flush=True)
         model.fit(
-            pipeline.training_batches(dataset.train, config.batch_size, first_epoch=done, **batches),
+            source.training_batches(dataset.train, config.batch_size, first_epoch=done, **batches),
             initial_epoch=done,
             epochs=config.epochs,
             steps_per_epoch=steps,
             shuffle=False,
-            validation_data=pipeline.evaluation_batches(dataset.validation, _EVALUATION_BATCH),
+            validation_data=source.evaluation_batches(dataset.validation, _EVALUATION_BATCH),
             verbose=0,
             callbacks=[RunRecorder(workdir), Progress()],
         )
@@ -131,6 +150,7 @@ def _check(config: ConfigDict) -> None:
     for key, value, legal, good in (
         ("epochs", config.epochs, "at least 1", config.epochs >= 1),
         ("grid", config.grid, "1 to 64", 1 <= config.grid <= 64),
+        ("optimizer.name", optimizer.name, "sgd or adam", optimizer.name in ("sgd", "adam")),
         ("optimizer.learning_rate", optimizer.learning_rate, "above 0", optimizer.learning_rate > 0),
         ("optimizer.momentum", optimizer.momentum, "in [0, 1)", 0 <= optimizer.momentum < 1),
         ("optimizer.average_decay", optimizer.average_decay, "in [0, 1)", 0 <= optimizer.average_decay < 1),
@@ -156,6 +176,8 @@ def _optimizer(config: ConfigDict, steps: int) -> keras.optimizers.Optimizer:
         warmup_steps=warmup,
     )
     momentum = config.optimizer.momentum
+    if config.optimizer.name == "adam":
+        return keras.optimizers.Adam(schedule, beta_1=momentum)
     return keras.optimizers.SGD(schedule, momentum=momentum, nesterov=momentum > 0)
 
 
@@ -186,7 +208,7 @@ class RunRecorder(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """One line per epoch: losses, accuracies of the switches on the validation part, time left; on a terminal
+    """One line per epoch: losses, the metric of the switches on the validation part, time left; on a terminal
     also the step within the epoch. Source: ours."""
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -213,10 +235,12 @@ class Progress(keras.callbacks.Callback):
         epochs = self.params["epochs"]
         first = self.first or 0
         left = (time.monotonic() - self.began) / (epoch + 1 - first) * (epochs - epoch - 1)
+        task = self.model.task
+        prefix = f"val_{task.metric}/"
         scores = "  ".join(
-            f"{name.removeprefix('val_accuracy/')} {100 * float(value):.1f} %"
+            f"{name.removeprefix(prefix)} {task.text(float(value))}"
             for name, value in logs.items()
-            if name.startswith("val_accuracy/")
+            if name.startswith(prefix)
         )
         line = f"epoch {epoch + 1}/{epochs}  loss {float(logs['loss']):.4f}  validation: {scores}"
         clear = "\r\x1b[K" if sys.stdout.isatty() else ""

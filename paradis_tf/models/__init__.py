@@ -10,7 +10,7 @@ from paradis_tf.builders.operations import Architecture
 from paradis_tf.models.mobilenet_v1 import MobileNetV1
 from paradis_tf.models.wdsr import WDSR
 
-ARCHITECTURES: dict[str, type] = {MobileNetV1.name: MobileNetV1, WDSR.name: WDSR}
+ARCHITECTURES: dict[str, type[Any]] = {MobileNetV1.name: MobileNetV1, WDSR.name: WDSR}
 
 
 def create(name: str, **options: Any) -> Architecture:

@@ -97,5 +97,5 @@ def _blur(image: np.ndarray) -> np.ndarray:
     for axis in (0, 1):
         places = image.shape[axis] - _WINDOW + 1
         shifted = (np.take(image, range(start, start + places), axis) for start in range(_WINDOW))
-        image = sum((weight * part for weight, part in zip(weights, shifted, strict=True)), start=np.float64(0))
+        image = np.sum([weight * part for weight, part in zip(weights, shifted, strict=True)], axis=0)
     return image

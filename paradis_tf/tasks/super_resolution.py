@@ -48,6 +48,9 @@ class SuperResolution(Task):
     def new_metric(self, name: str) -> keras.Metric:
         return MeanPSNR(self.border, name=name)
 
+    def text(self, value: float) -> str:
+        return f"{value:.2f} dB"
+
     def get_config(self) -> dict[str, Any]:
         return {"border": self.border}
 

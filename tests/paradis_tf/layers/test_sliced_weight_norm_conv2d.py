@@ -61,7 +61,7 @@ def images(channels: int) -> np.ndarray:
 @pytest.mark.parametrize(("slice_inputs", "slice_outputs"), [(True, True), (False, True), (True, False)])
 def test_equals_the_loop(side: int, slice_inputs: bool, slice_outputs: bool) -> None:
     layer = built(kernel_size=side, slice_inputs=slice_inputs, slice_outputs=slice_outputs)
-    whole, bias = effective(layer), layer.bias.numpy()
+    whole, bias = effective(layer), np.asarray(layer.bias)
     for part, ins, outs in SLICES:
         first, last = ins if slice_inputs else (0, IN)
         left, right = outs if slice_outputs else (0, OUT)
@@ -127,7 +127,7 @@ def test_half_precision_keeps_the_norm_in_float32() -> None:
     layer.kernel.assign(layer.kernel.numpy() * 1e4)
     found = layer(images(IN))
     assert found.dtype == tf.float16
-    np.testing.assert_allclose(found, convolve(images(IN), effective(layer)) + layer.bias.numpy(), atol=2e-2)
+    np.testing.assert_allclose(found, convolve(images(IN), effective(layer)) + np.asarray(layer.bias), atol=2e-2)
 
 
 def test_config_round_trip() -> None:
