@@ -96,6 +96,8 @@ def _blur(image: np.ndarray) -> np.ndarray:
     weights /= weights.sum()
     for axis in (0, 1):
         places = image.shape[axis] - _WINDOW + 1
-        shifted = (np.take(image, range(start, start + places), axis) for start in range(_WINDOW))
-        image = np.sum([weight * part for weight, part in zip(weights, shifted, strict=True)], axis=0)
+        blurred = np.zeros_like(np.take(image, range(places), axis))
+        for start, weight in enumerate(weights):
+            blurred += weight * np.take(image, range(start, start + places), axis)
+        image = blurred
     return image
