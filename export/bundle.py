@@ -87,7 +87,7 @@ def write(
                 "color": "RGB",
             },
             "labels": list(dataset.class_names),
-            "fusion": {"rule": "sum", "output": "logits", "classes": model.architecture.classes},
+            "fusion": {"rule": "sum", "output": "logits", "classes": len(dataset.class_names)},
             "precisions": list(precisions),
             "switches": [_switch_entry(name, model, switch, precisions, files) for switch in model.switches],
             "samples": [],

@@ -46,6 +46,8 @@ def main(argv: list[str]) -> None:
         from export import bundle
         from paradis_tf import training
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
+    if model.task.name != "classification":
+        raise UserError(f"--workdir={workdir.path} is a run of {model.task.name}; bundles are of classification.")
     config = workdir.config()
     name = _NAME.value or f"{config['dataset']['name']}_{config['model']['name']}"
     bundle.write(

@@ -43,7 +43,8 @@ def measure(model: Supernet, part: Any, report: Callable[[str], None]) -> dict[S
                     place = label_places(fuse([partial[device] for device in live]), labels.numpy())
                     count += (place < 1).sum(), (place < _TOP).sum()
             seen += len(labels)
-    return {switch: _rates(counts, seen, model.architecture.classes) for switch, counts in hits.items()}
+    classes = partial[0].shape[1]
+    return {switch: _rates(counts, seen, classes) for switch, counts in hits.items()}
 
 
 def label_places(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from paradis_tf.live_subsets import ALL_SUBSETS_UP_TO
 from paradis_tf.workdir import Workdir, file_sha256
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files, or that folders of images are in.")
 _PART = flags.DEFINE_enum("part", "test", ["test", "validation"], "Which part of the dataset to judge it by.")
 _JSON = flags.DEFINE_string("json", "", "Another file to write the table to as JSON.")
 

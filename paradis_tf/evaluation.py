@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from paradis_tf import classification_evaluation, table
-from paradis_tf.builders.cost import switch_costs
+from paradis_tf import classification_evaluation, super_resolution_evaluation, table
+from paradis_tf.builders.cost import switch_costs, tail_cost
 from paradis_tf.live_subsets import text_form
 from paradis_tf.metrics import metric_of
 from paradis_tf.supernet import Supernet
@@ -17,6 +17,7 @@ Report = Callable[[str], None]
 # By task: measures all switches of a model on a part, with the task's metric and `live_subsets` for each.
 _MEASURES: dict[str, Callable[[Supernet, Any, Report], Mapping[Switch, dict[str, Any]]]] = {
     "classification": classification_evaluation.measure,
+    "super_resolution": super_resolution_evaluation.measure,
 }
 
 
@@ -28,7 +29,7 @@ def evaluate(model: Supernet, part: Any, report: Report = lambda text: None) -> 
     of {`devices`: those whose slices arrived, metric: the value with their sum alone}.
 
     `parameters` counts what the switch uses: the blocks of the shared kernels that its devices own, the classifier's
-    bias, and the scales and shifts of its own batch norm.
+    bias, and the scales and shifts of its own batch norm. It and `madds_total` count the tail too.
 
     Args:
       model: the trained supernet.
@@ -37,6 +38,7 @@ def evaluate(model: Supernet, part: Any, report: Report = lambda text: None) -> 
     """
     model_id = model.model_id()
     measured = _MEASURES[model.task.name](model, part, report)
+    tail = tail_cost(model.architecture)
     rows = []
     for switch in model.switches:
         costs = switch_costs(model.architecture, switch)
@@ -50,9 +52,9 @@ def evaluate(model: Supernet, part: Any, report: Report = lambda text: None) -> 
                 "images": len(part),
                 "metric": model.task.metric,
                 **values,
-                "madds_total": sum(cost.madds for cost in costs),
+                "madds_total": sum(cost.madds for cost in costs) + tail.madds,
                 "madds_largest": max(cost.madds for cost in costs),
-                "parameters": sum(cost.parameters for cost in costs),
+                "parameters": sum(cost.parameters for cost in costs) + tail.parameters,
                 "live_subsets": subsets,
             }
         )
@@ -60,7 +62,9 @@ def evaluate(model: Supernet, part: Any, report: Report = lambda text: None) -> 
 
 
 def switch_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows of `evaluate` as a table, a line per switch."""
+    """The rows of `evaluate` as a table, a line per switch; of super-resolution as one for each set of images."""
+    if rows[0]["metric"] == "psnr_y":
+        return super_resolution_evaluation.quality_table(rows)
     metric = metric_of(rows[0], "evaluation")
     top5 = rows[0].get("top5_accuracy") is not None
     header = ["switch", "devices", "MAdds total (M)", "largest device (M)", "parameters", metric.heading]

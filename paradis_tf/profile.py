@@ -3,7 +3,9 @@
     python -m paradis_tf.profile --config=paradis_tf/configs/digits_mobilenet_v1.py
     python -m paradis_tf.profile --config=paradis_tf/configs/defaults.py --image_size=224 --classes=1000
 
-Counts are per image and come from shapes alone: no TensorFlow is loaded and nothing is trained.
+Counts are per image and come from shapes alone: no TensorFlow is loaded and nothing is trained. Of super-resolution the
+image is the low-resolution one, a training patch unless --image_size says otherwise; what is done once where the parts
+are added is the line `tail`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from absl import flags
 from export.fusion.files import check_json_target, write_json
 from export.fusion.program import UserError
 from paradis_tf import models, program, table
-from paradis_tf.builders.cost import slice_cost, switch_costs
+from paradis_tf.builders.cost import slice_cost, switch_costs, tail_cost
 from paradis_tf.switches import parse_switches
 
 _CONFIG = program.define_config("The experiment; see paradis_tf/configs/.")
@@ -33,8 +35,9 @@ _SIZES = {
 
 
 def rows(architecture: Any, switches: list[Any]) -> list[dict[str, Any]]:
-    """One dict per switch: totals, the largest device, and its devices."""
+    """One dict per switch: totals, which count the tail, the largest device, the devices, and the tail."""
     found = []
+    tail = tail_cost(architecture)
     for switch in switches:
         devices: list[dict[str, Any]] = [
             {
@@ -49,11 +52,12 @@ def rows(architecture: Any, switches: list[Any]) -> list[dict[str, Any]]:
         found.append(
             {
                 "switch": str(switch),
-                "madds_total": sum(device["madds"] for device in devices),
+                "madds_total": sum(device["madds"] for device in devices) + tail.madds,
                 "madds_largest": max(device["madds"] for device in devices),
-                "kernel_parameters": sum(device["kernel_parameters"] for device in devices),
-                "parameters": sum(device["parameters"] for device in devices),
+                "kernel_parameters": sum(device["kernel_parameters"] for device in devices) + tail.kernel_parameters,
+                "parameters": sum(device["parameters"] for device in devices) + tail.parameters,
                 "devices": devices,
+                "tail": {"madds": tail.madds, "parameters": tail.parameters},
             }
         )
     return found
@@ -62,34 +66,28 @@ def rows(architecture: Any, switches: list[Any]) -> list[dict[str, Any]]:
 def main(argv: list[str]) -> None:
     check_json_target(_JSON.value)
     config = program.config_of(_CONFIG)
-    known_size, known_classes = _SIZES.get(config.dataset.name, (0, 0))
-    size = _IMAGE_SIZE.value or config.dataset.image_size or known_size
-    classes = _CLASSES.value or known_classes
-    if _IMAGE_SIZE.value < 0 or _CLASSES.value < 0:
-        raise UserError(f"--image_size={_IMAGE_SIZE.value} and --classes={_CLASSES.value}; both are 0 or more.")
-    if not size or not classes:
-        raise UserError(
-            f"dataset {config.dataset.name!r} does not say its shape without being read; --image_size or --classes is "
-            "missing."
-        )
-    architecture = models.create(**dict(config.model), image_shape=(size, size, 3), classes=classes)
+    options = _of_data(config)
+    architecture = models.create(**dict(config.model), **options)
     switches = parse_switches(config.switches, config.grid)
     found = rows(architecture, list(switches))
-    print(f"{architecture.name}, {size}x{size}, {classes} classes; per image, activations int8\n")
+    size = "x".join(map(str, architecture.image_shape[:2]))
+    what = f"{options['classes']} classes" if "classes" in options else f"scale {options['scale']}"
+    print(f"{architecture.name}, {size}, {what}; per image, activations int8\n")
     header = ("switch", "slice", "MAdds (M)", "kernel parameters", "with batch norm", "largest activation (bytes)")
     lines: list[tuple] = []
     for row in found:
+        summed = len(row["devices"]) > 1 or row["tail"]["madds"] > 0
         lines.append(
             (
                 row["switch"],
-                "total" if len(row["devices"]) > 1 else row["devices"][0]["slice"],
+                "total" if summed else row["devices"][0]["slice"],
                 f"{row['madds_total'] / 1e6:.2f}",
                 f"{row['kernel_parameters']:,}",
                 f"{row['parameters']:,}",
-                "" if len(row["devices"]) > 1 else f"{row['devices'][0]['largest_activation_bytes']:,}",
+                "" if summed else f"{row['devices'][0]['largest_activation_bytes']:,}",
             )
         )
-        for device in row["devices"] if len(row["devices"]) > 1 else []:
+        for device in row["devices"] if summed else []:
             lines.append(
                 (
                     "",
@@ -100,11 +98,32 @@ def main(argv: list[str]) -> None:
                     f"{device['largest_activation_bytes']:,}",
                 )
             )
+        if row["tail"]["madds"]:
+            madds, parameters = row["tail"]["madds"], f"{row['tail']['parameters']:,}"
+            lines.append(("", "tail", f"{madds / 1e6:.2f}", parameters, parameters, ""))
     print(table.render(header, lines))
     if _LAYERS.value:
         _print_layers(architecture, _LAYERS.value, config.grid)
     if _JSON.value:
         write_json(_JSON.value, found)
+
+
+def _of_data(config: Any) -> dict[str, Any]:
+    """What the architecture takes from the data, without reading it."""
+    if _IMAGE_SIZE.value < 0 or _CLASSES.value < 0:
+        raise UserError(f"--image_size={_IMAGE_SIZE.value} and --classes={_CLASSES.value}; both are 0 or more.")
+    if config.dataset.name == "sr":
+        size = _IMAGE_SIZE.value or config.dataset.patch_size
+        return {"image_shape": (size, size, 3), "scale": config.dataset.scale}
+    known_size, known_classes = _SIZES.get(config.dataset.name, (0, 0))
+    size = _IMAGE_SIZE.value or config.dataset.image_size or known_size
+    classes = _CLASSES.value or known_classes
+    if not size or not classes:
+        raise UserError(
+            f"dataset {config.dataset.name!r} does not say its shape without being read; --image_size or --classes is "
+            "missing."
+        )
+    return {"image_shape": (size, size, 3), "classes": classes}
 
 
 def _print_layers(architecture: Any, text: str, grid: int) -> None:

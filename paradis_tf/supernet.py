@@ -14,13 +14,13 @@ import tensorflow as tf
 import paradis_tf.schedules  # noqa: F401  saved networks hold its class, which has to be registered to load them
 from export.fusion.program import UserError
 from paradis_tf import models, tasks
-from paradis_tf.builders.operations import Architecture, Outputs
+from paradis_tf.builders.operations import Architecture, Outputs, apply_tail
 from paradis_tf.builders.shared import SharedOperations, create_layers, fuse
 from paradis_tf.divergence import FirstNonFinite
 from paradis_tf.gradients import combine
 from paradis_tf.layers import SlicedConv2D, SlicedDense
 from paradis_tf.methods.passes import Draw, Method, Pass, Teacher
-from paradis_tf.switches import DEFAULT_GRID, Switch, SwitchError, parse_switches
+from paradis_tf.switches import DEFAULT_GRID, FULL, Switch, SwitchError, parse_switches
 
 # What batch norm's scale and shift are, by the `batch_norm` of a supernet.
 _AFFINES = {"private": "private", "shared_affine": "shared"}
@@ -43,10 +43,11 @@ class Supernet(keras.Model):
       images: (batch, height, width, 3), raw pixels 0..255 in any number type.
       switch: the `Switch` to run or its text form, by keyword; the widest one if left out.
       training: whether batch norm uses and collects the batch's statistics.
+      devices: indices of the devices of the switch that answer, ascending; all of them if left out.
 
     Returns:
-      a dict of the fused `prediction`, for a classifier its logits (batch, classes), and the concatenated `features`
-      (batch, channels).
+      a dict of the fused `prediction`, for a classifier its logits (batch, classes), for super-resolution the image
+      (batch, height * scale, width * scale, 3), and the concatenated `features` (batch, ..., channels).
 
     Raises:
       SwitchError: an illegal switch, or one that cuts inside a channel of a layer.
@@ -106,13 +107,32 @@ class Supernet(keras.Model):
         found = self.architecture(ops, images)
         return Outputs(keras.ops.cast(found.prediction, self.variable_dtype), found.features)
 
-    def call(self, images: Any, *, switch: Switch | str | None = None, training: bool | None = False) -> dict[str, Any]:
+    def fuse_parts(self, images: Any, parts: Sequence[Outputs[Any]]) -> dict[str, Any]:
+        """What a call returns, from the outputs of `call_slice` of all devices of a switch or of those that answer.
+
+        Raises:
+          ValueError: no parts.
+        """
+        if not parts:
+            raise ValueError("there are no parts to fuse; at least one device answers.")
+        fused = fuse(parts)
+        ops = SharedOperations(self._layer_of, Switch((FULL,)), 0, training=False)
+        prediction = apply_tail(self.architecture, ops, images, fused.prediction)
+        return {"prediction": prediction, "features": fused.features}
+
+    def call(
+        self,
+        images: Any,
+        *,
+        switch: Switch | str | None = None,
+        training: bool | None = False,
+        devices: Sequence[int] | None = None,
+    ) -> dict[str, Any]:
         if isinstance(switch, str):
             switch = Switch.parse(switch, self.grid)
         switch = switch or self.widest
-        parts = [self.call_slice(images, switch, device, bool(training)) for device in range(switch.devices)]
-        fused = fuse(parts)
-        return {"prediction": fused.prediction, "features": fused.features}
+        live = range(switch.devices) if devices is None else devices
+        return self.fuse_parts(images, [self.call_slice(images, switch, device, bool(training)) for device in live])
 
     def compile(
         self,

@@ -15,7 +15,7 @@ from paradis_tf import program, strategy
 
 _CONFIG = program.define_config("The experiment; see paradis_tf/configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; made if it is not there.", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files, or that folders of images are in.")
 _TENSORBOARD = flags.DEFINE_bool(
     "tensorboard", False, "Also write the metrics for TensorBoard, to WORKDIR/tensorboard."
 )

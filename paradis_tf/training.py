@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from export.fusion.program import UserError
 from paradis_tf import groups, loop, methods, models, optimizers, selection
 from paradis_tf.configs import defaults
-from paradis_tf.data import datasets, pipeline
+from paradis_tf.data import datasets, patches, pipeline, super_resolution
 from paradis_tf.divergence import DivergenceCheck
 from paradis_tf.groups import Group
 from paradis_tf.recording import RunRecorder
@@ -28,18 +28,25 @@ from paradis_tf.workdir import Workdir
 _EVALUATION_BATCH = 256
 _FINISHED = -1
 
+Dataset = datasets.Dataset | super_resolution.PairDataset
 
-def load_dataset(config: Any, data_dir: str | None) -> datasets.Dataset:
+# By task: the module that makes batches of a dataset's parts.
+_PIPELINES: dict[str, Any] = {"classification": pipeline, "super_resolution": patches}
+
+
+def load_dataset(config: Any, data_dir: str | None) -> Dataset:
     """The dataset of a config (a `ConfigDict`, or the dict of a run folder)."""
-    known = dict(defaults.get_config().dataset)
+    of_pairs = config["dataset"].get("name") == "sr"
+    known = dict((defaults.get_super_resolution_config() if of_pairs else defaults.get_config()).dataset)
     # A run that is older than a key has its default.
     options = {**known, **dict(config["dataset"])}
     if len(options) > len(known):
         raise UserError(f"config.dataset has {', '.join(sorted(options))}; it takes {', '.join(sorted(known))}.")
-    return datasets.load(**options, data_dir=data_dir, seed=config["seed"])
+    load = super_resolution.load if of_pairs else datasets.load
+    return load(**options, data_dir=data_dir, seed=config["seed"])
 
 
-def load_run(workdir: Workdir, data_dir: str | None) -> tuple[Supernet, datasets.Dataset]:
+def load_run(workdir: Workdir, data_dir: str | None) -> tuple[Supernet, Any]:
     """The finished model of a run and its dataset, checked to belong together.
 
     Raises:
@@ -55,10 +62,10 @@ def load_run(workdir: Workdir, data_dir: str | None) -> tuple[Supernet, datasets
     return model, dataset
 
 
-def check_belongs(place: Path, model: Supernet, config: Any, dataset: datasets.Dataset) -> None:
+def check_belongs(place: Path, model: Supernet, config: Any, dataset: Dataset) -> None:
     """Raises UserError, naming the place it came from, unless a model is of this config and dataset and all its
     weights are finite."""
-    wanted = make_architecture(config, dataset.image_shape, len(dataset.class_names))
+    wanted = make_architecture(config, dataset)
     switches = parse_switches(config["switches"], config["grid"])
     for name, found, legal in (
         ("architecture", model.architecture_config(), {"name": wanted.name, **wanted.get_config()}),
@@ -72,9 +79,20 @@ def check_belongs(place: Path, model: Supernet, config: Any, dataset: datasets.D
         raise UserError(f"the model in {place}: weight {broken} is not finite; train again with a lower learning rate.")
 
 
-def make_architecture(config: Any, image_shape: tuple[int, int, int], classes: int) -> Any:
-    """The architecture of a config for images of this shape and so many classes."""
-    return models.create(**dict(config["model"]), image_shape=image_shape, classes=classes)
+def make_architecture(config: Any, dataset: Dataset) -> Any:
+    """The architecture of a config, with what it takes from the data: `image_shape`, and `classes` or `scale`.
+
+    Raises:
+      UserError: an unknown architecture, a wrong option, or an architecture for another kind of data.
+    """
+    name = config["model"]["name"]
+    family = models.ARCHITECTURES.get(name)
+    of_pairs = isinstance(dataset, super_resolution.PairDataset)
+    if family is not None and (family.task == "super_resolution") != of_pairs:
+        raise UserError(
+            f"architecture {name!r} is for {family.task}, and dataset {config['dataset']['name']!r} is not."
+        )
+    return models.create(**dict(config["model"]), **dataset.architecture_options)
 
 
 def train(
@@ -112,11 +130,12 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
     dataset = load_dataset(config, data_dir)
     keras.utils.set_random_seed(config.seed)
     # All before the folder is made, so that a config that cannot be trained leaves nothing behind.
-    architecture = make_architecture(config, dataset.image_shape, len(dataset.class_names))
+    architecture = make_architecture(config, dataset)
+    source = _PIPELINES[architecture.task]
     steps = len(dataset.train) // config.batch_size
     batches = dict(seed=config.seed, epochs=config.epochs, **dict(config.augmentation))
     shard = dict(shard_index=group.worker, shard_count=group.workers)
-    pipeline.training_batches(dataset.train, config.batch_size, first_epoch=0, **batches, **shard)
+    source.training_batches(dataset.train, config.batch_size, first_epoch=0, **batches, **shard)
     groups.check_batch(config.batch_size, group.replicas)
     mine = len(range(group.worker, len(dataset.validation), group.workers))
     evaluation_size = groups.evaluation_size(mine, _EVALUATION_BATCH * group.local_replicas, group.local_replicas)
@@ -150,8 +169,8 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
         loop.fit(
             model,
             group,
-            pipeline.training_batches(dataset.train, config.batch_size, first_epoch=done, **batches, **shard),
-            pipeline.evaluation_batches(dataset.validation, evaluation_size, **shard),
+            source.training_batches(dataset.train, config.batch_size, first_epoch=done, **batches, **shard),
+            source.evaluation_batches(dataset.validation, evaluation_size, **shard),
             steps=steps,
             validation_steps=-(-mine // evaluation_size),
             first_epoch=done,
@@ -163,7 +182,7 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
     return workdir
 
 
-def _resume(workdir: Workdir, model: Supernet, config: ConfigDict, dataset: datasets.Dataset) -> int:
+def _resume(workdir: Workdir, model: Supernet, config: ConfigDict, dataset: Dataset) -> int:
     """Gives the model the newest checkpoint's state; the epochs that it has behind it, or `_FINISHED`."""
     done, _ = workdir.newest_checkpoint()
     if done >= config.epochs and workdir.model_file.exists():

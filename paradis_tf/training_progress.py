@@ -90,12 +90,12 @@ class Progress(keras.callbacks.Callback):
         now = self.said = time.monotonic()
         epochs = self.params["epochs"]
         left = (now - self.began) / (epoch + 1 - (self.first or 0)) * (epochs - epoch - 1)
-        metric = self.model.task.metric
+        task = self.model.task
+        prefix = f"val_{task.metric}/"
         scores = "  ".join(
-            f"{name.removeprefix(f'val_{metric}/')} "
-            + (f"{100 * float(value):.1f} %" if metric == "accuracy" else f"{float(value):.2f}")
+            f"{name.removeprefix(prefix)} {task.text(float(value))}"
             for name, value in logs.items()
-            if name.startswith(f"val_{metric}/")
+            if name.startswith(prefix)
         )
         line = f"epoch {epoch + 1}/{epochs}  loss {float(logs['loss']):.4f}  validation: {scores}"
         clear = "\r\x1b[K" if sys.stdout.isatty() else ""

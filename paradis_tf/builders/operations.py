@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 Tensor = TypeVar("Tensor")
 
@@ -20,8 +20,11 @@ class Outputs(Generic[Tensor]):
     """What an architecture gives for one slice, or for a whole switch after fusion.
 
     Attributes:
-      prediction: what is summed over the slices; of a classifier the logits (batch, classes), partial for one slice.
-      features: (batch, channels), the pooled features of a classifier, of one slice; in channel order after fusion.
+      prediction: what is summed over the slices: of a classifier the logits (batch, classes), partial for one slice; of
+        super-resolution the residual maps (batch, height, width, 3 * scale * scale). What an architecture with a tail
+        makes of the sum takes their place after fusion: the image (batch, height * scale, width * scale, 3).
+      features: (batch, channels), the pooled features of a classifier, or (batch, height, width, channels), those
+        before the last convolution; of one slice, in channel order after fusion.
     """
 
     prediction: Tensor
@@ -53,6 +56,28 @@ class Operations(ABC, Generic[Tensor]):
         """Convolution without bias, padding "same"; outputs are sliced, inputs unless they are the image."""
 
     @abstractmethod
+    def weight_norm_conv(
+        self,
+        x: Tensor,
+        filters: int,
+        kernel_size: int,
+        *,
+        name: str,
+        gain: float = 1.0,
+        use_bias: bool = True,
+        slice_inputs: bool = True,
+        slice_outputs: bool = True,
+    ) -> Tensor:
+        """Weight-normalized convolution, stride 1, padding "same", its gains starting from `gain`.
+
+        With `slice_outputs=False` its partial outputs are summed over the devices; `bias` adds its bias after that.
+        """
+
+    @abstractmethod
+    def bias(self, x: Tensor, *, name: str) -> Tensor:
+        """One learnt value added to each channel, of a tensor that is not sliced."""
+
+    @abstractmethod
     def depthwise_conv(self, x: Tensor, kernel_size: int, *, name: str, strides: int = 1) -> Tensor:
         """Depthwise convolution without bias, padding "same"."""
 
@@ -75,6 +100,14 @@ class Operations(ABC, Generic[Tensor]):
     @abstractmethod
     def max_pool(self, x: Tensor, pool_size: int, *, name: str, strides: int) -> Tensor:
         """Largest value of each window, padding "same"."""
+
+    @abstractmethod
+    def depth_to_space(self, x: Tensor, block_size: int, *, name: str) -> Tensor:
+        """Pixel shuffle of a tensor that is not sliced; see `paradis_tf.layers.DepthToSpace`."""
+
+    @abstractmethod
+    def denormalize(self, x: Tensor, *, name: str) -> Tensor:
+        """The inverse of `normalize`: 128 x + 128, float pixels, not clipped to 0..255."""
 
     @abstractmethod
     def global_average_pool(self, x: Tensor, *, name: str) -> Tensor:
@@ -100,12 +133,24 @@ class Architecture(Protocol):
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, 3) of the raw RGB image."""
 
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-
     def __call__(self, ops: Operations[Tensor], image: Tensor) -> Outputs[Tensor]:
         """Applies the layers to a raw image."""
 
     def get_config(self) -> dict[str, Any]:
         """The options that make it again."""
+
+
+@runtime_checkable
+class Tailed(Protocol):
+    """An architecture that makes something of the fused prediction, once, where the parts are added.
+
+    A device that is missing then lacks only its part of the sum. Architectures without a tail answer with the sum.
+    """
+
+    def tail(self, ops: Operations[Tensor], image: Tensor, prediction: Tensor) -> Tensor:
+        """The answer, from the raw image and the sum over the slices; nothing in it is sliced."""
+
+
+def apply_tail(architecture: Architecture, ops: Operations[Tensor], image: Tensor, prediction: Tensor) -> Tensor:
+    """The answer of an architecture, from the raw image and the sum of the slices' predictions."""
+    return architecture.tail(ops, image, prediction) if isinstance(architecture, Tailed) else prediction

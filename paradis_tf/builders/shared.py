@@ -7,11 +7,21 @@ from typing import Any
 
 import keras
 
-from paradis_tf.builders.operations import PIXEL_OFFSET, PIXEL_SCALE, Architecture, Operations, Outputs
+from paradis_tf.builders.operations import (
+    PIXEL_OFFSET,
+    PIXEL_SCALE,
+    Architecture,
+    Operations,
+    Outputs,
+    apply_tail,
+)
 from paradis_tf.layers import (
+    ChannelBias,
+    DepthToSpace,
     SlicedConv2D,
     SlicedDense,
     SlicedDepthwiseConv2D,
+    SlicedWeightNormConv2D,
     SwitchableBatchNormalization,
 )
 from paradis_tf.switches import Switch
@@ -33,7 +43,8 @@ def create_layers(
       SwitchError: a switch cuts inside a channel of a layer; the layer is named.
     """
     creator = _Creator(switches, grid, dtype, affine)
-    architecture(creator, architecture.image_shape[-1])
+    channels = architecture.image_shape[-1]
+    apply_tail(architecture, creator, channels, architecture(creator, channels).prediction)
     for switch in switches:
         switch.validate(creator.sliced_channels)
     for name, layer in creator.layers.items():
@@ -77,6 +88,30 @@ class _Creator(Operations[int]):
         self.sliced_channels[name] = filters
         return filters
 
+    def weight_norm_conv(
+        self,
+        x: int,
+        filters: int,
+        kernel_size: int,
+        *,
+        name: str,
+        gain: float = 1.0,
+        use_bias: bool = True,
+        slice_inputs: bool = True,
+        slice_outputs: bool = True,
+    ) -> int:
+        layer = SlicedWeightNormConv2D(
+            x, filters, kernel_size, use_bias, slice_inputs, slice_outputs, gain, name=name, dtype=self.dtype
+        )
+        self._add(layer, None, None, None, x)
+        if slice_outputs:
+            self.sliced_channels[name] = filters
+        return filters
+
+    def bias(self, x: int, *, name: str) -> int:
+        self._add(ChannelBias(x, name=name, dtype=self.dtype), None, None, None, x)
+        return x
+
     def depthwise_conv(self, x: int, kernel_size: int, *, name: str, strides: int = 1) -> int:
         layer = SlicedDepthwiseConv2D(x, kernel_size, strides, name=name, dtype=self.dtype)
         self._add(layer, None, None, None, x)
@@ -102,6 +137,13 @@ class _Creator(Operations[int]):
         return x
 
     def max_pool(self, x: int, pool_size: int, *, name: str, strides: int) -> int:
+        return x
+
+    def depth_to_space(self, x: int, block_size: int, *, name: str) -> int:
+        self._add(DepthToSpace(block_size, name=name, dtype=self.dtype), None, None, None, x)
+        return x // block_size**2
+
+    def denormalize(self, x: int, *, name: str) -> int:
         return x
 
     def global_average_pool(self, x: int, *, name: str) -> int:
@@ -145,6 +187,23 @@ class SharedOperations(Operations[Any]):
     ) -> Any:
         return self.layers[name](x, slice=self.slice)
 
+    def weight_norm_conv(
+        self,
+        x: Any,
+        filters: int,
+        kernel_size: int,
+        *,
+        name: str,
+        gain: float = 1.0,
+        use_bias: bool = True,
+        slice_inputs: bool = True,
+        slice_outputs: bool = True,
+    ) -> Any:
+        return self.layers[name](x, slice=self.slice)
+
+    def bias(self, x: Any, *, name: str) -> Any:
+        return self.layers[name](x)
+
     def depthwise_conv(self, x: Any, kernel_size: int, *, name: str, strides: int = 1) -> Any:
         return self.layers[name](x, slice=self.slice)
 
@@ -162,6 +221,12 @@ class SharedOperations(Operations[Any]):
 
     def max_pool(self, x: Any, pool_size: int, *, name: str, strides: int) -> Any:
         return keras.ops.max_pool(x, pool_size, strides, padding="same", data_format="channels_last")
+
+    def depth_to_space(self, x: Any, block_size: int, *, name: str) -> Any:
+        return self.layers[name](x)
+
+    def denormalize(self, x: Any, *, name: str) -> Any:
+        return (x - PIXEL_OFFSET) / PIXEL_SCALE
 
     def global_average_pool(self, x: Any, *, name: str) -> Any:
         return keras.ops.mean(x, axis=(1, 2))

@@ -110,3 +110,43 @@ def get_config(method: str = "paradis") -> ConfigDict:
     )
     config.lock()
     return config
+
+
+def get_super_resolution_config(method: str = "paradis") -> ConfigDict:
+    """The defaults of super-resolution: those of `get_config` with other tables for data, augmentation, model and loss.
+
+    Raises:
+      UserError: an unknown method.
+    """
+    config = get_config(method)
+    with config.unlocked():
+        # See paradis_tf.data.super_resolution.load.
+        config.dataset = ConfigDict(
+            {
+                "name": "sr",
+                "train": (),
+                "train_low": (),
+                "validation": (),
+                "validation_low": (),
+                "validation_fraction": 0.05,
+                "test": (),
+                "test_low": (),
+                "scale": 2,
+                "patch_size": 48,
+                "patches_per_epoch": 16000,
+                "skip_broken": False,
+            }
+        )
+        # See paradis_tf.data.patches.training_batches.
+        config.augmentation = ConfigDict({"flip": True, "transpose": True})
+        # image_shape and scale come from the dataset.
+        config.model = ConfigDict(
+            {"name": "wdsr", "blocks": 16, "filters": 32, "variant": "a", "expansion": 0, "linear_multiple": 4}
+        )
+        # The metric leaves out a border of `scale` pixels; another number on the command line parts the two.
+        config.loss = ConfigDict({"border": config.dataset.get_ref("scale")})
+    config.batch_size = 16
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 0.0
+    return config

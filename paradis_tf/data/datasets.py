@@ -65,6 +65,11 @@ class Dataset:
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
+    @property
+    def architecture_options(self) -> dict[str, Any]:
+        """What an architecture takes from the data."""
+        return {"image_shape": self.image_shape, "classes": len(self.class_names)}
+
 
 def load(
     name: str,

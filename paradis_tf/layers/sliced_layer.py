@@ -29,6 +29,9 @@ class SlicedLayer(keras.layers.Layer):
     Source: ours; the slicing of each kind of layer follows the reconstruction of ParaDiS.
     """
 
+    # Whether the kernel is read in the computation's precision.
+    _autocasts_kernel: bool = True
+
     def __init__(
         self,
         in_channels: int,
@@ -64,8 +67,17 @@ class SlicedLayer(keras.layers.Layer):
     def _apply(self, inputs: Any, kernel: Any) -> Any:
         """The layer's linear map, without bias."""
 
+    def _effective_kernel(self) -> Any:
+        """The full-size kernel that slices are cut from."""
+        return self.kernel
+
     def build(self, input_shape: Any = None) -> None:
-        self.kernel = self.add_weight(name="kernel", shape=self.kernel_shape, initializer=self.kernel_initializer)
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=self.kernel_shape,
+            initializer=self.kernel_initializer,
+            autocast=self._autocasts_kernel,
+        )
         self.bias = (
             self.add_weight(name="bias", shape=(self.out_channels,), initializer="zeros") if self.use_bias else None
         )
@@ -74,7 +86,7 @@ class SlicedLayer(keras.layers.Layer):
     def call(self, inputs: Any, *, slice: Slice = FULL) -> Any:
         ins, outs = self._bounds(slice)
         self._check_inputs(tuple(inputs.shape), slice)
-        outputs = self._apply(inputs, self._cut(self.kernel, ins, outs))
+        outputs = self._apply(inputs, self._cut(self._effective_kernel(), ins, outs))
         if self.bias is not None and self._adds_bias(slice):
             outputs = keras.ops.add(outputs, self.bias[outs[0] : outs[1]])
         return outputs
@@ -83,7 +95,7 @@ class SlicedLayer(keras.layers.Layer):
         """The slice's weights, in the order the stock Keras layer of the same kind keeps them."""
         slice = switch.slices[device]
         ins, outs = self._bounds(slice)
-        weights = [self._cut(keras.ops.convert_to_numpy(self.kernel), ins, outs)]
+        weights = [self._cut(keras.ops.convert_to_numpy(self._effective_kernel()), ins, outs)]
         if self._adds_bias(slice):
             weights.append(keras.ops.convert_to_numpy(self.bias)[outs[0] : outs[1]])
         return weights

@@ -9,8 +9,9 @@ from export.fusion.program import UserError
 from paradis_tf.builders.operations import Architecture
 from paradis_tf.models.mobilenet_v1 import MobileNetV1
 from paradis_tf.models.resnet import ResNet
+from paradis_tf.models.wdsr import WDSR
 
-ARCHITECTURES: dict[str, type] = {family.name: family for family in (MobileNetV1, ResNet)}
+ARCHITECTURES: dict[str, type[Any]] = {family.name: family for family in (MobileNetV1, ResNet, WDSR)}
 
 
 def create(name: str, **options: Any) -> Architecture:

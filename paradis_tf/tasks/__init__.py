@@ -6,9 +6,10 @@ from typing import Any
 
 from export.fusion.program import UserError
 from paradis_tf.tasks.classification import Classification
+from paradis_tf.tasks.super_resolution import SuperResolution
 from paradis_tf.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {"classification": Classification}
+TASKS: dict[str, type[Task]] = {"classification": Classification, "super_resolution": SuperResolution}
 
 
 def create(name: str, **options: Any) -> Task:

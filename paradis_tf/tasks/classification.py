@@ -52,5 +52,8 @@ class Classification(Task):
     def new_metric(self, name: str) -> keras.Metric:
         return keras.metrics.SparseCategoricalAccuracy(name=name)
 
+    def text(self, value: float) -> str:
+        return f"{100 * value:.1f} %"
+
     def get_config(self) -> dict[str, Any]:
         return {"label_smoothing": self.label_smoothing}

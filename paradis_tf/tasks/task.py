@@ -38,5 +38,9 @@ class Task(ABC):
         """A fresh metric with `update_state(targets, prediction)`."""
 
     @abstractmethod
+    def text(self, value: float) -> str:
+        """A value of the metric for people, with its unit."""
+
+    @abstractmethod
     def get_config(self) -> dict[str, Any]:
         """The options that make it again."""

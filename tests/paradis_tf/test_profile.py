@@ -37,3 +37,16 @@ def test_a_dataset_of_unknown_shape_asks_for_it() -> None:
     done = subprocess.run([sys.executable, "-m", "paradis_tf.profile", *flags], capture_output=True, text=True)
     assert done.returncode == 2
     assert "--image_size or --classes is missing" in done.stderr
+
+
+def test_the_tail_of_super_resolution_is_a_line_of_its_own(tmp_path: Path) -> None:
+    table = tmp_path / "table.json"
+    flags = ["--config=paradis_tf/configs/wdsr_x2.py", "--image_size=10", f"--json={table}"]
+    values = ["--config.model.blocks=16", "--config.model.filters=32"]
+    done = subprocess.run([sys.executable, "-m", "paradis_tf.profile", *flags, *values], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    whole = json.loads(table.read_text())[0]
+    # The published count; of the multiply-adds the 5x5 convolution of the image is the tail's.
+    assert (whole["parameters"], whole["madds_total"]) == (1_190_100, 118_486_800)
+    assert whole["tail"] == {"madds": 100 * 75 * 12, "parameters": 75 * 12 + 12 + 12 + 12}
+    assert any(line.split()[0] == "tail" for line in done.stdout.splitlines() if line.split())

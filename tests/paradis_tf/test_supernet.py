@@ -295,3 +295,16 @@ assert start != end
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_devices_that_answer_are_summed(tiny_net: Callable[..., Supernet], batch: tuple) -> None:
+    model = tiny_net(("0.5+0.25+0.25",))
+    switch = model.switches[0]
+    parts = [model.call_slice(batch[0], switch, device) for device in range(3)]
+    found = model(batch[0], devices=(0, 2))
+    np.testing.assert_allclose(found["prediction"], parts[0].prediction + parts[2].prediction, atol=1e-6)
+    np.testing.assert_array_equal(found["features"][:, :8], parts[0].features)
+    np.testing.assert_array_equal(found["features"][:, 8:], parts[2].features)
+    np.testing.assert_array_equal(model.fuse_parts(batch[0], parts)["prediction"], model(batch[0])["prediction"])
+    with pytest.raises(SwitchError, match="device 3 is not in switch"):
+        model(batch[0], devices=(0, 3))

@@ -34,5 +34,5 @@ def test_options_are_checked() -> None:
         tasks.create("classification", label_smoothing=1)
     with pytest.raises(UserError, match="'smooth'; it has label_smoothing"):
         tasks.create("classification", smooth=1)
-    with pytest.raises(UserError, match="task 'detection' is unknown; known are classification"):
+    with pytest.raises(UserError, match="task 'detection' is unknown; known are classification, super_resolution"):
         tasks.create("detection")

@@ -1,0 +1,78 @@
+"""A picture of crops: what each switch of a super-resolution network makes of the same place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from export.fusion.program import UserError
+from paradis_tf.data.bicubic import enlarge
+from paradis_tf.data.super_resolution import ImagePairs
+from paradis_tf.super_resolution_evaluation import Upscaler
+from paradis_tf.supernet import Supernet
+from paradis_tf.tasks.image_quality import luma, psnr
+
+_INCHES = 1.7
+
+
+def draw(model: Supernet, pairs: ImagePairs, size: int, output: Path, report: Callable[[str], None]) -> None:
+    """Writes a picture with a row per image: bicubic, every switch and the truth, with PSNR-Y of the whole image.
+
+    Args:
+      model: the trained supernet.
+      pairs: the images.
+      size: side of a crop in high-resolution pixels; smaller images are shown whole.
+      output: .png or .svg; written aside, then renamed.
+      report: is told what is being done.
+
+    Raises:
+      UserError: the picture cannot be written.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    columns = ["bicubic", *map(str, model.switches), "truth"]
+    answers = [[enlarge(low, pairs.scale) for low in pairs.low]]
+    for switch in model.switches:
+        report(f"running switch {switch}")
+        answers.append([Upscaler(model, switch)(low) for low in pairs.low])
+    answers.append(list(pairs.high))
+    shape = (len(pairs), len(columns))
+    figure, axes = pyplot.subplots(*shape, figsize=(_INCHES * shape[1], (_INCHES + 0.3) * shape[0]), squeeze=False)
+    for row, (name, high) in enumerate(zip(pairs.names, pairs.high, strict=True)):
+        top, left = worst_place(high, answers[0][row], size)
+        for column, title in enumerate(columns):
+            image = answers[column][row]
+            place = axes[row, column]
+            place.imshow(image[top : top + size, left : left + size], interpolation="nearest")
+            place.set_xticks([])
+            place.set_yticks([])
+            caption = title
+            if title != "truth":
+                caption += f"\n{psnr(luma(high), luma(image), pairs.scale):.2f} dB"
+            place.set_title(caption, fontsize=8)
+        axes[row, 0].set_ylabel(name, fontsize=8)
+    figure.tight_layout()
+    aside = output.with_name(f".{output.stem}.part{output.suffix}")
+    try:
+        figure.savefig(aside, dpi=200)
+        aside.replace(output)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror or error}.") from None
+    finally:
+        aside.unlink(missing_ok=True)
+        pyplot.close(figure)
+
+
+def worst_place(truth: np.ndarray, image: np.ndarray, size: int) -> tuple[int, int]:
+    """Top row and left column of the square of `size` pixels in which two images differ most, by squared error."""
+    error = ((luma(truth) - luma(image)) ** 2).cumsum(axis=0).cumsum(axis=1)
+    sums = np.pad(error, ((1, 0), (1, 0)))
+    rows, columns = (min(size, side) for side in truth.shape[:2])
+    total = sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns] + sums[:-rows, :-columns]
+    top, left = np.unravel_index(total.argmax(), total.shape)
+    return int(top), int(left)

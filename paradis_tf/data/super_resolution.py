@@ -1,0 +1,259 @@
+"""Sets of image pairs for super-resolution: their folders, their checks, their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from export.fusion.program import UserError
+from paradis_tf.data.bicubic import crop_to_multiple, shrink
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+# All pixels are kept in memory; a larger set is a matter of a machine with more of it, and of this line.
+_MOST_BYTES = 12 * 2**30
+# SSIM wants 11 pixels inside a border of scale + 6.
+_LEAST_EVALUATED_SIDE = 32
+_GENERIC_FOLDERS = ("hr", "gt", "high", "original")
+
+
+@dataclass(frozen=True)
+class ImagePairs:
+    """Low- and high-resolution images of one part, of different sizes.
+
+    Attributes:
+      names: `set/file` of each pair, without suffix.
+      low: uint8 (height, width, 3), RGB, 0..255.
+      high: uint8 (height * scale, width * scale, 3).
+      scale: the factor between them.
+    """
+
+    names: tuple[str, ...]
+    low: tuple[np.ndarray, ...]
+    high: tuple[np.ndarray, ...]
+    scale: int
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The names of the sets, in order."""
+        return tuple(dict.fromkeys(name.rpartition("/")[0] for name in self.names))
+
+    def select(self, places: Sequence[int]) -> ImagePairs:
+        """The pairs at these places."""
+        low, high = ([images[place] for place in places] for images in (self.low, self.high))
+        return ImagePairs(tuple(self.names[place] for place in places), tuple(low), tuple(high), self.scale)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Random patches of image pairs; its length is the number of patches of an epoch.
+
+    Attributes:
+      pairs: what they are cut from.
+      size: side of the low-resolution patch in pixels.
+      count: patches per epoch.
+    """
+
+    pairs: ImagePairs
+    size: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True)
+class PairDataset:
+    """The parts of a dataset for super-resolution. Training sees `train` and `validation`, evaluation sees `test`."""
+
+    train: Patches
+    validation: ImagePairs
+    test: ImagePairs
+
+    @property
+    def architecture_options(self) -> dict[str, Any]:
+        """What an architecture takes from the data."""
+        return {"image_shape": (self.train.size, self.train.size, 3), "scale": self.train.pairs.scale}
+
+
+def load(
+    name: str,
+    train: Sequence[str],
+    train_low: Sequence[str],
+    validation: Sequence[str],
+    validation_low: Sequence[str],
+    validation_fraction: float,
+    test: Sequence[str],
+    test_low: Sequence[str],
+    scale: int,
+    patch_size: int,
+    patches_per_epoch: int,
+    skip_broken: bool,
+    data_dir: str | None = None,
+    seed: int = 0,
+) -> PairDataset:
+    """Reads folders of high-resolution images, and of low-resolution ones or makes those by bicubic shrinking.
+
+    High-resolution images are cut at the bottom and at the right to multiples of the scale. Everything is kept in
+    memory, 12 GiB at most.
+
+    Args:
+      name: `sr`.
+      train: folders of high-resolution training images; of this and the others, relative ones are in `data_dir`.
+      train_low: for each of them its folder of low-resolution images, of the same file names but for the suffix;
+        empty for bicubic shrinking.
+      validation: as `train`; empty holds images out of the training part.
+      validation_low: as `train_low`.
+      validation_fraction: of the training images, in (0, 1), drawn with `seed`; without meaning if `validation` is
+        given.
+      test: as `train`. A set is named after its folder, or after its parent if the folder is called HR.
+      test_low: as `train_low`.
+      scale: 2, 3 or 4.
+      patch_size: side of the low-resolution training patch, 8 to 512 pixels.
+      patches_per_epoch: at least 1.
+      skip_broken: images that cannot be decoded, or are too small for a patch, are named and left out instead of
+        refused.
+      data_dir: folder that relative folders are in.
+      seed: draws the validation part.
+
+    Raises:
+      UserError: a value out of range, a folder without images, images that cannot be used, or pairs that do not
+        match.
+    """
+    for key, value, legal, good in (
+        ("scale", scale, "2, 3 or 4", scale in (2, 3, 4)),
+        ("patch_size", patch_size, "8 to 512", 8 <= patch_size <= 512),
+        ("patches_per_epoch", patches_per_epoch, "at least 1", patches_per_epoch >= 1),
+        ("validation_fraction", validation_fraction, "between 0 and 1", 0 < validation_fraction < 1),
+        ("train", train, "at least one folder", len(train) > 0),
+        ("test", test, "at least one folder", len(test) > 0),
+    ):
+        if not good:
+            raise UserError(f"config.dataset.{key} is {value!r}; it is {legal}.")
+    if not 0 <= seed < 2**31 - 1:
+        raise UserError(f"seed is {seed}; it lies between 0 and {2**31 - 2}.")
+    reader = _Reader(scale, Path(data_dir) if data_dir else Path(), skip_broken)
+    whole = reader.read("train", train, train_low, patch_size)
+    tested = reader.read("test", test, test_low, -(-_LEAST_EVALUATED_SIDE // scale))
+    if validation:
+        held = reader.read("validation", validation, validation_low, -(-_LEAST_EVALUATED_SIDE // scale))
+    else:
+        order = np.random.default_rng(seed).permutation(len(whole))
+        count = round(len(whole) * validation_fraction)
+        if not 0 < count < len(whole):
+            raise UserError(f"validation_fraction {validation_fraction} of {len(whole)} images leaves an empty part.")
+        held = whole.select(sorted(order[:count]))
+        whole = whole.select(sorted(order[count:]))
+    return PairDataset(Patches(whole, patch_size, patches_per_epoch), held, tested)
+
+
+class _Reader:
+    def __init__(self, scale: int, root: Path, skip_broken: bool) -> None:
+        self.scale = scale
+        self.root = root
+        self.skip_broken = skip_broken
+        self.bytes = 0
+
+    def read(self, part: str, folders: Sequence[str], low_folders: Sequence[str], least: int) -> ImagePairs:
+        """The pairs of some folders; `least` is the smallest side of a low-resolution image."""
+        if low_folders and len(low_folders) != len(folders):
+            raise UserError(
+                f"config.dataset.{part}_low has {len(low_folders)} folders and {part} {len(folders)}; each has its own."
+            )
+        names, low, high = [], [], []
+        for place, folder in enumerate(folders):
+            files = self._files(part, folder)
+            small = self._files(f"{part}_low", low_folders[place]) if low_folders else None
+            if small is not None:
+                self._match(folder, files, low_folders[place], small)
+            for stem, file in files.items():
+                try:
+                    pair = self._pair(file, small[stem] if small else None, least)
+                except UserError as error:
+                    if not self.skip_broken:
+                        raise
+                    print(f"left out: {error}", flush=True)
+                    continue
+                names.append(f"{_set_name(self.root / folder)}/{stem}")
+                low.append(pair[0])
+                high.append(pair[1])
+        if not names:
+            raise UserError(f"config.dataset.{part}: no image of {', '.join(folders)} can be used.")
+        return ImagePairs(tuple(names), tuple(low), tuple(high), self.scale)
+
+    def _files(self, key: str, folder: str) -> dict[str, Path]:
+        path = self.root / folder
+        try:
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+        except OSError as error:
+            raise UserError(f"config.dataset.{key}: folder {path} cannot be read: {error.strerror}.") from None
+        files: dict[str, Path] = {}
+        for file in found:
+            if file.stem in files:
+                raise UserError(f"folder {path} has {files[file.stem].name} and {file.name}; names differ in more.")
+            files[file.stem] = file
+        if not files:
+            raise UserError(f"config.dataset.{key}: folder {path} has no images ({', '.join(_SUFFIXES)}).")
+        return files
+
+    def _match(self, folder: str, files: dict[str, Path], low_folder: str, small: dict[str, Path]) -> None:
+        lonely = sorted(files.keys() ^ small.keys())
+        if lonely:
+            where, lacks = (folder, low_folder) if lonely[0] in files else (low_folder, folder)
+            raise UserError(
+                f"image {lonely[0]!r} is in {self.root / where} and not in {self.root / lacks}; each pair has one name "
+                f"({len(lonely)} have no partner)."
+            )
+
+    def _pair(self, file: Path, low_file: Path | None, least: int) -> tuple[np.ndarray, np.ndarray]:
+        high = self._decoded(file)
+        if low_file is None:
+            high = crop_to_multiple(high, self.scale)
+            if min(high.shape[:2]) < least * self.scale:
+                raise UserError(_too_small(file, high, least * self.scale))
+            low = shrink(high, self.scale)
+        else:
+            low = self._decoded(low_file)
+            wanted = (high.shape[0] // self.scale, high.shape[1] // self.scale)
+            if low.shape[:2] != wanted:
+                raise UserError(
+                    f"image {low_file} is {low.shape[1]}x{low.shape[0]}; {file.name} of {high.shape[1]}x{high.shape[0]}"
+                    f" at scale {self.scale} takes {wanted[1]}x{wanted[0]}."
+                )
+            high = crop_to_multiple(high, self.scale)
+            if min(low.shape[:2]) < least:
+                raise UserError(_too_small(low_file, low, least))
+        self.bytes += low.nbytes + high.nbytes
+        if self.bytes > _MOST_BYTES:
+            raise UserError(
+                f"the images up to {file} take more than {_MOST_BYTES >> 30} GiB; all are kept in memory, so give "
+                "fewer or smaller ones."
+            )
+        return low, high
+
+    def _decoded(self, file: Path) -> np.ndarray:
+        try:
+            with Image.open(file) as image:
+                if image.mode not in ("RGB", "L", "P", "RGBA", "LA", "1"):
+                    raise UserError(f"image {file} has pixels of mode {image.mode}; they take 8 bits, grey or RGB.")
+                return np.asarray(image.convert("RGB"))
+        except UserError:
+            raise
+        except Exception as error:  # Pillow's decoders raise whatever they like
+            raise UserError(f"image {file} cannot be decoded ({' '.join(str(error).split())}).") from None
+
+
+def _too_small(file: Path, image: np.ndarray, least: int) -> str:
+    return f"image {file} is {image.shape[1]}x{image.shape[0]} pixels; its sides are at least {least} here."
+
+
+def _set_name(folder: Path) -> str:
+    name = folder.resolve().name
+    return folder.resolve().parent.name if name.lower() in _GENERIC_FOLDERS else name

@@ -1,0 +1,113 @@
+"""WDSR, wide activation super-resolution."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from export.fusion.program import UserError
+from paradis_tf.builders.operations import Operations, Outputs, Tensor
+
+# By variant: how much wider than the residual stream the activation is.
+_EXPANSIONS = {"a": 4, "b": 6}
+_LINEAR_WIDTH = 0.8
+
+
+@dataclass(frozen=True)
+class WDSR:
+    """WDSR: a 3x3 head, residual blocks that are wide before their ReLU, a 3x3 tail, and a 5x5 convolution of the image
+    around all of it; every convolution weight-normalized with bias, no batch norm.
+
+    Each device makes a part of the tail convolution's 3 * scale * scale maps. Where the parts are added, `tail` adds
+    that convolution's bias and the 5x5 convolution of the image, once, and shuffles the maps to pixels: float, 0..255,
+    not clipped. Block "a" is 3x3 n -> 4n, ReLU, 3x3 4n -> n; block "b" is 1x1 n -> 6n, ReLU, 1x1 6n -> 0.8n, 3x3
+    0.8n -> n.
+
+    Args:
+      image_shape: (height, width, 3) of the low-resolution RGB image, for costs and static models; the layers take
+        images of any size.
+      scale: 2, 3 or 4, how many times larger the answer's sides are.
+      blocks: number of residual blocks, 1 to 128.
+      filters: width n of the residual stream, 1 to 512.
+      variant: "a" or "b".
+      expansion: the widest width of a block over n, 1 to 16; 0 takes the variant's own, 4 or 6.
+      linear_multiple: of variant "b": 0.8n is rounded down to a multiple of it (and is at least that), 1 to 64. The
+        published width, rounded down to a whole number, is 1; 4 lets the grid of quarters divide it.
+
+    Raises:
+      UserError: an option out of range.
+
+    Source: Yu et al. 2018 (arXiv 1808.08718); sizes, gains and the mean of 0.5 follow its later published code. The
+    pixels' scale is ours: (p - 128) / 128 instead of p / 255 - 0.5, about twice as large on both ends. So are the
+    gains of "b" (2, 1, 1 / sqrt(blocks)) and `linear_multiple`.
+    """
+
+    name: ClassVar[str] = "wdsr"
+    task: ClassVar[str] = "super_resolution"
+
+    image_shape: tuple[int, int, int]
+    scale: int
+    blocks: int = 16
+    filters: int = 32
+    variant: str = "a"
+    expansion: int = 0
+    linear_multiple: int = 4
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_shape", tuple(self.image_shape))
+        shape = self.image_shape
+        if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
+            raise UserError(f"{self.name}: image_shape is {shape}; it is (height, width, 3).")
+        if self.variant not in _EXPANSIONS:
+            raise UserError(f"{self.name}: variant is {self.variant!r}; it is one of {', '.join(_EXPANSIONS)}.")
+        for option, least, most in (
+            ("scale", 2, 4),
+            ("blocks", 1, 128),
+            ("filters", 1, 512),
+            ("expansion", 0, 16),
+            ("linear_multiple", 1, 64),
+        ):
+            value = getattr(self, option)
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise UserError(f"{self.name}: {option} is {value!r}; it is a whole number from {least} to {most}.")
+
+    @property
+    def linear_width(self) -> int:
+        """Channels between the two linear convolutions of a block "b", at full width."""
+        whole = int(self.filters * _LINEAR_WIDTH)
+        return max(whole // self.linear_multiple, 1) * self.linear_multiple
+
+    def __call__(self, ops: Operations[Tensor], image: Tensor) -> Outputs[Tensor]:
+        x = ops.normalize(image)
+        x = ops.weight_norm_conv(x, self.filters, 3, slice_inputs=False, name="head_conv")
+        for index in range(1, self.blocks + 1):
+            x = self._block(ops, x, f"block_{index}")
+        summed = ops.weight_norm_conv(x, self._maps, 3, use_bias=False, slice_outputs=False, name="tail_conv")
+        return Outputs(summed, x)
+
+    def tail(self, ops: Operations[Tensor], image: Tensor, prediction: Tensor) -> Tensor:
+        """The image from the sum of the slices' maps and the low-resolution image."""
+        x = ops.normalize(image)
+        skip = ops.weight_norm_conv(x, self._maps, 5, slice_inputs=False, slice_outputs=False, name="skip_conv")
+        x = ops.add(ops.bias(prediction, name="tail_bias"), skip, name="skip_add")
+        return ops.denormalize(ops.depth_to_space(x, self.scale, name="pixels"), name="denormalize")
+
+    def get_config(self) -> dict[str, Any]:
+        """The options that make it again, JSON-ready."""
+        return {**dataclasses.asdict(self), "image_shape": list(self.image_shape)}
+
+    @property
+    def _maps(self) -> int:
+        return 3 * self.scale**2
+
+    def _block(self, ops: Operations[Tensor], x: Tensor, name: str) -> Tensor:
+        wide = self.filters * (self.expansion or _EXPANSIONS[self.variant])
+        side = 3 if self.variant == "a" else 1
+        y = ops.weight_norm_conv(x, wide, side, gain=2.0, name=f"{name}_wide_conv")
+        y = ops.relu(y, name=f"{name}_relu")
+        if self.variant == "b":
+            y = ops.weight_norm_conv(y, self.linear_width, 1, name=f"{name}_linear_conv")
+        y = ops.weight_norm_conv(y, self.filters, 3, gain=1 / math.sqrt(self.blocks), name=f"{name}_conv")
+        return ops.add(x, y, name=f"{name}_add")

@@ -1,0 +1,55 @@
+"""Draws crops of test images side by side: bicubic enlargement, every switch, and the truth.
+
+    python -m paradis_tf.super_resolution_crops --workdir=runs/wdsr_x2 --images=Set5 --output=crops.png
+
+Each crop is where bicubic enlargement errs most; captions give the PSNR of the whole image's Y channel.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from export.fusion.program import UserError
+from paradis_tf import program
+from paradis_tf.workdir import Workdir
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder that the dataset's folders are in.")
+_IMAGES = flags.DEFINE_list("images", ["Set5"], "Sets, or images such as Set5/baby, of the test part.")
+_SIZE = flags.DEFINE_integer("size", 64, "Side of a crop in high-resolution pixels.", lower_bound=16, upper_bound=1024)
+_OUTPUT = flags.DEFINE_string("output", None, "Picture to write, .png or .svg.", required=True)
+
+
+def main(argv: list[str]) -> None:
+    output = Path(_OUTPUT.value)
+    if output.suffix not in (".png", ".svg"):
+        raise UserError(f"--output={output} ends in {output.suffix!r}; it is .png or .svg.")
+    if not output.parent.is_dir():
+        raise UserError(f"--output={output}: there is no folder {output.parent}.")
+    workdir = Workdir.open(_WORKDIR.value)
+    workdir.require_model()
+    with program.quiet():
+        from paradis_tf import crops, training
+    model, dataset = training.load_run(workdir, _DATA_DIR.value)
+    if model.task.name != "super_resolution":
+        raise UserError(f"--workdir={workdir.path} is a run of {model.task.name}; crops are of super-resolution.")
+    places = _chosen(dataset.test.names)
+    crops.draw(model, dataset.test.select(places), _SIZE.value, output, lambda text: print(text, flush=True))
+    print(output)
+
+
+def _chosen(names: Any) -> list[int]:
+    places: list[int] = []
+    for wanted in _IMAGES.value:
+        found = [place for place, name in enumerate(names) if wanted in (name, name.rpartition("/")[0])]
+        if not found:
+            raise UserError(f"--images: {wanted!r} is no set or image of the test part; it has {', '.join(names)}.")
+        places += [place for place in found if place not in places]
+    return places
+
+
+if __name__ == "__main__":
+    program.run(main)
