@@ -207,7 +207,7 @@ def test_every_option_of_a_config_reaches_the_run(
     finished = workdir.load_model()
     assert finished.dtype_policy.name == "float32"
     assert finished.model_id() != model.model_id()
-    part = training.load_dataset(config, None).validation
+    part: Any = training.load_dataset(config, None).validation
     found = finished.evaluate(part.images, part.labels, verbose=0, return_dict=True)
     rows = workdir.metrics()
     # The rows are of the average of the weights, computed in float16.
