@@ -32,7 +32,6 @@ def main(argv: list[str]) -> None:
     workdir.require_model()
     with program.quiet():
         from paradis_tf import evaluation, recalibration, training
-        from paradis_tf.data import pipeline
 
     def report(text: str) -> None:
         print(text, flush=True)
@@ -42,11 +41,8 @@ def main(argv: list[str]) -> None:
         config = workdir.config()
         report(f"{len(dataset.validation)} validation images, before:")
         before = evaluation.evaluate(model, dataset.validation, report)
-        size = config["batch_size"]
-        batches = pipeline.training_batches(
-            dataset.train, size, seed=config["seed"], first_epoch=0, epochs=1, **config["augmentation"]
-        )
-        images = recalibration.recalibrate(model, batches.take(-(-_IMAGES.value // size)), report=report)
+        batches = training.calibration_batches(config, dataset, _IMAGES.value)
+        images = recalibration.recalibrate(model, batches, report=report)
         report(f"{len(dataset.validation)} validation images, after:")
         after = evaluation.evaluate(model, dataset.validation, report)
         workdir.save_model(model)

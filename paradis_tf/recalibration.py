@@ -46,10 +46,12 @@ def recalibrate(
 
     Raises:
       SwitchError: the supernet has no such switch.
-      UserError: there are no batches, or statistics come out that are not finite.
+      UserError: no layer is batch norm, there are no batches, or statistics come out that are not finite.
 
     Source: US-Nets (Yu & Huang 2019, batch normalization calibrated after training), for each device of each switch.
     """
+    if not any(hasattr(layer, "set_statistics") for layer in model.shared_layers):
+        raise UserError(f"architecture {model.architecture.name!r} has no batch norm; there is nothing to recalibrate.")
     asked = model.switches if switches is None else switches
     wanted = [Switch.parse(switch, model.grid) if isinstance(switch, str) else switch for switch in asked]
     for switch in wanted:

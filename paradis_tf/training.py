@@ -10,10 +10,11 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from ml_collections import ConfigDict
 
 from export.fusion.program import UserError
-from paradis_tf import groups, loop, methods, models, optimizers, selection
+from paradis_tf import groups, loop, methods, models, optimizers, recalibration, selection
 from paradis_tf.configs import defaults
 from paradis_tf.data import datasets, patches, pipeline, super_resolution
 from paradis_tf.divergence import DivergenceCheck
@@ -27,6 +28,8 @@ from paradis_tf.workdir import Workdir
 
 _EVALUATION_BATCH = 256
 _FINISHED = -1
+# Images that batch norm's statistics are recomputed from after training, of methods that ask for it.
+CALIBRATION_IMAGES = 5000
 
 Dataset = datasets.Dataset | super_resolution.PairDataset
 
@@ -137,13 +140,15 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
     shard = dict(shard_index=group.worker, shard_count=group.workers)
     source.training_batches(dataset.train, config.batch_size, first_epoch=0, **batches, **shard)
     groups.check_batch(config.batch_size, group.replicas)
+    method = methods.create(**dict(config.method))
+    method.fixed_teacher()
     mine = len(range(group.worker, len(dataset.validation), group.workers))
     evaluation_size = groups.evaluation_size(mine, _EVALUATION_BATCH * group.local_replicas, group.local_replicas)
     with group.strategy.scope():
         model = Supernet(architecture, config.switches, config.grid, config.batch_norm, dtype=config.precision)
         model.compile(
             optimizers.create(config.optimizer, config.epochs, steps),
-            methods.create(**dict(config.method)),
+            method,
             weight_decay=config.optimizer.weight_decay,
             decay_all=config.optimizer.decay_all,
             clip_norm=config.optimizer.clip_norm,
@@ -178,8 +183,22 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
             callbacks=_callbacks(workdir, config, tensorboard) if group.chief else [DivergenceCheck()],
         )
         if group.chief:
-            workdir.save_model(selection.finished_network(workdir, model, config.keep))
+            network = selection.finished_network(workdir, model, config.keep)
+            if model.method.recalibrates:
+                batches = calibration_batches(config, dataset, CALIBRATION_IMAGES)
+                recalibration.recalibrate(network, batches, report=lambda text: print(text, flush=True))
+            workdir.save_model(network)
     return workdir
+
+
+def calibration_batches(config: Any, dataset: Dataset, images: int) -> tf.data.Dataset:
+    """The first epoch's training batches, augmented, up to at least so many images or to the end of the epoch."""
+    source = _PIPELINES["super_resolution" if isinstance(dataset, super_resolution.PairDataset) else "classification"]
+    size = config["batch_size"]
+    batches = source.training_batches(
+        dataset.train, size, seed=config["seed"], first_epoch=0, epochs=1, **dict(config["augmentation"])
+    )
+    return batches.take(-(-images // size))
 
 
 def _resume(workdir: Workdir, model: Supernet, config: ConfigDict, dataset: Dataset) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from paradis_tf.progress import duration
+
 # Seconds between two lines within an epoch: on a terminal one line is written over, elsewhere each stays.
 _TERMINAL_EVERY = 0.2
 _LOG_EVERY = 60.0
@@ -99,10 +101,4 @@ class Progress(keras.callbacks.Callback):
         )
         line = f"epoch {epoch + 1}/{epochs}  loss {float(logs['loss']):.4f}  validation: {scores}"
         clear = "\r\x1b[K" if sys.stdout.isatty() else ""
-        print(f"{clear}{line}  {self.speed.images_per_second:.0f} images/s  {_duration(left)} left", flush=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        print(f"{clear}{line}  {self.speed.images_per_second:.0f} images/s  {duration(left)} left", flush=True)

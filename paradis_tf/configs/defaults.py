@@ -28,6 +28,7 @@ _METHODS: dict[str, dict[str, Any]] = {
     "slimmable": {"switches": ("1.0", "0.75", "0.5", "0.25"), "options": {}},
     "us_slimmable": {
         "grid": 8,
+        "batch_norm": "shared_affine",
         "switches": ("1.0", "0.875", "0.75", "0.625", "0.5", "0.375", "0.25"),
         "options": {"random_widths": 2},
     },
@@ -38,7 +39,8 @@ def get_config(method: str = "paradis") -> ConfigDict:
     """The defaults, locked: an experiment or the command line changes values and adds no keys.
 
     Args:
-      method: a method of paradis_tf.methods; it decides the options in the table `method`, the switches and the grid.
+      method: a method of paradis_tf.methods; it decides the options in the table `method`, the switches, the grid and
+        the form of batch norm.
 
     Raises:
       UserError: an unknown method.
@@ -55,7 +57,7 @@ def get_config(method: str = "paradis") -> ConfigDict:
             "grid": _METHODS[method].get("grid", 4),
             "switches": _METHODS[method]["switches"],
             # "private" or "shared_affine": whether switches share the scale and shift of batch norm.
-            "batch_norm": "private",
+            "batch_norm": _METHODS[method].get("batch_norm", "private"),
             # See paradis_tf.data.datasets.load.
             "dataset": {
                 "name": "digits",
@@ -75,7 +77,7 @@ def get_config(method: str = "paradis") -> ConfigDict:
             },
             # `name` is an architecture of paradis_tf.models, the rest its options; image_shape and classes come
             # from the dataset.
-            "model": {"name": "mobilenet_v1", "width_multiplier": 1.0, "form": "224"},
+            "model": {"name": "mobilenet_v1", "width_multiplier": 1.0, "form": "224", "strides": ()},
             # `name` is a method of paradis_tf.methods, the rest its options.
             "method": {"name": method, **_METHODS[method]["options"]},
             # Options of the architecture's task, see paradis_tf.tasks.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -11,7 +10,8 @@ import keras
 from export.fusion.program import UserError
 from paradis_tf.methods.checks import check_weights
 from paradis_tf.methods.passes import Method, Pass, Teacher
-from paradis_tf.switches import Switch
+from paradis_tf.switches import FULL, Switch
+from paradis_tf.workdir import Workdir
 
 if TYPE_CHECKING:
     from paradis_tf.supernet import Supernet
@@ -22,14 +22,15 @@ class Individual(Method):
     """One switch trained alone on hard labels and, if a teacher is named, on the prediction of a fixed wide network.
 
     Args:
-      teacher: run folder of a finished training of the same architecture, whose widest switch teaches; empty for hard
+      teacher: run folder of a finished training of the same architecture, whose switch 1.0 teaches; empty for hard
         labels alone.
       hard_weight: weight of the loss against the true targets, 0 or more; used only with a teacher.
       soft_weight: weight of the loss against the teacher's prediction, 0 or more.
       feature_weight: weight of the mean-squared error to the teacher's features, 0 or more.
 
     Raises:
-      UserError: an option out of range, more than one switch, or a teacher that cannot be loaded.
+      UserError: an option out of range, or more than one switch; `fixed_teacher` raises it for a teacher that cannot be
+        loaded or lacks that switch.
 
     Source: the individual models of ParaDiS (Ozerov et al. 2021, abstract); the form with a teacher is ours.
     """
@@ -44,19 +45,26 @@ class Individual(Method):
         self.hard_weight = hard_weight
         self.soft_weight = soft_weight
         self.feature_weight = feature_weight
-        self._network = None if not teacher else _load(teacher)
+        self._network: Supernet | None = None
 
     def passes(self, switches: Sequence[Switch], widest: Switch) -> tuple[Pass, ...]:
         if len(switches) > 1:
             raise UserError(
                 f"individual: there are {len(switches)} switches, {', '.join(map(str, switches))}; it takes one."
             )
-        if self._network is None:
+        if not self.teacher:
             return (Pass(widest),)
-        teacher = Teacher(self._network.widest, "fixed")
+        teacher = Teacher(Switch((FULL,)), "fixed")
         return (Pass(widest, teacher, self.hard_weight, self.soft_weight, self.feature_weight),)
 
     def fixed_teacher(self) -> Supernet | None:
+        # Loaded when it is asked for, so that the finished network can be used where its teacher is not.
+        if self.teacher and self._network is None:
+            network = Workdir.open(self.teacher).load_model()
+            if Switch((FULL,)) not in network.switches:
+                known = ", ".join(map(str, network.switches))
+                raise UserError(f"individual: the teacher in {self.teacher} has no switch 1.0; it has {known}.")
+            self._network = network
         return self._network
 
     def get_config(self) -> dict[str, Any]:
@@ -66,9 +74,3 @@ class Individual(Method):
             "soft_weight": self.soft_weight,
             "feature_weight": self.feature_weight,
         }
-
-
-def _load(teacher: str) -> Supernet:
-    from paradis_tf.workdir import Workdir
-
-    return Workdir.open(Path(teacher)).load_model()

@@ -28,6 +28,7 @@ class MobileNetV1:
       width_multiplier: multiplies the filters of every layer; the products are rounded to whole filters.
       form: "224" has the published strides (the image shrinks 32 times); "32", for small images, keeps the stem at
         stride 1 (16 times).
+      strides: strides of the stem and of the thirteen blocks, 1 or 2 each, in place of the form's; empty for those.
 
     Raises:
       UserError: an option out of range.
@@ -43,13 +44,15 @@ class MobileNetV1:
     classes: int
     width_multiplier: float = 1.0
     form: str = "224"
+    strides: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         options.check_classifier(self)
         options.check_choice(self, "form", _FORMS)
+        options.check_strides(self, 1 + len(_BLOCK_FILTERS))
 
     def __call__(self, ops: Operations[Tensor], image: Tensor) -> Outputs[Tensor]:
-        stem_stride, *block_strides = _FORMS[self.form]
+        stem_stride, *block_strides = self.strides or _FORMS[self.form]
         x = ops.normalize(image)
         scaled = options.scaler(self.width_multiplier)
         x = ops.conv(x, scaled(_STEM_FILTERS), 3, strides=stem_stride, slice_inputs=False, name="stem_conv")
@@ -65,4 +68,4 @@ class MobileNetV1:
 
     def get_config(self) -> dict[str, Any]:
         """The options that make it again, JSON-ready."""
-        return {**dataclasses.asdict(self), "image_shape": list(self.image_shape)}
+        return {**dataclasses.asdict(self), "image_shape": list(self.image_shape), "strides": list(self.strides)}

@@ -35,6 +35,19 @@ def check_choice(family: Any, option: str, legal: Collection[Any]) -> None:
         raise UserError(f"{family.name}: {option} is {value!r}; it is one of {', '.join(map(repr, legal))}.")
 
 
+def check_strides(family: Any, count: int) -> None:
+    """Checks `strides` (and makes a tuple of it).
+
+    Raises:
+      UserError: neither empty nor so many numbers of 1 or 2.
+    """
+    strides = family.strides
+    numbers = tuple(strides) if isinstance(strides, list | tuple) else (0,)
+    if numbers and (len(numbers) != count or not all(_is_int(one) and one in (1, 2) for one in numbers)):
+        raise UserError(f"{family.name}: strides is {strides!r}; it is empty, or {count} numbers of 1 or 2.")
+    object.__setattr__(family, "strides", numbers)
+
+
 def scaler(width_multiplier: float) -> Callable[[int], int]:
     """Filters at width 1 to whole filters, at least one, at this width."""
     return lambda filters: max(1, round(filters * width_multiplier))

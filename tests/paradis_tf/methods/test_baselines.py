@@ -22,7 +22,7 @@ def test_an_individual_network_is_one_switch_on_hard_labels() -> None:
     with pytest.raises(UserError, match="soft_weight is -1"):
         methods.create("individual", soft_weight=-1)
     with pytest.raises(UserError, match="nowhere holds no run"):
-        methods.create("individual", teacher="nowhere")
+        methods.create("individual", teacher="nowhere").fixed_teacher()
 
 
 def test_slimmable_goes_from_the_widest_to_the_narrowest() -> None:

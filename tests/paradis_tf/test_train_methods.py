@@ -1,0 +1,92 @@
+"""Training by each method, from the config to the finished model, on a few tiny images."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from export.fusion.program import UserError
+from paradis_tf import training
+from paradis_tf.configs import defaults
+from paradis_tf.layers import SwitchableBatchNormalization
+from paradis_tf.recalibration import recalibrate
+from paradis_tf.supernet import Supernet
+from paradis_tf.workdir import Workdir, load_model
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    file = tmp_path_factory.mktemp("images") / "tiny.npz"
+    parts = {
+        f"{name}_{part}": value
+        for part, count in (("train", 48), ("test", 8))
+        for name, value in (
+            ("x", rng.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)),
+            ("y", np.arange(count) % 3),
+        )
+    }
+    np.savez(file, **parts)
+    return file
+
+
+def config_of(images: Path, method: str, switches: tuple[str, ...]) -> ConfigDict:
+    config = defaults.get_config(method)
+    config.epochs = 1
+    config.batch_size = 16
+    config.switches = switches
+    config.dataset.update(name="npz", path=str(images))
+    config.model.update(width_multiplier=0.25, strides=(2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1))
+    config.optimizer.warmup_epochs = 0.0
+    return config
+
+
+def statistics_of(model: Supernet) -> list[np.ndarray]:
+    norms = [layer for layer in model.shared_layers if isinstance(layer, SwitchableBatchNormalization)]
+    return [weight.numpy() for norm in norms for weight in (norm.moving_mean, norm.moving_variance)]
+
+
+def test_us_slimmable_ends_with_statistics_of_plain_averages(images: Path, tmp_path: Path) -> None:
+    config = config_of(images, "us_slimmable", ("1.0", "0.5", "0.25"))
+    assert config.batch_norm == "shared_affine"
+    workdir = training.train(config, str(tmp_path / "run"))
+    finished = workdir.load_model()
+    trained = load_model(workdir.checkpoints / "epoch_0001.keras")
+    norm = finished.get_layer("stem_norm")
+    assert norm.gamma.shape == (8,)
+    found = statistics_of(finished)
+    assert any(np.abs(new - old).max() > 1e-3 for new, old in zip(found, statistics_of(trained), strict=True))
+    # One epoch of the two batches that training has seen first, on the finished weights.
+    dataset = training.load_dataset(config, None)
+    recalibrate(finished, training.calibration_batches(config, dataset, 5000))
+    for new, old in zip(statistics_of(finished), found, strict=True):
+        np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-6)
+
+
+def test_a_teacher_is_needed_for_training_alone(images: Path, tmp_path: Path) -> None:
+    teacher = training.train(config_of(images, "individual", ("1.0",)), str(tmp_path / "teacher"))
+    config = config_of(images, "individual", ("4x0.25",))
+    config.method.teacher = str(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="nowhere holds no run"):
+        training.train(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    config.method.teacher = str(teacher.path)
+    training.train(config, str(tmp_path / "run"))
+    shutil.rmtree(teacher.path)
+    workdir = Workdir.open(tmp_path / "run")
+    model, dataset = training.load_run(workdir, None)
+    assert [str(switch) for switch in model.switches] == ["4x0.25"]
+    assert np.isfinite(keras.ops.convert_to_numpy(model(dataset.test.images)["prediction"])).all()
+
+
+def test_a_teacher_without_the_full_width_is_refused(images: Path, tmp_path: Path) -> None:
+    teacher = training.train(config_of(images, "slimmable", ("0.5", "0.25")), str(tmp_path / "teacher"))
+    config = config_of(images, "individual", ("4x0.25",))
+    config.method.teacher = str(teacher.path)
+    with pytest.raises(UserError, match=r"has no switch 1.0; it has 0.5, 0.25"):
+        training.train(config, str(tmp_path / "run"))
