@@ -43,7 +43,7 @@ def test_jpeg_and_gif() -> None:
     assert decode(encode(Image.fromarray(smooth).convert("CMYK"), "JPEG")).shape == (40, 60, 3)
     frames = [Image.new("RGB", (6, 4), color) for color in ("red", "blue")]
     animated = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(decode(animated), np.broadcast_to(np.uint8([255, 0, 0]), (4, 6, 3)))
+    np.testing.assert_array_equal(decode(animated), np.broadcast_to(np.array([255, 0, 0], np.uint8), (4, 6, 3)))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP"])
@@ -61,7 +61,7 @@ def test_what_is_no_image_is_refused(content: bytes) -> None:
         decode(content)
 
 
-def centre(height: int, width: int, side: int) -> np.ndarray:
+def centre(height: int, width: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     pixels = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
     top, left = (height - side) // 2, (width - side) // 2
     return pixels, pixels[top : top + side, left : left + side]

@@ -39,7 +39,7 @@ def oracle(name: str, magnitude: float, sign: int) -> Callable[[Image.Image], Im
     }
     if name in enhance:
         return lambda image: enhance[name](image).enhance(1 + 0.09 * m)
-    return {
+    others: dict[str, Callable[[Image.Image], Image.Image]] = {
         "autocontrast": ImageOps.autocontrast,
         "equalize": ImageOps.equalize,
         "invert": ImageOps.invert,
@@ -50,7 +50,8 @@ def oracle(name: str, magnitude: float, sign: int) -> Callable[[Image.Image], Im
         "shear_y": sampled(1, 0, 0, 0.03 * m, 1, 0),
         "translate_x": sampled(1, 0, round(WIDTH * m * 15 / 331), 0, 1, 0),
         "translate_y": sampled(1, 0, 0, 0, 1, round(HEIGHT * m * 15 / 331)),
-    }[name]
+    }
+    return others[name]
 
 
 def applied(number: int, sign: int, magnitude: float) -> np.ndarray:
