@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -13,8 +14,6 @@ from paradis_tf.data import color, draws, rand_augment
 
 _TRIES = 10
 _ASPECTS = (3 / 4, 4 / 3)
-# The users of an image's random numbers.
-_FLIP_AND_PADDED_CROP, _INCEPTION_CROP, _JITTER, _RAND_AUGMENT = range(4)
 
 
 @dataclass(frozen=True)
@@ -69,19 +68,32 @@ class Augmentation:
         """Whether whole batches go through `batch` alone."""
         return not (self.inception_crop or self.color_jitter or self.rand_augment_layers)
 
-    def crop_box(self, seed: int, epoch: tf.Tensor, place: tf.Tensor, shape: tf.Tensor, aspect: float) -> tf.Tensor:
+    def draw(self, seed: int, epoch: tf.Tensor, places: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The random numbers for the images at these places of an epoch, float32 (n, numbers) for each use."""
+        uses = {
+            "crop_box": 2 * _TRIES + 2 if self.inception_crop else 0,
+            "batch": 3 if self.flip or self.crop_padding else 0,
+            "jitter": 3 if self.color_jitter else 0,
+            "rand_augment": 2 * self.rand_augment_layers,
+        }
+        return {
+            use: draws.uniform(seed, stream, epoch, places, count)
+            for stream, (use, count) in enumerate(uses.items())
+            if count
+        }
+
+    def crop_box(self, numbers: Mapping[str, tf.Tensor], shape: tf.Tensor, aspect: float) -> tf.Tensor:
         """The inception crop of one image.
 
         Args:
-          seed, epoch, place: say which image it is.
+          numbers: of `draw`, for this image.
           shape: the image's height and width, integer (2,).
           aspect: the input's width over its height.
 
         Returns:
           int32 (4,): top, left, height and width in pixels of the image.
         """
-        count = 2 * _TRIES + 2
-        draw = draws.uniform(seed, _INCEPTION_CROP, epoch, place[None], count)[0]
+        draw = numbers["crop_box"]
         sides = tf.cast(shape, tf.float32)
         area = sides[0] * sides[1] * (self.inception_crop + draw[:_TRIES] * (1 - self.inception_crop))
         low, high = (math.log(ratio) for ratio in _ASPECTS)
@@ -96,14 +108,14 @@ class Augmentation:
         size = tf.cast(tf.minimum(size, sides), tf.int32)
         return tf.concat([draws.below(draw[2 * _TRIES :], tf.cast(shape, tf.int32) - size + 1), size], axis=0)
 
-    def batch(self, seed: int, epoch: tf.Tensor, places: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-        """Flips and padded crops of uint8 (n, height, width, 3) images at these places of the epoch."""
+    def batch(self, numbers: Mapping[str, tf.Tensor], images: tf.Tensor) -> tf.Tensor:
+        """Flips and padded crops of uint8 (n, height, width, 3) images, with their numbers of `draw`."""
         if not (self.flip or self.crop_padding):
             return images
-        draw = draws.uniform(seed, _FLIP_AND_PADDED_CROP, epoch, places, 3)
+        draw = numbers["batch"]
         pad = self.crop_padding
         height, width = images.shape[1:3]
-        columns = tf.tile(tf.range(width)[None], [tf.shape(places)[0], 1])
+        columns = tf.tile(tf.range(width)[None], [tf.shape(draw)[0], 1])
         if self.flip:
             columns = tf.where(draw[:, :1] < 0.5, columns, width - 1 - columns)
         if pad:
@@ -114,15 +126,12 @@ class Augmentation:
             columns = columns + corners[:, 1:]
         return tf.gather(images, columns, axis=2, batch_dims=1)
 
-    def one(self, seed: int, epoch: tf.Tensor, place: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-        """Everything but the inception crop, of one uint8 (height, width, 3) image."""
-        image = self.batch(seed, epoch, place[None], image[None])[0]
+    def one(self, numbers: Mapping[str, tf.Tensor], image: tf.Tensor) -> tf.Tensor:
+        """Everything but the inception crop, of one uint8 (height, width, 3) image, with its numbers of `draw`."""
+        image = self.batch({use: draw[None] for use, draw in numbers.items()}, image[None])[0]
         if self.color_jitter:
-            draw = draws.uniform(seed, _JITTER, epoch, place[None], 3)[0]
-            image = color.jitter(image, 1 + self.color_jitter * (2 * draw - 1))
-        if self.rand_augment_layers:
-            draw = draws.uniform(seed, _RAND_AUGMENT, epoch, place[None], 2 * self.rand_augment_layers)[0]
-            for layer in range(self.rand_augment_layers):
-                operation, sign = draw[2 * layer], draw[2 * layer + 1]
-                image = rand_augment.apply(image, operation, sign, self.rand_augment_magnitude)
+            image = color.jitter(image, 1 + self.color_jitter * (2 * numbers["jitter"] - 1))
+        for layer in range(self.rand_augment_layers):
+            operation, sign = numbers["rand_augment"][2 * layer], numbers["rand_augment"][2 * layer + 1]
+            image = rand_augment.apply(image, operation, sign, self.rand_augment_magnitude)
         return image

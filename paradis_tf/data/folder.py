@@ -139,21 +139,17 @@ def _without(files: Files, broken: set[str], classes: Sequence[str]) -> Files:
 
 
 def fingerprint(parts: Mapping[str, Files], root: Path, times: bool) -> str:
-    """A hash of the files' places in the root and sizes, and if asked for of the times of their last changes.
-
-    Raises:
-      UserError: a file is gone.
-    """
+    """A hash of the files' places in the root and sizes, and if asked for of the times of their last changes."""
     digest = hashlib.sha256()
     for role, files in parts.items():
         for path in files.paths:
             try:
                 state = path.stat()
-            except OSError as error:
-                raise UserError(f"image {str(path)!r} cannot be read: {error.strerror}.") from None
-            time = state.st_mtime_ns if times else 0
-            line = f"{role}\0{path.relative_to(root)}\0{state.st_size}\0{time}\n"
-            digest.update(line.encode(errors="surrogateescape"))
+                # Unlike the time of modification it also tells of a change of permissions.
+                found = f"{state.st_size}\0{state.st_ctime_ns if times else 0}"
+            except OSError:  # a link to nowhere is an image that cannot be decoded
+                found = ""
+            digest.update(f"{role}\0{path.relative_to(root)}\0{found}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

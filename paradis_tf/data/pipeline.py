@@ -63,37 +63,35 @@ def training_batches(
     steps = size // batch_size
     start, stop = (worker * batch_size // shard_count for worker in (shard_index, shard_index + 1))
     in_memory = isinstance(part.images, np.ndarray)
-    by_batch = in_memory and augment.batched
     labels = tf.constant(part.labels)
     images = tf.constant(part.images) if in_memory else None
 
     def plan(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(tf.range(size), seed=[seed, epoch])
-        plan = tf.stack([order[: steps * batch_size], tf.range(steps * batch_size)])
-        rows = tf.reshape(plan, [2, steps, batch_size])[:, :, start:stop]
-        if not by_batch:
-            rows = tf.reshape(rows, [2, -1])
-        return tf.data.Dataset.from_tensor_slices((rows[0], rows[1])).map(
-            lambda indices, places: (indices, epoch, places)
+        order = tf.random.experimental.stateless_shuffle(tf.range(size), seed=[seed, epoch])[: steps * batch_size]
+        indices, places = (
+            tf.reshape(values, [steps, batch_size])[:, start:stop] for values in (order, tf.range(steps * batch_size))
+        )
+        return tf.data.Dataset.from_tensor_slices((indices, places)).map(
+            lambda indices, places: (indices, augment.draw(seed, epoch, places))
         )
 
-    def batch(indices: tf.Tensor, epoch: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return augment.batch(seed, epoch, places, tf.gather(images, indices)), tf.gather(labels, indices)
+    def batch(indices: tf.Tensor, numbers: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        return augment.batch(numbers, tf.gather(images, indices)), tf.gather(labels, indices)
 
-    def example(index: tf.Tensor, epoch: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def example(index: tf.Tensor, numbers: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         image = tf.gather(images, index) if in_memory else _decoded(part.images, index)
         if augment.inception_crop:
-            box = augment.crop_box(seed, epoch, place, tf.shape(image)[:2], width / height)
+            box = augment.crop_box(numbers, tf.shape(image)[:2], width / height)
             image = encoded.crop(image, box, height, width)
         elif not in_memory:
             image = encoded.central(image, height)
-        image = tf.ensure_shape(image, (height, width, 3))
-        return augment.one(seed, epoch, place, image), tf.gather(labels, index)
+        return augment.one(numbers, tf.ensure_shape(image, (height, width, 3))), tf.gather(labels, index)
 
     plans = tf.data.Dataset.range(first_epoch, epochs, output_type=tf.int32).flat_map(plan)
-    if by_batch:
+    if in_memory and augment.batched:
         return _mapped(plans, batch).prefetch(tf.data.AUTOTUNE)
-    return _mapped(plans, example).batch(stop - start, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    examples = _mapped(plans.unbatch(), example).batch(stop - start, drop_remainder=True)
+    return examples.prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_batches(part: Part, batch_size: int, shard_index: int = 0, shard_count: int = 1) -> tf.data.Dataset:

@@ -56,11 +56,14 @@ class Source:
                 f"dataset {name!r} is not prepared{' in ' + data_dir if data_dir else ''}, and nothing is downloaded "
                 f"here; run: tfds build {bare}{where}"
             )
-        if not isinstance(features, dict | tensorflow_datasets.features.FeaturesDict) or not (
-            isinstance(features.get("image"), tensorflow_datasets.features.Image)
-            and isinstance(features.get("label"), tensorflow_datasets.features.ClassLabel)
+        kinds = tensorflow_datasets.features
+        if not (
+            isinstance(features, kinds.FeaturesDict)
+            and {"image", "label"} <= set(features.keys())
+            and isinstance(features["image"], kinds.Image)
+            and isinstance(features["label"], kinds.ClassLabel)
         ):
-            raise UserError(f"dataset {name!r} has the features {', '.join(features)}; it takes image and label.")
+            raise UserError(f"dataset {name!r} has the features {features}; it takes an image and a label of a class.")
         self.classes = tuple(features["label"].names)
         self.parts = part_names(f"dataset {name!r}", list(splits), wanted)
         self.full_name = str(self._builder.info.full_name)

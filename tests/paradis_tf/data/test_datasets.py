@@ -173,6 +173,50 @@ def test_a_named_set_that_is_nowhere(monkeypatch: pytest.MonkeyPatch, data_dir: 
     assert ("--data_dir is not given" if data_dir is None else "--data_dir=folder") in str(error.value)
 
 
+def test_imagenette64_is_a_file_and_never_downloaded(save: Callable[..., Path]) -> None:
+    path = save("imagenette64.npz", class_names=np.array(["tench", "horn", "church", "golf ball"]))
+    dataset = load("imagenette64", data_dir=str(path.parent))
+    assert same(dataset.test, load("npz", str(path)).test)
+    assert dataset.class_names == ("tench", "horn", "church", "golf ball")
+    for data_dir, where in ((None, "--data_dir is not given"), ("folder", "no imagenette64.npz in --data_dir=folder")):
+        with pytest.raises(
+            UserError, match=rf"{where}, and it cannot be downloaded; give a folder with imagenette64.npz"
+        ):
+            load("imagenette64", data_dir=data_dir)
+
+
+def test_a_file_may_bring_its_validation_part(save: Callable[..., Path]) -> None:
+    held = {"x_validation": images(5, *SHAPE), "y_validation": np.arange(5) % 4}
+    dataset = load("npz", str(save(**held)), validation_fraction=0.5)
+    assert [len(part) for part in parts(dataset)] == [20, 5, 8]
+    assert same(dataset.validation, Part(held["x_validation"], held["y_validation"]))
+    for changes, sentence in (
+        ({**held, "y_validation": None}, "lacks y_validation"),
+        ({**held, "x_validation": images(5, 6, 8, 3)}, r"\(6, 8, 3\) in x_validation"),
+        ({**held, "y_validation": np.arange(5)}, "y_validation holds label 4, and y_train knows 0 to 3"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            load("npz", str(save(**changes)))
+
+
+OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "folder without a path": ({"name": "folder", "image_size": 8}, "'folder' needs the path of a folder"),
+    "prepared without a path": ({"name": "prepared"}, "'prepared' needs the path of a folder"),
+    "folder without a size": ({"name": "folder", "path": "x"}, "needs config.dataset.image_size"),
+    "size of arrays": ({"name": "digits", "image_size": 32}, "image_size is 32, but only 'folder' and 'prepared'"),
+    "negative size": ({"name": "folder", "path": "x", "image_size": -1}, "image_size is -1; it lies between"),
+    "huge size": ({"name": "folder", "path": "x", "image_size": 10**6}, "image_size is 1000000"),
+    "skipping": ({"name": "npz", "path": "x", "skip_broken": True}, "only dataset 'folder' takes it, not 'npz'"),
+}
+
+
+@pytest.mark.parametrize(("options", "sentence"), OPTIONS.values(), ids=OPTIONS)
+def test_options_of_other_sets_are_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(**options)
+    assert sentence in str(caught.value)
+
+
 def images(*shape: int, dtype: type = np.uint8) -> np.ndarray:
     return np.zeros(shape, dtype)
 

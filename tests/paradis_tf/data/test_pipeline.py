@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from PIL import Image
 
 from export.fusion.program import UserError
-from paradis_tf.data.datasets import Part
-from paradis_tf.data.pipeline import evaluation_batches, training_batches
+from paradis_tf.data.augment import Augmentation
+from paradis_tf.data.datasets import Part, load
+from paradis_tf.data.encoded import EncodedImages, crop
+from paradis_tf.data.pipeline import evaluation_batches, reading, training_batches
 
 COUNT, HEIGHT, WIDTH = 20, 7, 6
 # The label of an image is its place, so that batches can be traced back.
@@ -45,9 +50,12 @@ def crops(image: np.ndarray, padding: int) -> Iterator[np.ndarray]:
 
 
 AUGMENTED: dict[str, Any] = {"flip": True, "crop_padding": 2}
+# Images go one by one.
+SINGLY: dict[str, Any] = {"inception_crop": 0.3, "flip": True, "color_jitter": 0.4}
+KINDS = pytest.mark.parametrize("options", [{}, AUGMENTED, SINGLY], ids=["plain", "augmented", "singly"])
 
 
-@pytest.mark.parametrize("options", [{}, AUGMENTED], ids=["plain", "augmented"])
+@KINDS
 def test_seed_and_epoch_decide(options: dict[str, Any]) -> None:
     batches = run(**options)
     assert equal(batches, run(**options))
@@ -56,7 +64,7 @@ def test_seed_and_epoch_decide(options: dict[str, Any]) -> None:
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
 
 
-@pytest.mark.parametrize("options", [{}, AUGMENTED], ids=["plain", "augmented"])
+@KINDS
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_resumed_run_sees_the_same_batches(epoch: int, options: dict[str, Any]) -> None:
     batches = run(**options)
@@ -168,3 +176,117 @@ def test_evaluation_sees_all_in_order(batch_size: int) -> None:
     assert [len(labels) for _, labels in batches[:-1]] == [batch_size] * (len(batches) - 1)
     np.testing.assert_array_equal(np.concatenate([images for images, _ in batches]), PART.images)
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), PART.labels)
+
+
+def joined(shards: list[Batches]) -> Batches:
+    return [
+        (np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts]))
+        for parts in zip(*shards, strict=True)
+    ]
+
+
+@KINDS
+@pytest.mark.parametrize(("batch_size", "count"), [(4, 2), (7, 3)])
+def test_the_shards_together_are_the_batch(options: dict[str, Any], batch_size: int, count: int) -> None:
+    whole = run(batch_size, **options)
+    shards = [run(batch_size, shard_index=index, shard_count=count, **options) for index in range(count)]
+    bounds = [index * batch_size // count for index in range(count + 1)]
+    for start, stop, shard in zip(bounds, bounds[1:], shards, strict=False):
+        assert {len(labels) for _, labels in shard} == {stop - start}
+    assert equal(joined(shards), whole)
+
+
+@pytest.mark.parametrize(("index", "count"), [(-1, 2), (2, 2), (0, 0), (0, 5), (5, 4)])
+def test_a_worker_without_images_is_refused(index: int, count: int) -> None:
+    with pytest.raises(UserError, match=rf"worker {index} of {count} cannot share batches of 4"):
+        run(4, shard_index=index, shard_count=count)
+
+
+def test_augmentation_does_not_depend_on_the_grouping() -> None:
+    for options in (AUGMENTED, SINGLY):
+        images = [np.concatenate([images for images, _ in run(size, epochs=1, **options)]) for size in (2, 5, 20)]
+        np.testing.assert_array_equal(images[0], images[1])
+        np.testing.assert_array_equal(images[0], images[2])
+
+
+def test_one_by_one_and_by_the_batch_are_the_same() -> None:
+    # Jitter that is nearly none changes no pixel and makes the images go one by one.
+    assert equal(run(**AUGMENTED), run(**AUGMENTED, color_jitter=1e-9))
+
+
+def test_inception_crops_are_the_boxes_that_were_drawn() -> None:
+    augment = Augmentation(inception_crop=0.3)
+    numbers = augment.draw(5, tf.constant(0), tf.range(COUNT))["crop_box"]
+    place = 0
+    for images, labels in run(epochs=1, inception_crop=0.3):
+        for image, label in zip(images, labels, strict=True):
+            box = augment.crop_box({"crop_box": numbers[place]}, tf.constant([HEIGHT, WIDTH]), WIDTH / HEIGHT)
+            np.testing.assert_array_equal(image, crop(tf.constant(PART.images[label]), box, HEIGHT, WIDTH))
+            place += 1
+
+
+def test_rand_augment_is_shared_out_and_resumed() -> None:
+    options = {"flip": True, "rand_augment_layers": 1}
+    whole = run(**options)
+    shards = [run(first_epoch=1, shard_index=index, shard_count=2, **options) for index in range(2)]
+    assert equal(joined(shards), whole[5:])
+    plain = run(flip=True)
+    changed = [(one != other).any() for one, other in zip(whole[0][0], plain[0][0], strict=True)]
+    assert any(changed) and places(whole) == places(plain)
+
+
+@pytest.fixture
+def from_files(image_folder: Callable[..., Path]) -> Part:
+    return load("folder", str(image_folder()), image_size=20, validation_fraction=0.1).train
+
+
+def encoded_run(part: Part, **options: Any) -> Batches:
+    batches = training_batches(part, 4, seed=1, first_epoch=0, epochs=2, **options)
+    return [(images.numpy(), labels.numpy()) for images, labels in batches]
+
+
+def test_images_from_files_are_batched_as_arrays_are(from_files: Part) -> None:
+    in_memory = Part(from_files.images[:], from_files.labels)
+    for options in ({}, AUGMENTED):
+        assert equal(encoded_run(from_files, **options), encoded_run(in_memory, **options))
+    ((images, labels),) = evaluation_batches(from_files, 100)
+    np.testing.assert_array_equal(images, in_memory.images)
+    np.testing.assert_array_equal(labels, in_memory.labels)
+
+
+def test_inception_crops_of_images_from_files(from_files: Part) -> None:
+    spec = training_batches(from_files, 4, seed=0, first_epoch=0, epochs=1, inception_crop=0.5).element_spec
+    assert spec[0].shape == (4, 20, 20, 3)
+    assert equal(encoded_run(from_files, **SINGLY), encoded_run(from_files, **SINGLY))
+    shards = [encoded_run(from_files, shard_index=index, shard_count=2, **SINGLY) for index in range(2)]
+    assert equal(joined(shards), encoded_run(from_files, **SINGLY))
+
+
+def test_an_image_that_vanishes_in_the_midst_of_an_epoch_is_named(from_files: Part) -> None:
+    from_files.images.files[5].write_bytes(b"nothing")
+    with (
+        pytest.raises(UserError, match=rf"image '{from_files.images.files[5]}' cannot be decoded") as caught,
+        reading(),
+    ):
+        encoded_run(from_files, flip=True)
+    assert len(str(caught.value).splitlines()) == 1
+    from_files.images.files[5].unlink()
+    with pytest.raises(UserError, match=r"cannot be read: No such file"), reading():
+        list(evaluation_batches(from_files, 4))
+
+
+def test_other_errors_are_left_alone() -> None:
+    with pytest.raises(tf.errors.InvalidArgumentError), reading():
+        tf.reshape(tf.zeros(3), [2])
+
+
+def test_inception_crops_see_the_whole_image(tmp_path: Path) -> None:
+    # Black where evaluation looks, white at the ends.
+    wide = np.zeros((20, 90, 3), np.uint8)
+    wide[:, :30] = wide[:, 60:] = 255
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    nothing = np.zeros(4, int)
+    part = Part(EncodedImages([tmp_path / "wide.png"], nothing, nothing, nothing, 20), nothing)
+    assert not part.images[:].any()
+    images = np.concatenate([images for images, _ in encoded_run(part, inception_crop=0.05)])
+    assert images.mean() > 60

@@ -1,0 +1,242 @@
+"""Folders of class folders: their parts, their classes, and images that cannot be decoded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from export.fusion.program import UserError
+from paradis_tf.data.datasets import load
+from paradis_tf.data.encoded import EncodedImages, central, decode
+from paradis_tf.data.folder import listing
+from paradis_tf.data.parts import part_names
+
+Make = Callable[..., Path]
+
+
+def read(root: Path, **options: object):
+    return load("folder", str(root), image_size=24, **options)  # type: ignore[arg-type]
+
+
+def test_images_and_labels(image_folder: Make) -> None:
+    root = image_folder()
+    dataset = read(root, validation_fraction=0.25)
+    assert dataset.class_names == ("ant", "bee", "wasp")
+    assert dataset.image_shape == (24, 24, 3)
+    assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [9, 3, 4]
+    paths = sorted((root / "val").glob("*/*"))
+    np.testing.assert_array_equal(
+        dataset.test.labels, [("ant", "bee", "wasp").index(path.parent.name) for path in paths]
+    )
+    assert dataset.test.labels.dtype == np.int64
+    expected = [central(decode(path.read_bytes()), 24).numpy() for path in paths]
+    assert isinstance(dataset.test.images, EncodedImages)
+    np.testing.assert_array_equal(dataset.test.images[:], expected)
+    # PNG and BMP are lossless: Pillow sees the same whole image.
+    for place, path in enumerate(paths):
+        if path.suffix in (".png", ".bmp"):
+            np.testing.assert_array_equal(dataset.test.images.decode(place), np.asarray(Image.open(path)))
+
+
+def test_the_seed_draws_the_validation_part(image_folder: Make) -> None:
+    root = image_folder()
+    datasets = [read(root, seed=seed) for seed in (0, 0, 1)]
+    held = [dataset.validation.images[:].tobytes() for dataset in datasets]
+    assert held[0] == held[1] != held[2]
+    train = {image.tobytes() for image in datasets[0].train.images[:]}
+    assert len(train) == 11 and held[0] not in train
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_a_validation_folder_is_used_as_it_is_where_there_is_a_test_folder(image_folder: Make, name: str) -> None:
+    dataset = read(image_folder(counts={"train": 6, name: 5, "test": 3}), validation_fraction=0.5)
+    assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [6, 5, 3]
+
+
+def test_other_files_and_hidden_ones_are_left_alone(image_folder: Make) -> None:
+    root = image_folder()
+    for name in ("notes.txt", "._00.jpg", ".DS_Store"):
+        (root / "train" / "ant" / name).write_text("no image")
+    (root / "train" / ".cache").mkdir()
+    (root / "train" / "list.txt").write_text("")
+    (root / "docs").mkdir()
+    assert len(listing(str(root))[0]["train"].paths) == 12
+
+
+def test_images_in_folders_within_a_class_folder(image_folder: Make) -> None:
+    root = image_folder()
+    (root / "train" / "bee" / "deep" / "deeper").mkdir(parents=True)
+    shutil.copy(next((root / "val" / "bee").iterdir()), root / "train" / "bee" / "deep" / "deeper" / "x.png")
+    assert (listing(str(root))[0]["train"].labels == 1).sum() == 5
+
+
+PARTS: dict[str, tuple[list[str], list[str], dict[str, str] | str]] = {
+    "ImageNet": (["train", "val"], [], {"train": "train", "test": "val"}),
+    "three": (["test", "train", "validation"], [], {"train": "train", "validation": "validation", "test": "test"}),
+    "two": (["test", "train", "extra"], [], {"train": "train", "test": "test"}),
+    "some": (["test", "train", "val"], ["train", "val"], {"train": "train", "test": "val"}),
+    "both": (["train", "val", "validation"], [], "has both 'val' and 'validation'"),
+    "train alone": (["train", "other"], [], "has the parts train; it needs 'train', and 'val', 'validation' or 'test'"),
+    "no train": (["test", "val"], [], "has the parts test, val"),
+    "none": ([], [], "has the parts none"),
+    "wanted": (["train", "val"], ["train", "test"], "has no part 'test'; it has train, val"),
+    "unusable": (["train", "val", "extra"], ["extra"], "has no part 'extra'"),
+}
+
+
+@pytest.mark.parametrize(("found", "wanted", "expected"), PARTS.values(), ids=PARTS)
+def test_parts(found: list[str], wanted: list[str], expected: dict[str, str] | str) -> None:
+    if isinstance(expected, dict):
+        assert part_names("set", found, wanted) == expected
+        return
+    with pytest.raises(UserError) as caught:
+        part_names("set", found, wanted)
+    assert expected in str(caught.value)
+
+
+def empty_class(root: Path) -> str:
+    (root / "train" / "moth").mkdir()
+    (root / "val" / "moth").mkdir()
+    (root / "val" / "moth" / "a.txt").write_text("x")
+    return f"class folder '{root / 'train' / 'moth'}' holds no images"
+
+
+def class_only_in_train(root: Path) -> str:
+    shutil.rmtree(root / "val" / "bee")
+    return "train has 'bee' that val lacks"
+
+
+def classes_only_in_val(root: Path) -> str:
+    for name in "abcdefg":
+        (root / "val" / name).mkdir()
+    return "val has 'a', 'b', 'c', 'd', 'e' and 2 more that train lacks"
+
+
+def flat_part(root: Path) -> str:
+    (root / "test").mkdir()
+    shutil.copy(next((root / "val" / "bee").iterdir()), root / "test" / "1.png")
+    return f"'{root / 'test'}' holds no class folders"
+
+
+def no_images(root: Path) -> str:
+    for path in root.glob("*/*/*"):
+        path.unlink()
+    return "holds no images (.bmp, .gif, .jpeg, .jpg, .png)"
+
+
+def nothing(root: Path) -> str:
+    shutil.rmtree(root)
+    root.mkdir()
+    return "has the parts none"
+
+
+def file_instead(root: Path) -> str:
+    shutil.rmtree(root)
+    root.write_text("")
+    return "does not exist or is no folder"
+
+
+def strange_name(root: Path) -> str:
+    for part in ("train", "val"):
+        shutil.copytree(root / part / "ant", root / part / "two\nlines")
+    return "class folder 'two\\nlines' is no single line"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        empty_class,
+        class_only_in_train,
+        classes_only_in_val,
+        flat_part,
+        no_images,
+        nothing,
+        file_instead,
+        strange_name,
+    ],
+)
+def test_bad_folders_are_refused(image_folder: Make, spoil: Callable[[Path], str]) -> None:
+    root = image_folder()
+    sentence = spoil(root)
+    with pytest.raises(UserError) as caught:
+        read(root)
+    assert sentence in str(caught.value)
+
+
+def spoiled(root: Path) -> list[Path]:
+    """Damages four images in four ways."""
+    paths = sorted((root / "train").glob("*/*"))[:3] + sorted((root / "val").glob("ant/*"))[:1]
+    paths[0].write_bytes(paths[0].read_bytes()[:100])
+    paths[1].write_bytes(b"")
+    paths[2].write_text("<html>not found</html>")
+    paths[3].unlink()
+    paths[3].symlink_to("nowhere")
+    return paths
+
+
+def test_broken_images_are_named_and_counted(image_folder: Make) -> None:
+    root = image_folder()
+    paths = spoiled(root)
+    with pytest.raises(UserError, match="4 of 16 images cannot be decoded") as caught:
+        read(root)
+    assert [path for path in paths if repr(str(path)) not in str(caught.value)] == []
+
+
+def test_broken_images_are_left_out_if_that_is_asked_for(
+    image_folder: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = image_folder()
+    broken = sorted((root / "train").glob("*/*"))[0]
+    broken.write_bytes(b"nothing")
+    dataset = read(root, skip_broken=True)
+    assert len(dataset.train) + len(dataset.validation) == 11
+    assert f"1 of 16 images cannot be decoded: '{broken}'; they are left out" in capsys.readouterr().out
+    assert dataset.train.images[:].shape == (10, 24, 24, 3)
+
+
+def test_a_class_of_broken_images_is_refused(image_folder: Make) -> None:
+    root = image_folder()
+    for path in (root / "val" / "wasp").iterdir():
+        path.write_bytes(b"nothing")
+    with pytest.raises(UserError, match=rf"{root / 'val'}: no image of 'wasp' can be decoded"):
+        read(root, skip_broken=True)
+
+
+def test_the_check_is_remembered_until_a_file_changes(
+    image_folder: Make, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = image_folder()
+    checked: list[bytes] = []
+    monkeypatch.setattr("paradis_tf.data.folder.encoded.decode", lambda content: checked.append(content))
+    read(root)
+    assert len(checked) == 16
+    assert [json.loads(file.read_text()) for file in cache.iterdir()] == [[]]
+    read(root)
+    assert len(checked) == 16
+    path = next((root / "val").glob("*/*"))
+    os.utime(path, ns=(1, 1))
+    read(root)
+    assert len(checked) == 32
+
+
+def test_without_a_cache_folder_the_check_is_made_each_time(image_folder: Make, cache: Path) -> None:
+    cache.parent.write_text("a file where the folder would be")
+    root = image_folder()
+    assert len(read(root).test) == len(read(root).test) == 4
+
+
+def test_a_damaged_memory_is_not_believed(image_folder: Make, cache: Path) -> None:
+    root = image_folder()
+    spoiled(root)
+    for content in ("", "{", "{}", "null"):
+        with pytest.raises(UserError, match="4 of 16"):
+            read(root)
+        (memory,) = cache.iterdir()
+        memory.write_text(content)
