@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,13 @@ from export.fusion.program import UserError
 
 # ImageNet practice: the input is the centre of an image whose short side is larger by this.
 MARGIN = 256 / 224
+# By it an error of TensorFlow is known to be of reading images.
+_SCOPE = "encoded_image"
+# What is read of a file at a time, in bytes: most images at once, and little beyond.
+_BUFFER = 65536
+# Images that a thread checks at a time.
+_CHUNK = 32
+_in_pipelines: weakref.WeakSet[EncodedImages] = weakref.WeakSet()
 
 
 class EncodedImages:
@@ -24,17 +35,24 @@ class EncodedImages:
       files: paths of files that hold encoded images.
       file_of: integer (n,), each image's file.
       offsets: integer (n,), where in the file its first byte is.
-      lengths: integer (n,), its bytes.
+      lengths: integer (n,), its bytes; 0 if the file is the image.
       size: the side of the square input in pixels.
+      records: of TFRecord files, integer (n,): where the record starts that holds the image.
     """
 
     dtype = np.dtype(np.uint8)
     ndim = 4
 
     def __init__(
-        self, files: Sequence[Path], file_of: np.ndarray, offsets: np.ndarray, lengths: np.ndarray, size: int
+        self,
+        files: Sequence[Path],
+        file_of: np.ndarray,
+        offsets: np.ndarray,
+        lengths: np.ndarray,
+        size: int,
+        records: np.ndarray | None = None,
     ) -> None:
-        self.files, self.size = files, size
+        self.files, self.size, self._records = files, size, records
         self._file_of, self._offsets, self._lengths = file_of, offsets, lengths
 
     @property
@@ -58,7 +76,45 @@ class EncodedImages:
 
     def select(self, places: np.ndarray) -> EncodedImages:
         """The images at these places, still in their files."""
-        return EncodedImages(self.files, self._file_of[places], self._offsets[places], self._lengths[places], self.size)
+        records = None if self._records is None else self._records[places]
+        return EncodedImages(
+            self.files, self._file_of[places], self._offsets[places], self._lengths[places], self.size, records
+        )
+
+    def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """A function for pipelines that gives the whole image at a place, uint8 (height, width, 3).
+
+        It runs without Python: an interpreter that ends while a pipeline waits for it would never end. So its errors
+        do not name the file; see `fault_behind`.
+        """
+        _in_pipelines.add(self)
+        files, file_of = tf.constant([os.fsencode(file) for file in self.files]), tf.constant(self._file_of)
+        records = None if self._records is None else tf.constant(self._records, tf.int64)
+
+        def read(place: tf.Tensor) -> tf.Tensor:
+            with tf.name_scope(_SCOPE):
+                file = tf.gather(files, tf.gather(file_of, place))
+                content = tf.io.read_file(file) if records is None else _of_record(file, tf.gather(records, place))
+                return _decoded(content)
+
+        return read
+
+    def first_fault(self) -> UserError | None:
+        """Decodes all images, several at once, until one cannot be; its error."""
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            for fault in pool.map(self._fault_from, range(0, len(self), _CHUNK)):
+                if fault:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    return fault
+        return None
+
+    def _fault_from(self, start: int) -> UserError | None:
+        for place in range(start, min(start + _CHUNK, len(self))):
+            try:
+                self.decode(place)
+            except UserError as error:
+                return error
+        return None
 
     def decode(self, place: int) -> tf.Tensor:
         """One whole image, uint8 (height, width, 3).
@@ -85,9 +141,45 @@ def decode(content: bytes) -> tf.Tensor:
       ValueError: no whole JPEG, PNG, GIF or BMP image.
     """
     try:
-        return tf.io.decode_image(content, channels=3, expand_animations=False)
+        return _decoded(content)
     except tf.errors.OpError as error:
-        raise ValueError(" ".join(error.message.split("[Op:")[0].split())[:120] or type(error).__name__) from None
+        raise ValueError(_reason(error)) from None
+
+
+def fault_behind(error: tf.errors.OpError) -> UserError | None:
+    """What to say of an error of TensorFlow's that came of reading images in a pipeline; None for any other error.
+
+    The file is found by decoding the images of all pipelines until one cannot be.
+    """
+    if _SCOPE not in error.message:
+        return None
+    for images in list(_in_pipelines):
+        fault = images.first_fault()
+        if fault:
+            return fault
+    return UserError(f"an image of the dataset cannot be read ({_reason(error)}); prepare the set again.")
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    text = re.sub(r"{{.*?}}+|\[Op:.*|\[\[.*", "", error.message)
+    return " ".join(text.split()).rstrip(".")[-200:] or type(error).__name__
+
+
+def _decoded(content: tf.Tensor | bytes) -> tf.Tensor:
+    return tf.io.decode_image(content, channels=3, expand_animations=False)
+
+
+def _of_record(file: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+    """The feature image/encoded of the tf.train.Example that starts at a place of a TFRecord file."""
+    kind: dict[str, Any] = {"output_types": [tf.string], "output_shapes": [tf.TensorShape([])]}
+    # What `tf.data.TFRecordDataset` is made of; it can start at any byte, and checks the record's sum.
+    records = tf.raw_ops.TFRecordDatasetV2(
+        filenames=file[None], compression_type="", buffer_size=tf.constant(_BUFFER, tf.int64), byte_offsets=start[None]
+    )
+    first = tf.raw_ops.TakeDataset(input_dataset=records, count=tf.constant(1, tf.int64), **kind)
+    (record,) = tf.raw_ops.DatasetToSingleElement(dataset=first, **kind)
+    feature = "image/encoded"
+    return tf.io.parse_single_example(record, {feature: tf.io.FixedLenFeature([], tf.string)})[feature]
 
 
 def central(image: tf.Tensor, size: int) -> tf.Tensor:

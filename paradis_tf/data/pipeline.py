@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -64,7 +64,7 @@ def training_batches(
     start, stop = (worker * batch_size // shard_count for worker in (shard_index, shard_index + 1))
     in_memory = isinstance(part.images, np.ndarray)
     labels = tf.constant(part.labels)
-    images = tf.constant(part.images) if in_memory else None
+    read = functools.partial(tf.gather, tf.constant(part.images)) if in_memory else part.images.reader()
 
     def plan(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(size), seed=[seed, epoch])[: steps * batch_size]
@@ -76,10 +76,10 @@ def training_batches(
         )
 
     def batch(indices: tf.Tensor, numbers: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        return augment.batch(numbers, tf.gather(images, indices)), tf.gather(labels, indices)
+        return augment.batch(numbers, read(indices)), tf.gather(labels, indices)
 
     def example(index: tf.Tensor, numbers: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        image = tf.gather(images, index) if in_memory else _decoded(part.images, index)
+        image = read(index)
         if augment.inception_crop:
             box = augment.crop_box(numbers, tf.shape(image)[:2], width / height)
             image = encoded.crop(image, box, height, width)
@@ -101,9 +101,10 @@ def evaluation_batches(part: Part, batch_size: int, shard_index: int = 0, shard_
         rows = tf.data.Dataset.from_tensor_slices((part.images, part.labels)).shard(shard_count, shard_index)
         return rows.batch(batch_size).prefetch(1)
     height, width = part.images.shape[1:3]
+    read = part.images.reader()
 
     def example(index: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image = encoded.central(_decoded(part.images, index), height)
+        image = encoded.central(read(index), height)
         return tf.ensure_shape(image, (height, width, 3)), label
 
     places = tf.data.Dataset.from_tensor_slices((np.arange(len(part), dtype=np.int32), part.labels))
@@ -117,17 +118,11 @@ def reading() -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        found = re.search(r"UserError: (.+)", error.message)
-        if found:
-            raise UserError(found[1]) from None
+        fault = encoded.fault_behind(error)
+        if fault:
+            raise fault from None
         raise
 
 
 def _mapped(elements: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
     return elements.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-
-
-def _decoded(images: encoded.EncodedImages, index: tf.Tensor) -> tf.Tensor:
-    # Decoded in Python's reach, so that a fault can name its file; reading and decoding hold no lock of Python's.
-    image = tf.py_function(lambda place: images.decode(int(place)), [index], tf.uint8)
-    return tf.ensure_shape(image, (None, None, 3))

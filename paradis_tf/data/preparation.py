@@ -50,6 +50,7 @@ class Entry:
 
     bytes: int
     sha256: str
+    records: list[int]
     offsets: list[int]
     lengths: list[int]
     labels: list[int]
@@ -177,7 +178,7 @@ def write_shard(shard: Shard) -> None:
     """Writes one file of a set and then its entry."""
     path = shard.target / shard.file
     aside = shard.target / _WORK / f"{shard.file}.part"
-    offsets, lengths, labels, broken = [], [], [], []
+    records, offsets, lengths, labels, broken = [], [], [], [], []
     place = 0
     try:
         with tf.io.TFRecordWriter(str(aside)) as writer:
@@ -190,6 +191,7 @@ def write_shard(shard: Shard) -> None:
                 record = _example(name, jpeg, label, shard.chunk.classes[label])
                 writer.write(record)
                 # Before a record are its length and a checksum, after it another.
+                records.append(place)
                 offsets.append(place + 12 + record.index(jpeg))
                 lengths.append(len(jpeg))
                 labels.append(label)
@@ -201,7 +203,7 @@ def write_shard(shard: Shard) -> None:
     except (OSError, tf.errors.OpError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
         raise UserError(f"file {str(path)!r} cannot be written: {reason}.") from None
-    entry = Entry(place, digest, offsets, lengths, labels, broken)
+    entry = Entry(place, digest, records, offsets, lengths, labels, broken)
     write_json(shard.entry_file, asdict(entry))
 
 
@@ -247,7 +249,7 @@ def _write_index(target: Path, part: str, shards: list[Shard], entries: list[Ent
     start = 0
     for number, entry in enumerate(entries):
         here = rows[start : start + len(entry.labels)]
-        here["shard"] = number
+        here["shard"], here["record"] = number, entry.records
         here["offset"], here["length"], here["label"] = entry.offsets, entry.lengths, entry.labels
         start += len(here)
     if part == "train":

@@ -3,7 +3,7 @@
 FOLDER/manifest.json                      what is in it: classes, counts, hashes; written last
 FOLDER/train-00000-of-00012.tfrecord      a tf.train.Example for each image, with the features image/encoded,
                                           image/class/label, image/class/text and image/filename
-FOLDER/train.index.npy                    where each image's JPEG lies in these files, and its label
+FOLDER/train.index.npy                    where each image's record and JPEG lie in these files, its label
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 ROLES = ("train", "validation", "test")
 # Of an index: one row for each image.
-ROW = np.dtype([("shard", "<i4"), ("offset", "<i8"), ("length", "<i8"), ("label", "<i4")])
+ROW = np.dtype([("shard", "<i4"), ("record", "<i8"), ("offset", "<i8"), ("length", "<i8"), ("label", "<i4")])
 
 
 def index_file(folder: Path, role: str) -> Path:
@@ -98,9 +98,14 @@ def _part(folder: Path, role: str, entry: dict[str, Any], classes: int, size: in
     if good:
         shard, ends = index["shard"], index["offset"] + index["length"]
         good = (shard >= 0).all() and (shard < len(files)).all() and (ends <= sizes[shard]).all()
-        good = good and (index["offset"] >= 0).all() and (index["length"] > 0).all()
+        good = (
+            good
+            and (index["record"] >= 0).all()
+            and (index["offset"] > index["record"]).all()
+            and (index["length"] > 0).all()
+        )
         good = good and (index["label"] >= 0).all() and (index["label"] < classes).all()
     if not good:
         raise UserError(f"{file} does not fit the files beside it; prepare the set again.")
-    images = EncodedImages(files, index["shard"], index["offset"], index["length"], size)
+    images = EncodedImages(files, index["shard"], index["offset"], index["length"], size, index["record"])
     return datasets.Part(images, index["label"].astype(np.int64))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from export.fusion.program import UserError
+from paradis_tf.data import preparation, sources
 from paradis_tf.data.augment import Augmentation
 from paradis_tf.data.datasets import Part, load
 from paradis_tf.data.encoded import EncodedImages, crop
@@ -290,3 +293,56 @@ def test_inception_crops_see_the_whole_image(tmp_path: Path) -> None:
     assert not part.images[:].any()
     images = np.concatenate([images for images, _ in encoded_run(part, inception_crop=0.05)])
     assert images.mean() > 60
+
+
+@pytest.fixture
+def from_records(image_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Part:
+    """A training part of 12 images in 3 TFRecord files."""
+    monkeypatch.setattr(
+        preparation, "run_all", lambda function, jobs, processes, done, *start: [done(j, function(j)) for j in jobs]
+    )
+    monkeypatch.setattr(sources, "_FEWEST", 5)
+    preparation.prepare(sources.plan(str(image_folder()), None, []), tmp_path / "set", 20, False, 1)
+    return load("prepared", str(tmp_path / "set"), validation_fraction=0.1).train
+
+
+def test_images_from_records_are_batched_as_arrays_are(from_records: Part) -> None:
+    in_memory = Part(from_records.images[:], from_records.labels)
+    assert equal(encoded_run(from_records, **AUGMENTED), encoded_run(in_memory, **AUGMENTED))
+    ((images, _),) = evaluation_batches(from_records, 100)
+    np.testing.assert_array_equal(images, in_memory.images)
+
+
+def test_a_record_that_is_damaged_later_is_refused(from_records: Part) -> None:
+    file = from_records.images.files[1]
+    content = bytearray(file.read_bytes())
+    # In the midst of two images: a changed JPEG may still be decoded, but the records' sums tell.
+    for place in (len(content) // 4, len(content) * 3 // 4):
+        content[place] ^= 255
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be (read|decoded)") as caught, reading():
+        list(evaluation_batches(from_records, 4))
+    assert len(str(caught.value).splitlines()) == 1
+    file.unlink()
+    with pytest.raises(UserError, match=rf"in '{file}' cannot be read: No such file"), reading():
+        encoded_run(from_records)
+
+
+LEFT_RUNNING = """
+import sys
+from paradis_tf.data import datasets, pipeline
+part = datasets.load("folder", sys.argv[1], image_size=200).train
+batches = iter(pipeline.training_batches(part, 4, seed=0, first_epoch=0, epochs=10**6, inception_crop=0.1))
+next(batches)
+cycle = [batches]
+cycle.append(cycle)
+print("so far", flush=True)
+sys.exit(2)
+"""
+
+
+def test_a_program_can_end_while_images_are_read(image_folder: Callable[..., Path]) -> None:
+    # Python in the pipeline would wait for an interpreter that is gone.
+    command = [sys.executable, "-c", LEFT_RUNNING, str(image_folder())]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (2, "so far")
