@@ -32,11 +32,12 @@ def main(argv: list[str]) -> None:
     workdir.require_model()
     with program.quiet():
         from paradis_tf import evaluation, recalibration, training
+        from paradis_tf.data import pipeline
 
     def report(text: str) -> None:
         print(text, flush=True)
 
-    with workdir.locked():
+    with workdir.locked(), pipeline.reading():
         model, dataset = training.load_run(workdir, _DATA_DIR.value)
         config = workdir.config()
         report(f"{len(dataset.validation)} validation images, before:")
