@@ -20,6 +20,8 @@ def check(config: Any) -> None:
     table = config["optimizer"]
     epochs = config["epochs"]
     drops = [0.0, *table["step_epochs"]]
+    if not all(isinstance(drop, int | float) for drop in drops):
+        raise UserError(f"config.optimizer.step_epochs is {table['step_epochs']!r}; it is a list of numbers.")
     for key, legal, good in (
         ("name", f"one of {', '.join(OPTIMIZERS)}", table["name"] in OPTIMIZERS),
         ("schedule", f"one of {', '.join(SCHEDULES)}", table["schedule"] in SCHEDULES),

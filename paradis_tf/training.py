@@ -224,6 +224,7 @@ def _callbacks(workdir: Workdir, config: ConfigDict, tensorboard: bool) -> list[
 def _check(config: ConfigDict) -> None:
     for key, value, legal, good in (
         ("epochs", config.epochs, "at least 1", config.epochs >= 1),
+        ("batch_size", config.batch_size, "at least 1", config.batch_size >= 1),
         ("grid", config.grid, "1 to 64", 1 <= config.grid <= 64),
         ("keep", config.keep, f"one of {', '.join(selection.KEEP)}", config.keep in selection.KEEP),
     ):

@@ -146,7 +146,7 @@ def get_super_resolution_config(method: str = "paradis") -> ConfigDict:
             {"name": "wdsr", "blocks": 16, "filters": 32, "variant": "a", "expansion": 0, "linear_multiple": 4}
         )
         # The metric leaves out a border of `scale` pixels; another number on the command line parts the two.
-        config.loss = ConfigDict({"border": config.dataset.get_ref("scale")})
+        config.loss = ConfigDict({"border": config.dataset.get_oneway_ref("scale")})
     config.batch_size = 16
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3

@@ -16,6 +16,7 @@ from paradis_tf.data.bicubic import crop_to_multiple, shrink
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 # All pixels are kept in memory; a larger set is a matter of a machine with more of it, and of this line.
 _MOST_BYTES = 12 * 2**30
+_MOST_PATCHES = 10**9
 # SSIM wants 11 pixels inside a border of scale + 6.
 _LEAST_EVALUATED_SIDE = 32
 _GENERIC_FOLDERS = ("hr", "gt", "high", "original")
@@ -117,7 +118,7 @@ def load(
       test_low: as `train_low`.
       scale: 2, 3 or 4.
       patch_size: side of the low-resolution training patch, 8 to 512 pixels.
-      patches_per_epoch: at least 1.
+      patches_per_epoch: 1 to 10^9.
       skip_broken: images that cannot be decoded, or are too small for a patch, are named and left out instead of
         refused.
       data_dir: folder that relative folders are in.
@@ -130,13 +131,25 @@ def load(
     for key, value, legal, good in (
         ("scale", scale, "2, 3 or 4", scale in (2, 3, 4)),
         ("patch_size", patch_size, "8 to 512", 8 <= patch_size <= 512),
-        ("patches_per_epoch", patches_per_epoch, "at least 1", patches_per_epoch >= 1),
+        ("patches_per_epoch", patches_per_epoch, f"1 to {_MOST_PATCHES}", 1 <= patches_per_epoch <= _MOST_PATCHES),
         ("validation_fraction", validation_fraction, "between 0 and 1", 0 < validation_fraction < 1),
         ("train", train, "at least one folder", len(train) > 0),
         ("test", test, "at least one folder", len(test) > 0),
     ):
         if not good:
             raise UserError(f"config.dataset.{key} is {value!r}; it is {legal}.")
+    for key, folders in (
+        ("train", train),
+        ("train_low", train_low),
+        ("validation", validation),
+        ("validation_low", validation_low),
+        ("test", test),
+        ("test_low", test_low),
+    ):
+        if not all(isinstance(folder, str) for folder in folders):
+            raise UserError(f"config.dataset.{key} is {folders!r}; it is a list of folders, each a string.")
+    if validation_low and not validation:
+        raise UserError("config.dataset.validation_low is given without validation; its folders are pairs of those.")
     if not 0 <= seed < 2**31 - 1:
         raise UserError(f"seed is {seed}; it lies between 0 and {2**31 - 2}.")
     reader = _Reader(scale, Path(data_dir) if data_dir else Path(), skip_broken)

@@ -81,6 +81,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "clip": ({"clip_norm": -1.0}, "config.optimizer.clip_norm is -1.0; it is 0 or more"),
     "warm-up": ({"warmup_epochs": 30.0}, "config.optimizer.warmup_epochs is 30.0; it is 0 or more and below"),
     "order": ({"step_epochs": (2, 2)}, "config.optimizer.step_epochs is (2, 2); it is a list of rising numbers"),
+    "no numbers": ({"step_epochs": ("a",)}, "config.optimizer.step_epochs is ('a',); it is a list of numbers"),
     "no drops": ({"schedule": "steps"}, "config.optimizer.step_epochs is (); it is where the rate drops"),
     "factor": ({"step_factor": 0.0}, "config.optimizer.step_factor is 0.0; it is in (0, 1]"),
 }

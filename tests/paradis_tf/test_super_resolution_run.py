@@ -173,3 +173,10 @@ def test_the_border_of_the_metric_follows_the_scale() -> None:
     config = wdsr_x2.get_config()
     config.dataset.scale = 4
     assert config.loss.border == 4 and json.loads(config.to_json())["loss"] == {"border": 4}
+
+
+def test_another_border_leaves_the_scale_alone() -> None:
+    config = wdsr_x2.get_config()
+    config.loss.border = 6
+    kept = json.loads(config.to_json())
+    assert (kept["dataset"]["scale"], kept["loss"]["border"]) == (2, 6)

@@ -265,6 +265,7 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "padding": ({"augmentation.crop_padding": 16}, "augmentation.crop_padding is 16"),
     "rate": ({"optimizer.learning_rate": -1.0}, "config.optimizer.learning_rate is -1.0; it is above 0"),
     "epochs": ({"epochs": 0}, "config.epochs is 0; it is at least 1"),
+    "no batch": ({"batch_size": 0}, "config.batch_size is 0; it is at least 1"),
 }
 
 
