@@ -1,6 +1,7 @@
 """Times one joint training step over all switches against a step of each switch as a stock Keras model of its own.
 
     python -m benchmarks.training_step --csv=benchmarks/results/training_step_4cores.csv
+    python -m benchmarks.training_step --model=resnet --profile --csv=benchmarks/results/training_step_resnet_4cores.csv
 
 The joint step is the supernet's under `compile`; the others are what a user without this project would build: for each
 switch the same parallel slices from stock layers, logits added, trained alone on hard labels. Both sides run in turn
@@ -15,22 +16,37 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
+from benchmarks import kernels
 from export.fusion.program import UserError
 from paradis_tf import program, table
 
-_WIDTH = flags.DEFINE_float("width_multiplier", 0.5, "Base width of MobileNet v1, 32x32 form.")
+_MODEL = flags.DEFINE_enum("model", "mobilenet_v1", ["mobilenet_v1", "resnet"], "Architecture, in its 32x32 form.")
+_DEPTH = flags.DEFINE_enum("depth", "10", ["10", "18"], "Depth of the ResNet.")
+_WIDTH = flags.DEFINE_float(
+    "width_multiplier", 0.5, "Base width; a ResNet's is at least 0.5, see METHODOLOGY.md.", lower_bound=0.0
+)
 _BATCH = flags.DEFINE_integer("batch_size", 128, "Images per step.")
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "Timed rounds; each times every model once, after one untimed round.")
 _CSV = flags.DEFINE_string("csv", "", "File to write the medians to.")
+_PROFILE = flags.DEFINE_bool(
+    "profile",
+    False,
+    "After the timed rounds trace every model's step, and tell which kernels took the time; with --csv=NAME.csv also "
+    "in NAME_profile.csv.",
+)
 
 _SWITCHES = ("1.0", "0.5+0.5", "0.5+0.25+0.25", "4x0.25")
 _SIDE, _CLASSES = 32, 10
+# Each traces every model once.
+_TRACED_ROUNDS = 3
+# Of a strided 1x1 convolution; with fewer, oneDNN's gradient of the stock layer writes past its buffer.
+_FEWEST_CHANNELS = 8
 
 
 def main(argv: list[str]) -> None:
@@ -45,14 +61,7 @@ def main(argv: list[str]) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (_BATCH.value, _SIDE, _SIDE, 3), dtype=np.uint8)
     labels = rng.integers(0, _CLASSES, _BATCH.value)
-    architecture = {
-        "name": "mobilenet_v1",
-        "image_shape": (_SIDE, _SIDE, 3),
-        "classes": _CLASSES,
-        "width_multiplier": _WIDTH.value,
-        "form": "32",
-    }
-    supernet = Supernet(architecture, _SWITCHES)
+    supernet = Supernet(_architecture(), _SWITCHES)
     models = {"joint": _joint(supernet, keras), **_apart(supernet, keras)}
     steps: dict[str, Callable[[], Any]] = {
         name: functools.partial(model.train_on_batch, images, labels) for name, model in models.items()
@@ -69,10 +78,23 @@ def main(argv: list[str]) -> None:
             times[name].append(1e3 * (time.perf_counter() - started))
         print(f"round {number + 1}/{_ROUNDS.value}", flush=True)
     _report(times)
+    if _PROFILE.value:
+        _report_kernels(_trace(steps))
+
+
+def _architecture() -> dict[str, Any]:
+    return {
+        "name": _MODEL.value,
+        "image_shape": (_SIDE, _SIDE, 3),
+        "classes": _CLASSES,
+        "width_multiplier": _WIDTH.value,
+        "form": "32",
+        **({"depth": int(_DEPTH.value)} if _MODEL.value == "resnet" else {}),
+    }
 
 
 def _optimizer(keras: Any) -> Any:
-    return keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True)
+    return keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True, name=kernels.OPTIMIZER)
 
 
 def _joint(supernet: Any, keras: Any) -> Any:
@@ -88,7 +110,10 @@ def _apart(supernet: Any, keras: Any) -> dict[str, Any]:
     found = {}
     for switch in supernet.switches:
         image = keras.Input(supernet.architecture.image_shape, name="image")
-        parts = [extract(supernet, switch, device)(image) for device in range(switch.devices)]
+        slices = [extract(supernet, switch, device) for device in range(switch.devices)]
+        for model in slices:
+            _check_strides(model, keras)
+        parts = [model(image) for model in slices]
         model = keras.Model(image, keras.layers.Add()(parts) if len(parts) > 1 else parts[0])
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(_optimizer(keras), loss, metrics=["accuracy"], jit_compile=False)
@@ -96,30 +121,81 @@ def _apart(supernet: Any, keras: Any) -> dict[str, Any]:
     return found
 
 
+def _check_strides(model: Any, keras: Any) -> None:
+    for layer in model.layers:
+        if type(layer) is keras.layers.Conv2D and layer.kernel_size == (1, 1) and layer.strides != (1, 1):
+            channels = layer.input.shape[-1]
+            if channels < _FEWEST_CHANNELS:
+                raise UserError(
+                    f"--width_multiplier={_WIDTH.value}: {layer.name!r} of the narrowest slice has {channels} input "
+                    f"channels; a stock strided 1x1 convolution trains right from {_FEWEST_CHANNELS}, at a width of "
+                    f"{_WIDTH.value * _FEWEST_CHANNELS / channels:g}."
+                )
+
+
 def _report(times: dict[str, list[float]]) -> None:
     medians = {name: statistics.median(values) for name, values in times.items()}
     apart = sum(value for name, value in medians.items() if name != "joint")
-    joint = [values[0] for values in zip(times["joint"], strict=True)]
     sums = [sum(values) for values in zip(*(v for n, v in times.items() if n != "joint"), strict=True)]
-    ratio = statistics.median(mine / theirs for mine, theirs in zip(joint, sums, strict=True))
+    ratio = statistics.median(mine / theirs for mine, theirs in zip(times["joint"], sums, strict=True))
     rows = [
         (name, f"{value:.0f}", f"{min(times[name]):.0f}", f"{max(times[name]):.0f}") for name, value in medians.items()
     ]
     print("\n" + table.render(("step", "median (ms)", "min", "max"), rows))
     print(f"apart, together {apart:.0f} ms; joint / apart {ratio:.2f} (median over the rounds)")
-    print(f"{_conditions()}, width {_WIDTH.value}, batch {_BATCH.value}")
+    print(f"{_model()}, width {_WIDTH.value}, batch {_BATCH.value}, {_conditions()}")
     if not _CSV.value:
         return
-    path = Path(_CSV.value)
+    lines = [
+        (name, round(value, 1), round(min(times[name]), 1), round(max(times[name]), 1))
+        for name, value in medians.items()
+    ]
+    _write(
+        Path(_CSV.value),
+        ("step", "median_ms", "min_ms", "max_ms"),
+        [*lines, ("joint/apart", round(ratio, 3), "", "")],
+    )
+
+
+def _trace(steps: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
+    """Milliseconds of a step by category of its kernels, the mean over the traced rounds."""
+    rounds = [{name: kernels.measure(step) for name, step in steps.items()} for _ in range(_TRACED_ROUNDS)]
+    return {
+        name: {kind: statistics.mean(one[name][kind] for one in rounds) for kind in kernels.CATEGORIES}
+        for name in steps
+    }
+
+
+def _report_kernels(spent: dict[str, dict[str, float]]) -> None:
+    joint = spent["joint"]
+    apart = {kind: sum(spent[name][kind] for name in spent if name != "joint") for kind in kernels.CATEGORIES}
+    rows = []
+    for kind, mine, theirs in [
+        *((kind, joint[kind], apart[kind]) for kind in kernels.CATEGORIES),
+        ("together", sum(joint.values()), sum(apart.values())),
+    ]:
+        share = f"{100 * mine / sum(joint.values()):.0f}%"
+        ratio = f"{mine / theirs:.2f}" if theirs else "-"
+        rows.append((kind, f"{mine:.1f}", share, f"{theirs:.1f}", ratio))
+    print("\n" + table.render(("kernels", "joint (ms)", "share", "apart (ms)", "joint / apart"), rows))
+    print(f"kernels run side by side: their sum may exceed the step (means of {_TRACED_ROUNDS} traced rounds)")
+    if _CSV.value:
+        path = Path(_CSV.value)
+        lines = [(name, kind, round(value, 2)) for name, kinds in spent.items() for kind, value in kinds.items()]
+        _write(path.with_name(f"{path.stem}_profile.csv"), ("step", "kernels", "mean_ms"), lines)
+
+
+def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    conditions = (_model(), _WIDTH.value, _BATCH.value, _conditions())
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("step", "median_ms", "min_ms", "max_ms", "width_multiplier", "batch_size", "conditions"))
-        conditions = (_WIDTH.value, _BATCH.value, _conditions())
-        for name, value in medians.items():
-            extremes = (round(min(times[name]), 1), round(max(times[name]), 1))
-            writer.writerow((name, round(value, 1), *extremes, *conditions))
-        writer.writerow(("joint/apart", round(ratio, 3), "", "", *conditions))
+        writer.writerow((*header, "model", "width_multiplier", "batch_size", "conditions"))
+        writer.writerows((*row, *conditions) for row in rows)
+
+
+def _model() -> str:
+    return f"resnet{_DEPTH.value}" if _MODEL.value == "resnet" else _MODEL.value
 
 
 def _conditions() -> str:
