@@ -11,14 +11,15 @@ from typing import Any
 import matplotlib
 import matplotlib.ticker
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
+from export.fusion.files import write_bytes
+
+# Before any figure is made: pictures are written to files and need no screen.
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  the backend is chosen first
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.text import Text  # noqa: E402
-from matplotlib.transforms import Bbox  # noqa: E402
-
-from export.fusion.files import write_bytes  # noqa: E402
 
 # Told apart by the colour-blind too. Source: Okabe & Ito, Color Universal Design.
 VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY = "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"

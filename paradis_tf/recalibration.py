@@ -85,11 +85,13 @@ def _averages(
     seen = 0
     last = time.monotonic()
     for images, *_ in batches:
-        weight = len(images)
         # In double precision: thousands of batches are added.
-        found = tf.nest.map_structure(lambda value: value.numpy().astype(np.float64) * weight, run(images))  # noqa: B023
+        found = [
+            {name: [len(images) * value.numpy().astype(np.float64) for value in pair] for name, pair in device.items()}
+            for device in run(images)
+        ]
         sums = found if sums is None else tf.nest.map_structure(np.add, sums, found)
-        seen += weight
+        seen += len(images)
         if time.monotonic() - last > _REPORT_SECONDS:
             last = time.monotonic()
             report(f"recalibrating switch {switch}: {seen} images")

@@ -90,11 +90,9 @@ def make_architecture(config: Any, dataset: Dataset) -> Any:
     """
     name = config["model"]["name"]
     family = models.ARCHITECTURES.get(name)
-    of_pairs = isinstance(dataset, super_resolution.PairDataset)
-    if family is not None and (family.task == "super_resolution") != of_pairs:
-        raise UserError(
-            f"architecture {name!r} is for {family.task}, and dataset {config['dataset']['name']!r} is not."
-        )
+    if family is not None and family.task != dataset.task:
+        given = config["dataset"]["name"]
+        raise UserError(f"architecture {name!r} is for {family.task}, and dataset {given!r} is for {dataset.task}.")
     return models.create(**dict(config["model"]), **dataset.architecture_options)
 
 
@@ -193,7 +191,7 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
 
 def calibration_batches(config: Any, dataset: Dataset, images: int) -> tf.data.Dataset:
     """The first epoch's training batches, augmented, up to at least so many images or to the end of the epoch."""
-    source = _PIPELINES["super_resolution" if isinstance(dataset, super_resolution.PairDataset) else "classification"]
+    source = _PIPELINES[dataset.task]
     size = config["batch_size"]
     batches = source.training_batches(
         dataset.train, size, seed=config["seed"], first_epoch=0, epochs=1, **dict(config["augmentation"])

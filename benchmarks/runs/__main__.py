@@ -3,10 +3,9 @@
     python -m benchmarks.runs --list=benchmarks/runs/cifar10_mobilenet_v1.toml --runs_dir=runs --data_dir=FOLDER
 
 It may be stopped or killed at any moment and started again as often as needed: what is done is read from the run
-folders, and a training resumes after its last finished epoch. Each of --parallel runs has its share of the cores. The
-default, a run per core, suits small networks: on 4 cores, four trainings of the small CIFAR-10 networks with one thread
-each make about 2.5 times the steps per second of one training with four threads (benchmarks/runs/schedule.py). A run's
-output goes to RUNS_DIR/logs/NAME.log. Exit status 1: a run has failed.
+folders, and a training resumes after its last finished epoch. Each of --parallel runs has its share of the cores; the
+default, a run per core, suits small networks (benchmarks/runs/schedule.py). A run's output goes to
+RUNS_DIR/logs/NAME.log. Exit status 1: a run has failed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Carries on unfinished runs, several at once, each on cores of its own.
 
-One run per core is the default, because a small network cannot feed several threads: on 4 cores, four trainings of the
-small CIFAR-10 networks with one thread each make about 2.5 times the steps per second of one training with four threads
-(joint MobileNet v1 step, width 0.5, first maps of 16x16: 590 ms each for four at once, 376 ms for one alone).
+One run per core is the default, because a small network cannot feed several threads: several trainings of one thread
+each make more steps than one training with all of them.
 
 What is done is read from the run folders alone, so this program may be killed at any moment and started again. Its
 processes die with it, by the kernel's hand. Linux only.

@@ -4,8 +4,8 @@
         --data_dir=FOLDER_WITH_cifar10.npz
 
 `--config=paradis_tf/configs/cifar10_mobilenet_v1.py:individual`, `:slimmable` or `:us_slimmable` trains the others with
-the same recipe. Method: a reconstruction of Ozerov, Lambert, Kumaraswamy 2021. Time: a step of four switches takes
-about 0.6 s on one core without a GPU, an epoch has 351 of them. Expected: no full run is on record yet; the whole table
+the same recipe. Method: a reconstruction of Ozerov, Lambert, Kumaraswamy 2021. Time: an epoch has 351
+steps; a run on one core without a GPU is a matter of hours. Expected: no full run is on record yet; the whole table
 is `benchmarks/runs/cifar10_mobilenet_v1.toml`.
 """
 

@@ -3,9 +3,8 @@
     python -m paradis_tf.train --config=paradis_tf/configs/cifar10_resnet.py --workdir=runs/cifar10_resnet \
         --data_dir=FOLDER_WITH_cifar10.npz
 
-Method: a reconstruction of Ozerov, Lambert, Kumaraswamy 2021. Time: an epoch has 351 steps of about 0.8 seconds on one
-core without a GPU, five minutes, and two and a half hours in all. Expected: no full run is on record yet. Deeper
-ones cost more: a step of depth 18 takes 1.7 times as long, of depth 50 at half this width 2.7 times.
+Method: a reconstruction of Ozerov, Lambert, Kumaraswamy 2021. Time: an epoch has 351 steps; a run on
+one core without a GPU is a matter of hours. Expected: no full run is on record yet.
 """
 
 from __future__ import annotations

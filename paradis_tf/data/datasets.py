@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -54,6 +54,8 @@ class Part:
 @dataclass(frozen=True)
 class Dataset:
     """The three parts of a dataset. Training and conversion see `train` and `validation`, evaluation sees `test`."""
+
+    task: ClassVar[str] = "classification"
 
     train: Part
     validation: Part

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -73,6 +73,8 @@ class Patches:
 @dataclass(frozen=True)
 class PairDataset:
     """The parts of a dataset for super-resolution. Training sees `train` and `validation`, evaluation sees `test`."""
+
+    task: ClassVar[str] = "super_resolution"
 
     train: Patches
     validation: ImagePairs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from export.fusion.program import UserError
+from paradis_tf import registry
 from paradis_tf.methods.individual import Individual
 from paradis_tf.methods.paradis import Paradis
 from paradis_tf.methods.passes import Method
@@ -25,11 +25,4 @@ def create(name: str, **options: Any) -> Method:
     Raises:
       UserError: an unknown name or option, or an option out of range; the legal ones are listed.
     """
-    family = METHODS.get(name)
-    if family is None:
-        raise UserError(f"method {name!r} is unknown; known are {', '.join(sorted(METHODS))}.")
-    known = list(family().get_config())
-    for option in options:
-        if option not in known:
-            raise UserError(f"method {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}.")
-    return family(**options)
+    return registry.create("method", METHODS, lambda family: list(family().get_config()), name, options)

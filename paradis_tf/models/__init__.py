@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from export.fusion.program import UserError
+from paradis_tf import registry
 from paradis_tf.builders.operations import Architecture
 from paradis_tf.models.mobilenet_v1 import MobileNetV1
 from paradis_tf.models.resnet import ResNet
@@ -20,11 +20,8 @@ def create(name: str, **options: Any) -> Architecture:
     Raises:
       UserError: an unknown name or option, or an option out of range; the legal ones are listed.
     """
-    family = ARCHITECTURES.get(name)
-    if family is None:
-        raise UserError(f"architecture {name!r} is unknown; known are {', '.join(sorted(ARCHITECTURES))}.")
-    fields = [field.name for field in dataclasses.fields(family)]
-    for option in options:
-        if option not in fields:
-            raise UserError(f"architecture {name!r} has no option {option!r}; it has {', '.join(fields)}.")
-    return family(**options)
+    return registry.create("architecture", ARCHITECTURES, _options, name, options)
+
+
+def _options(family: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(family)]
