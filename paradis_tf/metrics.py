@@ -54,6 +54,6 @@ def metric_of(row: Mapping[str, Any], where: str) -> Metric:
     metric = METRICS.get(name) if isinstance(name, str) else None
     if metric is None:
         raise UserError(f"{where}: metric is {name!r}; known are {', '.join(METRICS)}.")
-    if not isinstance(row.get(name), int | float):
+    if isinstance(row.get(name), bool) or not isinstance(row.get(name), int | float):
         raise UserError(f"{where}: {name} is {row.get(name)!r}; it is a number.")
     return metric

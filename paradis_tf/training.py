@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 
 from export.fusion.program import UserError
 from paradis_tf import groups, loop, methods, models, optimizers, recalibration, selection
-from paradis_tf.configs import defaults
+from paradis_tf.configs import checks, defaults
 from paradis_tf.data import datasets, patches, pipeline, super_resolution
 from paradis_tf.divergence import DivergenceCheck
 from paradis_tf.groups import Group
@@ -56,9 +55,7 @@ def load_run(workdir: Workdir, data_dir: str | None) -> tuple[Supernet, Any]:
       UserError: no finished model, bad data, or a model of another config or dataset.
     """
     config = workdir.config()
-    for key, value in json.loads(defaults.get_config().to_json()).items():
-        if type(config.get(key)) is not type(value):
-            raise UserError(f"{workdir.config_file}: {key!r} is {config.get(key)!r}; it is written like {value!r}.")
+    checks.check_types(config, workdir.config_file)
     dataset = load_dataset(config, data_dir)
     model = workdir.load_model()
     check_belongs(workdir.model_file, model, config, dataset)

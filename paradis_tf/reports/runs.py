@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from export.fusion.program import UserError
+from paradis_tf.configs.checks import check_types
 from paradis_tf.metrics import metric_of
 from paradis_tf.switches import parse_switches
 from paradis_tf.workdir import Workdir, file_sha256, flat, read_json
@@ -20,8 +21,6 @@ TITLES = {
     "slimmable": "slimmable",
     "us_slimmable": "universally slimmable",
 }
-# What a config has tables of, each with a name.
-_TABLES = ("dataset", "model", "method")
 # What a report's runs have in common: the tables of these names, but not how much is held out of training.
 _COMMON = ("config.dataset.", "config.model.")
 _OWN = ("config.dataset.validation_fraction",)
@@ -82,7 +81,8 @@ def read_folder(path: str, label: str = "") -> Run:
       UserError: it is not finished, not evaluated, or evaluated before its model was last written.
     """
     workdir = Workdir.open(path)
-    config = _checked_config(workdir)
+    config = workdir.config()
+    check_types(config, workdir.config_file)
     workdir.require_model()
     rows = workdir.evaluation()
     digest = file_sha256(workdir.model_file)
@@ -114,14 +114,6 @@ def read_folder(path: str, label: str = "") -> Run:
         config=config,
         versions=read_json(workdir.path / "versions.json"),
     )
-
-
-def _checked_config(workdir: Workdir) -> dict[str, Any]:
-    config = workdir.config()
-    for key, name in (("seed", ""), ("switches", ""), ("grid", ""), *((k, "name") for k in _TABLES)):
-        if key not in config or (name and name not in config[key]):
-            raise UserError(f"{workdir.config_file} lacks {(name or key)!r}{f' of {key}' if name else ''}.")
-    return config
 
 
 def identity_of(values: Mapping[str, Any]) -> dict[str, str]:
@@ -163,15 +155,19 @@ def make_row(values: Mapping[str, Any], where: str, metric: str) -> Row:
     Raises:
       UserError: a value is missing or malformed; `where` it stands is named.
     """
-    for key in ("devices", "images", "madds_total", "madds_largest"):
+    if not isinstance(values.get("switch"), str):
+        raise UserError(f"{where}: switch is {values.get('switch')!r}; it is a switch's text form.")
+    counts = ("devices", "images", "madds_total", "madds_largest")
+    for key in (*counts, "parameters") if values.get("parameters") else counts:
         if type(values.get(key)) is not int or values[key] < 1:
             raise UserError(f"{where}: {key} is {values.get(key)!r}; it is a whole number of at least 1.")
     found = metric_of({**values, "metric": metric}, where)
     if not math.isfinite(values[found.key]):
         raise UserError(f"{where}: {found.key} is {values[found.key]}; it is a finite number.")
     try:
-        live = {tuple(subset["devices"]): float(subset[found.key]) for subset in values.get("live_subsets") or ()}
-    except (TypeError, KeyError, ValueError):
+        subsets = values.get("live_subsets") or ()
+        live = {tuple(map(int, subset["devices"])): float(subset[found.key]) for subset in subsets}
+    except (TypeError, KeyError, ValueError, AttributeError):
         raise UserError(f"{where}: live_subsets is not a list of devices and {found.key}.") from None
     return Row(
         switch=values["switch"],

@@ -1,0 +1,44 @@
+"""The check of a configuration that was read from a run folder, which anyone may have edited."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from export.fusion.program import UserError
+from paradis_tf.configs import defaults
+
+# Tables whose options depend on their `name`; whoever makes the object checks them.
+_NAMED = ("model", "method")
+
+
+def check_types(config: Mapping[str, Any], where: object) -> None:
+    """Raises UserError, naming the key and `where` it stands, unless values have the JSON types of the defaults.
+
+    Args:
+      config: as `config.json` of a run folder; keys of the tables may be missing, as in a run that is older than them.
+      where: the file it was read from.
+    """
+    known = json.loads(defaults.get_config().to_json())
+    dataset = config.get("dataset")
+    if isinstance(dataset, Mapping) and dataset.get("name") == "sr":
+        known = json.loads(defaults.get_super_resolution_config().to_json())
+    for key, like in known.items():
+        if key not in config:
+            raise UserError(f"{where} lacks {key!r}.")
+        _check(config[key], like, key, where)
+        if isinstance(like, dict):
+            if "name" in like and "name" not in config[key]:
+                raise UserError(f"{where} lacks 'name' of {key}.")
+            for option in ("name",) if key in _NAMED else like:
+                if option in config[key]:
+                    _check(config[key][option], like[option], f"{key}.{option}", where)
+
+
+def _check(value: Any, like: Any, name: str, where: object) -> None:
+    types = (int, float) if isinstance(like, float) else (type(like),)
+    if type(value) not in types:
+        raise UserError(f"{where}: {name!r} is {value!r}; it is written like {like!r}.")
+    if isinstance(like, list) and like and not all(type(element) is type(like[0]) for element in value):
+        raise UserError(f"{where}: {name!r} is {value!r}; its elements are written like {like[0]!r}.")
