@@ -49,6 +49,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
+    _check_repeated(argv)
     try:
         return program.parse_command_line(argv)
     except UserError:
@@ -56,6 +57,16 @@ def _parse_flags(argv: list[str]) -> list[str]:
     except Exception as error:  # a config file is a Python program, and may raise anything
         _check_overrides(argv)
         raise UserError(f"the command line is not understood: {error}") from None
+
+
+def _check_repeated(argv: list[str]) -> None:
+    """Raises UserError if a key is given twice: ml_collections would put the two values of a tuple end to end."""
+    given = [
+        argument.lstrip("-").split("=")[0] for argument in argv[1:] if argument.startswith(("--config.", "-config."))
+    ]
+    for key in given:
+        if given.count(key) > 1:
+            raise UserError(f"--{key} is given {given.count(key)} times; give it once.")
 
 
 def _check_overrides(argv: list[str]) -> None:

@@ -43,7 +43,12 @@ def load_dataset(config: Any, data_dir: str | None) -> Dataset:
     # A run that is older than a key has its default.
     options = {**known, **dict(config["dataset"])}
     if len(options) > len(known):
-        raise UserError(f"config.dataset has {', '.join(sorted(options))}; it takes {', '.join(sorted(known))}.")
+        kind = f"dataset {options.get('name')!r}"
+        wrong = ", ".join(sorted(options.keys() - known.keys()))
+        raise UserError(
+            f"config.dataset: {kind} does not take {wrong}; it takes {', '.join(sorted(known))}. "
+            "An experiment's file is for classification or for super-resolution; give one of the other task."
+        )
     load = super_resolution.load if of_pairs else datasets.load
     return load(**options, data_dir=data_dir, seed=config["seed"])
 

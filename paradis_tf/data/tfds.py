@@ -34,6 +34,8 @@ class Source:
     """
 
     def __init__(self, name: str, data_dir: str | None, wanted: Sequence[str] = ()) -> None:
+        if name == PREFIX:
+            raise UserError(f"dataset {name!r} has no name after the colon; give one such as tfds:imagenette/160px-v2.")
         try:
             import tensorflow_datasets
         except Exception as error:  # beside ImportError, what its dependencies raise at wrong versions

@@ -240,6 +240,10 @@ BAD_FLAGS = {
     "unknown key": (["--config.epoch=3"], "config has no key 'epoch' (did you mean 'epochs'?)"),
     "unknown nested key": (["--config.model.depth=3"], "config.model has no key 'depth'; it has form, name"),
     "type": (["--config.epochs=many"], "invalid literal"),
+    "key twice": (
+        ["--config.switches=('1.0',)", "--config.switches=('0.5+0.5',)"],
+        "--config.switches is given 2 times; give it once",
+    ),
     "argument": (["more"], "unexpected argument 'more'"),
 }
 
@@ -261,6 +265,8 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "architecture": ({"model.name": "vgg"}, "architecture 'vgg' is unknown; known are mobilenet_v1, resnet"),
     "method": ({"method.name": "magic"}, "method 'magic' is unknown; known are individual, paradis"),
     "data": ({"dataset.name": "npz", "dataset.path": "/nowhere.npz"}, "/nowhere.npz does not exist"),
+    "data of the other task": ({"dataset.name": "sr"}, "dataset 'sr' does not take image_size, path; it takes"),
+    "no name": ({"dataset.name": "tfds:"}, "dataset 'tfds:' has no name"),
     "batch": ({"batch_size": 5000}, "batch_size is 5000; it lies between 1 and the 1294 training images"),
     "padding": ({"augmentation.crop_padding": 16}, "augmentation.crop_padding is 16"),
     "rate": ({"optimizer.learning_rate": -1.0}, "config.optimizer.learning_rate is -1.0; it is above 0"),
