@@ -27,7 +27,7 @@ from export.fusion.program import UserError
 from paradis_tf import program, table
 
 _MODEL = flags.DEFINE_enum("model", "mobilenet_v1", ["mobilenet_v1", "resnet"], "Architecture, in its 32x32 form.")
-_DEPTH = flags.DEFINE_enum("depth", "10", ["10", "18"], "Depth of the ResNet.")
+_DEPTH = flags.DEFINE_enum("depth", "10", ["10", "14", "18", "26", "50"], "Depth of the ResNet.")
 _WIDTH = flags.DEFINE_float(
     "width_multiplier", 0.5, "Base width; a ResNet's is at least 0.5, see METHODOLOGY.md.", lower_bound=0.0
 )
