@@ -199,7 +199,7 @@ def _model() -> str:
 
 
 def _conditions() -> str:
-    from paradis_tf.workdir import package_versions
+    from paradis_tf.records.workdir import package_versions
 
     versions = package_versions()
     cores = len(os.sched_getaffinity(0))

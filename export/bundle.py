@@ -20,9 +20,9 @@ from export.graph import Graph, Tensor
 from export.jobs import Job, convert_all
 from paradis_tf.builders.cost import switch_costs
 from paradis_tf.data.datasets import Dataset
+from paradis_tf.records.workdir import package_versions
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
-from paradis_tf.workdir import package_versions
 
 _RUNNER = Path(__file__).parent / "fusion"
 _SAMPLES = 5

@@ -15,7 +15,7 @@ from export.folder import check_target
 from export.fusion.program import UserError
 from export.jobs import PRECISIONS
 from paradis_tf import program
-from paradis_tf.workdir import Workdir
+from paradis_tf.records.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
 _BUNDLE = flags.DEFINE_string("bundle", None, "Folder to write; an older bundle there is replaced.", required=True)

@@ -26,7 +26,7 @@ from export.fusion.program import UserError
 from paradis_tf import table
 from paradis_tf.data import datasets
 from paradis_tf.program import quiet
-from paradis_tf.workdir import Workdir
+from paradis_tf.records.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder, trained and evaluated.", required=True)
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle cut from it.", required=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paradis_tf.figure_style import BLUE, GRID, ORANGE, VERMILION, Labels, madds_axis, plt, save
+from paradis_tf.pictures.style import BLUE, GRID, ORANGE, VERMILION, Labels, madds_axis, plt, save
 
 _FLOAT, _SERVED = BLUE, VERMILION
 _WIRE, _QUEUE, _INVOKE, _OWN = "#c7d3e3", ORANGE, VERMILION, BLUE

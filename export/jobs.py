@@ -11,8 +11,8 @@ import numpy as np
 
 from paradis_tf import program
 from paradis_tf.processes import run_all
+from paradis_tf.records.workdir import load_model
 from paradis_tf.switches import Switch
-from paradis_tf.workdir import load_model
 
 if TYPE_CHECKING:
     from export.graph import Graph

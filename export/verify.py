@@ -19,7 +19,7 @@ from export.fusion import manifest
 from export.fusion.files import check_json_target, write_json
 from export.fusion.program import UserError
 from paradis_tf import program, table
-from paradis_tf.workdir import Workdir
+from paradis_tf.records.workdir import Workdir
 
 if TYPE_CHECKING:
     from export.verification import Verification

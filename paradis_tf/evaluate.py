@@ -13,8 +13,8 @@ from absl import flags
 
 from export.fusion.files import check_json_target, write_json
 from paradis_tf import program
-from paradis_tf.live_subsets import ALL_SUBSETS_UP_TO
-from paradis_tf.workdir import Workdir, file_sha256
+from paradis_tf.evaluation.live_subsets import ALL_SUBSETS_UP_TO
+from paradis_tf.records.workdir import Workdir, file_sha256
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files, or that folders of images are in.")
@@ -27,18 +27,19 @@ def main(argv: list[str]) -> None:
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from paradis_tf import evaluation, training
+        from paradis_tf import training
+        from paradis_tf.evaluation import all_switches
     digest = file_sha256(workdir.model_file)
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     part = getattr(dataset, _PART.value)
-    rows = evaluation.evaluate(model, part, lambda text: print(text, flush=True))
+    rows = all_switches.evaluate(model, part, lambda text: print(text, flush=True))
     rows = [{**row, "part": _PART.value, "model_file_sha256": digest} for row in rows]
     write_json(workdir.evaluation_of(_PART.value), rows)
     if _JSON.value:
         write_json(_JSON.value, rows)
-    print(f"\n{len(part)} {_PART.value} images\n{evaluation.switch_table(rows)}")
+    print(f"\n{len(part)} {_PART.value} images\n{all_switches.switch_table(rows)}")
     if any(row["devices"] > 1 for row in rows):
-        print(f"\nwith devices missing (-)\n{evaluation.live_table(rows)}")
+        print(f"\nwith devices missing (-)\n{all_switches.live_table(rows)}")
     if any(row["devices"] > ALL_SUBSETS_UP_TO for row in rows):
         print(f"(of switches with more than {ALL_SUBSETS_UP_TO} devices, only sets that miss at most 2)")
 

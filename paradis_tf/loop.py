@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from paradis_tf.groups import Group
+from paradis_tf.distribution.groups import Group
 from paradis_tf.methods.passes import Pass
 from paradis_tf.supernet import Supernet
 

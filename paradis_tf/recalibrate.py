@@ -16,7 +16,7 @@ from absl import flags
 from export.fusion.files import check_json_target, write_json
 from paradis_tf import program, table
 from paradis_tf.metrics import metric_of
-from paradis_tf.workdir import Workdir
+from paradis_tf.records.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
 _IMAGES = flags.DEFINE_integer(
@@ -31,8 +31,9 @@ def main(argv: list[str]) -> None:
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from paradis_tf import evaluation, recalibration, training
+        from paradis_tf import training
         from paradis_tf.data import pipeline
+        from paradis_tf.evaluation import all_switches, recalibration
 
     def report(text: str) -> None:
         print(text, flush=True)
@@ -41,11 +42,11 @@ def main(argv: list[str]) -> None:
         model, dataset = training.load_run(workdir, _DATA_DIR.value)
         config = workdir.config()
         report(f"{len(dataset.validation)} validation images, before:")
-        before = evaluation.evaluate(model, dataset.validation, report)
+        before = all_switches.evaluate(model, dataset.validation, report)
         batches = training.calibration_batches(config, dataset, _IMAGES.value)
         images = recalibration.recalibrate(model, batches, report=report)
         report(f"{len(dataset.validation)} validation images, after:")
-        after = evaluation.evaluate(model, dataset.validation, report)
+        after = all_switches.evaluate(model, dataset.validation, report)
         workdir.save_model(model)
     metric = metric_of(after[0], str(workdir.path))
     rows = [_row(old, new, images, metric.key) for old, new in zip(before, after, strict=True)]

@@ -14,7 +14,7 @@ from absl import flags
 
 from export.fusion.program import UserError
 from paradis_tf import program
-from paradis_tf.workdir import Workdir
+from paradis_tf.records.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder that the dataset's folders are in.")
@@ -32,7 +32,8 @@ def main(argv: list[str]) -> None:
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from paradis_tf import crops, training
+        from paradis_tf import training
+        from paradis_tf.pictures import crops
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     if model.task.name != "super_resolution":
         raise UserError(f"--workdir={workdir.path} is a run of {model.task.name}; crops are of super-resolution.")

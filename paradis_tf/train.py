@@ -11,7 +11,8 @@ from __future__ import annotations
 from absl import flags
 
 from export.fusion.program import LONGEST_S, define_float
-from paradis_tf import program, strategy
+from paradis_tf import program
+from paradis_tf.distribution import strategy
 
 _CONFIG = program.define_config("The experiment; see paradis_tf/configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; made if it is not there.", required=True)

@@ -8,14 +8,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-import paradis_tf.schedules  # noqa: F401  saved networks hold its class, which has to be registered to load them
+import paradis_tf.optimization.schedules  # noqa: F401  saved networks hold its class, which has to be registered to load them
 from export.fusion.program import UserError
 from paradis_tf import tasks
 from paradis_tf.builders.operations import Architecture
-from paradis_tf.divergence import FirstNonFinite
-from paradis_tf.gradients import combine
 from paradis_tf.layers import SlicedConv2D, SlicedDense
 from paradis_tf.methods.passes import Draw, Method, Pass, Teacher
+from paradis_tf.optimization.divergence import FirstNonFinite
+from paradis_tf.optimization.gradients import combine
 from paradis_tf.switches import Switch
 from paradis_tf.tasks.task import Task
 

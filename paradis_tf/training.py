@@ -13,17 +13,21 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from export.fusion.program import UserError
-from paradis_tf import groups, loop, methods, models, optimizers, recalibration, selection
+from paradis_tf import loop, methods, models
 from paradis_tf.configs import checks, defaults
 from paradis_tf.data import datasets, patches, pipeline, super_resolution
-from paradis_tf.divergence import DivergenceCheck
-from paradis_tf.groups import Group
-from paradis_tf.recording import RunRecorder
+from paradis_tf.distribution import groups
+from paradis_tf.distribution.groups import Group
+from paradis_tf.evaluation import recalibration
+from paradis_tf.optimization import optimizers
+from paradis_tf.optimization.divergence import DivergenceCheck
+from paradis_tf.records import selection
+from paradis_tf.records.recording import RunRecorder
+from paradis_tf.records.tensorboard import EventWriter
+from paradis_tf.records.training_progress import Progress, Speed
+from paradis_tf.records.workdir import Workdir
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import parse_switches
-from paradis_tf.tensorboard import EventWriter
-from paradis_tf.training_progress import Progress, Speed
-from paradis_tf.workdir import Workdir
 
 _EVALUATION_BATCH = 256
 _FINISHED = -1
@@ -114,8 +118,8 @@ def train(
       path: the run folder; of several workers the chief alone reads and writes it.
       data_dir: where `paradis_tf.data.datasets.load` looks for files, on each worker.
       tensorboard: whether the metrics are also written as event files.
-      strategy: one of `paradis_tf.strategy.STRATEGIES`. It does not change the result beyond rounding and so is no part
-        of the config.
+      strategy: one of `paradis_tf.distribution.strategy.STRATEGIES`. It does not change a step beyond rounding and so
+        is no part of the config.
       devices: the devices of the strategy `mirrored`; empty for all GPUs.
       peer_timeout_s: how long to wait for other workers at the start, in seconds.
 

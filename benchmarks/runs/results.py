@@ -16,7 +16,7 @@ from benchmarks.runs import state
 from benchmarks.runs.run_list import Run
 from export.fusion.files import write_text
 from paradis_tf import table
-from paradis_tf.workdir import Workdir, flat
+from paradis_tf.records.workdir import Workdir, flat
 
 Row = dict[str, Any]
 _IDENTITY = ("name", "entry", "method", "seed", "epochs", "model_id", "switch", "devices", "images")

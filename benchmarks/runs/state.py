@@ -14,7 +14,7 @@ from benchmarks.runs.run_list import Run
 from export.fusion.program import UserError
 from paradis_tf import table
 from paradis_tf.configs import defaults
-from paradis_tf.workdir import Workdir, flat
+from paradis_tf.records.workdir import Workdir, flat
 
 _LAST_EPOCHS = 5
 

@@ -87,7 +87,7 @@ def evaluation_batches(
 ) -> tf.data.Dataset:
     """The middle of each image, in order, as patches of one size: the smallest image's side, 96 pixels at most.
 
-    For validation while training; `paradis_tf.super_resolution_evaluation` judges whole images.
+    For validation while training; `paradis_tf.evaluation.super_resolution` judges whole images.
 
     Args:
       pairs: the images.

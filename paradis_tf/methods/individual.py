@@ -10,8 +10,8 @@ import keras
 from export.fusion.program import UserError
 from paradis_tf.methods.checks import check_weights
 from paradis_tf.methods.passes import Method, Pass, Teacher
+from paradis_tf.records.workdir import Workdir
 from paradis_tf.switches import FULL, Switch
-from paradis_tf.workdir import Workdir
 
 if TYPE_CHECKING:
     from paradis_tf.supernet import Supernet

@@ -11,9 +11,9 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from paradis_tf.figure_style import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, SKY, VERMILION, Labels, plt, save
-from paradis_tf.figure_style import madds_axis as set_madds_axis
 from paradis_tf.metrics import Metric
+from paradis_tf.pictures.style import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, SKY, VERMILION, Labels, plt, save
+from paradis_tf.pictures.style import madds_axis as set_madds_axis
 from paradis_tf.reports.lines import Line, Point
 
 _STYLES: dict[str, list[dict[str, Any]]] = {

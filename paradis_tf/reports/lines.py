@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.fusion.program import UserError
+from paradis_tf.records.workdir import flat
 from paradis_tf.reports.runs import TITLES, Run
-from paradis_tf.workdir import flat
 
 # Methods that others are compared with.
 REFERENCES = ("individual", "slimmable", "us_slimmable")

@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 from export.fusion.program import UserError
 from paradis_tf.configs import defaults
 from paradis_tf.metrics import Metric
+from paradis_tf.records.workdir import flat
 from paradis_tf.reports import tables
 from paradis_tf.reports.claims import Comparison
 from paradis_tf.reports.lines import Line
 from paradis_tf.reports.runs import Run
-from paradis_tf.workdir import flat
 
 # Tells a page of ours from anybody else's before it is overwritten.
 MARK = '<meta name="generator" content="paradis_tf.report">'

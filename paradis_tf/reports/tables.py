@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from paradis_tf.live_subsets import text_form
+from paradis_tf.evaluation.live_subsets import text_form
 from paradis_tf.metrics import Metric
 from paradis_tf.reports.claims import Comparison
 from paradis_tf.reports.lines import Estimate, Line

@@ -20,7 +20,7 @@ from benchmarks.runs import schedule
 from export.fusion.files import write_json
 from export.fusion.program import UserError
 from paradis_tf import program
-from paradis_tf.workdir import Workdir
+from paradis_tf.records.workdir import Workdir
 
 CONFIG = """
 from ml_collections import ConfigDict

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.runs import results, run_list
 from export.fusion.program import UserError
-from paradis_tf.workdir import Workdir
+from paradis_tf.records.workdir import Workdir
 
 LIST = """
 [defaults]

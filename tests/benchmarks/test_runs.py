@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.runs import run_list, schedule, state
 from export.fusion.program import UserError
-from paradis_tf.workdir import Workdir
+from paradis_tf.records.workdir import Workdir
 
 sys.path.insert(0, str(Path(__file__).parent))
 from stub_runs import CONFIG  # noqa: E402  its folder is no package

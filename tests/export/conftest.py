@@ -13,8 +13,8 @@ import pytest
 
 from paradis_tf import training
 from paradis_tf.configs import digits_mobilenet_v1
+from paradis_tf.records.workdir import Workdir
 from paradis_tf.supernet import Supernet
-from paradis_tf.workdir import Workdir
 
 SWITCHES = ("1.0", "0.5+0.25+0.25")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paradis_tf.workdir import load_model
+from paradis_tf.records.workdir import load_model
 from tests.paradis_tf.test_train import command, metrics
 
 FLAGS = (

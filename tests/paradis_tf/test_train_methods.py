@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 from export.fusion.program import UserError
 from paradis_tf import training
 from paradis_tf.configs import defaults
+from paradis_tf.evaluation.recalibration import recalibrate
 from paradis_tf.layers import SwitchableBatchNormalization
-from paradis_tf.recalibration import recalibrate
+from paradis_tf.records.workdir import Workdir, load_model
 from paradis_tf.supernet import Supernet
-from paradis_tf.workdir import Workdir, load_model
 
 
 @pytest.fixture(scope="module")

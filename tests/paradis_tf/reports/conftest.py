@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from paradis_tf.configs import defaults
-from paradis_tf.live_subsets import live_subsets
+from paradis_tf.evaluation.live_subsets import live_subsets
 
 # Multiply-adds in all and of the largest device; powers of ten, so that logarithms are whole numbers.
 COSTS = {

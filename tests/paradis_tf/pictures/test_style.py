@@ -9,7 +9,7 @@ import pytest
 from matplotlib.text import Text
 
 from export.fusion.program import UserError
-from paradis_tf.figure_style import Labels, madds_axis, plt, save
+from paradis_tf.pictures.style import Labels, madds_axis, plt, save
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from paradis_tf.builders.cost import switch_costs, tail_cost
 from paradis_tf.builders.operations import Outputs
 from paradis_tf.data.bicubic import enlarge
 from paradis_tf.data.super_resolution import ImagePairs
-from paradis_tf.live_subsets import live_subsets
+from paradis_tf.evaluation.live_subsets import live_subsets
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 from paradis_tf.tasks.image_quality import luma, psnr, scores, to_8_bits

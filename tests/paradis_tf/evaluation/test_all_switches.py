@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from paradis_tf.builders.static import extract
-from paradis_tf.classification_evaluation import label_places
 from paradis_tf.data.datasets import Part
-from paradis_tf.evaluation import evaluate, live_table, switch_table
+from paradis_tf.evaluation.all_switches import evaluate, live_table, switch_table
+from paradis_tf.evaluation.classification import label_places
+from paradis_tf.evaluation.live_subsets import live_subsets, text_form
 from paradis_tf.layers import SwitchableBatchNormalization
-from paradis_tf.live_subsets import live_subsets, text_form
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from export.fusion.program import UserError
-from paradis_tf.workdir import Workdir
+from paradis_tf.records.workdir import Workdir
 
 # Of the metrics' columns those that are no curve.
 _LEFT_OUT = ("epoch", "seconds")

@@ -13,11 +13,11 @@ import pytest
 
 from export.fusion.program import UserError
 from paradis_tf.configs import digits_mobilenet_v1
+from paradis_tf.evaluation.recalibration import recalibrate
 from paradis_tf.layers import SwitchableBatchNormalization
-from paradis_tf.recalibration import recalibrate
+from paradis_tf.records.workdir import Workdir
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch, SwitchError
-from paradis_tf.workdir import Workdir
 
 
 def some_batches(*sizes: int) -> list[tuple[np.ndarray, np.ndarray]]:

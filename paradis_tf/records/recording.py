@@ -8,9 +8,9 @@ from typing import Any
 import keras
 
 from export.fusion.program import UserError
-from paradis_tf.selection import best_first
-from paradis_tf.training_progress import Speed
-from paradis_tf.workdir import Workdir
+from paradis_tf.records.selection import best_first
+from paradis_tf.records.training_progress import Speed
+from paradis_tf.records.workdir import Workdir
 
 
 class RunRecorder(keras.callbacks.Callback):

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 _TIMES = ("seconds", "images_per_second")
 
 

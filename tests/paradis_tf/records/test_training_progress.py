@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from paradis_tf import training_progress as module
+from paradis_tf.records import training_progress as module
+from paradis_tf.records.training_progress import Progress, Speed
 from paradis_tf.supernet import Supernet
-from paradis_tf.training_progress import Progress, Speed
 
 LOGS = {"loss": 2.5, "accuracy/1.0": 0.3, "val_accuracy/1.0": 0.5, "val_accuracy/0.5+0.5": 0.25, "val_loss": 3.0}
 

@@ -16,14 +16,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from export.fusion.program import UserError
-from paradis_tf import workdir as module
+from paradis_tf.records import workdir as module
+from paradis_tf.records.workdir import PACKAGES, Workdir, load_model, package_versions
 from paradis_tf.supernet import Supernet
-from paradis_tf.workdir import PACKAGES, Workdir, load_model, package_versions
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOLD = """
 import sys
-from paradis_tf.workdir import Workdir
+from paradis_tf.records.workdir import Workdir
 with Workdir(sys.argv[1]).locked():
     print("held", flush=True)
     sys.stdin.read()

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 
 from export.fusion.program import UserError
-from paradis_tf.divergence import DivergenceCheck, FirstNonFinite
 from paradis_tf.methods import Paradis
+from paradis_tf.optimization.divergence import DivergenceCheck, FirstNonFinite
 from paradis_tf.supernet import Supernet
 
 

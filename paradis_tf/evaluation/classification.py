@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from export.fusion.fuse import fuse
 from paradis_tf.data import pipeline
-from paradis_tf.live_subsets import live_subsets
+from paradis_tf.evaluation.live_subsets import live_subsets
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from paradis_tf.schedules import WarmupSchedule
+from paradis_tf.optimization.schedules import WarmupSchedule
 
 RATE, TOTAL, WARMUP, DROPS, FACTOR = 0.3, 40, 6, (5, 15, 30), 0.2
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from paradis_tf import classification_evaluation, super_resolution_evaluation, table
+from paradis_tf import table
 from paradis_tf.builders.cost import switch_costs, tail_cost
-from paradis_tf.live_subsets import text_form
+from paradis_tf.evaluation import classification, super_resolution
+from paradis_tf.evaluation.live_subsets import text_form
 from paradis_tf.metrics import metric_of
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
@@ -16,8 +17,8 @@ Report = Callable[[str], None]
 
 # By task: measures all switches of a model on a part, with the task's metric and `live_subsets` for each.
 _MEASURES: dict[str, Callable[[Supernet, Any, Report], Mapping[Switch, dict[str, Any]]]] = {
-    "classification": classification_evaluation.measure,
-    "super_resolution": super_resolution_evaluation.measure,
+    "classification": classification.measure,
+    "super_resolution": super_resolution.measure,
 }
 
 
@@ -64,7 +65,7 @@ def evaluate(model: Supernet, part: Any, report: Report = lambda text: None) -> 
 def switch_table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows of `evaluate` as a table, a line per switch; of super-resolution as one for each set of images."""
     if rows[0]["metric"] == "psnr_y":
-        return super_resolution_evaluation.quality_table(rows)
+        return super_resolution.quality_table(rows)
     metric = metric_of(rows[0], "evaluation")
     top5 = rows[0].get("top5_accuracy") is not None
     header = ["switch", "devices", "MAdds total (M)", "largest device (M)", "parameters", metric.heading]

@@ -10,7 +10,7 @@ import time
 from typing import NoReturn
 
 from export.fusion.program import UserError
-from paradis_tf.strategy import Cluster
+from paradis_tf.distribution.strategy import Cluster
 
 _PROBE_EVERY_S = 1.0
 # How long a peer may fail to answer until it counts as gone.

@@ -9,8 +9,8 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from export.fusion.program import UserError
-from paradis_tf.tensorboard import EventWriter
-from paradis_tf.workdir import Workdir
+from paradis_tf.records.tensorboard import EventWriter
+from paradis_tf.records.workdir import Workdir
 
 
 def points(folder: Path) -> dict[tuple[str, int], list[float]]:

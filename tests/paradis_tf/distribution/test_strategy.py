@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from export.fusion.program import UserError
-from paradis_tf.peers import meet
-from paradis_tf.strategy import Cluster, choose, cluster_of
+from paradis_tf.distribution.peers import meet
+from paradis_tf.distribution.strategy import Cluster, choose, cluster_of
 
 TWO = {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from export.fusion.program import UserError
-from paradis_tf.schedules import SCHEDULES, WarmupSchedule
+from paradis_tf.optimization.schedules import SCHEDULES, WarmupSchedule
 
 OPTIMIZERS = ("sgd", "adam")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from paradis_tf.gradients import combine
 from paradis_tf.methods import Paradis
+from paradis_tf.optimization.gradients import combine
 from paradis_tf.supernet import Supernet
 
 
@@ -75,8 +75,8 @@ def test_decay_of_all_weights_and_the_clipping_reach_the_step(tiny_net: Callable
 
 REPLICAS = """
 import keras, numpy as np, tensorflow as tf
-from paradis_tf.divergence import FirstNonFinite
-from paradis_tf.gradients import combine
+from paradis_tf.optimization.divergence import FirstNonFinite
+from paradis_tf.optimization.gradients import combine
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

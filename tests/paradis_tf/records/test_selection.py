@@ -12,11 +12,11 @@ from ml_collections import ConfigDict
 
 from paradis_tf import models
 from paradis_tf.methods import Paradis
-from paradis_tf.recording import RunRecorder
-from paradis_tf.selection import best_first, finished_network
+from paradis_tf.records.recording import RunRecorder
+from paradis_tf.records.selection import best_first, finished_network
+from paradis_tf.records.training_progress import Speed
+from paradis_tf.records.workdir import Workdir
 from paradis_tf.supernet import Supernet
-from paradis_tf.training_progress import Speed
-from paradis_tf.workdir import Workdir
 
 # Means over the switches: 0.5, 0.7, 0.7, 0.6.
 SCORES = {1: (0.5, 0.5), 2: (0.6, 0.8), 3: (0.9, 0.5), 4: (0.6, 0.6)}

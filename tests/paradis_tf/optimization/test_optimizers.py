@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from export.fusion.program import UserError
-from paradis_tf import optimizers
 from paradis_tf.configs import defaults
+from paradis_tf.optimization import optimizers
 
 EPOCHS, STEPS = 4, 3
 

@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from export.fusion.program import UserError
-from paradis_tf import strategy as strategies
-from paradis_tf.peers import PeerWatch, meet
-from paradis_tf.strategy import Cluster
+from paradis_tf.distribution import strategy as strategies
+from paradis_tf.distribution.peers import PeerWatch, meet
+from paradis_tf.distribution.strategy import Cluster
 from paradis_tf.supernet import Supernet
 
 # Longest time that TensorFlow may take to connect workers that are all there, in seconds.
@@ -111,7 +111,7 @@ def joined(name: str = "auto", devices: Sequence[str] = (), peer_timeout_s: floa
     """The group that this process trains in; the block's failures that come from a lost peer end the process.
 
     Args:
-      name: one of `paradis_tf.strategy.STRATEGIES`.
+      name: one of `paradis_tf.distribution.strategy.STRATEGIES`.
       devices: what to train on under `mirrored`, as TensorFlow names devices, such as `GPU:0`; empty for all GPUs.
       peer_timeout_s: how long to wait for the other workers at the start, in seconds.
 

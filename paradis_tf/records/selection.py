@@ -6,8 +6,8 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 
 from export.fusion.program import UserError
+from paradis_tf.records.workdir import Workdir, load_model
 from paradis_tf.supernet import Supernet
-from paradis_tf.workdir import Workdir, load_model
 
 KEEP = ("last", "best")
 

@@ -1,0 +1,1 @@
+"""What a trained network is worth: each switch, each set of living devices; and batch norm recomputed."""

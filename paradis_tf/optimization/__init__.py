@@ -1,0 +1,1 @@
+"""What a training step does with the gradients, and the rates it does it at."""

@@ -1,0 +1,1 @@
+"""Pictures: their style, and crops of enlarged images."""

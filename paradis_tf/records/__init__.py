@@ -1,0 +1,1 @@
+"""What a training leaves: its run folder, metrics, events and progress."""
