@@ -17,7 +17,7 @@ from paradis_tf.builders.shared import SharedOperations, create_layers, fuse
 from paradis_tf.switches import DEFAULT_GRID, FULL, Switch, SwitchError, parse_switches
 from paradis_tf.trained_by_passes import TrainedByPasses
 
-# What batch norm's scale and shift are, by the `batch_norm` of a supernet.
+# What scale and shift are, by the `normalization` of a supernet.
 _AFFINES = {"private": "private", "shared_affine": "shared"}
 
 
@@ -29,8 +29,9 @@ class Supernet(TrainedByPasses):
       architecture: an `Architecture`, or its config with its `name` (as `get_config` writes it).
       switches: the switches it is trained and exported for, as `Switch` or in text form.
       grid: every slice bound is a multiple of 1/grid.
-      batch_norm: `private` gives each device of each switch statistics, scale and shift of its own, `shared_affine`
-        statistics alone; see `SwitchableBatchNormalization`.
+      normalization: `private` gives each device of each switch a scale and shift of its own in batch norm, a gain and
+        bias in weight normalization; with `shared_affine` it takes its slice of the full width's. Batch norm's
+        statistics are its own in both. See `SwitchableBatchNormalization` and `SwitchableWeightNormConv2D`.
       dtype: Keras' dtype policy: "float32", "mixed_float16" or "mixed_bfloat16". Weights, fused predictions and batch
         norm's statistics are float32 in each.
 
@@ -46,7 +47,7 @@ class Supernet(TrainedByPasses):
 
     Raises:
       SwitchError: an illegal switch, or one that cuts inside a channel of a layer.
-      UserError: an unknown `batch_norm`.
+      UserError: an unknown `normalization`.
 
     `compile` takes a `Method`; `fit` then makes one optimizer step per batch from the gradients of all of the
     method's passes, each under a tape of its own, and reports `loss` (the sum), and `loss/<switch>` and
@@ -59,7 +60,7 @@ class Supernet(TrainedByPasses):
         architecture: Architecture | dict[str, Any],
         switches: Sequence[Switch | str],
         grid: int = DEFAULT_GRID,
-        batch_norm: str = "private",
+        normalization: str = "private",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -68,10 +69,10 @@ class Supernet(TrainedByPasses):
         self.architecture = architecture
         self.grid = grid
         self.switches = parse_switches([str(switch) for switch in switches], grid)
-        if batch_norm not in _AFFINES:
-            raise UserError(f"batch_norm is {batch_norm!r}; it is {' or '.join(map(repr, _AFFINES))}.")
-        self.batch_norm = batch_norm
-        layers = create_layers(architecture, self.switches, grid, self.dtype_policy, _AFFINES[batch_norm])
+        if normalization not in _AFFINES:
+            raise UserError(f"normalization is {normalization!r}; it is {' or '.join(map(repr, _AFFINES))}.")
+        self.normalization = normalization
+        layers = create_layers(architecture, self.switches, grid, self.dtype_policy, _AFFINES[normalization])
         self.shared_layers = list(layers.values())
         self._layer_of = {layer.name: layer for layer in self.shared_layers}
         self.task = tasks.create(self.architecture.task)
@@ -141,7 +142,7 @@ class Supernet(TrainedByPasses):
             architecture=self.architecture_config(),
             switches=[str(switch) for switch in self.switches],
             grid=self.grid,
-            batch_norm=self.batch_norm,
+            normalization=self.normalization,
         )
         return config
 

@@ -79,7 +79,7 @@ def check_belongs(place: Path, model: Supernet, config: Any, dataset: Dataset) -
     for name, found, legal in (
         ("architecture", model.architecture_config(), {"name": wanted.name, **wanted.get_config()}),
         ("switches", [str(s) for s in model.switches], [str(s) for s in switches]),
-        ("batch_norm", model.batch_norm, config["batch_norm"]),
+        ("normalization", model.normalization, config["normalization"]),
     ):
         if found != legal:
             raise UserError(f"the model in {place} has {name} {found}; the run's config and dataset give {legal}.")
@@ -149,7 +149,7 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
     mine = len(range(group.worker, len(dataset.validation), group.workers))
     evaluation_size = groups.evaluation_size(mine, _EVALUATION_BATCH * group.local_replicas, group.local_replicas)
     with group.strategy.scope():
-        model = Supernet(architecture, config.switches, config.grid, config.batch_norm, dtype=config.precision)
+        model = Supernet(architecture, config.switches, config.grid, config.normalization, dtype=config.precision)
         model.compile(
             optimizers.create(config.optimizer, config.epochs, steps),
             method,

@@ -23,6 +23,7 @@ from paradis_tf.layers import (
     SlicedDepthwiseConv2D,
     SlicedWeightNormConv2D,
     SwitchableBatchNormalization,
+    SwitchableWeightNormConv2D,
 )
 from paradis_tf.switches import Switch
 
@@ -37,7 +38,8 @@ def create_layers(
       switches: the switches that batch norm keeps statistics for.
       grid: the grid of the switches.
       dtype: dtype policy of the layers.
-      affine: as in `SwitchableBatchNormalization`.
+      affine: "private" gives each device of each switch a scale and shift of its own in batch norm, a gain and bias in
+        weight normalization; "shared" has one of each at full width, of which a device takes its slice.
 
     Raises:
       SwitchError: a switch cuts inside a channel of a layer; the layer is named.
@@ -100,8 +102,13 @@ class _Creator(Operations[int]):
         slice_inputs: bool = True,
         slice_outputs: bool = True,
     ) -> int:
-        layer = SlicedWeightNormConv2D(
-            x, filters, kernel_size, use_bias, slice_inputs, slice_outputs, gain, name=name, dtype=self.dtype
+        options: dict[str, Any] = dict(use_bias=use_bias, slice_inputs=slice_inputs, slice_outputs=slice_outputs)
+        options.update(gain=gain, name=name, dtype=self.dtype)
+        sliced = slice_inputs or slice_outputs
+        layer = (
+            SwitchableWeightNormConv2D(x, filters, kernel_size, self.switches, self.grid, **options)
+            if sliced and self.affine == "private"
+            else SlicedWeightNormConv2D(x, filters, kernel_size, **options)
         )
         self._add(layer, None, None, None, x)
         if slice_outputs:
@@ -199,7 +206,10 @@ class SharedOperations(Operations[Any]):
         slice_inputs: bool = True,
         slice_outputs: bool = True,
     ) -> Any:
-        return self.layers[name](x, slice=self.slice)
+        layer = self.layers[name]
+        if isinstance(layer, SwitchableWeightNormConv2D):
+            return layer(x, switch=self.switch, device=self.device)
+        return layer(x, slice=self.slice)
 
     def bias(self, x: Any, *, name: str) -> Any:
         return self.layers[name](x)

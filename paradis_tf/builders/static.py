@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -46,8 +47,8 @@ def extract(
     """
     supernet.check_device(switch, device)
     architecture = supernet.architecture
-    weights = {layer.name: layer.static_weights(switch, device) for layer in supernet.shared_layers}
-    ops = _StaticOperations(keras_module, switch.slices[device], normalized_input, weights.__getitem__)
+    weights = _weights_of(supernet, switch, device)
+    ops = _StaticOperations(keras_module, switch.slices[device], normalized_input, weights)
     image = keras_module.Input(architecture.image_shape, name="image", dtype="float32")
     outputs = architecture(ops, image)
     name = f"{architecture.name}_{switch.slug}_{device}"
@@ -79,9 +80,8 @@ def extract_tail(
     architecture = supernet.architecture
     if not isinstance(architecture, Tailed):
         raise ValueError(f"architecture {architecture.name!r} has no tail; the sum of its slices is the answer.")
-    whole = Switch((FULL,))
-    weights = {layer.name: layer.static_weights(whole, 0) for layer in supernet.shared_layers}
-    ops = _StaticOperations(keras_module, FULL, normalized_input, weights.__getitem__)
+    weights = _weights_of(supernet, Switch((FULL,)), 0)
+    ops = _StaticOperations(keras_module, FULL, normalized_input, weights)
     image = keras_module.Input(image_shape or architecture.image_shape, name="image", dtype="float32")
     channels = summed_channels(architecture)
     summed = keras_module.Input((*image.shape[1:3], channels), name="summed", dtype="float32")
@@ -89,10 +89,16 @@ def extract_tail(
     return _with_weights(keras_module.Model([image, summed], answer, name=f"{architecture.name}_tail"), weights)
 
 
-def _with_weights(model: Any, weights: dict[str, list[np.ndarray]]) -> Any:
+def _weights_of(supernet: Supernet, switch: Switch, device: int) -> Callable[[str], list[np.ndarray]]:
+    """The weights of a layer by its name, computed when they are asked for."""
+    layers = {layer.name: layer for layer in supernet.shared_layers}
+    return functools.cache(lambda name: layers[name].static_weights(switch, device))
+
+
+def _with_weights(model: Any, weights: Callable[[str], list[np.ndarray]]) -> Any:
     for layer in model.layers:
         if layer.weights:
-            layer.set_weights(weights[layer.name])
+            layer.set_weights(weights(layer.name))
     return model
 
 

@@ -28,7 +28,7 @@ _METHODS: dict[str, dict[str, Any]] = {
     "slimmable": {"switches": ("1.0", "0.75", "0.5", "0.25"), "options": {}},
     "us_slimmable": {
         "grid": 8,
-        "batch_norm": "shared_affine",
+        "normalization": "shared_affine",
         "switches": ("1.0", "0.875", "0.75", "0.625", "0.5", "0.375", "0.25"),
         "options": {"random_widths": 2},
     },
@@ -56,8 +56,9 @@ def get_config(method: str = "paradis") -> ConfigDict:
             # Slice bounds are multiples of 1/grid.
             "grid": _METHODS[method].get("grid", 4),
             "switches": _METHODS[method]["switches"],
-            # "private" or "shared_affine": whether switches share the scale and shift of batch norm.
-            "batch_norm": _METHODS[method].get("batch_norm", "private"),
+            # "private" or "shared_affine": whether switches share the scales and shifts of batch norm, or
+            # the gains and biases of weight normalization.
+            "normalization": _METHODS[method].get("normalization", "private"),
             # See paradis_tf.data.datasets.load.
             "dataset": {
                 "name": "digits",

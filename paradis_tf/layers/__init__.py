@@ -7,6 +7,7 @@ from paradis_tf.layers.sliced_dense import SlicedDense
 from paradis_tf.layers.sliced_depthwise_conv2d import SlicedDepthwiseConv2D
 from paradis_tf.layers.sliced_weight_norm_conv2d import SlicedWeightNormConv2D
 from paradis_tf.layers.switchable_batch_normalization import SwitchableBatchNormalization
+from paradis_tf.layers.switchable_weight_norm_conv2d import SwitchableWeightNormConv2D
 
 __all__ = [
     "ChannelBias",
@@ -16,4 +17,5 @@ __all__ = [
     "SlicedDepthwiseConv2D",
     "SlicedWeightNormConv2D",
     "SwitchableBatchNormalization",
+    "SwitchableWeightNormConv2D",
 ]

@@ -19,7 +19,7 @@ class USSlimmable(Method):
     on the widest one's detached prediction, without hard labels.
 
     Its switches have one device each and are the widths that can be drawn; the reference draws from a continuous
-    range. Batch norm shares scale and shift (`batch_norm="shared_affine"`), and its statistics are recomputed after
+    range. Batch norm shares scale and shift (`normalization="shared_affine"`), and its statistics are recomputed after
     training.
 
     Args:

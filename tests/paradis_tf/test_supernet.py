@@ -252,17 +252,17 @@ def test_a_compiled_network_is_saved_with_its_method_and_optimizer(
 
 
 def test_a_shared_affine_is_saved_and_has_another_id(tiny_net: Callable[..., Supernet], batch: tuple) -> None:
-    private, shared = (tiny_net(batch_norm=form) for form in ("private", "shared_affine"))
+    private, shared = (tiny_net(normalization=form) for form in ("private", "shared_affine"))
     copy = Supernet.from_config(shared.get_config() | {"architecture": shared.architecture})
-    assert copy.batch_norm == "shared_affine"
+    assert copy.normalization == "shared_affine"
     assert [w.shape for w in copy.weights] == [w.shape for w in shared.weights]
     assert private.model_id() != shared.model_id()
     assert copy.trainable_variables[1].shape == (8,)
     config = private.get_config() | {"architecture": private.architecture}
-    del config["batch_norm"]
+    del config["normalization"]
     assert Supernet.from_config(config).batch_norm == "private"
-    with pytest.raises(ValueError, match="batch_norm is 'shared'; it is 'private' or 'shared_affine'"):
-        tiny_net(batch_norm="shared")
+    with pytest.raises(ValueError, match="normalization is 'shared'; it is 'private' or 'shared_affine'"):
+        tiny_net(normalization="shared")
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit() -> None:

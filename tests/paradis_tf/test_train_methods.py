@@ -53,7 +53,7 @@ def statistics_of(model: Supernet) -> list[np.ndarray]:
 
 def test_us_slimmable_ends_with_statistics_of_plain_averages(images: Path, tmp_path: Path) -> None:
     config = config_of(images, "us_slimmable", ("1.0", "0.5", "0.25"))
-    assert config.batch_norm == "shared_affine"
+    assert config.normalization == "shared_affine"
     workdir = training.train(config, str(tmp_path / "run"))
     finished = workdir.load_model()
     trained = load_model(workdir.checkpoints / "epoch_0001.keras")

@@ -36,7 +36,7 @@ def test_static_equals_shared(request, net: str, module, index: int, device: int
 
 @pytest.mark.parametrize("module", [keras, tf_keras], ids=["keras", "tf_keras"])
 def test_static_equals_shared_with_shared_affine(tiny_net: Callable[..., Supernet], module) -> None:
-    model = tiny_net(batch_norm="shared_affine")
+    model = tiny_net(normalization="shared_affine")
     images = IMAGES[:, :8, :8]
     for index, device in DEVICES:
         switch = model.switches[index]

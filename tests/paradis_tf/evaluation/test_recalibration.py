@@ -40,9 +40,9 @@ def norms(model: Supernet) -> list[SwitchableBatchNormalization]:
     return [layer for layer in model.shared_layers if isinstance(layer, SwitchableBatchNormalization)]
 
 
-@pytest.mark.parametrize("batch_norm", ["private", "shared_affine"])
-def test_the_first_norm_has_the_average_of_the_batches(tiny_net: Callable[..., Supernet], batch_norm: str) -> None:
-    model = tiny_net(batch_norm=batch_norm)
+@pytest.mark.parametrize("normalization", ["private", "shared_affine"])
+def test_the_first_norm_has_the_average_of_the_batches(tiny_net: Callable[..., Supernet], normalization: str) -> None:
+    model = tiny_net(normalization=normalization)
     batches = some_batches(8, 8, 8)
     assert recalibrate(model, batches) == 24
     outputs = [stem(model, images) for images, _ in batches]
@@ -125,14 +125,14 @@ def program(*flags: object) -> subprocess.CompletedProcess[str]:
 def test_the_program_replaces_the_model_of_a_run(tmp_path: Path) -> None:
     config = digits_mobilenet_v1.get_config()
     config.update_from_flattened_dict(
-        {"model.width_multiplier": 0.125, "switches": ("1.0", "0.5+0.5"), "batch_norm": "shared_affine"}
+        {"model.width_multiplier": 0.125, "switches": ("1.0", "0.5+0.5"), "normalization": "shared_affine"}
     )
     workdir = Workdir.create(tmp_path / "run", config)
     refused = program(f"--workdir={workdir.path}")
     assert refused.returncode == 2
     assert "holds no finished model" in refused.stderr
     architecture = {**config.model, "image_shape": (16, 16, 3), "classes": 10}
-    fresh = Supernet(architecture, config.switches, batch_norm="shared_affine")
+    fresh = Supernet(architecture, config.switches, normalization="shared_affine")
     workdir.save_model(fresh)
 
     done = program(f"--workdir={workdir.path}", "--images=200", f"--json={tmp_path / 'table.json'}")

@@ -38,9 +38,9 @@ def randomized(model: Supernet) -> Supernet:
     return model
 
 
-def make(switches: tuple[str, ...] = SWITCHES, **options: Any) -> Supernet:
+def make(switches: tuple[str, ...] = SWITCHES, normalization: str = "private", **options: Any) -> Supernet:
     table = {"image_shape": (7, 6, 3), "scale": 2, "blocks": 2, "filters": 8, **options}
-    return randomized(Supernet({"name": "wdsr", **table}, switches))
+    return randomized(Supernet({"name": "wdsr", **table}, switches, normalization=normalization))
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,9 @@ def test_the_small_model_has_the_published_parameters(scale: int, count: int) ->
     assert cost.parameters + tail_cost(architecture).parameters == count
 
 
-def test_the_supernet_has_them_too() -> None:
-    model = Supernet({"name": "wdsr", "image_shape": (48, 48, 3), "scale": 2}, SWITCHES)
+@pytest.mark.parametrize(("switches", "normalization"), [(SWITCHES, "shared_affine"), (("1.0",), "private")])
+def test_the_supernet_has_them_too(switches: tuple[str, ...], normalization: str) -> None:
+    model = Supernet({"name": "wdsr", "image_shape": (48, 48, 3), "scale": 2}, switches, normalization=normalization)
     assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == SCALES[2]
 
 
@@ -129,27 +130,32 @@ def test_the_answer_equals_a_network_written_out_in_numpy() -> None:
     np.testing.assert_allclose(found["features"], x, atol=1e-4)
 
 
+@pytest.mark.parametrize("normalization", ["private", "shared_affine"])
 @pytest.mark.parametrize("text", SPLITS)
-def test_a_distributed_switch_is_the_full_network_with_block_diagonal_effective_kernels(text: str) -> None:
-    model = make()
+def test_a_distributed_switch_is_a_full_network_with_block_diagonal_kernels(text: str, normalization: str) -> None:
+    model = make(normalization=normalization)
     switch = Switch.parse(text)
-    found = model(IMAGES, switch=switch)
-    whole = model(IMAGES)["prediction"].numpy()
-    for layer in model.shared_layers:
-        if isinstance(layer, SlicedConv2D) and layer.name != "skip_conv":
-            kernel = layer._effective_kernel().numpy()
-            mask = np.zeros(kernel.shape, np.float32)
-            for part in switch.slices:
-                ins = slice(*part.channels(kernel.shape[2], "")) if layer.slice_inputs else slice(None)
-                outs = slice(*part.channels(kernel.shape[3], "")) if layer.slice_outputs else slice(None)
-                mask[:, :, ins, outs] = 1
-            masked = kernel * mask
-            layer.kernel.assign(masked)
-            layer.gain.assign(np.sqrt((masked**2).sum(axis=(0, 1, 2))))
-    expected = model(IMAGES)
+    full = make(("1.0",), normalization="shared_affine")
+    layer_of = {layer.name: layer for layer in model.shared_layers}
+    for layer in full.shared_layers:
+        own = layer_of[layer.name]
+        if not isinstance(layer, SlicedConv2D) or layer.name == "skip_conv":
+            layer.set_weights(own.get_weights())
+            continue
+        kernel = np.zeros(layer.kernel.shape, np.float32)
+        for device, part in enumerate(switch.slices):
+            ins = slice(*part.channels(kernel.shape[2], "")) if layer.slice_inputs else slice(None)
+            outs = slice(*part.channels(kernel.shape[3], "")) if layer.slice_outputs else slice(None)
+            block, *bias = own.static_weights(switch, device)
+            kernel[:, :, ins, outs] = block
+            if bias:
+                layer.bias.assign(np.concatenate([own.static_weights(switch, d)[1] for d in range(switch.devices)]))
+        layer.kernel.assign(kernel)
+        layer.gain.assign(np.sqrt((kernel**2).sum(axis=(0, 1, 2))))
+    found, expected = model(IMAGES, switch=switch), full(IMAGES)
     np.testing.assert_allclose(found["prediction"], expected["prediction"], rtol=1e-4, atol=5e-3)
     np.testing.assert_allclose(found["features"], expected["features"], atol=1e-4)
-    assert np.abs(whole - found["prediction"]).max() > 1
+    assert np.abs(model(IMAGES)["prediction"] - found["prediction"]).max() > 1
 
 
 @pytest.mark.parametrize("module", [keras, tf_keras], ids=["keras", "tf_keras"])
