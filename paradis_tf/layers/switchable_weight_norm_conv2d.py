@@ -106,7 +106,8 @@ class SwitchableWeightNormConv2D(SlicedConv2D):
         self.bias = self.add_weight(name="bias", shape=(size,), initializer="zeros") if self.use_bias else None
         self.built = True
 
-    def call(self, inputs: Any, *, switch: Switch, device: int) -> Any:
+    # Its gains are found by switch and device, of which a slice alone tells nothing.
+    def call(self, inputs: Any, *, switch: Switch, device: int) -> Any:  # type: ignore[override]
         segment = self._segment(switch, device)
         self._check_inputs(tuple(inputs.shape), switch.slices[device])
         outputs = self._apply(inputs, keras.ops.cast(self._block(switch, device), self.compute_dtype))
@@ -135,7 +136,9 @@ class SwitchableWeightNormConv2D(SlicedConv2D):
             raise ValueError(f"layer {self.name!r} has no device {device} of switch '{switch}'; it has {known}.")
         return segment
 
-    def compute_output_spec(self, inputs: Any, switch: Switch, device: int) -> keras.KerasTensor:
+    def compute_output_spec(  # type: ignore[override]
+        self, inputs: Any, switch: Switch, device: int
+    ) -> keras.KerasTensor:
         return super().compute_output_spec(inputs, switch.slices[device])
 
     def get_config(self) -> dict[str, Any]:

@@ -260,7 +260,7 @@ def test_a_shared_affine_is_saved_and_has_another_id(tiny_net: Callable[..., Sup
     assert copy.trainable_variables[1].shape == (8,)
     config = private.get_config() | {"architecture": private.architecture}
     del config["normalization"]
-    assert Supernet.from_config(config).batch_norm == "private"
+    assert Supernet.from_config(config).normalization == "private"
     with pytest.raises(ValueError, match="normalization is 'shared'; it is 'private' or 'shared_affine'"):
         tiny_net(normalization="shared")
 

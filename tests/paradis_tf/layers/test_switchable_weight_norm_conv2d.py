@@ -47,6 +47,7 @@ def stock(inputs: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarra
 @pytest.mark.parametrize(("text", "device", "ins", "outs", "segment"), DEVICES)
 def test_a_device_normalizes_its_own_block(text: str, device: int, ins: tuple, outs: tuple, segment: tuple) -> None:
     layer = built()
+    assert layer.bias is not None
     block = layer.kernel.numpy()[:, :, slice(*ins), slice(*outs)].astype(np.float64)
     gain, bias = layer.gain.numpy()[slice(*segment)], layer.bias.numpy()[slice(*segment)]
     kernel = np.stack([gain[o] * block[..., o] / np.linalg.norm(block[..., o]) for o in range(len(gain))], axis=-1)

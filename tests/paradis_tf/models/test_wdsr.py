@@ -149,6 +149,7 @@ def test_a_distributed_switch_is_a_full_network_with_block_diagonal_kernels(text
             block, *bias = own.static_weights(switch, device)
             kernel[:, :, ins, outs] = block
             if bias:
+                assert layer.bias is not None
                 layer.bias.assign(np.concatenate([own.static_weights(switch, d)[1] for d in range(switch.devices)]))
         layer.kernel.assign(kernel)
         layer.gain.assign(np.sqrt((kernel**2).sum(axis=(0, 1, 2))))
