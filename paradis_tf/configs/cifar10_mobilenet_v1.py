@@ -27,6 +27,6 @@ def get_config(method: str = "paradis") -> ConfigDict:
     config.model.form = "32"
     # Maps of 16x16, 8x8, 4x4 and 2x2, for the time of a training on a CPU.
     config.model.strides = (2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 1, 1, 2, 1)
-    config.optimizer.learning_rate = 0.1
+    config.optimizer.learning_rate = 0.2
     config.optimizer.weight_decay = 5e-4
     return config
