@@ -9,9 +9,9 @@ import keras
 
 from export.fusion.program import UserError
 from paradis_tf.methods.checks import check_weights
+from paradis_tf.methods.fixed_teacher import WHOLE, FixedTeacher
 from paradis_tf.methods.passes import Method, Pass, Teacher
-from paradis_tf.records.workdir import Workdir
-from paradis_tf.switches import FULL, Switch
+from paradis_tf.switches import Switch
 
 if TYPE_CHECKING:
     from paradis_tf.supernet import Supernet
@@ -45,7 +45,7 @@ class Individual(Method):
         self.hard_weight = hard_weight
         self.soft_weight = soft_weight
         self.feature_weight = feature_weight
-        self._network: Supernet | None = None
+        self._fixed = FixedTeacher("individual", teacher) if teacher else None
 
     def passes(self, switches: Sequence[Switch], widest: Switch) -> tuple[Pass, ...]:
         if len(switches) > 1:
@@ -54,18 +54,11 @@ class Individual(Method):
             )
         if not self.teacher:
             return (Pass(widest),)
-        teacher = Teacher(Switch((FULL,)), "fixed")
+        teacher = Teacher(WHOLE, "fixed")
         return (Pass(widest, teacher, self.hard_weight, self.soft_weight, self.feature_weight),)
 
     def fixed_teacher(self) -> Supernet | None:
-        # Loaded when it is asked for, so that the finished network can be used where its teacher is not.
-        if self.teacher and self._network is None:
-            network = Workdir.open(self.teacher).load_model()
-            if Switch((FULL,)) not in network.switches:
-                known = ", ".join(map(str, network.switches))
-                raise UserError(f"individual: the teacher in {self.teacher} has no switch 1.0; it has {known}.")
-            self._network = network
-        return self._network
+        return self._fixed.network() if self._fixed else None
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from export.fusion.program import UserError
 from paradis_tf.methods.checks import check_weights
+from paradis_tf.methods.fixed_teacher import WHOLE, FixedTeacher
 from paradis_tf.methods.passes import Method, Pass, Source, Teacher
 from paradis_tf.switches import Switch
+
+if TYPE_CHECKING:
+    from paradis_tf.supernet import Supernet
 
 _SOURCES: tuple[Source, ...] = ("in_place", "average")
 
@@ -19,6 +23,8 @@ _SOURCES: tuple[Source, ...] = ("in_place", "average")
 class Paradis(Method):
     """The widest switch on hard labels, every other one on its prediction, its features and the hard labels.
 
+    With a teacher from an earlier training, all switches learn from that.
+
     Args:
       hard_weight: weight of the loss against the true targets in every switch but the widest, 0 or more.
       soft_weight: weight of the loss against the widest switch's prediction, 0 or more.
@@ -26,13 +32,16 @@ class Paradis(Method):
         ones, 0 or more.
       temperature: softens the predictions on both sides of the soft loss, above 0.
       teacher: whose outputs are learnt from: `in_place`, those of the widest switch's own pass, detached; `average`,
-        those of the widest switch on the moving average of the weights (`optimizer.average_decay` above 0).
+        those of the widest switch on the moving average of the weights (`optimizer.average_decay` above 0); otherwise
+        the run folder of a finished training of the same architecture, whose switch 1.0 teaches all switches, the
+        widest too, with the three weights.
 
     The three weights give the ablation: none (1, 0, 0), softmax (0, 1, 0), softmax and features (0, 1, 1), each with
     hard labels added or not.
 
     Raises:
-      UserError: an option out of range, or all three weights 0.
+      UserError: an option out of range, or all three weights 0; `fixed_teacher` raises it for a run folder that cannot
+        be loaded or lacks switch 1.0.
 
     Source: a reconstruction following the abstract of ParaDiS and the training code of US-Nets.
     """
@@ -43,29 +52,43 @@ class Paradis(Method):
         soft_weight: float = 1.0,
         feature_weight: float = 1.0,
         temperature: float = 1.0,
-        teacher: Source = "in_place",
+        teacher: str = "in_place",
     ) -> None:
         check_weights("paradis", hard_weight=hard_weight, soft_weight=soft_weight, feature_weight=feature_weight)
         if not hard_weight + soft_weight + feature_weight > 0:
             raise UserError("paradis: hard_weight, soft_weight and feature_weight are all 0; one is above 0.")
         if not 0 < temperature < float("inf"):
             raise UserError(f"paradis: temperature is {temperature!r}; it is above 0.")
-        if teacher not in _SOURCES:
-            raise UserError(f"paradis: teacher is {teacher!r}; it is one of {', '.join(_SOURCES)}.")
+        if not teacher:
+            raise UserError(f"paradis: teacher is {teacher!r}; it is {', '.join(_SOURCES)} or a run folder.")
         self.hard_weight = hard_weight
         self.soft_weight = soft_weight
         self.feature_weight = feature_weight
         self.temperature = temperature
         self.teacher = teacher
+        self._source: Source = "average" if teacher == "average" else "in_place"
+        self._fixed = None if teacher in _SOURCES else FixedTeacher("paradis", teacher)
 
     def passes(self, switches: Sequence[Switch], widest: Switch) -> tuple[Pass, ...]:
-        teacher = Teacher(widest, self.teacher) if self.soft_weight or self.feature_weight else None
-        students = [
-            Pass(switch, teacher, self.hard_weight, self.soft_weight, self.feature_weight, self.temperature)
-            for switch in switches
-            if switch != widest
+        distilled = bool(self.soft_weight or self.feature_weight)
+        teacher = Teacher(WHOLE, "fixed") if self._fixed else Teacher(widest, self._source)
+        others = [switch for switch in switches if switch != widest]
+        students = [widest, *others] if self._fixed else others
+        passes = [
+            Pass(
+                switch,
+                teacher if distilled else None,
+                self.hard_weight,
+                self.soft_weight,
+                self.feature_weight,
+                self.temperature,
+            )
+            for switch in students
         ]
-        return (Pass(widest), *students)
+        return tuple(passes) if self._fixed else (Pass(widest), *passes)
+
+    def fixed_teacher(self) -> Supernet | None:
+        return self._fixed.network() if self._fixed else None
 
     def get_config(self) -> dict[str, Any]:
         return {

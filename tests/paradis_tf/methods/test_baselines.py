@@ -21,7 +21,7 @@ def test_an_individual_network_is_one_switch_on_hard_labels() -> None:
         methods.create("individual").passes((FULL, SPLIT), FULL)
     with pytest.raises(UserError, match="soft_weight is -1"):
         methods.create("individual", soft_weight=-1)
-    with pytest.raises(UserError, match="nowhere holds no run"):
+    with pytest.raises(UserError, match="individual: teacher is 'nowhere', which holds no run"):
         methods.create("individual", teacher="nowhere").fixed_teacher()
 
 

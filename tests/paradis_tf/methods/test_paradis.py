@@ -25,6 +25,16 @@ def test_the_average_of_the_weights_may_teach() -> None:
     assert passes[1].teacher == Teacher(WIDE, "average")
 
 
+def test_a_finished_training_teaches_all_switches() -> None:
+    teacher = Teacher(Switch.parse("1.0"), "fixed")
+    method = Paradis(0.5, 0.75, 0.25, 2.0, teacher="nowhere")
+    passes = method.passes((SPLIT, WIDE), WIDE)
+    assert passes == tuple(Pass(switch, teacher, 0.5, 0.75, 0.25, 2.0) for switch in (WIDE, SPLIT))
+    with pytest.raises(UserError, match="paradis: teacher is 'nowhere', which holds no run"):
+        method.fixed_teacher()
+    assert Paradis().fixed_teacher() is None
+
+
 def test_without_distillation_nobody_teaches() -> None:
     assert Paradis(1.0, 0.0, 0.0).passes((WIDE, SPLIT), WIDE) == (Pass(WIDE), Pass(SPLIT))
 
@@ -36,7 +46,7 @@ def test_without_distillation_nobody_teaches() -> None:
         ({"hard_weight": float("nan")}, "hard_weight is nan"),
         ({"soft_weight": 0, "feature_weight": 0}, "are all 0"),
         ({"temperature": 0}, "temperature is 0; it is above 0"),
-        ({"teacher": "fixed"}, "teacher is 'fixed'; it is one of in_place, average"),
+        ({"teacher": ""}, "teacher is ''; it is in_place, average or a run folder"),
         ({"wieght": 1}, "no option 'wieght'; it has hard_weight, soft_weight, feature_weight, temperature, teacher"),
     ],
 )
