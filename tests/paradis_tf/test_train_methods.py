@@ -72,7 +72,7 @@ def test_a_teacher_is_needed_for_training_alone(images: Path, tmp_path: Path) ->
     teacher = training.train(config_of(images, "individual", ("1.0",)), str(tmp_path / "teacher"))
     config = config_of(images, "individual", ("4x0.25",))
     config.method.teacher = str(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="nowhere holds no run"):
+    with pytest.raises(UserError, match="nowhere.*holds no run"):
         training.train(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
     config.method.teacher = str(teacher.path)
