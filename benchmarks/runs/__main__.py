@@ -34,7 +34,7 @@ _RESULTS = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> int:
-    runs = run_list.load(_LIST.value)
+    runs = run_list.load(_LIST.value, _RUNS_DIR.value)
     chosen = _chosen(runs)
     runs_dir = Path(_RUNS_DIR.value)
     cores = sorted(os.sched_getaffinity(0))

@@ -12,7 +12,8 @@
     overrides = {switches = ["4x0.25"], model.width_multiplier = 0.5}
 
 The configs' paths are relative to the folder the program is started in, as those of --config are. An entry's
-overrides are added to those of the defaults.
+overrides are added to those of the defaults. With `teacher = "individual_1.0"` an entry's runs wait for that entry's
+run of the same seed, whose folder becomes their `method.teacher`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from paradis_tf import program
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _DEFAULTS = ("config", "seeds", "overrides")
-_ENTRY = ("name", "method", *_DEFAULTS)
+_ENTRY = ("name", "method", "teacher", *_DEFAULTS)
+_TEACHER_KEY = "method.teacher"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Run:
       config_file: as --config takes it, `FILE.py` or `FILE.py:METHOD`.
       overrides: values of the config by dotted key; arrays are tuples.
       config: the configuration that these give.
+      teacher: the name of the run that has to be trained before it, or nothing.
     """
 
     entry: str
@@ -55,11 +58,12 @@ class Run:
     config_file: str
     overrides: Mapping[str, Any]
     config: ConfigDict
+    teacher: str = ""
 
     @property
     def name(self) -> str:
         """The name of its run folder."""
-        return f"{self.entry}_seed{self.seed}"
+        return run_name(self.entry, self.seed)
 
     def train_flags(self) -> list[str]:
         """The flags of `paradis_tf.train`, but for --workdir and --data_dir."""
@@ -67,12 +71,22 @@ class Run:
         return [f"--config={self.config_file}", *(f"--config.{key}={_flag(value)}" for key, value in values.items())]
 
 
-def load(path: str | Path) -> tuple[Run, ...]:
+def run_name(entry: str, seed: int) -> str:
+    """The name of the run folder of an entry's run."""
+    return f"{entry}_seed{seed}"
+
+
+def load(path: str | Path, runs_dir: str | Path = "runs") -> tuple[Run, ...]:
     """The runs of a list, in its order, an entry's seeds beside each other.
+
+    Args:
+      path: the list.
+      runs_dir: where the run folders are, among them those of teachers.
 
     Raises:
       UserError: the file cannot be read or is no list of runs; an entry has an unknown or missing key, a value of
-        another type, a name that is taken, a config that is missing or an override that it does not take.
+        another type, a name that is taken, a config that is missing, an override that it does not take, or a teacher
+        that is no entry before it with the same seeds.
     """
     where = f"list {str(path)!r}"
     try:
@@ -97,18 +111,24 @@ def load(path: str | Path) -> tuple[Run, ...]:
         place = f"entry {entry.get('name', number)!r} of {where}"
         _check_keys(place, entry, _ENTRY)
         overrides = shared_overrides | _flat(place, entry.get("overrides", {}))
-        new = _runs(place, {**defaults, **entry, "overrides": overrides})
+        new = _runs(place, {**defaults, **entry, "overrides": overrides}, Path(runs_dir))
         if any(run.entry == new[0].entry for run in runs):
             raise UserError(f"{place}: the name is taken by an entry before it; each has its own.")
+        known = {run.name for run in runs}
+        for run in new:
+            if run.teacher and run.teacher not in known:
+                raise UserError(f"{place}: its teacher {run.teacher!r} is no run of an entry before it.")
         runs += new
     return tuple(runs)
 
 
-def _runs(place: str, entry: dict[str, Any]) -> list[Run]:
+def _runs(place: str, entry: dict[str, Any], runs_dir: Path) -> list[Run]:
     name = entry.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UserError(f"{place}: name is {name!r}; it is letters, digits, '.', '_', '+' and '-', a letter first.")
-    for key, value in (("method", entry.get("method", name)), ("config", entry.get("config"))):
+    texts: dict[str, Any] = {"method": name, "config": None}
+    texts |= {key: entry[key] for key in ("method", "config", "teacher") if key in entry}
+    for key, value in texts.items():
         if not isinstance(value, str) or not value:
             raise UserError(f"{place}: {key} is {value!r}; it is a string.")
     seeds = entry.get("seeds", [0])
@@ -118,9 +138,15 @@ def _runs(place: str, entry: dict[str, Any]) -> list[Run]:
     file = entry["config"]
     if not Path(file.partition(":")[0]).is_file():
         raise UserError(f"{place}: config file {file.partition(':')[0]!r} does not exist.")
-    overrides = entry["overrides"]
-    method = entry.get("method", name)
-    return [Run(name, method, seed, file, overrides, _config(place, file, overrides, seed)) for seed in seeds]
+    runs = []
+    for seed in seeds:
+        overrides, teacher = entry["overrides"], ""
+        if "teacher" in entry:
+            teacher = run_name(entry["teacher"], seed)
+            overrides = {**overrides, _TEACHER_KEY: str(runs_dir / teacher)}
+        config = _config(place, file, overrides, seed)
+        runs.append(Run(name, texts["method"], seed, file, overrides, config, teacher))
+    return runs
 
 
 def _config(place: str, file: str, overrides: dict[str, Any], seed: int) -> ConfigDict:

@@ -24,6 +24,7 @@ from pathlib import Path
 from benchmarks.runs import state
 from benchmarks.runs.run_list import Run
 from export.fusion.program import UserError
+from paradis_tf.records.workdir import Workdir
 
 _POLL_S = 0.2
 _STOP_S = 10.0
@@ -157,8 +158,8 @@ class Scheduler:
         said = time.monotonic()
         try:
             while self._waiting or self._tasks:
-                while self._waiting and self._free:
-                    self._take(self._waiting.pop(0))
+                while self._free and (run := self._next()):
+                    self._take(run)
                 for task in list(self._tasks):
                     if task.process is not None and task.process.poll() is not None:
                         self._ended(task)
@@ -170,6 +171,15 @@ class Scheduler:
             self._stop()
         return self._unfinished
 
+    def _next(self) -> Run | None:
+        """The first run that waits for no teacher; none if there is none yet."""
+        busy = {run.name for run in (*(task.run for task in self._tasks), *self._waiting)}
+        for run in self._waiting:
+            if run.teacher not in busy:
+                self._waiting.remove(run)
+                return run
+        return None
+
     def _take(self, run: Run) -> None:
         found = state.read(run, self._runs_dir)
         deadline = time.monotonic() + _LET_GO_S
@@ -178,6 +188,8 @@ class Scheduler:
             found = state.read(run, self._runs_dir)
         if found.complete:
             self._say(f"{run.name} is done")
+        elif run.teacher and not Workdir(self._runs_dir / run.teacher).model_file.exists():
+            self._give_up(run, f"its teacher {run.teacher} is not trained")
         elif found.fault or found.in_use:
             self._give_up(run, found.fault or f"{self._runs_dir / run.name} is in use by another training")
         else:

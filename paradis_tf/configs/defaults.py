@@ -17,6 +17,7 @@ _METHODS: dict[str, dict[str, Any]] = {
             "hard_weight": 0.0,
             "soft_weight": 1.0,
             "feature_weight": 1.0,
+            "student_weight": 1.0,
             "temperature": 1.0,
             # Or "average", or the run folder of a finished training.
             "teacher": "in_place",

@@ -30,6 +30,8 @@ class Paradis(Method):
       soft_weight: weight of the loss against the widest switch's prediction, 0 or more.
       feature_weight: weight of the mean-squared error of the concatenated pooled features to the widest switch's
         ones, 0 or more.
+      student_weight: what the whole loss of every switch but the widest is multiplied by, above 0. All switches share
+        the widest one's weights, and this says how much they have a say in them.
       temperature: softens the predictions on both sides of the soft loss, above 0.
       teacher: whose outputs are learnt from: `in_place`, those of the widest switch's own pass, detached; `average`,
         those of the widest switch on the moving average of the weights (`optimizer.average_decay` above 0); otherwise
@@ -51,19 +53,22 @@ class Paradis(Method):
         hard_weight: float = 0.0,
         soft_weight: float = 1.0,
         feature_weight: float = 1.0,
+        student_weight: float = 1.0,
         temperature: float = 1.0,
         teacher: str = "in_place",
     ) -> None:
         check_weights("paradis", hard_weight=hard_weight, soft_weight=soft_weight, feature_weight=feature_weight)
         if not hard_weight + soft_weight + feature_weight > 0:
             raise UserError("paradis: hard_weight, soft_weight and feature_weight are all 0; one is above 0.")
-        if not 0 < temperature < float("inf"):
-            raise UserError(f"paradis: temperature is {temperature!r}; it is above 0.")
+        for name, value in (("student_weight", student_weight), ("temperature", temperature)):
+            if not 0 < value < float("inf"):
+                raise UserError(f"paradis: {name} is {value!r}; it is above 0.")
         if not teacher:
             raise UserError(f"paradis: teacher is {teacher!r}; it is {', '.join(_SOURCES)} or a run folder.")
         self.hard_weight = hard_weight
         self.soft_weight = soft_weight
         self.feature_weight = feature_weight
+        self.student_weight = student_weight
         self.temperature = temperature
         self.teacher = teacher
         self._source: Source = "average" if teacher == "average" else "in_place"
@@ -72,20 +77,13 @@ class Paradis(Method):
     def passes(self, switches: Sequence[Switch], widest: Switch) -> tuple[Pass, ...]:
         distilled = bool(self.soft_weight or self.feature_weight)
         teacher = Teacher(WHOLE, "fixed") if self._fixed else Teacher(widest, self._source)
-        others = [switch for switch in switches if switch != widest]
-        students = [widest, *others] if self._fixed else others
-        passes = [
-            Pass(
-                switch,
-                teacher if distilled else None,
-                self.hard_weight,
-                self.soft_weight,
-                self.feature_weight,
-                self.temperature,
-            )
-            for switch in students
-        ]
-        return tuple(passes) if self._fixed else (Pass(widest), *passes)
+
+        def taught(switch: Switch, factor: float) -> Pass:
+            weights = (factor * weight for weight in (self.hard_weight, self.soft_weight, self.feature_weight))
+            return Pass(switch, teacher if distilled else None, *weights, temperature=self.temperature)
+
+        first = taught(widest, 1.0) if self._fixed else Pass(widest)
+        return (first, *(taught(switch, self.student_weight) for switch in switches if switch != widest))
 
     def fixed_teacher(self) -> Supernet | None:
         return self._fixed.network() if self._fixed else None
@@ -95,6 +93,7 @@ class Paradis(Method):
             "hard_weight": self.hard_weight,
             "soft_weight": self.soft_weight,
             "feature_weight": self.feature_weight,
+            "student_weight": self.student_weight,
             "temperature": self.temperature,
             "teacher": self.teacher,
         }

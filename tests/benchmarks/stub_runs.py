@@ -35,7 +35,7 @@ def get_config(method="paradis"):
         "switches": ("1.0", "0.5+0.5"),
         "flip": False,
         "model": {"width": 1.0, "blocks": 3},
-        "method": {"name": method},
+        "method": {"name": method, "teacher": ""},
     })
 """
 STAGE = sys.argv.pop(1) if __name__ == "__main__" else ""

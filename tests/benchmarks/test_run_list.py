@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 
 def get_config(method="paradis"):
     return ConfigDict({"seed": 0, "epochs": 2, "rate": 0.1, "flip": False, "note": "", "sizes": [1],
-                       "switches": ("1.0", "0.5+0.5"), "method": {"name": method}, "model": {"width": 1.0}})
+                       "switches": ("1.0", "0.5+0.5"), "model": {"width": 1.0},
+                       "method": {"name": method, "teacher": ""}})
 """
 
 
@@ -101,6 +102,16 @@ BAD = {
     "name twice": ('[[runs]]\nname = "a"\nconfig = "CONFIG"\n' * 2, "entry 'a' of list"),
     "seed": ('[[runs]]\nname = "a"\nconfig = "CONFIG"\nseeds = [-1]\n', "seeds is [-1]; it is a list of different"),
     "seed twice": ('[[runs]]\nname = "a"\nconfig = "CONFIG"\nseeds = [1, 1]\n', "seeds is [1, 1]"),
+    "teacher after it": (
+        '[[runs]]\nname = "a"\nconfig = "CONFIG"\nteacher = "b"\n[[runs]]\nname = "b"\nconfig = "CONFIG"\n',
+        "its teacher 'b_seed0' is no run of an entry before it",
+    ),
+    "teacher of another seed": (
+        '[[runs]]\nname = "b"\nconfig = "CONFIG"\n'
+        '[[runs]]\nname = "a"\nconfig = "CONFIG"\nteacher = "b"\nseeds = [1]\n',
+        "its teacher 'b_seed1' is no run of an entry before it",
+    ),
+    "teacher of no name": ('[[runs]]\nname = "a"\nconfig = "CONFIG"\nteacher = 1\n', "teacher is 1; it is a string"),
     "no seeds": ('[[runs]]\nname = "a"\nconfig = "CONFIG"\nseeds = []\n', "seeds is []"),
     "true as a seed": ('[[runs]]\nname = "a"\nconfig = "CONFIG"\nseeds = [true]\n', "seeds is [True]"),
 }
@@ -132,6 +143,15 @@ def test_bad_overrides_name_the_entry(override: str, sentence: str, tmp_path: Pa
     with pytest.raises(UserError, match=re.escape(sentence)) as caught:
         load(tmp_path, f'[[runs]]\nname = "a"\nconfig = "CONFIG"\noverrides = {{{override}}}\n')
     assert "entry 'a' of list" in str(caught.value)
+
+
+def test_a_teacher_is_the_run_of_the_same_seed(tmp_path: Path) -> None:
+    entries = '[[runs]]\nname = "wide"\n[[runs]]\nname = "a"\nteacher = "wide"\n'
+    runs = {run.name: run for run in load(tmp_path, f'[defaults]\nconfig = "CONFIG"\nseeds = [0, 4]\n{entries}')}
+    assert runs["a_seed4"].teacher == "wide_seed4"
+    assert runs["a_seed4"].config.method.teacher == "runs/wide_seed4"
+    assert "--config.method.teacher=runs/wide_seed4" in runs["a_seed4"].train_flags()
+    assert runs["wide_seed4"].teacher == runs["wide_seed4"].config.method.teacher == ""
 
 
 def test_a_list_that_is_not_there_is_named() -> None:

@@ -204,6 +204,27 @@ def test_an_evaluation_that_is_damaged_or_older_than_the_model_is_made_again(tmp
     assert [row["stage"] for row in started(tmp_path)] == ["train", "evaluate", "evaluate", "evaluate"]
 
 
+@several
+def test_a_run_waits_for_its_teacher(tmp_path: Path) -> None:
+    entries = '[[runs]]\nname = "wide"\noverrides = {pause = 0.5}\n[[runs]]\nname = "taught"\nteacher = "wide"\n'
+    make_list(tmp_path, entries + '[[runs]]\nname = "alone"\n')
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stderr + done.stdout
+    trained = [row["run"] for row in started(tmp_path) if row["stage"] == "train"]
+    assert sorted(trained[:2]) == ["alone_seed0", "wide_seed0"]
+    evaluated = {row["run"]: row["at"] for row in started(tmp_path) if row["stage"] == "evaluate"}
+    (begun,) = (row["at"] for row in started(tmp_path) if (row["run"], row["stage"]) == ("taught_seed0", "train"))
+    assert begun > evaluated["wide_seed0"]
+
+
+def test_a_run_without_its_teacher_is_given_up(tmp_path: Path) -> None:
+    entries = '[[runs]]\nname = "wide"\noverrides = {fault = "diverge"}\n[[runs]]\nname = "taught"\nteacher = "wide"\n'
+    make_list(tmp_path, entries)
+    done = run(tmp_path, "--parallel=1")
+    assert done.returncode == 1
+    assert "taught_seed0 FAILED: its teacher wide_seed0 is not trained" in done.stdout
+
+
 def test_status_and_status_lines(tmp_path: Path) -> None:
     make_list(tmp_path, '[[runs]]\nname = "a"\nseeds = [0, 1]\n[[runs]]\nname = "b"\n')
     assert run(tmp_path, "--parallel=1", "--only=a_seed0").returncode == 0

@@ -15,7 +15,7 @@ WIDE, SPLIT = Switch.parse("1.0"), Switch.parse("4x0.25")
 
 def test_the_widest_comes_first_and_teaches_the_others() -> None:
     switches = parse_switches(["4x0.25", "1.0", "0.5+0.5"])
-    passes = Paradis(0.5, 0.75, 0.25, 2.0).passes(switches, WIDE)
+    passes = Paradis(0.5, 0.75, 0.25, temperature=2.0).passes(switches, WIDE)
     taught = [Pass(switch, Teacher(WIDE), 0.5, 0.75, 0.25, 2.0) for switch in (SPLIT, switches[2])]
     assert passes == (Pass(WIDE), *taught)
 
@@ -27,12 +27,25 @@ def test_the_average_of_the_weights_may_teach() -> None:
 
 def test_a_finished_training_teaches_all_switches() -> None:
     teacher = Teacher(Switch.parse("1.0"), "fixed")
-    method = Paradis(0.5, 0.75, 0.25, 2.0, teacher="nowhere")
+    method = Paradis(0.5, 0.75, 0.25, temperature=2.0, teacher="nowhere")
     passes = method.passes((SPLIT, WIDE), WIDE)
     assert passes == tuple(Pass(switch, teacher, 0.5, 0.75, 0.25, 2.0) for switch in (WIDE, SPLIT))
     with pytest.raises(UserError, match="paradis: teacher is 'nowhere', which holds no run"):
         method.fixed_teacher()
     assert Paradis().fixed_teacher() is None
+
+
+def test_students_may_count_for_less() -> None:
+    teacher = Teacher(WIDE)
+    assert Paradis(1.0, 0.5, 0.25, student_weight=0.5).passes((WIDE, SPLIT), WIDE) == (
+        Pass(WIDE),
+        Pass(SPLIT, teacher, 0.5, 0.25, 0.125),
+    )
+    teacher = Teacher(WIDE, "fixed")
+    assert Paradis(1.0, 0.5, 0.25, student_weight=0.5, teacher="nowhere").passes((WIDE, SPLIT), WIDE) == (
+        Pass(WIDE, teacher, 1.0, 0.5, 0.25),
+        Pass(SPLIT, teacher, 0.5, 0.25, 0.125),
+    )
 
 
 def test_without_distillation_nobody_teaches() -> None:
@@ -45,9 +58,10 @@ def test_without_distillation_nobody_teaches() -> None:
         ({"feature_weight": -1}, "feature_weight is -1; it is a number of 0 or more"),
         ({"hard_weight": float("nan")}, "hard_weight is nan"),
         ({"soft_weight": 0, "feature_weight": 0}, "are all 0"),
+        ({"student_weight": 0}, "student_weight is 0; it is above 0"),
         ({"temperature": 0}, "temperature is 0; it is above 0"),
         ({"teacher": ""}, "teacher is ''; it is in_place, average or a run folder"),
-        ({"wieght": 1}, "no option 'wieght'; it has hard_weight, soft_weight, feature_weight, temperature, teacher"),
+        ({"wieght": 1}, "no option 'wieght'; it has hard_weight, soft_weight, feature_weight, student_weight"),
     ],
 )
 def test_options_are_checked(options: dict, message: str) -> None:
