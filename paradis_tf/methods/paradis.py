@@ -79,8 +79,14 @@ class Paradis(Method):
         teacher = Teacher(WHOLE, "fixed") if self._fixed else Teacher(widest, self._source)
 
         def taught(switch: Switch, factor: float) -> Pass:
-            weights = (factor * weight for weight in (self.hard_weight, self.soft_weight, self.feature_weight))
-            return Pass(switch, teacher if distilled else None, *weights, temperature=self.temperature)
+            return Pass(
+                switch,
+                teacher if distilled else None,
+                factor * self.hard_weight,
+                factor * self.soft_weight,
+                factor * self.feature_weight,
+                self.temperature,
+            )
 
         first = taught(widest, 1.0) if self._fixed else Pass(widest)
         return (first, *(taught(switch, self.student_weight) for switch in switches if switch != widest))
