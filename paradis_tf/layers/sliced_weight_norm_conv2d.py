@@ -9,6 +9,12 @@ import keras
 from paradis_tf.layers.sliced_conv2d import SlicedConv2D
 
 
+def check_gain(layer: str, gain: float) -> None:
+    """Raises ValueError, naming the layer, unless a gain may be started from."""
+    if not (isinstance(gain, int | float) and 0 < abs(gain) < float("inf")):
+        raise ValueError(f"layer {layer!r}: gain is {gain!r}; it is a finite number other than 0.")
+
+
 @keras.saving.register_keras_serializable(package="paradis_tf")
 class SlicedWeightNormConv2D(SlicedConv2D):
     """2D convolution with stride 1 and bias whose kernel is a direction, normalized, times a gain.
@@ -59,8 +65,7 @@ class SlicedWeightNormConv2D(SlicedConv2D):
             kernel_initializer=kernel_initializer,
             **kwargs,
         )
-        if not (isinstance(gain, int | float) and 0 < abs(gain) < float("inf")):
-            raise ValueError(f"layer {self.name!r}: gain is {gain!r}; it is a finite number other than 0.")
+        check_gain(self.name, gain)
         self.initial_gain = float(gain)
 
     def build(self, input_shape: Any = None) -> None:

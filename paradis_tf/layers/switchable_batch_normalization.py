@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from paradis_tf.layers.global_moments import global_moments
-from paradis_tf.switches import Switch, SwitchError, parse_switches
+from paradis_tf.layers.segments import Segments, layer_switches
+from paradis_tf.switches import Slice, Switch
 
 # The smallest epsilon that every fused kernel accepts.
 EPSILON = 1.001e-5
@@ -81,10 +82,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         if affine not in AFFINES:
             raise ValueError(f"layer {self.name!r}: affine is {affine!r}; it is {' or '.join(map(repr, AFFINES))}.")
         self.channels = channels
-        try:
-            self.switches = parse_switches([str(switch) for switch in switches], grid)
-        except SwitchError as error:
-            raise SwitchError(f"layer {self.name!r}: {error}") from None
+        self.switches = layer_switches(self.name, switches, grid)
         self.grid = grid
         self.momentum = momentum
         self.epsilon = epsilon
@@ -92,16 +90,8 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         self.synchronized = synchronized
 
     def build(self, input_shape: Any = None) -> None:
-        size = 0
-        self._segments: dict[tuple[str, int], tuple[int, int]] = {}
-        self._affine_segments: dict[tuple[str, int], tuple[int, int]] = {}
-        for switch in self.switches:
-            for device, own in enumerate(switch.slices):
-                first, last = own.channels(self.channels, self.name)
-                segment = (size, size + last - first)
-                self._segments[str(switch), device] = segment
-                self._affine_segments[str(switch), device] = (first, last) if self.affine == "shared" else segment
-                size += last - first
+        self._segments = Segments(self.name, self.switches, lambda own: len(range(*self._own_channels(own))))
+        size = self._segments.total
         affine = self.channels if self.affine == "shared" else size
         self.gamma = self.add_weight(name="gamma", shape=(affine,), initializer="ones", autocast=False)
         self.beta = self.add_weight(name="beta", shape=(affine,), initializer="zeros", autocast=False)
@@ -227,18 +217,18 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         )
         return config
 
+    def _own_channels(self, own: Slice) -> tuple[int, int]:
+        return own.channels(self.channels, self.name)
+
     def _affine_slice(self, switch: Switch, device: int) -> slice:
-        return slice(*self._affine_segments[str(switch), device])
+        segment = self._segment(switch, device)
+        return slice(*(self._own_channels(switch.slices[device]) if self.affine == "shared" else segment))
 
     def _segment(self, switch: Switch, device: int, channels: int | None = None) -> tuple[int, int]:
-        segment = self._segments.get((str(switch), device))
-        if segment is None:
-            known = ", ".join(f"'{s}' ({s.devices} devices)" for s in self.switches)
-            raise ValueError(f"layer {self.name!r} has no device {device} of switch '{switch}'; it has {known}.")
-        first, last = segment
+        first, last = self._segments.bounds(switch, device)
         if channels is not None and channels != last - first:
             raise ValueError(
                 f"layer {self.name!r} got {channels} channels; device {device} of switch '{switch}' takes "
                 f"{last - first}."
             )
-        return segment
+        return first, last

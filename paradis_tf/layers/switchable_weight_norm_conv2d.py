@@ -8,8 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from paradis_tf.layers.segments import Segments, layer_switches
 from paradis_tf.layers.sliced_conv2d import SlicedConv2D
-from paradis_tf.switches import Switch, SwitchError, parse_switches
+from paradis_tf.layers.sliced_weight_norm_conv2d import check_gain
+from paradis_tf.switches import Switch
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -78,25 +80,16 @@ class SwitchableWeightNormConv2D(SlicedConv2D):
             kernel_initializer=kernel_initializer,
             **kwargs,
         )
-        if not (isinstance(gain, int | float) and 0 < abs(gain) < float("inf")):
-            raise ValueError(f"layer {self.name!r}: gain is {gain!r}; it is a finite number other than 0.")
+        check_gain(self.name, gain)
         if use_bias and not slice_outputs:
             raise ValueError(f"layer {self.name!r}: outputs that are summed over the devices take no private bias.")
         self.initial_gain = float(gain)
-        try:
-            self.switches = parse_switches([str(switch) for switch in switches], grid)
-        except SwitchError as error:
-            raise SwitchError(f"layer {self.name!r}: {error}") from None
+        self.switches = layer_switches(self.name, switches, grid)
         self.grid = grid
 
     def build(self, input_shape: Any = None) -> None:
-        size = 0
-        self._segments: dict[tuple[str, int], slice] = {}
-        for switch in self.switches:
-            for device, own in enumerate(switch.slices):
-                first, last = self._bounds(own)[1]
-                self._segments[str(switch), device] = slice(size, size + last - first)
-                size += last - first
+        self._segments = Segments(self.name, self.switches, lambda own: len(range(*self._bounds(own)[1])))
+        size = self._segments.total
         self.kernel = self.add_weight(
             name="kernel", shape=self.kernel_shape, initializer=self.kernel_initializer, autocast=False
         )
@@ -130,11 +123,7 @@ class SwitchableWeightNormConv2D(SlicedConv2D):
         return direction * (self.gain[segment] * keras.ops.rsqrt(squares))
 
     def _segment(self, switch: Switch, device: int) -> slice:
-        segment = self._segments.get((str(switch), device))
-        if segment is None:
-            known = ", ".join(f"'{s}' ({s.devices} devices)" for s in self.switches)
-            raise ValueError(f"layer {self.name!r} has no device {device} of switch '{switch}'; it has {known}.")
-        return segment
+        return slice(*self._segments.bounds(switch, device))
 
     def compute_output_spec(  # type: ignore[override]
         self, inputs: Any, switch: Switch, device: int
