@@ -59,6 +59,7 @@ class TrainedByPasses(keras.Model):
         decay_all: bool = False,
         clip_norm: float = 0.0,
         average_decay: float = 0.0,
+        total_steps: int = 0,
         loss: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -74,6 +75,7 @@ class TrainedByPasses(keras.Model):
             it, before the decay; 0 leaves them.
           average_decay: how much of their moving average a step keeps, in [0, 1), less in the first steps; 0 keeps no
             average. It covers all weights, batch norm's statistics too.
+          total_steps: steps of the whole training, for losses whose factor changes in its course; 0 if none does.
           loss: options of the architecture's task, such as `label_smoothing`.
           **kwargs: as in `keras.Model.compile`, without `metrics`, which the task gives.
 
@@ -101,6 +103,9 @@ class TrainedByPasses(keras.Model):
         self.clip_norm = clip_norm
         kernels = {id(layer.kernel) for layer in self.shared_layers if isinstance(layer, SlicedConv2D | SlicedDense)}
         self._decayed = {i for i, v in enumerate(self.trainable_variables) if decay_all or id(v) in kernels}
+        if not total_steps and any(one.factor[0] != one.factor[1] for one in self._all_passes()):
+            raise ValueError("the method has losses whose factor changes; compile needs total_steps=..., 1 or more.")
+        self.total_steps = total_steps
         self._keep_average(average_decay)
         self.first_non_finite = FirstNonFinite()
         self._total_loss = keras.metrics.Mean(name="loss")
@@ -212,16 +217,23 @@ class TrainedByPasses(keras.Model):
     def _run_pass(
         self, one: Pass, images: Any, targets: Any, outputs: dict[Teacher, dict[str, tf.Tensor]]
     ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
-        """The loss of a pass and its gradients by index of the variable; its outputs are left in `outputs`."""
+        """The weighted loss of a pass and its gradients by index of the variable; its outputs are left in `outputs`."""
         with tf.GradientTape() as tape:
             found = self(images, switch=one.switch, training=True)
             loss = one.loss(self.task, targets, found, outputs.get(one.teacher) if one.teacher else None)
-            scaled = self.optimizer.scale_loss(loss)
+            weighted = loss * self._factor(one)
+            scaled = self.optimizer.scale_loss(weighted)
         outputs[Teacher(one.switch)] = {name: tf.stop_gradient(value) for name, value in found.items()}
         gradients = tape.gradient(scaled, [variable.value for variable in self.trainable_variables])
         self._switch_losses[one.switch].update_state(loss)
         self._switch_metrics[one.switch].update_state(targets, found["prediction"])
-        return loss, {index: gradient for index, gradient in enumerate(gradients) if gradient is not None}
+        return weighted, {index: gradient for index, gradient in enumerate(gradients) if gradient is not None}
+
+    def _factor(self, one: Pass) -> Any:
+        first, last = one.factor
+        if first == last:
+            return first
+        return first + (last - first) * tf.cast(self.optimizer.iterations, tf.float32) / self.total_steps
 
     def _run_drawn(
         self, draw: Draw, drawn: tf.Tensor, images: Any, targets: Any, outputs: dict[Teacher, dict[str, tf.Tensor]]
@@ -277,6 +289,7 @@ class TrainedByPasses(keras.Model):
             "decay_all": self.decay_all,
             "clip_norm": self.clip_norm,
             "average_decay": self.average_decay,
+            "total_steps": self.total_steps,
             "loss": self.task.get_config(),
         }
 

@@ -157,6 +157,7 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
             decay_all=config.optimizer.decay_all,
             clip_norm=config.optimizer.clip_norm,
             average_decay=config.optimizer.average_decay,
+            total_steps=config.epochs * steps,
             loss=dict(config.loss),
         )
 

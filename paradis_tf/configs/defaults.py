@@ -18,6 +18,7 @@ _METHODS: dict[str, dict[str, Any]] = {
             "soft_weight": 1.0,
             "feature_weight": 1.0,
             "student_weight": 1.0,
+            "final_student_weight": 1.0,
             "temperature": 1.0,
             # Or "average", or the run folder of a finished training.
             "teacher": "in_place",

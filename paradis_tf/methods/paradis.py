@@ -30,8 +30,9 @@ class Paradis(Method):
       soft_weight: weight of the loss against the widest switch's prediction, 0 or more.
       feature_weight: weight of the mean-squared error of the concatenated pooled features to the widest switch's
         ones, 0 or more.
-      student_weight: what the whole loss of every switch but the widest is multiplied by, above 0. All switches share
-        the widest one's weights, and this says how much they have a say in them.
+      student_weight: what the whole loss of every switch but the widest is multiplied by at first, above 0. All
+        switches share the widest one's weights, and this says how much of a say they have in them.
+      final_student_weight: what it is multiplied by at the end of the training, 0 or more; linear in between.
       temperature: softens the predictions on both sides of the soft loss, above 0.
       teacher: whose outputs are learnt from: `in_place`, those of the widest switch's own pass, detached; `average`,
         those of the widest switch on the moving average of the weights (`optimizer.average_decay` above 0); otherwise
@@ -54,10 +55,17 @@ class Paradis(Method):
         soft_weight: float = 1.0,
         feature_weight: float = 1.0,
         student_weight: float = 1.0,
+        final_student_weight: float = 1.0,
         temperature: float = 1.0,
         teacher: str = "in_place",
     ) -> None:
-        check_weights("paradis", hard_weight=hard_weight, soft_weight=soft_weight, feature_weight=feature_weight)
+        check_weights(
+            "paradis",
+            hard_weight=hard_weight,
+            soft_weight=soft_weight,
+            feature_weight=feature_weight,
+            final_student_weight=final_student_weight,
+        )
         if not hard_weight + soft_weight + feature_weight > 0:
             raise UserError("paradis: hard_weight, soft_weight and feature_weight are all 0; one is above 0.")
         for name, value in (("student_weight", student_weight), ("temperature", temperature)):
@@ -69,6 +77,7 @@ class Paradis(Method):
         self.soft_weight = soft_weight
         self.feature_weight = feature_weight
         self.student_weight = student_weight
+        self.final_student_weight = final_student_weight
         self.temperature = temperature
         self.teacher = teacher
         self._source: Source = "average" if teacher == "average" else "in_place"
@@ -78,18 +87,20 @@ class Paradis(Method):
         distilled = bool(self.soft_weight or self.feature_weight)
         teacher = Teacher(WHOLE, "fixed") if self._fixed else Teacher(widest, self._source)
 
-        def taught(switch: Switch, factor: float) -> Pass:
+        def taught(switch: Switch, factor: tuple[float, float]) -> Pass:
             return Pass(
                 switch,
                 teacher if distilled else None,
-                factor * self.hard_weight,
-                factor * self.soft_weight,
-                factor * self.feature_weight,
+                self.hard_weight,
+                self.soft_weight,
+                self.feature_weight,
                 self.temperature,
+                factor,
             )
 
-        first = taught(widest, 1.0) if self._fixed else Pass(widest)
-        return (first, *(taught(switch, self.student_weight) for switch in switches if switch != widest))
+        first = taught(widest, (1.0, 1.0)) if self._fixed else Pass(widest)
+        factor = self.student_weight, self.final_student_weight
+        return (first, *(taught(switch, factor) for switch in switches if switch != widest))
 
     def fixed_teacher(self) -> Supernet | None:
         return self._fixed.network() if self._fixed else None
@@ -100,6 +111,7 @@ class Paradis(Method):
             "soft_weight": self.soft_weight,
             "feature_weight": self.feature_weight,
             "student_weight": self.student_weight,
+            "final_student_weight": self.final_student_weight,
             "temperature": self.temperature,
             "teacher": self.teacher,
         }

@@ -45,6 +45,8 @@ class Pass:
       soft_weight: weight of the loss against the teacher's prediction, 0 or more.
       feature_weight: weight of the mean-squared error to the teacher's features, 0 or more.
       temperature: softens both sides of the loss against the teacher's prediction, above 0.
+      factor: what the whole loss is multiplied by in the first step of a training and, changing linearly, after the
+        last one; above 0, and 0 or more.
     """
 
     switch: Switch
@@ -53,9 +55,10 @@ class Pass:
     soft_weight: float = 0.0
     feature_weight: float = 0.0
     temperature: float = 1.0
+    factor: tuple[float, float] = (1.0, 1.0)
 
     def loss(self, task: Task, targets: Any, outputs: Mapping[str, Any], taught: Mapping[str, Any] | None) -> Any:
-        """The mean loss over the batch, a float32 scalar.
+        """The mean loss over the batch, before `factor`, a float32 scalar.
 
         Args:
           task: gives the loss against targets and against a teacher's prediction.

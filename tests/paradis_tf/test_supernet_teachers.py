@@ -163,3 +163,28 @@ def test_random_widths_are_drawn_by_the_step(tiny_net: Callable[..., Supernet], 
     assert again == drawn
     for one, other in zip(weights, same, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_the_students_weight_changes_in_the_course_of_a_training(
+    tiny_net: Callable[..., Supernet], batch: tuple
+) -> None:
+    """Down to nothing in four steps, the first three have the weights 1, 3/4 and 1/2."""
+    faded, steady = tiny_net(("1.0", "4x0.25")), tiny_net(("1.0", "4x0.25"))
+    for layer, like in zip(steady.shared_layers, faded.shared_layers, strict=True):
+        layer.set_weights(like.get_weights())
+    faded.compile(keras.optimizers.SGD(0.1), method=Paradis(final_student_weight=0.0), total_steps=4)
+    for weight in (1.0, 0.75, 0.5):
+        method = Paradis(student_weight=weight, final_student_weight=weight)
+        steady.compile(keras.optimizers.SGD(0.1), method=method)
+        for model in (faded, steady):
+            found = model.train_on_batch(*batch, return_dict=True)
+        for one, other in zip(weights_of(faded), weights_of(steady), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+        # The loss of a switch is told as it is, their sum as it is learnt from.
+        parts = found["loss/1.0"] + weight * found["loss/4x0.25"]
+        assert found["loss"] == pytest.approx(parts, rel=1e-5)
+
+
+def test_a_changing_weight_wants_the_length_of_the_training(tiny_net: Callable[..., Supernet]) -> None:
+    with pytest.raises(ValueError, match="compile needs total_steps"):
+        tiny_net(("1.0", "4x0.25")).compile("sgd", method=Paradis(final_student_weight=0.5))

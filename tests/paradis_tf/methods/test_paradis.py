@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from export.fusion.program import UserError
@@ -36,15 +38,15 @@ def test_a_finished_training_teaches_all_switches() -> None:
 
 
 def test_students_may_count_for_less() -> None:
-    teacher = Teacher(WIDE)
-    assert Paradis(1.0, 0.5, 0.25, student_weight=0.5).passes((WIDE, SPLIT), WIDE) == (
-        Pass(WIDE),
-        Pass(SPLIT, teacher, 0.5, 0.25, 0.125),
-    )
-    teacher = Teacher(WIDE, "fixed")
-    assert Paradis(1.0, 0.5, 0.25, student_weight=0.5, teacher="nowhere").passes((WIDE, SPLIT), WIDE) == (
-        Pass(WIDE, teacher, 1.0, 0.5, 0.25),
-        Pass(SPLIT, teacher, 0.5, 0.25, 0.125),
+    weights: dict[str, Any] = dict(hard_weight=1.0, soft_weight=0.5, feature_weight=0.25)
+    student = Pass(SPLIT, Teacher(WIDE), 1.0, 0.5, 0.25, factor=(0.5, 0.125))
+    method = Paradis(**weights, student_weight=0.5, final_student_weight=0.125)
+    assert method.passes((WIDE, SPLIT), WIDE) == (Pass(WIDE), student)
+    fixed = Teacher(WIDE, "fixed")
+    method = Paradis(**weights, student_weight=0.5, final_student_weight=0.125, teacher="nowhere")
+    assert method.passes((WIDE, SPLIT), WIDE) == (
+        Pass(WIDE, fixed, 1.0, 0.5, 0.25),
+        Pass(SPLIT, fixed, 1.0, 0.5, 0.25, factor=(0.5, 0.125)),
     )
 
 
@@ -59,6 +61,7 @@ def test_without_distillation_nobody_teaches() -> None:
         ({"hard_weight": float("nan")}, "hard_weight is nan"),
         ({"soft_weight": 0, "feature_weight": 0}, "are all 0"),
         ({"student_weight": 0}, "student_weight is 0; it is above 0"),
+        ({"final_student_weight": -1}, "final_student_weight is -1; it is a number of 0 or more"),
         ({"temperature": 0}, "temperature is 0; it is above 0"),
         ({"teacher": ""}, "teacher is ''; it is in_place, average or a run folder"),
         ({"wieght": 1}, "no option 'wieght'; it has hard_weight, soft_weight, feature_weight, student_weight"),
