@@ -75,7 +75,8 @@ class TrainedByPasses(keras.Model):
             it, before the decay; 0 leaves them.
           average_decay: how much of their moving average a step keeps, in [0, 1), less in the first steps; 0 keeps no
             average. It covers all weights, batch norm's statistics too.
-          total_steps: steps of the whole training, for losses whose factor changes in its course; 0 if none does.
+          total_steps: steps of the whole training, in whose course factors of losses change; with 0 they keep their
+            first value.
           loss: options of the architecture's task, such as `label_smoothing`.
           **kwargs: as in `keras.Model.compile`, without `metrics`, which the task gives.
 
@@ -90,6 +91,8 @@ class TrainedByPasses(keras.Model):
             raise ValueError(f"weight_decay is {weight_decay!r}; it is 0 or more.")
         if clip_norm < 0:
             raise ValueError(f"clip_norm is {clip_norm!r}; it is 0 or more.")
+        if total_steps < 0:
+            raise ValueError(f"total_steps is {total_steps!r}; it is 0 or more.")
         if not 0 <= average_decay < 1:
             raise ValueError(f"average_decay is {average_decay!r}; it lies in [0, 1).")
         self.task = tasks.create(self.architecture.task, **(loss or {}))
@@ -103,8 +106,6 @@ class TrainedByPasses(keras.Model):
         self.clip_norm = clip_norm
         kernels = {id(layer.kernel) for layer in self.shared_layers if isinstance(layer, SlicedConv2D | SlicedDense)}
         self._decayed = {i for i, v in enumerate(self.trainable_variables) if decay_all or id(v) in kernels}
-        if not total_steps and any(one.factor[0] != one.factor[1] for one in self._all_passes()):
-            raise ValueError("the method has losses whose factor changes; compile needs total_steps=..., 1 or more.")
         self.total_steps = total_steps
         self._keep_average(average_decay)
         self.first_non_finite = FirstNonFinite()
@@ -231,7 +232,7 @@ class TrainedByPasses(keras.Model):
 
     def _factor(self, one: Pass) -> Any:
         first, last = one.factor
-        if first == last:
+        if first == last or not self.total_steps:
             return first
         return first + (last - first) * tf.cast(self.optimizer.iterations, tf.float32) / self.total_steps
 

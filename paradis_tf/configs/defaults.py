@@ -14,11 +14,11 @@ _METHODS: dict[str, dict[str, Any]] = {
     "paradis": {
         "switches": _DISTRIBUTED,
         "options": {
-            "hard_weight": 0.0,
+            "hard_weight": 1.0,
             "soft_weight": 1.0,
-            "feature_weight": 1.0,
+            "feature_weight": 0.0,
             "student_weight": 1.0,
-            "final_student_weight": 1.0,
+            "final_student_weight": 0.1,
             "temperature": 1.0,
             # Or "average", or the run folder of a finished training.
             "teacher": "in_place",

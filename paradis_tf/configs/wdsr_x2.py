@@ -31,5 +31,5 @@ def get_config(method: str = "paradis") -> ConfigDict:
     config.optimizer.learning_rate = 1e-2
     config.optimizer.warmup_epochs = 0.5
     if method == "paradis":
-        config.method.update(hard_weight=1.0, soft_weight=0.0, feature_weight=0.0)
+        config.method.update(hard_weight=1.0, soft_weight=0.0, feature_weight=0.0, final_student_weight=1.0)
     return config

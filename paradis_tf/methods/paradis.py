@@ -51,11 +51,11 @@ class Paradis(Method):
 
     def __init__(
         self,
-        hard_weight: float = 0.0,
+        hard_weight: float = 1.0,
         soft_weight: float = 1.0,
-        feature_weight: float = 1.0,
+        feature_weight: float = 0.0,
         student_weight: float = 1.0,
-        final_student_weight: float = 1.0,
+        final_student_weight: float = 0.1,
         temperature: float = 1.0,
         teacher: str = "in_place",
     ) -> None:

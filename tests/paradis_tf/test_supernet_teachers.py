@@ -185,6 +185,12 @@ def test_the_students_weight_changes_in_the_course_of_a_training(
         assert found["loss"] == pytest.approx(parts, rel=1e-5)
 
 
-def test_a_changing_weight_wants_the_length_of_the_training(tiny_net: Callable[..., Supernet]) -> None:
-    with pytest.raises(ValueError, match="compile needs total_steps"):
-        tiny_net(("1.0", "4x0.25")).compile("sgd", method=Paradis(final_student_weight=0.5))
+def test_without_a_length_the_students_weight_stays(tiny_net: Callable[..., Supernet], batch: tuple) -> None:
+    model = tiny_net(("1.0", "4x0.25"))
+    model.compile(keras.optimizers.SGD(0.1), method=Paradis(student_weight=0.5, final_student_weight=0.0))
+    for _ in range(2):
+        found = model.train_on_batch(*batch, return_dict=True)
+        assert found["loss"] == pytest.approx(found["loss/1.0"] + 0.5 * found["loss/4x0.25"], rel=1e-5)
+        model.reset_metrics()
+    with pytest.raises(ValueError, match="total_steps is -1"):
+        model.compile("sgd", method=Paradis(), total_steps=-1)

@@ -18,7 +18,7 @@ WIDE, SPLIT = Switch.parse("1.0"), Switch.parse("4x0.25")
 def test_the_widest_comes_first_and_teaches_the_others() -> None:
     switches = parse_switches(["4x0.25", "1.0", "0.5+0.5"])
     passes = Paradis(0.5, 0.75, 0.25, temperature=2.0).passes(switches, WIDE)
-    taught = [Pass(switch, Teacher(WIDE), 0.5, 0.75, 0.25, 2.0) for switch in (SPLIT, switches[2])]
+    taught = [Pass(switch, Teacher(WIDE), 0.5, 0.75, 0.25, 2.0, (1.0, 0.1)) for switch in (SPLIT, switches[2])]
     assert passes == (Pass(WIDE), *taught)
 
 
@@ -31,7 +31,8 @@ def test_a_finished_training_teaches_all_switches() -> None:
     teacher = Teacher(Switch.parse("1.0"), "fixed")
     method = Paradis(0.5, 0.75, 0.25, temperature=2.0, teacher="nowhere")
     passes = method.passes((SPLIT, WIDE), WIDE)
-    assert passes == tuple(Pass(switch, teacher, 0.5, 0.75, 0.25, 2.0) for switch in (WIDE, SPLIT))
+    taught = Pass(SPLIT, teacher, 0.5, 0.75, 0.25, 2.0, (1.0, 0.1))
+    assert passes == (Pass(WIDE, teacher, 0.5, 0.75, 0.25, 2.0), taught)
     with pytest.raises(UserError, match="paradis: teacher is 'nowhere', which holds no run"):
         method.fixed_teacher()
     assert Paradis().fixed_teacher() is None
@@ -51,7 +52,8 @@ def test_students_may_count_for_less() -> None:
 
 
 def test_without_distillation_nobody_teaches() -> None:
-    assert Paradis(1.0, 0.0, 0.0).passes((WIDE, SPLIT), WIDE) == (Pass(WIDE), Pass(SPLIT))
+    passes = Paradis(1.0, 0.0, 0.0).passes((WIDE, SPLIT), WIDE)
+    assert passes == (Pass(WIDE), Pass(SPLIT, factor=(1.0, 0.1)))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_without_distillation_nobody_teaches() -> None:
     [
         ({"feature_weight": -1}, "feature_weight is -1; it is a number of 0 or more"),
         ({"hard_weight": float("nan")}, "hard_weight is nan"),
-        ({"soft_weight": 0, "feature_weight": 0}, "are all 0"),
+        ({"hard_weight": 0, "soft_weight": 0, "feature_weight": 0}, "are all 0"),
         ({"student_weight": 0}, "student_weight is 0; it is above 0"),
         ({"final_student_weight": -1}, "final_student_weight is -1; it is a number of 0 or more"),
         ({"temperature": 0}, "temperature is 0; it is above 0"),
