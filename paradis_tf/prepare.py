@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     processes = _PROCESSES.value or len(os.sched_getaffinity(0))
     target = Path(_TARGET.value)
     one_file = target.suffix == ".npz"
-    if one_file and (target.is_dir() or not target.parent.is_dir()):
+    if one_file and (os.path.isdir(target) or not os.path.isdir(target.parent)):
         raise UserError(f"--target={target} cannot be written; it takes a file in a folder that is there.")
     with program.quiet():
         from paradis_tf.data import preparation, sources, squares

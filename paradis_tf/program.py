@@ -93,10 +93,13 @@ def load_config(file: str) -> ConfigDict:
     """
     try:
         path, _, method = file.partition(":")
-        return runpy.run_path(path)["get_config"](*([method] if method else []))
-    except Exception as error:  # whatever a user's Python file raises
+        config = runpy.run_path(path)["get_config"](*([method] if method else []))
+    except (Exception, SystemExit) as error:  # whatever a user's Python file raises
         reason = "it defines no get_config()" if isinstance(error, KeyError) else str(error)
         raise UserError(f"--config={file} gives no configuration: {reason}") from None
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config={file} gives {type(config).__name__}; get_config() returns a ConfigDict.")
+    return config
 
 
 def check_key(dotted: str, config: ConfigDict) -> None:

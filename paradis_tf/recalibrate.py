@@ -41,9 +41,10 @@ def main(argv: list[str]) -> None:
     with workdir.locked(), pipeline.reading():
         model, dataset = training.load_run(workdir, _DATA_DIR.value)
         config = workdir.config()
+        # Before the long work: it refuses what cannot be done.
+        batches = training.calibration_batches(config, dataset, _IMAGES.value)
         report(f"{len(dataset.validation)} validation images, before:")
         before = all_switches.evaluate(model, dataset.validation, report)
-        batches = training.calibration_batches(config, dataset, _IMAGES.value)
         images = recalibration.recalibrate(model, batches, report=report)
         report(f"{len(dataset.validation)} validation images, after:")
         after = all_switches.evaluate(model, dataset.validation, report)

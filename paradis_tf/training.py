@@ -188,7 +188,9 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
             callbacks=_callbacks(workdir, config, tensorboard) if group.chief else [DivergenceCheck()],
         )
         if group.chief:
-            network = selection.finished_network(workdir, model, config.keep)
+            network = selection.finished_network(
+                workdir, model, config.keep, lambda file, kept: check_belongs(file, kept, config, dataset)
+            )
             if model.method.recalibrates:
                 batches = calibration_batches(config, dataset, CALIBRATION_IMAGES)
                 recalibration.recalibrate(network, batches, report=lambda text: print(text, flush=True))
@@ -214,6 +216,17 @@ def _resume(workdir: Workdir, model: Supernet, config: ConfigDict, dataset: Data
     done, kept = workdir.restore()
     if kept is not None:
         check_belongs(workdir.checkpoints, kept, config, dataset)
+        if done > config.epochs:
+            raise UserError(
+                f"the newest checkpoint in {workdir.checkpoints} is of epoch {done}, and the run has {config.epochs}; "
+                "it is another run's, remove it."
+            )
+        if not groups.fits(model, kept):
+            raise UserError(
+                f"the model in {workdir.checkpoints} was trained with another optimizer, or without one, than "
+                f"config.optimizer gives ({config.optimizer.name}); put its own checkpoint back, or train in a new "
+                "workdir."
+            )
         groups.assign(model, groups.state(kept))
     workdir.truncate_metrics(done)
     return done

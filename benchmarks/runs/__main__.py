@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
     parallel = len(cores) if _PARALLEL.value is None else _PARALLEL.value
     cores_each = len(schedule.shares(cores, parallel)[-1])
     target = Path(_RESULTS.value or runs_dir / "results.csv")
-    if target.is_dir():
+    if os.path.isdir(target):
         raise UserError(f"--results={target} is a folder; give a file.")
     if _STATUS.value:
         print(state.render(chosen, [state.read(run, runs_dir) for run in chosen], cores_each))
@@ -51,6 +52,12 @@ def main(argv: list[str]) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"folder {error.filename!r} cannot be made: {error.strerror}.") from None
+    try:
+        # Before the trainings, not after them.
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=results.summary_file(target).name):
+            pass
+    except OSError as error:
+        raise UserError(f"--results={target} cannot be written: {error.strerror}.") from None
     try:
         failed = schedule.Scheduler(chosen, runs_dir, _DATA_DIR.value, cores, parallel).carry_on()
     except KeyboardInterrupt:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shlex
 import statistics
 from collections import Counter
@@ -15,8 +14,9 @@ from typing import Any
 from benchmarks.runs import state
 from benchmarks.runs.run_list import Run
 from export.fusion.files import write_text
+from export.fusion.program import UserError
 from paradis_tf import table
-from paradis_tf.records.workdir import Workdir, flat
+from paradis_tf.records.workdir import Workdir, flat, read_json
 
 Row = dict[str, Any]
 _IDENTITY = ("name", "entry", "method", "seed", "epochs", "model_id", "switch", "devices", "images")
@@ -138,7 +138,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 
 def _versions(workdir: Workdir) -> Row:
     try:
-        versions = json.loads((workdir.path / "versions.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        versions = read_json(workdir.path / "versions.json")
+    except UserError:
         return {}
     return {f"version.{name}": value for name, value in versions.items()} if isinstance(versions, dict) else {}

@@ -32,7 +32,9 @@ from ml_collections import ConfigDict
 from export.fusion.program import UserError
 from paradis_tf import program
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+# With a seed and an ending it names folders and files, which may have 255 letters.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+_MOST_SEED = 2**31 - 2
 _DEFAULTS = ("config", "seeds", "overrides")
 _ENTRY = ("name", "method", "teacher", *_DEFAULTS)
 _TEACHER_KEY = "method.teacher"
@@ -95,7 +97,7 @@ def load(path: str | Path, runs_dir: str | Path = "runs") -> tuple[Run, ...]:
         raise UserError(f"{where} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise UserError(f"{where} is not UTF-8 text.") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers and arrays that Python has no room for
         raise UserError(f"{where} is not TOML: {error}.") from None
     _check_keys(where, tables, ("defaults", "runs"))
     defaults, entries = tables.get("defaults", {}), tables.get("runs", [])
@@ -125,16 +127,18 @@ def load(path: str | Path, runs_dir: str | Path = "runs") -> tuple[Run, ...]:
 def _runs(place: str, entry: dict[str, Any], runs_dir: Path) -> list[Run]:
     name = entry.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UserError(f"{place}: name is {name!r}; it is letters, digits, '.', '_', '+' and '-', a letter first.")
+        raise UserError(
+            f"{place}: name is {name!r}; it is letters, digits, '.', '_', '+' and '-', 200 at most, a letter first."
+        )
     texts: dict[str, Any] = {"method": name, "config": None}
     texts |= {key: entry[key] for key in ("method", "config", "teacher") if key in entry}
     for key, value in texts.items():
         if not isinstance(value, str) or not value:
             raise UserError(f"{place}: {key} is {value!r}; it is a string.")
     seeds = entry.get("seeds", [0])
-    good = isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds)
+    good = isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed <= _MOST_SEED for seed in seeds)
     if not good or len(set(seeds)) < len(seeds):
-        raise UserError(f"{place}: seeds is {seeds!r}; it is a list of different whole numbers, 0 or more.")
+        raise UserError(f"{place}: seeds is {seeds!r}; it is a list of different whole numbers, 0 to {_MOST_SEED}.")
     file = entry["config"]
     if not Path(file.partition(":")[0]).is_file():
         raise UserError(f"{place}: config file {file.partition(':')[0]!r} does not exist.")
@@ -161,6 +165,8 @@ def _config(place: str, file: str, overrides: dict[str, Any], seed: int) -> Conf
     config.lock()
     for key, value in overrides.items():
         old = _value(config, key)
+        if isinstance(old, ConfigDict):
+            raise UserError(f"{place}: override {key} is {value!r}; the config has a table there, of {', '.join(old)}.")
         # A flag of a bool, an int or a list would refuse what an assignment lets pass.
         same = isinstance(value, bool) == isinstance(old, bool) and not isinstance(old, list)
         try:

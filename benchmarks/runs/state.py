@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import fcntl
 import json
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ class State:
 def read(run: Run, runs_dir: Path) -> State:
     """The state of a run whose folder is `runs_dir/<its name>`; of none if the folder is not there."""
     workdir = Workdir(runs_dir / run.name)
-    if not workdir.config_file.exists():
+    if not os.path.exists(workdir.config_file):
         return State()
     finished = workdir.model_file.exists()
     try:
@@ -175,7 +176,7 @@ def _metrics(file: Path) -> list[dict[str, float]]:
     try:
         with file.open(newline="", encoding="utf-8", errors="replace") as stream:
             header, *lines = list(csv.reader(stream)) or [[]]
-    except OSError:
+    except (OSError, csv.Error):
         return []
     rows = []
     for line in lines:

@@ -112,9 +112,20 @@ class EncodedImages:
         for place in range(start, min(start + _CHUNK, len(self))):
             try:
                 self.decode(place)
+                if self._records is not None:
+                    _of_record(tf.constant(os.fsencode(self._file(place))), tf.constant(self._records[place], tf.int64))
             except UserError as error:
                 return error
+            except tf.errors.OpError as error:
+                # Also of an image that can still be decoded: a record's sum shows every change.
+                return UserError(
+                    f"image {place} in {str(self._file(place))!r} has changed since the set was prepared "
+                    f"({_reason(error)}); prepare the set again."
+                )
         return None
+
+    def _file(self, place: int) -> Path:
+        return self.files[self._file_of[place]]
 
     def decode(self, place: int) -> tf.Tensor:
         """One whole image, uint8 (height, width, 3).
@@ -122,7 +133,7 @@ class EncodedImages:
         Raises:
           UserError: it cannot be read or decoded.
         """
-        path, length = self.files[self._file_of[place]], int(self._lengths[place])
+        path, length = self._file(place), int(self._lengths[place])
         name = f"image {str(path)!r}" if length == 0 else f"image {place} in {str(path)!r}"
         try:
             with open(path, "rb") as file:

@@ -77,8 +77,8 @@ def prepare(plan: Plan, target: Path, size: int, skip_broken: bool, processes: i
         that is damaged.
     """
     asked = {"schema_version": prepared.SCHEMA_VERSION, "size": size, "quality": _QUALITY, "source": plan.fingerprint}
-    if (target / prepared.MANIFEST).exists():
-        return _recheck(target, asked, processes)
+    if os.path.exists(target / prepared.MANIFEST):
+        return _recheck(target, asked, plan, processes)
     with _work_folder(target, {**asked, "state": plan.state}) as work:
         shards = {
             part: [
@@ -138,7 +138,11 @@ def _work_folder(target: Path, asked: dict[str, Any]) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"--target={target} is being prepared by another process; wait or stop it.") from None
-        if plan_file.exists() and json.loads(plan_file.read_text(encoding="utf-8")) != asked:
+        try:
+            begun = json.loads(plan_file.read_text(encoding="utf-8")) if plan_file.exists() else asked
+        except (OSError, ValueError, RecursionError):
+            raise UserError(f"{plan_file} is damaged; delete {target} and prepare the set again.") from None
+        if begun != asked:
             raise UserError(
                 f"--target={target} holds a part of a set of another source or size, or the source has changed since; "
                 "delete the folder or give another."
@@ -169,7 +173,7 @@ def _read_entry(shard: Shard) -> Entry | None:
     try:
         entry = Entry(**json.loads(shard.entry_file.read_text(encoding="utf-8")))
         whole = (shard.target / shard.file).stat().st_size == entry.bytes
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return entry if whole else None
 
@@ -273,7 +277,7 @@ def _write_index(target: Path, part: str, shards: list[Shard], entries: list[Ent
     }
 
 
-def _recheck(target: Path, asked: dict[str, Any], processes: int) -> dict[str, Any]:
+def _recheck(target: Path, asked: dict[str, Any], plan: Plan, processes: int) -> dict[str, Any]:
     manifest = prepared.read_manifest(target)
     other = next((key for key, value in asked.items() if manifest.get(key) != value), None)
     if other:
@@ -281,6 +285,8 @@ def _recheck(target: Path, asked: dict[str, Any], processes: int) -> dict[str, A
             f"--target={target} holds a finished set with {other} {manifest.get(other)!r}, and {asked[other]!r} was "
             "asked for; delete the folder or give another."
         )
+    if manifest["classes"] != list(plan.classes) or manifest["parts"].keys() != plan.chunks.keys():
+        raise UserError(f"{target / prepared.MANIFEST} is damaged; delete {target} and prepare the set again.")
     files = [
         (str(target / entry["file"]), entry["sha256"])
         for part in manifest["parts"].values()

@@ -8,7 +8,10 @@ FOLDER/train.index.npy                    where each image's record and JPEG lie
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +40,43 @@ def read_manifest(folder: Path) -> dict[str, Any]:
       UserError: there is none, or one of another form.
     """
     file = folder / MANIFEST
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.exists(file):
         raise UserError(
             f"{str(folder)!r} holds no prepared set, there is no {MANIFEST}; python -m paradis_tf.prepare makes one, "
             "and started again it goes on where it was stopped."
-        ) from None
+        )
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is not JSON ({error}).") from None
     if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
         raise UserError(f"{file} is no manifest of a prepared set of version {SCHEMA_VERSION}; prepare the set again.")
+    if not _is_whole(manifest):
+        raise UserError(f"{file} is damaged; prepare the set again.")
     return manifest
+
+
+def _is_whole(manifest: dict[str, Any]) -> bool:
+    """Whether everything is there and of its type; a file of the set lies in its folder."""
+
+    def typed(entry: Any, **types: type) -> bool:
+        return isinstance(entry, dict) and all(type(entry.get(key)) is kind for key, kind in types.items())
+
+    return (
+        typed(manifest, size=int, classes=list, parts=dict)
+        and manifest["size"] > 0
+        and all(isinstance(name, str) for name in manifest["classes"])
+        and all(typed(part, images=int, index_sha256=str, shards=list) for part in manifest["parts"].values())
+        and all(
+            typed(shard, file=str, images=int, bytes=int, sha256=str)
+            and Path(shard["file"]).name == shard["file"]
+            and "\0" not in shard["file"]
+            for part in manifest["parts"].values()
+            for shard in part["shards"]
+        )
+    )
 
 
 def load(folder: Path, image_size: int) -> tuple[dict[str, datasets.Part], list[str]]:
@@ -64,16 +90,12 @@ def load(folder: Path, image_size: int) -> tuple[dict[str, datasets.Part], list[
       UserError: the set is not complete, or its files are not as the manifest says.
     """
     manifest = read_manifest(folder)
-    try:
-        names = [str(name) for name in manifest["classes"]]
-        size = image_size or int(manifest["size"])
-        parts = {
-            role: _part(folder, role, manifest["parts"][role], len(names), size)
-            for role in ROLES
-            if role in manifest["parts"]
-        }
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder / MANIFEST} is damaged ({error}); prepare the set again.") from None
+    names: list[str] = manifest["classes"]
+    parts = {
+        role: _part(folder, role, manifest["parts"][role], len(names), image_size or manifest["size"])
+        for role in ROLES
+        if role in manifest["parts"]
+    }
     if not {"train", "test"} <= parts.keys():
         raise UserError(f"{folder / MANIFEST} has the parts {', '.join(parts)}; it needs train and test.")
     return parts, names
@@ -91,7 +113,8 @@ def _part(folder: Path, role: str, entry: dict[str, Any], classes: int, size: in
             raise UserError(f"{file} has {found:,} bytes; the manifest says {wanted:,}. Prepare the set again.")
     file = index_file(folder, role)
     try:
-        index = np.load(file, allow_pickle=False)
+        content = file.read_bytes()
+        index = np.load(io.BytesIO(content), allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{file} cannot be read ({error}); prepare the set again.") from None
     good = index.dtype == ROW and index.ndim == 1 and len(index) == entry["images"] > 0
@@ -107,5 +130,8 @@ def _part(folder: Path, role: str, entry: dict[str, Any], classes: int, size: in
         good = good and (index["label"] >= 0).all() and (index["label"] < classes).all()
     if not good:
         raise UserError(f"{file} does not fit the files beside it; prepare the set again.")
+    # Other labels or an exchange of images would fit. The files themselves have a sum for each record.
+    if hashlib.sha256(content).hexdigest() != entry["index_sha256"]:
+        raise UserError(f"{file} changed since the set was prepared; prepare the set again.")
     images = EncodedImages(files, index["shard"], index["offset"], index["length"], size, index["record"])
     return datasets.Part(images, index["label"].astype(np.int64))

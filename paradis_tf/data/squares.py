@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,8 @@ from paradis_tf.processes import load_quietly, run_all
 from paradis_tf.progress import Progress
 
 _MOST_BYTES = 4 * 2**30
+# More than what an .npz holds beside its arrays, in bytes.
+_HEADERS = 2**16
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,10 @@ def prepare(plan: Plan, target: Path, size: int, skip_broken: bool, processes: i
             f"{plan.images:,} images of {size}x{size} are {needed / 2**30:.1f} GiB, too many for an .npz, which is "
             f"held in memory ({_MOST_BYTES / 2**30:.0f} GiB at most); give a folder as --target."
         )
+    aside = target.with_name(f".{target.stem}.part.npz")
+    with _writing(target, aside):
+        # Before the work, so that it is not in vain.
+        aside.touch()
     pieces = [Piece(role, n, chunk, size) for role, chunks in plan.chunks.items() for n, chunk in enumerate(chunks)]
     found: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = {}
     broken: dict[tuple[str, int], list[str]] = {}
@@ -68,15 +77,25 @@ def prepare(plan: Plan, target: Path, size: int, skip_broken: bool, processes: i
         arrays[f"x_{role}"] = np.concatenate([images for images, _ in made])
         arrays[f"y_{role}"] = np.concatenate([labels for _, labels in made])
         require_all_classes(arrays[f"y_{role}"], plan.classes if role == "train" else (), f"{plan.name}, part {role}")
-    aside = target.with_name(f".{target.stem}.part.npz")
-    try:
-        np.savez(aside, **arrays)
+    with _writing(target, aside):
+        with aside.open("wb") as stream:
+            # So that a full disk shows here: an archive that is cut off in its middle also complains when it is freed.
+            os.posix_fallocate(stream.fileno(), 0, sum(array.nbytes for array in arrays.values()) + _HEADERS)
+            np.savez(stream, **arrays)
+            stream.truncate()
         aside.replace(target)
+    return arrays
+
+
+@contextlib.contextmanager
+def _writing(target: Path, aside: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"--target={target} cannot be written: {error.strerror}.") from None
     finally:
-        aside.unlink(missing_ok=True)
-    return arrays
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def squares(piece: Piece) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -185,6 +185,14 @@ def state(model: Supernet) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(variable) for variable in _variables(model)]
 
 
+def fits(model: Supernet, other: Supernet) -> bool:
+    """Whether `assign` can give a model what `state` gives of another."""
+    if other.optimizer is None or other.optimizer.name != model.optimizer.name:
+        return False
+    mine, others = ([tuple(v.shape) for v in _variables(one)] for one in (model, other))
+    return mine == others
+
+
 def assign(model: Supernet, values: Sequence[np.ndarray]) -> None:
     """Puts what `state` gave of a model made and compiled alike into this one."""
     for variable, value in zip(_variables(model), values, strict=True):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 
 from export.fusion.program import UserError
 from paradis_tf.records.workdir import Workdir, load_model
@@ -28,13 +29,15 @@ def best_first(rows: Iterable[Mapping[str, float]], metric: str, checkpoints: Co
     return [epoch for epoch in ranked if epoch in checkpoints]
 
 
-def finished_network(workdir: Workdir, model: Supernet, keep: str) -> Supernet:
+def finished_network(workdir: Workdir, model: Supernet, keep: str, check: Callable[[Path, Supernet], None]) -> Supernet:
     """The network to keep of a run whose last epoch is done.
 
     Args:
       workdir: the run's folder.
       model: the network as the last epoch left it.
-      keep: "last", or "best" for the best epoch's checkpoint; a damaged one is passed over for the next best.
+      keep: "last", or "best" for the best epoch's checkpoint; one that cannot be used is passed over for the
+        next best.
+      check: raises UserError if a checkpoint's network is not the run's.
     """
     if keep == "last":
         return model.finished()
@@ -43,10 +46,12 @@ def finished_network(workdir: Workdir, model: Supernet, keep: str) -> Supernet:
         if epoch == max(files):
             break
         try:
-            network = load_model(files[epoch]).finished()
-        except UserError:
-            print(f"passing over {files[epoch]}, which is damaged", flush=True)
+            kept = load_model(files[epoch])
+            check(files[epoch], kept)
+        except UserError as error:
+            print(f"passing over {files[epoch]}: {error}", flush=True)
             continue
+        network = kept.finished()
         print(f"the finished model is that of epoch {epoch}, the best on the validation part", flush=True)
         return network
     return model.finished()

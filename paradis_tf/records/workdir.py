@@ -6,9 +6,11 @@ import csv
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -65,7 +67,7 @@ class Workdir:
             resolved = json.loads(json.dumps(json.loads(config.to_json()), allow_nan=False))
         except ValueError as error:
             raise UserError(f"the config cannot be kept as JSON: {error}.") from None
-        if workdir.config_file.exists():
+        if os.path.exists(workdir.config_file):
             _compare(workdir.path, flat(workdir.config()), flat(resolved))
             return workdir
         try:
@@ -90,7 +92,8 @@ class Workdir:
           UserError: no run is there.
         """
         workdir = cls(path)
-        if not workdir.config_file.exists():
+        # Unlike Path.exists this takes a path that is too long, or barred, for one that is not there.
+        if not os.path.exists(workdir.config_file):
             raise UserError(f"--workdir={path} holds no run; there is no config.json. Train first.")
         return workdir
 
@@ -132,11 +135,14 @@ class Workdir:
         if not self.evaluation_file.exists():
             raise UserError(f"--workdir={self.path} is not evaluated; run paradis_tf.evaluate on it.")
         rows = read_json(self.evaluation_file)
-        keys = {"model_id", "switch"}
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and keys <= row.keys() for row in rows):
+        if not isinstance(rows, list) or not all(
+            isinstance(row, dict) and isinstance(row.get(key), str) for row in rows for key in ("model_id", "switch")
+        ):
             raise UserError(f"{self.evaluation_file} is no evaluation; run paradis_tf.evaluate again.")
         for row in rows:
-            metric_of(row, str(self.evaluation_file))
+            metric = metric_of(row, str(self.evaluation_file)).key
+            if not math.isfinite(row[metric]):
+                raise UserError(f"{self.evaluation_file}: {metric} is {row[metric]}; it is a finite number.")
         return rows
 
     def evaluation_of(self, part: str) -> Path:
@@ -180,16 +186,14 @@ class Workdir:
 
     def truncate_metrics(self, epochs: int) -> None:
         """Drops the rows of epochs that no checkpoint holds, so that they can be written again."""
-        if not self.metrics_file.exists():
+        if not self.metrics_file.is_file():
             return
         if not epochs:
             self.metrics_file.unlink()
             return
-        # A process that was killed, or a full disk, may have left a broken end; whole rows are kept.
-        with self.metrics_file.open(newline="", encoding="utf-8", errors="replace") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
+        header, rows = self._metrics_table()
         wanted = {str(epoch) for epoch in range(1, epochs + 1)}
-        kept = [header] + [row for row in rows if row and len(row) == len(header) and row[0] in wanted]
+        kept = [header] + [row for row in rows if row[0] in wanted]
         with _aside(self.metrics_file) as aside, aside.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(kept)
 
@@ -197,26 +201,35 @@ class Workdir:
         """The rows of the finished epochs, without those that are cut off.
 
         Raises:
-          UserError: a cell is no number.
+          UserError: a cell is no number, or the file cannot be read.
         """
         if not self.metrics_file.exists():
             return []
-        with self.metrics_file.open(newline="", encoding="utf-8", errors="replace") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-        whole = [row for row in rows if row and len(row) == len(header)]
+        header, rows = self._metrics_table()
         try:
-            return [dict(zip(header, map(float, row), strict=True)) for row in whole]
+            return [dict(zip(header, map(float, row), strict=True)) for row in rows]
         except ValueError as error:
             raise UserError(f"{self.metrics_file} is damaged: {error}.") from None
+
+    def _metrics_table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and whole rows; a process that was killed, or a full disk, may have left a broken end."""
+        try:
+            with self.metrics_file.open(newline="", encoding="utf-8", errors="replace") as file:
+                header, *rows = list(csv.reader(file)) or [[]]
+        except OSError as error:
+            raise UserError(f"{self.metrics_file} cannot be read: {error.strerror}.") from None
+        except csv.Error as error:
+            raise UserError(f"{self.metrics_file} is damaged: {error}; delete it to go on without its rows.") from None
+        return header, [row for row in rows if row and len(row) == len(header)]
 
     def append_metrics(self, row: dict[str, float]) -> None:
         """Adds the row of an epoch; the first row, or one of other columns, starts the file anew."""
         header = ""
-        if self.metrics_file.exists():
-            with self.metrics_file.open(newline="", encoding="utf-8", errors="replace") as file:
-                header = file.readline()
-        new = header != ",".join(row) + "\r\n"
         try:
+            if self.metrics_file.exists():
+                with self.metrics_file.open(newline="", encoding="utf-8", errors="replace") as file:
+                    header = file.readline()
+            new = header != ",".join(row) + "\r\n"
             with self.metrics_file.open("w" if new else "a", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, row.keys())
                 if new:
@@ -318,6 +331,9 @@ def load_model(file: Path) -> Supernet:
         model = keras.models.load_model(file)
     except Exception as error:  # Keras, HDF5 and zipfile each have their own ways of failing
         reason = " ".join(str(error).split())[:200]
+        # Of these Keras says that there is no such file.
+        if file.exists() and not zipfile.is_zipfile(file):
+            reason = "it is no zip archive, which a .keras file is."
         raise UserError(f"model file {file} cannot be loaded, it may be damaged: {reason}") from None
     if not isinstance(model, Supernet):
         raise UserError(f"model file {file} holds a {type(model).__name__}; it takes a Supernet.")
@@ -334,5 +350,5 @@ def read_json(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # brackets within brackets end the recursion
         raise UserError(f"{file} is not JSON ({error}).") from None

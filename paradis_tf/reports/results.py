@@ -53,7 +53,7 @@ def read_csv(path: str, names: Sequence[str] = ()) -> list[Run]:
       UserError: the file cannot be read, lacks a column or holds a malformed value, or no name fits.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a mark
             reader = csv.DictReader(file)
             header = reader.fieldnames or []
             lines = [(reader.line_num, row) for row in reader]
@@ -64,6 +64,11 @@ def read_csv(path: str, names: Sequence[str] = ()) -> list[Run]:
     missing = [column for column in _COLUMNS if column not in header]
     if missing:
         raise UserError(f"--results={path} lacks the columns {', '.join(missing)}; it has {', '.join(header)}.")
+    twice = sorted({column for column in header if header.count(column) > 1})
+    if twice:
+        raise UserError(
+            f"--results={path} has the columns {', '.join(twice)} more than once; each has a name of its own."
+        )
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for number, line in lines:
         where = f"{path}, line {number}"
@@ -76,6 +81,9 @@ def read_csv(path: str, names: Sequence[str] = ()) -> list[Run]:
         for key in ("seed", "epochs", "devices", "images", "madds_total", "madds_largest", "parameters", metric):
             if values.get(key) or key != "parameters":
                 values[key] = _number(values.get(key), key, where, float if key == metric else int)
+        for key, least in (("seed", 0), ("epochs", 1)):
+            if values[key] < least:
+                raise UserError(f"{where}: {key} is {values[key]}; it is a whole number of at least {least}.")
         found.setdefault((values["name"], values["method"], values["seed"], metric), []).append(
             {**values, "_row": make_row(values, where, metric)}
         )

@@ -23,6 +23,8 @@ TITLES = {
 }
 # What a report's runs have in common: the tables of these names, but not how much is held out of training.
 _COMMON = ("config.dataset.", "config.model.")
+# Beyond it a float cannot tell neighbours apart; no network comes near.
+_MOST_COUNT = 2**53
 _OWN = ("config.dataset.validation_fraction",)
 
 
@@ -155,15 +157,19 @@ def make_row(values: Mapping[str, Any], where: str, metric: str) -> Row:
     Raises:
       UserError: a value is missing or malformed; `where` it stands is named.
     """
-    if not isinstance(values.get("switch"), str):
+    if not isinstance(values.get("switch"), str) or not values["switch"].strip():
         raise UserError(f"{where}: switch is {values.get('switch')!r}; it is a switch's text form.")
     counts = ("devices", "images", "madds_total", "madds_largest")
     for key in (*counts, "parameters") if values.get("parameters") else counts:
         if type(values.get(key)) is not int or values[key] < 1:
             raise UserError(f"{where}: {key} is {values.get(key)!r}; it is a whole number of at least 1.")
+        if values[key] > _MOST_COUNT:
+            raise UserError(f"{where}: {key} has {len(str(values[key]))} digits; it is at most {_MOST_COUNT}.")
     found = metric_of({**values, "metric": metric}, where)
     if not math.isfinite(values[found.key]):
         raise UserError(f"{where}: {found.key} is {values[found.key]}; it is a finite number.")
+    if found.unit == "%" and not 0 <= values[found.key] <= 1:
+        raise UserError(f"{where}: {found.key} is {values[found.key]}; it lies between 0 and 1.")
     try:
         subsets = values.get("live_subsets") or ()
         live = {tuple(map(int, subset["devices"])): float(subset[found.key]) for subset in subsets}

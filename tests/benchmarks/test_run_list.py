@@ -87,6 +87,10 @@ def test_the_flags_give_the_same_config_as_the_list(tmp_path: Path) -> None:
 
 BAD = {
     "not TOML": ("[[runs", "is not TOML"),
+    "deep": ("a = " + "[" * 99999, "is not TOML"),
+    "long number": ("a = 1" + "0" * 5000, "is not TOML"),
+    "long name": (f'[[runs]]\nname = "{"a" * 201}"\nconfig = "CONFIG"\n', "200 at most"),
+    "large seed": ('[[runs]]\nname = "a"\nconfig = "CONFIG"\nseeds = [9999999999]\n', "seeds is [9999999999]"),
     "no runs": ("[defaults]\n", "names no runs; it has one [[runs]] table each"),
     "runs is a table": ("[runs]\n", "names no runs"),
     "unknown table": ("[default]\n", "has the key 'default'; it takes defaults, runs"),
@@ -124,7 +128,7 @@ OVERRIDES = {
     "bool for an int": ("epochs = true", "override epochs is True; the config has 2 there"),
     "int for a bool": ("flip = 1", "override flip is 1; the config has False there"),
     "string for a tuple": ('switches = "1.0"', "override switches is '1.0'"),
-    "value for a table": ("model = 1", "override model is 1"),
+    "value for a table": ("model = 1", "override model is 1; the config has a table there, of width"),
     "list that flags cannot take": ("sizes = [1, 2]", "override sizes is (1, 2); the config has [1] there"),
     "date": ("note = 2024-01-01", "it is a number, a string, true, false or a list of them"),
     "not finite": ("rate = nan", "override rate is nan"),
@@ -154,6 +158,16 @@ def test_a_teacher_is_the_run_of_the_same_seed(tmp_path: Path) -> None:
     assert runs["wide_seed4"].teacher == runs["wide_seed4"].config.method.teacher == ""
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [("def get_config(): return 3", "gives int; get_config"), ("raise SystemExit(0)", "gives no configuration: 0")],
+)
+def test_a_config_file_that_gives_none_is_named(content: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "none.py").write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        load(tmp_path, f'[[runs]]\nname = "a"\nconfig = "{tmp_path / "none.py"}"\n')
+
+
 def test_a_list_that_is_not_there_is_named() -> None:
     with pytest.raises(UserError, match="list '/nowhere/list.toml' cannot be read"):
         run_list.load("/nowhere/list.toml")
@@ -172,6 +186,7 @@ def test_the_program_refuses_bad_flags(tmp_path: Path) -> None:
         ([f"--list={tmp_path / 'list.toml'}", "--only=b"], "--only='b' is found in no run of the list, which has a_s"),
         ([f"--list={tmp_path / 'list.toml'}", "--parallel=0"], "--parallel=0; it lies between 1 and"),
         ([f"--list={tmp_path / 'list.toml'}", f"--results={tmp_path}"], "is a folder; give a file"),
+        ([f"--list={tmp_path / 'list.toml'}", f"--results={tmp_path / ('x' * 250)}", f"--runs_dir={tmp_path}"], "long"),
     ):
         done = subprocess.run([sys.executable, "-m", "benchmarks.runs", *flags], capture_output=True, text=True)
         assert done.returncode == 2

@@ -190,6 +190,20 @@ def test_the_folder_of_another_run_is_refused_and_left_alone(tmp_path: Path) -> 
     assert len(started(tmp_path)) == 2
 
 
+def test_damaged_files_beside_the_model_cost_no_more_than_their_content(tmp_path: Path) -> None:
+    make_list(tmp_path, '[[runs]]\nname = "a"\n')
+    assert run(tmp_path, "--parallel=1").returncode == 0
+    folder = tmp_path / "runs" / "a_seed0"
+    (folder / "metrics.csv").write_text("x" * 200_000)
+    (folder / "versions.json").write_text("[" * 99_999)
+    done = run(tmp_path, "--parallel=1")
+    assert (done.returncode, done.stderr) == (0, "")
+    (folder / "config.json").write_text("[" * 99_999)
+    done = run(tmp_path, "--status")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "config.json is not JSON" in done.stdout
+
+
 def test_an_evaluation_that_is_damaged_or_older_than_the_model_is_made_again(tmp_path: Path) -> None:
     make_list(tmp_path, '[[runs]]\nname = "a"\n')
     assert run(tmp_path, "--parallel=1").returncode == 0

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -20,6 +21,7 @@ from ml_collections import ConfigDict
 from export.fusion.program import UserError
 from paradis_tf import models, training
 from paradis_tf.configs import digits_mobilenet_v1
+from paradis_tf.records.workdir import load_model
 from paradis_tf.supernet import Supernet
 
 CONFIG = "--config=paradis_tf/configs/digits_mobilenet_v1.py"
@@ -158,6 +160,28 @@ def test_a_checkpoint_of_another_network_is_refused(undisturbed: Path, tmp_path:
     assert done.returncode == 2
     assert f"the model in {workdir / 'checkpoints'} has architecture" in done.stderr
     assert not (workdir / "model.keras").exists()
+
+
+def test_a_checkpoint_of_another_training_is_refused(undisturbed: Path, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed, workdir)
+    (workdir / "model.keras").unlink()
+    config = digits_mobilenet_v1.get_config()
+    values = {"model.width_multiplier": 0.125, "switches": ("1.0", "0.5+0.5"), "batch_size": 64, "epochs": 4}
+    config.update_from_flattened_dict(values)
+    newest = workdir / "checkpoints" / "epoch_0004.keras"
+    model = load_model(newest)
+    later = newest.rename(newest.with_name("epoch_0009.keras"))
+    with pytest.raises(UserError, match="is of epoch 9, and the run has 4; it is another run's"):
+        training.train(config, str(workdir))
+    later.unlink()
+    for optimizer, average_decay in ((keras.optimizers.Adam(), 0.0), (model.optimizer, 0.9)):
+        model.compile(optimizer, method=model.method, average_decay=average_decay)
+        model.save(newest)
+        with pytest.raises(UserError, match=r"was trained with another optimizer.* config.optimizer gives \(sgd\)"):
+            training.train(config, str(workdir))
+    assert not (workdir / "model.keras").exists()
+    assert metrics(workdir)[1].shape[0] == 4
 
 
 def test_a_training_that_diverges_says_so_and_keeps_no_broken_model(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -20,9 +22,10 @@ import tensorflow as tf
 from PIL import Image
 
 from export.fusion.program import UserError
-from paradis_tf.data import preparation, sources, squares
+from paradis_tf.data import pipeline, preparation, sources, squares
 from paradis_tf.data.datasets import load
 from paradis_tf.data.encoded import central, decode
+from paradis_tf.data.pipeline import reading
 
 Make = Callable[..., Path]
 SIZE = 28
@@ -258,12 +261,40 @@ def index(**values: int) -> Callable[[Path], None]:
     return change
 
 
+def manifest(edit: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        found = json.loads((folder / "manifest.json").read_text())
+        edit(found)
+        (folder / "manifest.json").write_text(json.dumps(found))
+
+    return change
+
+
+def of_train(found: dict[str, Any]) -> dict[str, Any]:
+    return found["parts"]["train"]["shards"][0]
+
+
+def other_labels(folder: Path) -> None:
+    rows = np.load(folder / "train.index.npy")
+    rows["label"] = (rows["label"] + 1) % 3
+    np.save(folder / "train.index.npy", rows)
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no manifest": (remove("manifest.json"), "holds no prepared set"),
     "half a manifest": (text("{"), "manifest.json is not JSON"),
     "manifest of a list": (text("[]"), "is no manifest of a prepared set of version 1"),
     "other version": (text('{"schema_version": 2}'), "is no manifest of a prepared set of version 1"),
     "empty manifest": (text('{"schema_version": 1}'), "is damaged"),
+    "deep manifest": (text("[" * 99999), "manifest.json is not JSON"),
+    "no size": (manifest(lambda found: found.update(size="28")), "manifest.json is damaged"),
+    "no classes": (manifest(lambda found: found.update(classes=3)), "manifest.json is damaged"),
+    "classes by number": (manifest(lambda found: found.update(classes=[0, 1, 2])), "manifest.json is damaged"),
+    "a list of parts": (manifest(lambda found: found.update(parts=[])), "manifest.json is damaged"),
+    "no sum": (manifest(lambda found: found["parts"]["test"].pop("index_sha256")), "manifest.json is damaged"),
+    "bytes as text": (manifest(lambda found: of_train(found).update(bytes="1")), "manifest.json is damaged"),
+    "file elsewhere": (manifest(lambda found: of_train(found).update(file="../x")), "manifest.json is damaged"),
+    "no file name": (manifest(lambda found: of_train(found).update(file="a\0")), "manifest.json is damaged"),
     "no file": (remove("train-00001-of-00003.tfrecord"), "00001-of-00003.tfrecord cannot be read: No such file"),
     "short file": (cut("test-00000-of-00001.tfrecord"), "bytes; the manifest says"),
     "no index": (remove("test.index.npy"), "test.index.npy cannot be read"),
@@ -274,6 +305,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "negative file number": (index(shard=-1), "train.index.npy does not fit"),
     "end": (index(length=10**9), "train.index.npy does not fit"),
     "place": (index(offset=-5), "train.index.npy does not fit"),
+    "other labels": (other_labels, "train.index.npy changed since the set was prepared"),
 }
 
 
@@ -285,6 +317,62 @@ def test_a_damaged_set_is_refused(
     damage(tmp_path / "set")
     with pytest.raises(UserError, match=sentence):
         load("prepared", str(tmp_path / "set"))
+
+
+def test_a_finished_set_with_a_damaged_manifest_is_not_whole(image_folder: Make, tmp_path: Path) -> None:
+    root, target = image_folder(), tmp_path / "set"
+    prepare(root, target)
+    whole = (target / "manifest.json").read_text()
+    for edit in (lambda found: found.pop("parts"), lambda found: found["classes"].pop()):
+        manifest(edit)(target)
+        with pytest.raises(UserError, match=r"manifest\.json is damaged; .*prepare (it|the set) again"):
+            prepare(root, target)
+        (target / "manifest.json").write_text(whole)
+
+
+@pytest.mark.parametrize("content", [b"", b"{x", b"\xff\xfe", pytest.param(b"[" * 99999, id="deep")])
+def test_a_damaged_plan_is_named(image_folder: Make, tmp_path: Path, content: bytes) -> None:
+    root, target = image_folder(), tmp_path / "set"
+    (target / "work").mkdir(parents=True)
+    (target / "work" / "plan.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"plan\.json is damaged; delete .*set and prepare"):
+        prepare(root, target)
+
+
+def test_a_changed_byte_names_its_file_in_training(image_folder: Make, tmp_path: Path) -> None:
+    prepare(image_folder(), tmp_path / "set")
+    part = load("prepared", str(tmp_path / "set")).train
+    # In the middle of a JPEG's data, which can be decoded all the same.
+    file = tmp_path / "set" / "train-00000-of-00003.tfrecord"
+    content = bytearray(file.read_bytes())
+    content[int(part.images._offsets[0] + part.images._lengths[0]) - 40] ^= 1
+    file.write_bytes(content)
+    part.images.decode(0)
+    batches = pipeline.evaluation_batches(part, 4)
+    with pytest.raises(UserError, match=rf"image 0 in '{file}' has changed .*; prepare the set again"), reading():
+        list(batches)
+
+
+def test_a_file_that_cannot_be_written_is_named_before_the_work(
+    image_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = sources.plan(str(image_folder()), None, [])
+    monkeypatch.setattr(squares, "run_all", lambda *arguments: pytest.fail("it worked in vain"))
+    with pytest.raises(UserError, match="cannot be written: File name too long"):
+        squares.prepare(plan, tmp_path / ("x" * 300 + ".npz"), 20, False, 1)
+
+
+def test_squares_on_a_full_disk_leave_nothing(image_folder: Make, tmp_path: Path) -> None:
+    plan = sources.plan(str(image_folder()), None, [])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        with pytest.raises(UserError, match=r"--target=.*\.npz cannot be written: File too large"):
+            squares.prepare(plan, tmp_path / "set.npz", 40, False, 1)
+        gc.collect()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.glob("*.npz")) + list(tmp_path.glob(".*"))
 
 
 def test_squares(image_folder: Make, tmp_path: Path) -> None:
@@ -330,6 +418,7 @@ BAD_FLAGS = {
     "size": (["--source=x", "--target=x", "--size=0"], "--size is 0; it lies between 1 and 4096"),
     "processes": (["--source=x", "--target=x", "--processes=-1"], "--processes is -1"),
     "file": (["--source=x", "--target=nowhere/x.npz"], "--target=nowhere/x.npz cannot be written"),
+    "long folder": (["--source=x", f"--target={'x' * 300}/x.npz"], "x.npz cannot be written"),
 }
 
 

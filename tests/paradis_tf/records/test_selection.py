@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from export.fusion.program import UserError
 from paradis_tf import models
 from paradis_tf.methods import Paradis
 from paradis_tf.records.recording import RunRecorder
@@ -58,8 +59,13 @@ class Run:
             for callback in (speed, recorder):
                 callback.on_epoch_end(epoch, logs)
 
+    def check(self, file: Path, kept: Supernet) -> None:
+        if kept.switches != self.model.switches:
+            raise UserError("other switches")
+
     def finished_bias(self, keep: str) -> float:
-        return float(finished_network(self.workdir, self.model, keep).shared_layers[-1].bias.numpy()[0])
+        network = finished_network(self.workdir, self.model, keep, self.check)
+        return float(network.shared_layers[-1].bias.numpy()[0])
 
     def checkpoints(self) -> list[int]:
         return sorted(self.workdir.checkpoint_files())
@@ -81,6 +87,16 @@ def test_the_best_epochs_checkpoint_stays_and_becomes_the_model(run: Run, monkey
     assert run.finished_bias("last") == 4
     (run.workdir.checkpoints / "epoch_0001.keras").write_bytes(b"damaged")
     assert run.finished_bias("best") == 3
+
+
+def test_a_checkpoint_of_another_network_is_passed_over(
+    run: Run, tiny_net: Callable[..., Supernet], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(SCORES, 1, (1.0, 1.0))
+    run.epochs(1, 4)
+    tiny_net(("1.0",)).save(run.workdir.checkpoints / "epoch_0001.keras")
+    assert run.finished_bias("best") == 3
+    assert "epoch_0001.keras: other switches" in capsys.readouterr().out
 
 
 def test_a_better_epoch_takes_its_place(run: Run) -> None:

@@ -153,7 +153,17 @@ def test_open_wants_a_run(tmp_path: Path, place: str) -> None:
     assert names(tmp_path) == {"empty", "file"}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"epochs": 3', b"epochs: 3", b"\xff\xfe", b"\0\0\0\0"])
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no run"):
+        Workdir.open(tmp_path / ("x" * 300))
+    with pytest.raises(UserError, match="cannot be made: File name too long"):
+        Workdir.create(tmp_path / ("x" * 300), config())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"epochs": 3', b"epochs: 3", b"\xff\xfe", b"\0\0\0\0", pytest.param(b"[" * 99999, id="deep")],
+)
 def test_a_damaged_config_is_named(workdir: Workdir, content: bytes) -> None:
     workdir.config_file.write_bytes(content)
     with pytest.raises(UserError, match=r"config\.json is not JSON"):
@@ -367,6 +377,21 @@ def test_metrics_are_read_as_numbers(workdir: Workdir) -> None:
     workdir.metrics_file.write_bytes(HEADER + b"1,low\r\n")
     with pytest.raises(UserError, match=r"metrics\.csv is damaged: could not convert string to float: 'low'"):
         workdir.metrics()
+    # More than Python's csv takes for one cell.
+    workdir.metrics_file.write_bytes(HEADER + b"x" * 200_000)
+    for use in (workdir.metrics, lambda: workdir.truncate_metrics(3)):
+        with pytest.raises(UserError, match=r"metrics\.csv is damaged: field larger than .*; delete it to go on"):
+            use()
+    assert workdir.metrics_file.stat().st_size > 200_000
+
+
+def test_a_folder_in_place_of_the_metrics_is_named(workdir: Workdir) -> None:
+    workdir.metrics_file.mkdir()
+    workdir.truncate_metrics(3)
+    with pytest.raises(UserError, match=r"metrics\.csv cannot be read: Is a directory"):
+        workdir.metrics()
+    with pytest.raises(UserError, match=r"metrics\.csv cannot be written: Is a directory"):
+        workdir.append_metrics({"epoch": 1})
 
 
 def test_evaluation(workdir: Workdir) -> None:
@@ -380,7 +405,7 @@ def test_evaluation(workdir: Workdir) -> None:
         workdir.evaluation_file.write_bytes(content)
         with pytest.raises(UserError, match=r"evaluation\.json is not JSON"):
             workdir.evaluation()
-    for content in (b"{}", b"3", b"null", b"[1]", b'[{"accuracy": 0.5}]'):
+    for content in (b"{}", b"3", b"null", b"[1]", b'[{"accuracy": 0.5}]', b'[{"model_id": "ab", "switch": 1}]'):
         workdir.evaluation_file.write_bytes(content)
         with pytest.raises(UserError, match=r"evaluation\.json is no evaluation; run paradis_tf.evaluate again"):
             workdir.evaluation()
@@ -389,4 +414,7 @@ def test_evaluation(workdir: Workdir) -> None:
         workdir.evaluation()
     workdir.evaluation_file.write_text('[{"model_id": "ab", "switch": "1.0", "metric": "psnr_y", "accuracy": 0.5}]')
     with pytest.raises(UserError, match=r"evaluation\.json: psnr_y is None; it is a number"):
+        workdir.evaluation()
+    workdir.evaluation_file.write_text('[{"model_id": "ab", "switch": "1.0", "accuracy": NaN}]')
+    with pytest.raises(UserError, match=r"evaluation\.json: accuracy is nan; it is a finite number"):
         workdir.evaluation()

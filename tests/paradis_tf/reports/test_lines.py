@@ -169,7 +169,7 @@ def test_switches_are_compared_by_what_they_are(write_run: Callable[..., Path]) 
         ("config.json", '"name": "paradis"', '"name": [1]', r"'method.name' is \[1\]; it is written like 'paradis'"),
         ("config.json", '"name": "digits"', '"name": 5', "'dataset.name' is 5; it is written like 'digits'"),
         ("config.json", '"model": {', '"model": null, "old": {', "'model' is None; it is written like"),
-        ("evaluation.json", '"switch": "1.0"', '"switch": 1.0', "switch is 1.0; it is a switch's text form"),
+        ("evaluation.json", '"switch": "1.0"', '"switch": 1.0', "evaluation.json is no evaluation"),
         ("evaluation.json", '"accuracy": 0.9, "top5', '"accuracy": true, "top5', "accuracy is True; it is a number"),
         ("evaluation.json", '"parameters": 12345', '"parameters": "x"', "parameters is 'x'; it is a whole number"),
         ("evaluation.json", '"live_subsets": [{', '"live_subsets": [5, {', "live_subsets is not a list of devices"),

@@ -163,6 +163,12 @@ BAD_RESULTS = {
     "empty": (f"{HEADER}\n", "has no row; its names are none"),
     "metric": (f"{HEADER},metric\n{ROW},f1\n", "line 2: metric is 'f1'; known are accuracy, psnr_y"),
     "no value": (f"{HEADER},metric\n{ROW},psnr_y\n", "line 2: psnr_y is None; it is a number"),
+    "column twice": (f"{HEADER},switch\n{ROW},1.0\n", "has the columns switch more than once"),
+    "no switch": (f"{HEADER}\n{ROW.replace(',1.0,', ',,')}\n", "line 2: switch is ''; it is a switch's text form"),
+    "percent": (f"{HEADER}\n{ROW.replace('0.9', '90')}\n", "line 2: accuracy is 90.0; it lies between 0 and 1"),
+    "seed": (f"{HEADER}\n{ROW.replace(',0,30,', ',-1,30,')}\n", "line 2: seed is -1; it is a whole number of at"),
+    "epochs": (f"{HEADER}\n{ROW.replace(',0,30,', ',0,0,')}\n", "line 2: epochs is 0; it is a whole number of at"),
+    "huge cost": (f"{HEADER}\n{ROW.replace(',100,', ',1' + 400 * '0' + ',')}\n", "line 2: madds_total has 401 digits"),
     "cost": (f"{HEADER}\n{ROW.replace(',100,', ',0,')}\n", "line 2: madds_total is 0; it is a whole number"),
 }
 
@@ -172,6 +178,11 @@ def test_results_that_cannot_be_used(text: str, sentence: str, tmp_path: Path) -
     (tmp_path / "results.csv").write_text(text)
     with pytest.raises(UserError, match=re.escape(sentence)):
         read_csv(str(tmp_path / "results.csv"))
+
+
+def test_a_mark_of_a_spreadsheet_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text(f"{HEADER}\n{ROW}\n", encoding="utf-8-sig")
+    assert [one.name for one in read_csv(str(tmp_path / "results.csv"))] == ["paradis_seed0"]
 
 
 def test_names_that_fit_nothing_are_told_the_names(tmp_path: Path) -> None:
