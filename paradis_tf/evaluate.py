@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
         write_json(_JSON.value, rows)
     print(f"\n{len(part)} {_PART.value} images\n{all_switches.switch_table(rows)}")
     if any(row["devices"] > 1 for row in rows):
-        print(f"\nwith devices missing (-)\n{all_switches.live_table(rows)}")
+        print(f"\nwith devices missing (-), all {len(part)} images\n{all_switches.live_table(rows)}")
     if any(row["devices"] > ALL_SUBSETS_UP_TO for row in rows):
         print(f"(of switches with more than {ALL_SUBSETS_UP_TO} devices, only sets that miss at most 2)")
 

@@ -52,10 +52,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
     _check_repeated(argv)
     try:
         return program.parse_command_line(argv)
-    except UserError:
-        raise
     except Exception as error:  # a config file is a Python program, and may raise anything
         _check_overrides(argv)
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"the command line is not understood: {error}") from None
 
 

@@ -41,7 +41,8 @@ def main(argv: list[str]) -> None:
     with workdir.locked(), pipeline.reading():
         model, dataset = training.load_run(workdir, _DATA_DIR.value)
         config = workdir.config()
-        # Before the long work: it refuses what cannot be done.
+        # Before the long work: these refuse what cannot be done.
+        recalibration.require_batch_norm(model)
         batches = training.calibration_batches(config, dataset, _IMAGES.value)
         report(f"{len(dataset.validation)} validation images, before:")
         before = all_switches.evaluate(model, dataset.validation, report)

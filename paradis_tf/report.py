@@ -38,11 +38,11 @@ _JSON = flags.DEFINE_string("json", "", "Another file to write report.json to.")
 def main(argv: list[str]) -> None:
     check_json_target(_JSON.value)
     runs = read_all(_WORKDIRS.value, _LABELS.value, _RESULTS.value, _NAMES.value)
+    check_together(runs)
+    lines = make_lines(runs)
     target = _folder(_TARGET.value)
     with program.quiet():
         from paradis_tf.reports import figures, page
-    check_together(runs)
-    lines = make_lines(runs)
     metric = METRICS[runs[0].metric]
     found = compare(lines)
     title = _TITLE.value or _default_title(runs)
@@ -56,6 +56,8 @@ def main(argv: list[str]) -> None:
     write_bytes(target / "index.html", page.render(title, lines, found, metric, picture).encode())
     means = tables.means(lines, metric)
     print(f"{title}, {runs[0].rows[0].images} test images\n{table.render(means.header, means.rows)}")
+    if unequal := tables.unequal_training(lines):
+        print(f"\n{unequal}")
     print(f"\n{target / 'index.html'} has the picture, the comparisons and the runs.")
 
 

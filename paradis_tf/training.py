@@ -193,6 +193,7 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
             )
             if model.method.recalibrates:
                 batches = calibration_batches(config, dataset, CALIBRATION_IMAGES)
+                print(f"{config.method.name}: batch norm's statistics are recomputed", flush=True)
                 recalibration.recalibrate(network, batches, report=lambda text: print(text, flush=True))
             workdir.save_model(network)
     return workdir

@@ -21,6 +21,12 @@ _REPORT_SECONDS = 5.0
 _Statistics = dict[str, list[np.ndarray]]
 
 
+def require_batch_norm(model: Supernet) -> None:
+    """Raises UserError unless a layer has statistics to recompute."""
+    if not any(hasattr(layer, "set_statistics") for layer in model.shared_layers):
+        raise UserError(f"architecture {model.architecture.name!r} has no batch norm; there is nothing to recalibrate.")
+
+
 def recalibrate(
     model: Supernet,
     batches: Iterable[tuple[Any, Any]],
@@ -50,8 +56,7 @@ def recalibrate(
 
     Source: US-Nets (Yu & Huang 2019, batch normalization calibrated after training), for each device of each switch.
     """
-    if not any(hasattr(layer, "set_statistics") for layer in model.shared_layers):
-        raise UserError(f"architecture {model.architecture.name!r} has no batch norm; there is nothing to recalibrate.")
+    require_batch_norm(model)
     asked = model.switches if switches is None else switches
     wanted = [Switch.parse(switch, model.grid) if isinstance(switch, str) else switch for switch in asked]
     for switch in wanted:

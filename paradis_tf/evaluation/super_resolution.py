@@ -104,13 +104,22 @@ def measure(model: Supernet, part: ImagePairs, report: Callable[[str], None]) ->
 
 def quality_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Evaluated rows as a table for each set of images, bicubic enlargement first."""
-    header = ("", "devices", "kMAdds a pixel", "largest device", "PSNR-Y (dB)", "SSIM-Y", "PSNR-RGB (dB)", "SSIM-RGB")
+    header = (
+        "",
+        "devices",
+        "kMAdds a pixel",
+        "largest device (k)",
+        "PSNR-Y (dB)",
+        "SSIM-Y",
+        "PSNR-RGB (dB)",
+        "SSIM-RGB",
+    )
     texts = []
     for name, of_set in rows[0]["sets"].items():
         lines = [("bicubic", "", "", "", *_texts(rows[0]["bicubic"]["sets"][name]))]
         for row in rows:
-            costs = (f"{row[key] / 1e3:.1f}" for key in ("madds_per_pixel", "madds_per_pixel_largest"))
-            lines.append((row["switch"], row["devices"], *costs, *_texts(row["sets"][name])))
+            madds = (f"{row[key] / 1e3:.1f}" for key in ("madds_per_pixel", "madds_per_pixel_largest"))
+            lines.append((row["switch"], row["devices"], *madds, *_texts(row["sets"][name])))
         texts.append(f"{name}, {of_set['images']} images\n{table.render(header, lines)}")
     return "\n\n".join(texts)
 

@@ -32,7 +32,7 @@ def check(config: Any) -> None:
         ("clip_norm", "0 or more", 0 <= table["clip_norm"] < _INFINITY),
         (
             "warmup_epochs",
-            f"0 or more and below config.epochs, {epochs}",
+            f"0 or more and below config.epochs, {epochs} (--config.optimizer.warmup_epochs=0 for none)",
             0 <= table["warmup_epochs"] < max(1, epochs),
         ),
         (

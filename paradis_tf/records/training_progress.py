@@ -95,9 +95,9 @@ class Progress(keras.callbacks.Callback):
         task = self.model.task
         prefix = f"val_{task.metric}/"
         scores = "  ".join(
-            f"{name.removeprefix(prefix)} {task.text(float(value))}"
-            for name, value in logs.items()
-            if name.startswith(prefix)
+            f"{switch} {task.text(float(logs[prefix + str(switch)]))}"
+            for switch in self.model.switches
+            if prefix + str(switch) in logs
         )
         line = f"epoch {epoch + 1}/{epochs}  loss {float(logs['loss']):.4f}  validation: {scores}"
         clear = "\r\x1b[K" if sys.stdout.isatty() else ""

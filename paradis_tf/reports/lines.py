@@ -67,6 +67,11 @@ class Line:
     points: tuple[Point, ...]
 
     @property
+    def epochs(self) -> tuple[int, ...]:
+        """How long its runs were trained, each number once."""
+        return tuple(sorted({run.epochs for run in self.runs}))
+
+    @property
     def is_reference(self) -> bool:
         return self.method in REFERENCES
 

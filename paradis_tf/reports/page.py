@@ -33,6 +33,9 @@ th { border-bottom: 2px solid #222; } .left { text-align: left; }
 .wide { overflow-x: auto; } pre { background: #f5f5f5; padding: .7rem; overflow-x: auto; font-size: .85rem; }
 """
 
+# What multiply-adds are counted for.
+_UNITS = {"accuracy": "image", "psnr_y": "low-resolution patch of the size of training"}
+
 _CLAIMS = (
     (
         "a",
@@ -66,19 +69,19 @@ def render(title: str, lines: Sequence[Line], found: Sequence[Comparison], metri
     )
     sections = [
         f"<p>{metric.title[0].upper()}{metric.title[1:]} on the {images:,} images of the test part, in floating point, "
-        f"against multiply-adds (MAdds) of one image.{resolution} {spread}</p>",
+        f"against multiply-adds (MAdds) of one {_UNITS[metric.key]}.{resolution} {spread}</p>",
+        *([f"<p>{escape(unequal)}</p>"] if (unequal := tables.unequal_training(lines)) else []),
         f"<figure>{picture[picture.index('<svg') :]}</figure>",
-        _section("Every switch", "Means over seeds.", tables.means(lines, metric)),
+        _section("Every switch", "Means over seeds." if seeds > 1 else "One seed each.", tables.means(lines, metric)),
     ]
     for claim, heading, text in _CLAIMS:
         if any(one.claim == claim for one in found):
             sections.append(_section(heading, text, tables.comparisons(found, claim, metric)))
     live = tables.live(lines, metric)
     if live.rows:
-        text = (
-            "The plain sum of the slices that arrived; a dash stands for a device that is missing. A classifier's bias "
-            "is in the first slice, so it is missing along with device 0."
-        )
+        text = "The plain sum of the slices that arrived; a dash stands for a device that is missing."
+        if metric.key == "accuracy":
+            text += " The classifier's bias is in the first slice, so it is missing along with device 0."
         sections.append(_section("With devices missing", text, live))
     sections.append(_runs(lines))
     return (

@@ -43,6 +43,7 @@ def means(lines: Sequence[Line], metric: Metric) -> Table:
             f"{point.madds_total / 1e6:.2f}",
             f"{point.madds_largest / 1e6:.2f}",
             f"{point.parameters:,}" if point.parameters else NONE,
+            ", ".join(map(str, line.epochs)),
             str(point.value.seeds),
             show(point.value, metric),
         )
@@ -56,10 +57,20 @@ def means(lines: Sequence[Line], metric: Metric) -> Table:
         "MAdds total (M)",
         "largest device (M)",
         "parameters",
+        "epochs",
         "seeds",
         metric.heading,
     )
     return Table(header, tuple(rows))
+
+
+def unequal_training(lines: Sequence[Line]) -> str:
+    """A sentence for runs of different lengths; empty if all are alike."""
+    epochs = sorted({one for line in lines for one in line.epochs})
+    if len(epochs) < 2:
+        return ""
+    lengths = ", ".join(map(str, epochs))
+    return f"The runs were trained for different numbers of epochs, {lengths}: differences are of that too."
 
 
 def comparisons(found: Sequence[Comparison], claim: str, metric: Metric) -> Table:
