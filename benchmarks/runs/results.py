@@ -37,7 +37,7 @@ def collect(runs: Sequence[Run], runs_dir: Path) -> list[Row]:
         conditions = {
             "config_file": run.config_file,
             "command": shlex.join(
-                ["python", "-m", "paradis_tf.train", *run.train_flags(), f"--workdir=runs/{run.name}"]
+                ["python", "-m", "paradis_tf.train", *run.train_flags(), f"--workdir={runs_dir / run.name}"]
             ),
             "training_hours": round(sum(found.seconds) / 3600, 3),
             **{
@@ -50,7 +50,9 @@ def collect(runs: Sequence[Run], runs_dir: Path) -> list[Row]:
         }
         identity = {"name": run.name, "entry": run.entry, "method": run.method, "seed": run.seed}
         for measured in workdir.evaluation():
-            scalars = {key: value for key, value in measured.items() if isinstance(value, bool | int | float | str)}
+            # Of super-resolution also each set of images and bicubic enlargement, as `bicubic.sets.Set5.psnr_y`.
+            told = flat(measured, "")
+            scalars = {key: value for key, value in told.items() if isinstance(value, bool | int | float | str)}
             rows.append({**identity, "epochs": run.config.epochs, **scalars, **conditions})
     return rows
 

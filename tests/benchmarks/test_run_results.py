@@ -76,12 +76,22 @@ def test_a_row_per_switch_with_its_conditions(runs: tuple[run_list.Run, ...], tm
     assert (last["training_hours"], last["version.keras"][:2]) == ("1.5", "3.")
     assert last["command"] == (
         "python -m paradis_tf.train --config=paradis_tf/configs/digits_mobilenet_v1.py:individual --config.seed=1 "
-        "--config.optimizer.learning_rate=0.05 '--config.switches=(\"4x0.25\",)' --workdir=runs/four_seed1"
+        f"--config.optimizer.learning_rate=0.05 '--config.switches=(\"4x0.25\",)' --workdir={tmp_path}/four_seed1"
     )
     first = (tmp_path / "out.csv").read_bytes()
     results.write(tmp_path / "out.csv", results.collect(runs, tmp_path))
     assert (tmp_path / "out.csv").read_bytes() == first
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_sets_of_images_and_bicubic_have_columns(runs: tuple[run_list.Run, ...], tmp_path: Path) -> None:
+    sets = {"Set5": {"images": 5, "psnr_y": 36.5}}
+    bicubic = {"psnr_y": 33.0, "sets": {"Set5": {"images": 5, "psnr_y": 33.7}}}
+    write_evaluation(Workdir(tmp_path / "four_seed1"), ACCURACIES["four_seed1"], sets=sets, bicubic=bicubic)
+    last = results.collect(runs, tmp_path)[-1]
+    assert (last["sets.Set5.psnr_y"], last["bicubic.sets.Set5.psnr_y"], last["bicubic.psnr_y"]) == (36.5, 33.7, 33.0)
+    means = {row["measure"]: row["mean"] for row in results.summarize([last])}
+    assert means["sets.Set5.psnr_y"] == 36.5
 
 
 def test_the_summary_is_over_the_seeds(runs: tuple[run_list.Run, ...], tmp_path: Path) -> None:
