@@ -21,6 +21,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder that the dataset's fol
 _IMAGES = flags.DEFINE_list("images", ["Set5"], "Sets, or images such as Set5/baby, of the test part.")
 _SIZE = flags.DEFINE_integer("size", 64, "Side of a crop in high-resolution pixels.", lower_bound=16, upper_bound=1024)
 _OUTPUT = flags.DEFINE_string("output", None, "Picture to write, .png or .svg.", required=True)
+_MOST_IMAGES = 40
 
 
 def main(argv: list[str]) -> None:
@@ -49,6 +50,8 @@ def _chosen(names: Any) -> list[int]:
         if not found:
             raise UserError(f"--images: {wanted!r} is no set or image of the test part; it has {', '.join(names)}.")
         places += [place for place in found if place not in places]
+    if not 0 < len(places) <= _MOST_IMAGES:
+        raise UserError(f"--images names {len(places)} images; a picture has 1 to {_MOST_IMAGES}.")
     return places
 
 

@@ -15,7 +15,8 @@ from .program import UserError
 def check_json_target(path: str | Path | None) -> None:
     """Finds out before the work whether `write_json` could write to `path` after it.
 
-    Raises `UserError` when `path` is a folder or lies in none; an empty one or None means no file. Source: ours.
+    Raises `UserError` when `path` is a folder, lies in none or in one that is not writable; an empty one or None means
+    no file. Source: ours.
     """
     if not path:
         return
@@ -24,6 +25,8 @@ def check_json_target(path: str | Path | None) -> None:
         raise UserError(f"file {str(path)!r} cannot be written: {parent!r} is no folder; legal: a file in a folder.")
     if os.path.isdir(path):
         raise UserError(f"file {str(path)!r} cannot be written: it is a folder; legal: a file in a folder.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"file {str(path)!r} cannot be written: folder {parent!r} does not let this user write.")
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -31,6 +31,9 @@ def check_types(config: Mapping[str, Any], where: object) -> None:
         if isinstance(like, dict):
             if "name" in like and "name" not in config[key]:
                 raise UserError(f"{where} lacks 'name' of {key}.")
+            unknown = () if key in _NAMED else sorted(config[key].keys() - like.keys())
+            if unknown:
+                raise UserError(f"{where}: {key} has {', '.join(unknown)}; it takes {', '.join(like)}.")
             for option in ("name",) if key in _NAMED else like:
                 if option in config[key]:
                     _check(config[key][option], like[option], f"{key}.{option}", where)

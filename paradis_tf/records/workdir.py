@@ -263,7 +263,7 @@ class Workdir:
         found = {}
         for file in self.checkpoints.glob("*.keras"):
             match = _CHECKPOINT.fullmatch(file.name)
-            if match:
+            if match and int(match[1]):
                 found[int(match[1])] = file
         return found
 

@@ -155,6 +155,7 @@ def test_crops_of_what_is_not_there_are_refused(run: Workdir, root: Path, tmp_pa
     command = [sys.executable, "-m", "paradis_tf.super_resolution_crops", f"--workdir={run.path}"]
     for flags, sentence in (
         (["--images=Set5", f"--output={tmp_path / 'a.png'}", f"--data_dir={root}"], "'Set5' is no set or image"),
+        (["--images=", f"--output={tmp_path / 'a.png'}", f"--data_dir={root}"], "--images names 0 images"),
         ([f"--output={tmp_path / 'a.gif'}"], "ends in '.gif'; it is .png or .svg"),
     ):
         done = subprocess.run([*command, *flags], capture_output=True, text=True)

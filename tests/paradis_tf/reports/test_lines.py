@@ -162,6 +162,7 @@ def test_switches_are_compared_by_what_they_are(write_run: Callable[..., Path]) 
             "config.json lacks 'name' of method",
         ),
         ("config.json", '"seed"', '"sead"', "config.json lacks 'seed'"),
+        ("config.json", '"flip": false', '"flop": false', "augmentation has flop; it takes inception_crop, flip"),
         ("config.json", '"seed": 0', '"seed": "abc"', "'seed' is 'abc'; it is written like 0"),
         ("config.json", '"grid": 4', '"grid": "x"', "'grid' is 'x'; it is written like 4"),
         ("config.json", '["1.0"]', "5", "'switches' is 5; it is written like"),
