@@ -30,15 +30,16 @@ def measure(model: Supernet, part: Any, report: Callable[[str], None]) -> dict[S
       part: a `Part` of images and labels.
       report: is told what is being done.
     """
-    slices = {switch: _partial_logits(model, switch) for switch in model.switches}
-    hits = {switch: {live: np.zeros(2, np.int64) for live in live_subsets(switch.devices)} for switch in slices}
+    slices: dict[Switch, Callable[[tf.Tensor], list[tf.Tensor]]] = {}
+    hits = {switch: {live: np.zeros(2, np.int64) for live in live_subsets(switch.devices)} for switch in model.switches}
     seen = 0
     with pipeline.reading():
         for images, labels in pipeline.evaluation_batches(part, _BATCH):
-            for switch, run in slices.items():
+            for switch in model.switches:
                 if not seen:
                     report(f"evaluating switch {switch}")
-                partial = [logits.numpy().astype(np.float64) for logits in run(images)]
+                    slices[switch] = _partial_logits(model, switch)
+                partial = [logits.numpy().astype(np.float64) for logits in slices[switch](images)]
                 for live, count in hits[switch].items():
                     place = label_places(fuse([partial[device] for device in live]), labels.numpy())
                     count += (place < 1).sum(), (place < _TOP).sum()
@@ -71,7 +72,8 @@ def _partial_logits(model: Supernet, switch: Switch) -> Callable[[tf.Tensor], li
         parts = [model.call_slice(images, switch, device) for device in range(switch.devices)]
         return [tf.cast(part.prediction, tf.float32) for part in parts]
 
-    return run
+    # Traced here: TensorFlow takes one function for each switch for one that is traced again and again, and warns.
+    return run.get_concrete_function()
 
 
 def _rates(counts: dict[tuple[int, ...], np.ndarray], images: int, classes: int) -> dict[str, Any]:

@@ -45,8 +45,9 @@ class Upscaler:
             # The features play no part in the answer.
             return model.fuse_parts(image, [Outputs(summed, summed)])["prediction"]
 
-        self._parts = parts
-        self._fused = fused
+        # Traced here: TensorFlow takes one function for each switch for one that is traced again and again, and warns.
+        self._parts = parts.get_concrete_function()
+        self._fused = fused.get_concrete_function()
 
     def __call__(self, low: np.ndarray) -> np.ndarray:
         """The answer of all devices: uint8 (height, width, 3) to uint8 (height * scale, width * scale, 3)."""
