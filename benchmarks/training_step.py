@@ -1,7 +1,8 @@
 """Times one joint training step over all switches against a step of each switch as a stock Keras model of its own.
 
     python -m benchmarks.training_step --csv=benchmarks/results/training_step_4cores.csv
-    python -m benchmarks.training_step --model=resnet --profile --csv=benchmarks/results/training_step_resnet_4cores.csv
+    python -m benchmarks.training_step --model=resnet --depth=50 --rounds=5 \
+        --csv=benchmarks/results/training_step_resnet50_4cores.csv
 
 The joint step is the supernet's under `compile`; the others are what a user without this project would build: for each
 switch the same parallel slices from stock layers, logits added, trained alone on hard labels. Both sides run in turn
