@@ -320,7 +320,10 @@ def test_a_record_that_is_damaged_later_is_refused(from_records: Part) -> None:
     for place in (len(content) // 4, len(content) * 3 // 4):
         content[place] ^= 255
     file.write_bytes(content)
-    with pytest.raises(UserError, match="cannot be (read|decoded)|has changed since the set was prepared") as caught, reading():
+    with (
+        pytest.raises(UserError, match="cannot be (read|decoded)|has changed since the set was prepared") as caught,
+        reading(),
+    ):
         list(evaluation_batches(from_records, 4))
     assert len(str(caught.value).splitlines()) == 1
     file.unlink()
