@@ -15,6 +15,7 @@ from benchmarks.runs.run_list import Run
 from export.fusion.program import UserError
 from paradis_tf import table
 from paradis_tf.configs import defaults
+from paradis_tf.metrics import METRICS
 from paradis_tf.records.workdir import Workdir, flat
 
 _LAST_EPOCHS = 5
@@ -30,7 +31,7 @@ class State:
       evaluated: whether it is evaluated, and has not been written since.
       in_use: whether a process is training in the folder.
       seconds: of each epoch on record.
-      validation: the newest epoch's accuracies on the validation part by switch, 0..1.
+      validation: the newest epoch's values of the task's metric on the validation part by switch, as they are shown.
       fault: why the folder cannot be carried on, or nothing.
     """
 
@@ -39,7 +40,7 @@ class State:
     evaluated: bool = False
     in_use: bool = False
     seconds: tuple[float, ...] = ()
-    validation: Mapping[str, float] = field(default_factory=dict)
+    validation: Mapping[str, str] = field(default_factory=dict)
     fault: str = ""
 
     @property
@@ -60,14 +61,18 @@ def read(run: Run, runs_dir: Path) -> State:
         fault = str(error)
     rows = _metrics(workdir.metrics_file)
     newest = rows[-1] if rows else {}
-    prefix = "val_accuracy/"
     return State(
         epochs=run.config.epochs if finished else workdir.newest_checkpoint()[0],
         finished=finished,
         evaluated=finished and _evaluated(workdir),
         in_use=not finished and _in_use(workdir),
         seconds=tuple(row["seconds"] for row in rows if "seconds" in row),
-        validation={name.removeprefix(prefix): value for name, value in newest.items() if name.startswith(prefix)},
+        validation={
+            name.removeprefix(f"val_{metric.key}/"): f"{metric.scale * value:.{1 if metric.unit == '%' else 2}f}"
+            for metric in METRICS.values()
+            for name, value in newest.items()
+            if name.startswith(f"val_{metric.key}/")
+        },
         fault=fault,
     )
 
@@ -99,7 +104,7 @@ def render(runs: Sequence[Run], states: Sequence[State], cores_each: int) -> str
     lines = []
     left = seconds_left(runs, states)
     for run, state, seconds in zip(runs, states, left, strict=True):
-        scores = "  ".join(f"{switch} {100 * value:.1f}" for switch, value in state.validation.items())
+        scores = "  ".join(f"{switch} {value}" for switch, value in state.validation.items())
         lines.append(
             (
                 run.name,
@@ -111,12 +116,11 @@ def render(runs: Sequence[Run], states: Sequence[State], cores_each: int) -> str
                 scores,
             )
         )
-    header = ("run", "epochs", "training", "evaluated", "hours used", "core-hours left", "validation (%)")
+    header = ("run", "epochs", "training", "evaluated", "hours used", "core-hours left", "validation (% or dB)")
     known = sum(seconds for seconds in left if seconds is not None) * cores_each / 3600
     unknown = sum(seconds is None for seconds in left)
-    total = f"about {known:.1f} core-hours left at {cores_each} core(s) per run" + (
-        f", and {unknown} run(s) nothing is known of yet" if unknown else ""
-    )
+    told = [f"about {known:.1f} core-hours left at {cores_each} core(s) per run"] if unknown < len(runs) else []
+    total = ", and ".join(told + ([f"{unknown} run(s) of whose time nothing is known yet"] if unknown else []))
     complete = sum(state.complete for state in states)
     faults = [f"{run.name}: {state.fault}" for run, state in zip(runs, states, strict=True) if state.fault]
     ending = f"{complete} of {len(runs)} runs trained and evaluated; {total}"
