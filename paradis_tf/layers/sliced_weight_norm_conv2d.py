@@ -9,10 +9,10 @@ import keras
 from paradis_tf.layers.sliced_conv2d import SlicedConv2D
 
 
-def check_gain(layer: str, gain: float) -> None:
-    """Raises ValueError, naming the layer, unless a gain may be started from."""
-    if not (isinstance(gain, int | float) and 0 < abs(gain) < float("inf")):
-        raise ValueError(f"layer {layer!r}: gain is {gain!r}; it is a finite number other than 0.")
+def normalized(direction: Any, gain: Any) -> Any:
+    """The kernel (side, side, inputs, outputs) of a direction of that shape: of unit length per output, times `gain`."""
+    squares = keras.ops.sum(keras.ops.square(direction), axis=(0, 1, 2))
+    return direction * (gain * keras.ops.rsqrt(squares))
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -65,7 +65,8 @@ class SlicedWeightNormConv2D(SlicedConv2D):
             kernel_initializer=kernel_initializer,
             **kwargs,
         )
-        check_gain(self.name, gain)
+        if not (isinstance(gain, int | float) and 0 < abs(gain) < float("inf")):
+            raise ValueError(f"layer {self.name!r}: gain is {gain!r}; it is a finite number other than 0.")
         self.initial_gain = float(gain)
 
     def build(self, input_shape: Any = None) -> None:
@@ -78,9 +79,7 @@ class SlicedWeightNormConv2D(SlicedConv2D):
         )
 
     def _effective_kernel(self) -> Any:
-        squares = keras.ops.sum(keras.ops.square(self.kernel), axis=(0, 1, 2))
-        kernel = self.kernel * (self.gain * keras.ops.rsqrt(squares))
-        return keras.ops.cast(kernel, self.compute_dtype)
+        return keras.ops.cast(normalized(self.kernel, self.gain), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

@@ -9,13 +9,12 @@ import keras
 import numpy as np
 
 from paradis_tf.layers.segments import Segments, layer_switches
-from paradis_tf.layers.sliced_conv2d import SlicedConv2D
-from paradis_tf.layers.sliced_weight_norm_conv2d import check_gain
+from paradis_tf.layers.sliced_weight_norm_conv2d import SlicedWeightNormConv2D, normalized
 from paradis_tf.switches import Switch
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
-class SwitchableWeightNormConv2D(SlicedConv2D):
+class SwitchableWeightNormConv2D(SlicedWeightNormConv2D):
     """2D convolution with stride 1 whose kernel is a shared direction, cut, normalized, times a gain of one's own.
 
     What switchable batch norm is to a convolution without weight normalization: the kernel block of a slice is cut
@@ -53,9 +52,6 @@ class SwitchableWeightNormConv2D(SlicedConv2D):
     Source: weight normalization of Salimans & Kingma 2016; private gains are ours, in the reconstruction of ParaDiS.
     """
 
-    # Half precision is too coarse for the sum of squares, so the cast comes after the norm.
-    _autocasts_kernel = False
-
     def __init__(
         self,
         in_channels: int,
@@ -63,27 +59,11 @@ class SwitchableWeightNormConv2D(SlicedConv2D):
         kernel_size: int,
         switches: Sequence[Switch | str],
         grid: int,
-        use_bias: bool = True,
-        slice_inputs: bool = True,
-        slice_outputs: bool = True,
-        gain: float = 1.0,
-        kernel_initializer: Any = "lecun_uniform",
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            in_channels,
-            filters,
-            kernel_size,
-            use_bias=use_bias,
-            slice_inputs=slice_inputs,
-            slice_outputs=slice_outputs,
-            kernel_initializer=kernel_initializer,
-            **kwargs,
-        )
-        check_gain(self.name, gain)
-        if use_bias and not slice_outputs:
+        super().__init__(in_channels, filters, kernel_size, **kwargs)
+        if self.use_bias and not self.slice_outputs:
             raise ValueError(f"layer {self.name!r}: outputs that are summed over the devices take no private bias.")
-        self.initial_gain = float(gain)
         self.switches = layer_switches(self.name, switches, grid)
         self.grid = grid
 
@@ -119,8 +99,7 @@ class SwitchableWeightNormConv2D(SlicedConv2D):
         """The effective kernel of a device, in the variables' precision."""
         segment = self._segment(switch, device)
         direction = self._cut(self.kernel, *self._bounds(switch.slices[device]))
-        squares = keras.ops.sum(keras.ops.square(direction), axis=(0, 1, 2))
-        return direction * (self.gain[segment] * keras.ops.rsqrt(squares))
+        return normalized(direction, self.gain[segment])
 
     def _segment(self, switch: Switch, device: int) -> slice:
         return slice(*self._segments.bounds(switch, device))
@@ -132,11 +111,5 @@ class SwitchableWeightNormConv2D(SlicedConv2D):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        # Of its parent, and always 1 and "same" here.
-        del config["strides"], config["padding"]
-        config.update(
-            gain=self.initial_gain,
-            switches=[str(switch) for switch in self.switches],
-            grid=self.grid,
-        )
+        config.update(switches=[str(switch) for switch in self.switches], grid=self.grid)
         return config
