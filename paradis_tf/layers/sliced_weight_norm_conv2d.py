@@ -10,7 +10,7 @@ from paradis_tf.layers.sliced_conv2d import SlicedConv2D
 
 
 def normalized(direction: Any, gain: Any) -> Any:
-    """The kernel (side, side, inputs, outputs) of a direction of that shape: of unit length per output, times `gain`."""
+    """The kernel (side, side, inputs, outputs) of a direction: of unit length per output, times `gain`."""
     squares = keras.ops.sum(keras.ops.square(direction), axis=(0, 1, 2))
     return direction * (gain * keras.ops.rsqrt(squares))
 
