@@ -88,7 +88,7 @@ def render(manifest: dict[str, Any]) -> str:
     return _TEXT.format(
         name=manifest["name"],
         architecture=manifest["architecture"]["name"],
-        classes=len(manifest["labels"]),
+        classes=len(manifest.get("labels", [])),
         height=height,
         width=width,
         model_id=manifest["model_id"],

@@ -1,49 +1,55 @@
-"""One device's slice of a supernet to the bytes of a .tflite file."""
+"""One device's slice of a supernet, or its tail, to the bytes of a .tflite file."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from export import graph
+from export import graph, operators
+from export.fusion.bundle import CLASSIFICATION
 from export.fusion.program import UserError
 from export.jobs import Job
 from paradis_tf import program
-from paradis_tf.builders.cost import slice_cost
-from paradis_tf.builders.operations import NORMALIZED_RANGE, PIXEL_OFFSET, PIXEL_SCALE
-from paradis_tf.builders.static import extract
+from paradis_tf.builders.cost import Cost, slice_cost, tail_cost
+from paradis_tf.builders.operations import NORMALIZED_RANGE, PIXEL_OFFSET, PIXEL_SCALE, Architecture
+from paradis_tf.builders.static import extract, extract_tail
 from paradis_tf.supernet import Supernet
+from paradis_tf.switches import Switch
 
-_INT8_OPERATORS = {
-    "ADD",
-    "CONV_2D",
-    "DEPTHWISE_CONV_2D",
-    "DEQUANTIZE",
-    "FULLY_CONNECTED",
-    "MAX_POOL_2D",
-    "MEAN",
-    "QUANTIZE",
-    # What the converter makes of a mean over one pixel.
-    "RESHAPE",
-}
-_FLOAT_OPERATORS = _INT8_OPERATORS | {"CAST", "MUL", "SUB"}
+ImageShape = tuple[int, int, int]
 
 
-def convert_slice(model: Supernet, job: Job, images: np.ndarray) -> tuple[bytes, graph.Graph]:
-    """Converts one device's slice; batch 1, input `image` uint8, output `logits`, partial.
+def output_name(model: Supernet) -> str:
+    """The name of what a slice of a model gives."""
+    return "logits" if model.task.name == CLASSIFICATION else "residual"
+
+
+def cost(model: Supernet, switch: Switch, device: int, image_shape: ImageShape) -> Cost:
+    """What a slice costs for one image of a shape."""
+    return slice_cost(_resized(model, image_shape), switch.slices[device])
+
+
+def convert_slice(
+    model: Supernet, job: Job, images: np.ndarray, slice_model: Any | None = None
+) -> tuple[bytes, graph.Graph]:
+    """Converts one device's slice; batch 1, input `image` uint8, output `logits` or `residual`, partial.
 
     Args:
       model: the trained supernet.
-      job: what to convert; its precision is `float32` (output float32), or `int8` (weights, activations and output
-        int8; weights of convolutions per channel; input and output carry the slice's own scale and zero point).
-      images: uint8 (n, height, width, 3), real images that set the ranges of int8 activations.
+      job: what to convert. Its precision is `float32`; `float16` (weights in 16 bits, computed in 32); `dynamic`
+        (weights in 8 bits, activations quantized as they come, output float32); or `int8` (weights and activations,
+        weights of convolutions per channel, input and output with the slice's own scale and zero point).
+      images: uint8 (n, height, width, 3), real images that set the ranges of int8 activations; the file takes images
+        of their size.
+      slice_model: the Keras model to convert, of normalized input, in place of the one cut from `model`.
 
     Returns:
       the file's bytes, the same for the same arguments, and what was read back from them.
@@ -54,72 +60,124 @@ def convert_slice(model: Supernet, job: Job, images: np.ndarray) -> tuple[bytes,
     Source: ours. Raw pixels enter int8 as they are: the graph starts with a fake quantization of the normalized
     image to [-1, 127/128], so the converter gives its input scale 1/128 and zero point 128.
     """
-    make = {"int8": _int8_converter, "float32": _float_converter}[job.precision]
+    shape = _shape_of(images)
     try:
         with _hushed():
-            data = make(model, job, images).convert()
+            if slice_model is None:
+                slice_model = extract(model, job.switch, job.device, keras, normalized_input=True, image_shape=shape)
+            make = _int8_converter if job.precision == "int8" else _float_converter
+            data = make(slice_model, job, images, output_name(model)).convert()
         found = graph.read(data)
     except Exception as error:  # the converter raises whatever its passes raise
-        reason = " ".join(str(error).split())
-        raise UserError(f"conversion of {job} failed: {reason[:500]}") from error
-    _check(model, job, found)
+        raise _failed(f"conversion of {job}", error) from error
+    _check(found, str(job), cost(model, job.switch, job.device, shape).madds)
+    if job.precision == "int8" and (found.inputs[0].scale, found.inputs[0].zero_point) != (PIXEL_SCALE, 128):
+        raise UserError(
+            f"{job}: the file's input has scale {found.inputs[0].scale} and zero point {found.inputs[0].zero_point}; "
+            f"raw pixels take {PIXEL_SCALE} and 128."
+        )
     return data, found
 
 
-def _int8_converter(model: Supernet, job: Job, images: np.ndarray) -> tf.lite.TFLiteConverter:
-    slice_model = extract(model, job.switch, job.device, keras, normalized_input=True)
+def convert_tail(model: Supernet, image_shape: ImageShape) -> tuple[bytes, graph.Graph]:
+    """Converts the tail of an architecture: inputs `image` uint8 and `summed` float32, output `pixels` float32.
+
+    Args:
+      model: a trained supernet whose architecture has a tail.
+      image_shape: (height, width, 3) of the image.
+
+    Returns:
+      the file's bytes, and what was read back from them. It is float32 whatever the slices are: it is a small part of
+      the network, and what it makes of the sum is the answer.
+
+    Raises:
+      UserError: as `convert_slice`.
+    """
+    try:
+        with _hushed():
+            tail = extract_tail(model, keras, image_shape)
+            summed = (1, *tail.inputs[1].shape[1:])
+
+            def serve(image: tf.Tensor, summed: tf.Tensor) -> dict[str, tf.Tensor]:
+                return {"pixels": tail([tf.cast(image, tf.float32), summed], training=False)}
+
+            inputs = [
+                tf.TensorSpec((1, *image_shape), tf.uint8, name="image"),
+                tf.TensorSpec(summed, tf.float32, name="summed"),
+            ]
+            data = _converter(tail, serve, inputs).convert()
+        found = graph.read(data)
+    except Exception as error:  # the converter raises whatever its passes raise
+        raise _failed("conversion of the tail", error) from error
+    _check(found, "the tail", tail_cost(_resized(model, image_shape)).madds)
+    return data, found
+
+
+def _int8_converter(slice_model: Any, job: Job, images: np.ndarray, output: str) -> tf.lite.TFLiteConverter:
     low, high = NORMALIZED_RANGE
 
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
         image = tf.quantization.fake_quant_with_min_max_args(image, min=low, max=high, num_bits=8)
-        return {"logits": slice_model(image, training=False)}
+        return {output: slice_model(image, training=False)}
 
     def representative() -> Iterator[list[np.ndarray]]:
         for image in images:
             yield [(image[np.newaxis].astype(np.float32) * PIXEL_SCALE + PIXEL_OFFSET).astype(np.float32)]
 
-    converter = _converter(model, slice_model, serve, tf.float32)
+    converter = _converter(slice_model, serve, [tf.TensorSpec((1, *_shape_of(images)), tf.float32, name="image")])
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = representative
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8
-    converter.inference_output_type = tf.int8
+    converter.inference_output_type = tf.float32 if job.float_output else tf.int8
     return converter
 
 
-def _float_converter(model: Supernet, job: Job, images: np.ndarray) -> tf.lite.TFLiteConverter:
-    slice_model = extract(model, job.switch, job.device, keras)
-
+def _float_converter(slice_model: Any, job: Job, images: np.ndarray, output: str) -> tf.lite.TFLiteConverter:
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"logits": slice_model(tf.cast(image, tf.float32), training=False)}
+        normalized = tf.cast(image, tf.float32) * PIXEL_SCALE + PIXEL_OFFSET
+        return {output: slice_model(normalized, training=False)}
 
-    return _converter(model, slice_model, serve, tf.uint8)
+    converter = _converter(slice_model, serve, [tf.TensorSpec((1, *_shape_of(images)), tf.uint8, name="image")])
+    if job.precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if job.precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if job.precision == "dynamic":
+        # Per-channel weights of dense layers make an operator version that tflite-runtime 2.14.0 does not know.
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+    return converter
 
 
-def _converter(
-    model: Supernet, slice_model: Any, serve: Callable[[tf.Tensor], Any], dtype: tf.DType
-) -> tf.lite.TFLiteConverter:
+def _converter(keras_model: Any, serve: Callable[..., Any], inputs: Sequence[tf.TensorSpec]) -> tf.lite.TFLiteConverter:
     # A module that holds the variables, and not the Keras model, whose variables come out empty.
     module = tf.Module()
-    module.variables_of_slice = [weight.value for weight in slice_model.weights]
-    shape = (1, *model.architecture.image_shape)
-    module.serve = tf.function(serve, input_signature=[tf.TensorSpec(shape, dtype, name="image")], autograph=False)
+    module.held = [getattr(weight, "value", weight) for weight in keras_model.weights]
+    module.serve = tf.function(serve, input_signature=list(inputs), autograph=False)
     return tf.lite.TFLiteConverter.from_concrete_functions([module.serve.get_concrete_function()], module)
 
 
-def _check(model: Supernet, job: Job, found: graph.Graph) -> None:
-    allowed = _INT8_OPERATORS if job.precision == "int8" else _FLOAT_OPERATORS
-    foreign = sorted(found.operator_names - allowed)
-    if foreign:
-        raise UserError(f"{job}: the file has {', '.join(foreign)}; legal are {', '.join(sorted(allowed))}.")
-    counted = slice_cost(model.architecture, job.switch.slices[job.device]).madds
-    if found.madds != counted:
-        raise UserError(f"{job}: the file has {found.madds} multiply-adds, and the slice {counted}.")
-    if job.precision == "int8" and (found.input.scale, found.input.zero_point) != (PIXEL_SCALE, 128):
-        raise UserError(
-            f"{job}: the file's input has scale {found.input.scale} and zero point {found.input.zero_point}; "
-            f"raw pixels take {PIXEL_SCALE} and 128."
-        )
+def _check(found: graph.Graph, what: str, madds: int) -> None:
+    faults = operators.faults(found)
+    if faults:
+        raise UserError(f"{what}: {' '.join(faults)}")
+    if found.madds != madds:
+        raise UserError(f"{what}: the file has {found.madds} multiply-adds, and the network {madds}.")
+
+
+def _failed(what: str, error: Exception) -> UserError:
+    return UserError(f"{what} failed: {' '.join(str(error).split())[:500]}")
+
+
+def _shape_of(images: np.ndarray) -> ImageShape:
+    _, height, width, channels = images.shape
+    return height, width, channels
+
+
+def _resized(model: Supernet, image_shape: ImageShape) -> Architecture:
+    architecture: Any = model.architecture
+    resized: Architecture = dataclasses.replace(architecture, image_shape=image_shape)
+    return resized
 
 
 @contextlib.contextmanager

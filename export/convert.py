@@ -1,6 +1,8 @@
 """Converts a finished run into a bundle: one .tflite file per device of every switch, the manifest and the runner.
 
-python -m export.convert --workdir=runs/digits --bundle=build/digits --precision=int8,float32
+    python -m export.convert --workdir=runs/digits --bundle=build/digits --precision=int8,float32
+
+Done again it converts only what has changed: files of the older bundle that would come out the same are kept.
 """
 
 from __future__ import annotations
@@ -20,10 +22,22 @@ from paradis_tf.records.workdir import Workdir
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
 _BUNDLE = flags.DEFINE_string("bundle", None, "Folder to write; an older bundle there is replaced.", required=True)
 _PRECISION = flags.DEFINE_list("precision", ["int8"], f"Precisions, of {', '.join(PRECISIONS)}.")
+_OUTPUT = flags.DEFINE_enum(
+    "output", "quantized", ("quantized", "float32"), "What int8 files give: int8 with a scale, or float32."
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    96,
+    "Of super-resolution: side of the square low-resolution image that the files take, in pixels; larger images are "
+    "cut in tiles of it. Classifiers take images of the size they were trained on.",
+    16,
+    1024,
+)
 _CALIBRATION = flags.DEFINE_integer(
     "calibration_images",
     None,
-    "Images of the training part that set the ranges of int8 activations; by default 256, or all if there are fewer.",
+    "Images of the training part that set the ranges of int8 activations; by default 256, of super-resolution 64, or "
+    "all if there are fewer.",
 )
 _PROCESSES = flags.DEFINE_integer("processes", os.cpu_count(), "Conversions that run at once, one process each.")
 _NAME = flags.DEFINE_string(
@@ -33,7 +47,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz fil
 
 
 def main(argv: list[str]) -> None:
-    precisions = list(dict.fromkeys(_PRECISION.value))
+    precisions = tuple(dict.fromkeys(_PRECISION.value))
     unknown = [precision for precision in precisions if precision not in PRECISIONS]
     if unknown or not precisions:
         raise UserError(f"--precision={','.join(_PRECISION.value)}; it takes {', '.join(PRECISIONS)}.")
@@ -43,22 +57,31 @@ def main(argv: list[str]) -> None:
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from export import bundle
+        from export import bundle, pictures
         from paradis_tf import training
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
-    if model.task.name != "classification":
-        raise UserError(f"--workdir={workdir.path} is a run of {model.task.name}; bundles are of classification.")
+    enlarges = model.task.name == "super_resolution"
+    height, width, _ = model.architecture.image_shape
+    size = (_IMAGE_SIZE.value, _IMAGE_SIZE.value) if enlarges else (height, width)
     config = workdir.config()
-    name = _NAME.value or f"{config['dataset']['name']}_{config['model']['name']}"
+    settings = bundle.Settings(
+        name=_NAME.value or f"{config['dataset']['name']}_{config['model']['name']}",
+        precisions=precisions,
+        size=size,
+        calibration_images=(
+            min(64 if enlarges else 256, pictures.most(dataset, size))
+            if _CALIBRATION.value is None
+            else _CALIBRATION.value
+        ),
+        float_output=_OUTPUT.value == "float32",
+        processes=_PROCESSES.value,
+    )
     bundle.write(
         Path(_BUNDLE.value),
-        name,
+        settings,
         model,
         workdir.model_file,
         dataset,
-        precisions,
-        min(256, len(dataset.train)) if _CALIBRATION.value is None else _CALIBRATION.value,
-        _PROCESSES.value,
         lambda text: print(text, flush=True),
     )
     print(f"wrote {_BUNDLE.value}")

@@ -21,6 +21,7 @@ from export import demo_figures
 from export.fusion import manifest, program, runtime
 from export.fusion.evaluation import LocalResult, evaluate
 from export.fusion.files import write_json
+from export.fusion.interpreters import SliceInterpreter
 from export.fusion.local_cluster import LocalCluster
 from export.fusion.program import UserError
 from paradis_tf import table
@@ -83,9 +84,7 @@ def _slice_alone_ms(bundle: manifest.Bundle, entry: manifest.SwitchEntry, images
     file = largest.files[_PRECISION.value]
     chosen = runtime.choose(_RUNTIME.value)
     with quiet():
-        run = runtime.SliceInterpreter(
-            bundle.read_slice_file(file), file, bundle.shape, len(bundle.labels), chosen, threads=1
-        )
+        run = SliceInterpreter(bundle, file, chosen, threads=1)
     times = []
     for number in range(_ALONE_RUNS):
         image = images[number % len(images)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from export.fusion import fuse
-from export.fusion.manifest import Bundle, SwitchEntry
+from export.fusion.bundle import Bundle, SwitchEntry
 from export.fusion.program import UserError
 
 

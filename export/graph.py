@@ -29,14 +29,17 @@ class Graph:
 
     Attributes:
       operators: how often each (operator, version) occurs.
-      input, output: the tensors of the signature `serving_default`, by their names in it.
+      inputs, outputs: the tensors of the signature `serving_default`, by their names in it.
       madds: multiply-adds of convolutions and fully connected layers, counted from their shapes.
+      arena_bytes: the most bytes of activations that are needed at once, when each is kept from the operation that
+        makes it to the last that reads it.
     """
 
     operators: Counter[tuple[str, int]]
-    input: Tensor
-    output: Tensor
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     madds: int
+    arena_bytes: int
 
     @property
     def operator_names(self) -> set[str]:
@@ -44,10 +47,10 @@ class Graph:
 
 
 def read(data: bytes) -> Graph:
-    """Reads the bytes of a .tflite file with one subgraph, one input and one output.
+    """Reads the bytes of a .tflite file with one subgraph and one signature.
 
     Raises:
-      ValueError: it has more of them, no signature, or a custom operator.
+      ValueError: it has more of them or none, a custom operator (Flex operators are), or a tensor of open shape.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
     if len(model.subgraphs) != 1 or len(model.signatureDefs or []) != 1:
@@ -56,8 +59,10 @@ def read(data: bytes) -> Graph:
             "it takes one of each."
         )
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
-    if len(signature.inputs) != 1 or len(signature.outputs) != 1:
-        raise ValueError("the file's signature has more than one input or output.")
+    for tensor in graph.tensors:
+        signed = [] if tensor.shapeSignature is None else list(tensor.shapeSignature)
+        if any(size < 0 for size in signed):
+            raise ValueError(f"the file's tensor {tensor.name.decode()!r} has the open shape {signed}.")
     operators: Counter[tuple[str, int]] = Counter()
     madds = 0
     for operation in graph.operators:
@@ -69,10 +74,31 @@ def read(data: bytes) -> Graph:
         madds += _madds(name, operation, graph.tensors)
     return Graph(
         operators,
-        _tensor(graph.tensors, signature.inputs[0]),
-        _tensor(graph.tensors, signature.outputs[0]),
+        tuple(_tensor(graph.tensors, entry) for entry in signature.inputs),
+        tuple(_tensor(graph.tensors, entry) for entry in signature.outputs),
         madds,
+        _arena_bytes(model, graph),
     )
+
+
+def _arena_bytes(model: schema.ModelT, graph: schema.SubGraphT) -> int:
+    constant = {place for place, tensor in enumerate(graph.tensors) if model.buffers[tensor.buffer].data is not None}
+    first: dict[int, int] = dict.fromkeys(graph.inputs, 0)
+    last = dict.fromkeys(graph.outputs, len(graph.operators))
+    for step, operation in enumerate(graph.operators):
+        for place in operation.outputs:
+            first.setdefault(place, step)
+        for place in operation.inputs:
+            last.setdefault(place, step)
+            last[place] = max(last[place], step)
+    sizes = [0] * (len(graph.operators) + 1)
+    for place, step in first.items():
+        if place not in constant:
+            tensor = graph.tensors[place]
+            size = int(np.prod(tensor.shape)) * np.dtype(_TYPES[tensor.type]).itemsize
+            for kept in range(step, last.get(place, step) + 1):
+                sizes[kept] += size
+    return max(sizes)
 
 
 def _madds(name: str, operation: schema.OperatorT, tensors: list[schema.TensorT]) -> int:

@@ -17,16 +17,17 @@ from paradis_tf.switches import Switch
 if TYPE_CHECKING:
     from export.graph import Graph
 
-PRECISIONS = ("float32", "int8")
+PRECISIONS = ("float32", "float16", "dynamic", "int8")
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file to convert: a device of a switch at a precision."""
+    """One file to convert: a device of a switch at a precision; with `float_output` an int8 file gives float32."""
 
     switch: Switch
     device: int
     precision: str
+    float_output: bool = False
 
     def __str__(self) -> str:
         return f"switch '{self.switch}', device {self.device}, {self.precision}"

@@ -11,6 +11,7 @@ import numpy as np
 from absl import flags
 
 from export.fusion import manifest, program, runtime
+from export.fusion.interpreters import SliceInterpreter
 
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
 _RUNTIME = flags.DEFINE_enum("runtime", None, runtime.RUNTIMES, "The runtime.", required=True)
@@ -27,15 +28,7 @@ def main(argv: list[str]) -> None:
     for entry in bundle.switches:
         for part in entry.slices:
             for precision, file in part.files.items():
-                run = runtime.SliceInterpreter(
-                    bundle.read_slice_file(file),
-                    file,
-                    bundle.shape,
-                    len(bundle.labels),
-                    chosen,
-                    threads=1,
-                    delegates=_DELEGATES.value,
-                )
+                run = SliceInterpreter(bundle, file, chosen, threads=1, delegates=_DELEGATES.value)
                 outputs[f"{part.model}/{precision}"] = np.stack([run(image) for image in images])
     np.savez(_OUTPUTS.value, **outputs)
 

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import keras
 import numpy as np
 
-from export import engines
+from export import engines, graph, operators
 from export.engines import Answers
-from export.fusion import fuse
-from export.fusion.manifest import Bundle, SwitchEntry
+from export.fusion import fuse, runtime
+from export.fusion.bundle import Bundle, SwitchEntry
+from export.fusion.interpreters import TailInterpreter
 from export.fusion.program import UserError
-from paradis_tf.data.datasets import Part
+from export.judges import Judge
+from paradis_tf.builders.static import extract_tail
+from paradis_tf.evaluation.live_subsets import live_subsets
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 
-_FLOAT_TOLERANCE = 1e-3
+# How far a file may be from Keras, as a part of the range of the slice's outputs, by precision; others are held to the
+# fused answers alone.
+_TOLERANCES = {"float32": 1e-4, "float16": 1e-2}
+# How far a tail may be from Keras, in grey levels.
+_TAIL_TOLERANCE = 0.51
 _ROUNDING = 1e-9
-_BATCH = 256
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -28,9 +36,11 @@ class SliceCheck:
 
     Attributes:
       delegates: whether XNNPACK might take part.
-      error: largest absolute difference of a partial logit from Keras.
-      quanta: that difference in steps of the file's output (None for float files).
-      runtime_quanta: largest difference from the reference runtime, in steps (int8) or as a value (float).
+      error: largest absolute difference of an output from Keras.
+      spread: largest minus smallest output of Keras.
+      quanta: the error in steps of the file's output (None where it is float32).
+      runtime_quanta: largest difference from the reference runtime, in steps (quantized) or as a value (float).
+      operators: the operators of the file, as `NAME version`.
     """
 
     switch: str
@@ -39,41 +49,53 @@ class SliceCheck:
     runtime: str
     delegates: bool
     error: float
+    spread: float
     quanta: float | None
     runtime_quanta: float
+    operators: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class SwitchCheck:
-    """One fused switch on one runtime; accuracies and agreement are parts of 1.
+    """One fused switch on one runtime.
 
     Attributes:
-      agreement: on how many images the class is that of Keras.
-      float_accuracy: accuracy of Keras.
-      accuracy: accuracy of the files.
+      metric: `accuracy`, a part of 1, or `psnr_y`, in dB.
+      agreement: how near the answers are to those of Keras, in the judge's unit.
+      float_score: the metric of Keras.
+      score: the metric of the files.
     """
 
     switch: str
     precision: str
     runtime: str
+    delegates: bool
     images: int
+    metric: str
     agreement: float
-    float_accuracy: float
-    accuracy: float
+    float_score: float
+    score: float
 
 
 @dataclass(frozen=True)
 class Verification:
-    """All checks of a bundle, and what is wrong with it, one sentence each."""
+    """All checks of a bundle, and what is wrong with it, one sentence each.
+
+    Attributes:
+      live: by switch, for each set of devices that may answer: `devices`, `float`, and `exported` by precision, the
+        metric of Keras and of the files on the reference runtime.
+    """
 
     slices: tuple[SliceCheck, ...]
     switches: tuple[SwitchCheck, ...]
+    live: Mapping[str, list[dict[str, Any]]]
     faults: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         return {
             "slices": [asdict(check) for check in self.slices],
             "switches": [asdict(check) for check in self.switches],
+            "live_subsets": self.live,
             "faults": list(self.faults),
         }
 
@@ -84,59 +106,82 @@ class Verification:
             if check.runtime.startswith(engines.REFERENCE.runtime):
                 entry = found.setdefault(
                     check.switch,
-                    {"part": part, "images": check.images, "float": check.float_accuracy, "exported": {}},
+                    {
+                        "part": part,
+                        "images": check.images,
+                        "metric": check.metric,
+                        "float": check.float_score,
+                        "exported": {},
+                        "live_subsets": self.live[check.switch],
+                    },
                 )
-                entry["exported"][check.precision] = check.accuracy
+                entry["exported"][check.precision] = check.score
         return found
 
 
 def verify(
     bundle: Bundle,
     model: Supernet,
-    part: Part,
+    judge: Judge,
     max_drop: float,
     report: Callable[[str], None] = lambda text: None,
 ) -> Verification:
-    """Runs Keras, tflite-runtime and, where it is installed, ai-edge-litert over a part of a dataset.
+    """Runs Keras, tflite-runtime and, where it is installed, ai-edge-litert over the images of a judge.
 
     Args:
       bundle: the bundle.
       model: the supernet it was cut from.
-      part: the images to compare on.
-      max_drop: how much accuracy a fused switch may lose against Keras, as a part of 1.
+      judge: the images to compare on, and what is thought of the answers.
+      max_drop: how much of the judge's metric a fused switch may lose against Keras.
       report: is told what is being done.
 
-    A fault is: an int8 slice on which the runtimes' built-in kernels differ by more than one quantum; a float32 slice
-    that differs from Keras by more than 1e-3; a switch that loses more than `max_drop` anywhere. XNNPACK rounds int8
-    otherwise than the built-in kernels in every layer, which adds up to several quanta; it is held to the last alone.
+    A fault is: an operator that tflite-runtime 2.14.0 does not have, or not in that version; an int8 slice on which the
+    runtimes' built-in kernels differ by more than one quantum; a float32 slice that differs from Keras by more than
+    1e-4 of the range of its outputs, a float16 slice by more than 1e-2; a tail that differs from Keras by more than its
+    rounding to whole grey levels; a switch that loses more than `max_drop` anywhere. XNNPACK rounds int8 otherwise than
+    the built-in kernels in every layer, which adds up to several quanta; it is held to the last alone, and so is
+    `dynamic`, whose activations each runtime quantizes in its own way.
 
     Raises:
       UserError: the bundle was cut from another network, or a runtime could not run a file.
     """
+    require_same_model(bundle, model)
+    outputs = []
+    for engine in engines.installed():
+        report(f"running all slices on {engine.runtime}{'' if engine.delegates else ', built-in kernels'}")
+        outputs.append(engines.ask(bundle, engine, judge.images))
+    slices: list[SliceCheck] = []
+    switches: list[SwitchCheck] = []
+    live: dict[str, list[dict[str, Any]]] = {}
+    faults = [] if bundle.tail is None else _tail_faults(bundle, model, judge)
+    for entry in bundle.switches:
+        report(f"comparing switch {entry.switch}")
+        partial = partial_outputs(model, Switch.parse(entry.switch, model.grid), judge.images)
+        wanted = fuse.fuse([one.astype(np.float64) for one in partial])
+        float_score = judge.score(wanted)
+        for precision in bundle.precisions:
+            found, bad = _operators(bundle, entry, precision)
+            faults += bad
+            for answers in outputs:
+                slices += _check_slices(entry, precision, partial, answers, outputs[0], found)
+                switches.append(_check_switch(entry, precision, wanted, float_score, answers, judge))
+        live[entry.switch] = _live(entry, bundle.precisions, partial, outputs[0], judge)
+    faults += _faults(slices, switches, max_drop, judge)
+    return Verification(tuple(slices), tuple(switches), live, tuple(faults))
+
+
+def require_same_model(bundle: Bundle, model: Supernet) -> None:
+    """Raises UserError if a bundle was cut from another network."""
     found = model.model_id()
     if found != bundle.model_id:
         raise UserError(
             f"bundle {bundle.folder} has model id {bundle.model_id[:12]}..., and the run's model has "
             f"{found[:12]}...; convert the run again."
         )
-    outputs = []
-    for engine in engines.installed():
-        report(f"running all slices on {engine.runtime}{'' if engine.delegates else ', built-in kernels'}")
-        outputs.append(engines.ask(bundle, engine, part.images))
-    slices: list[SliceCheck] = []
-    switches: list[SwitchCheck] = []
-    for entry in bundle.switches:
-        report(f"comparing switch {entry.switch}")
-        partial = partial_logits(model, Switch.parse(entry.switch, model.grid), part.images)
-        for precision in bundle.precisions:
-            for answers in outputs:
-                slices += _check_slices(entry, precision, partial, answers, outputs[0])
-                switches.append(_check_switch(entry, precision, partial, answers, part.labels))
-    return Verification(tuple(slices), tuple(switches), tuple(_faults(slices, switches, max_drop)))
 
 
-def partial_logits(model: Supernet, switch: Switch, images: np.ndarray) -> list[np.ndarray]:
-    """What Keras gives for each device of a switch, float32 (n, classes)."""
+def partial_outputs(model: Supernet, switch: Switch, images: np.ndarray) -> list[np.ndarray]:
+    """What Keras gives for each device of a switch, float32 (n, *output)."""
     batches = np.split(images, range(_BATCH, len(images), _BATCH))
     return [
         np.concatenate([model.call_slice(batch, switch, device).prediction.numpy() for batch in batches])
@@ -144,13 +189,74 @@ def partial_logits(model: Supernet, switch: Switch, images: np.ndarray) -> list[
     ]
 
 
+def regressions(found: Verification, earlier: Any, max_drop: float, per_unit: float, unit: str) -> list[str]:
+    """A sentence for each switch that has lost more than `max_drop` since an earlier verification.
+
+    Args:
+      found: the verification.
+      earlier: the JSON of the earlier one.
+      max_drop: as of `verify`.
+      per_unit, unit: of the judge.
+
+    Raises:
+      UserError: `earlier` is not such JSON.
+    """
+    try:
+        before = {(one["switch"], one["precision"], one["runtime"]): float(one["score"]) for one in earlier["switches"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError("--baseline is not the JSON of a verification; write one with --json.") from error
+    return [
+        f"switch '{one.switch}', {one.precision} on {one.runtime}: {per_unit * one.score:.2f}, and "
+        f"{per_unit * before[one.switch, one.precision, one.runtime]:.2f} earlier; it may lose "
+        f"{per_unit * max_drop:g} {unit}."
+        for one in found.switches
+        if before.get((one.switch, one.precision, one.runtime), one.score) - one.score > max_drop + _ROUNDING
+    ]
+
+
+def _operators(bundle: Bundle, entry: SwitchEntry, precision: str) -> tuple[list[tuple[str, ...]], list[str]]:
+    """By device, the operators of its file; and what is wrong with them."""
+    names: list[tuple[str, ...]] = []
+    faults: list[str] = []
+    for part in entry.slices:
+        where = f"switch '{entry.switch}', device {part.device}, {precision}"
+        try:
+            found = graph.read(bundle.read(part.files[precision]))
+        except ValueError as error:
+            faults.append(f"{where}: {error}")
+            names.append(())
+            continue
+        names.append(tuple(f"{name} {version}" for name, version in sorted(found.operators)))
+        faults += [
+            f"switch '{entry.switch}', device {part.device}, {precision}: {one}" for one in operators.faults(found)
+        ]
+    return names, faults
+
+
+def _tail_faults(bundle: Bundle, model: Supernet, judge: Judge) -> list[str]:
+    tail = extract_tail(model, keras, bundle.shape)
+    run = TailInterpreter(bundle, runtime.choose(engines.REFERENCE.runtime), 1)
+    image = judge.images[0]
+    summed = np.random.default_rng(0).normal(0, 0.1, bundle.output_shape).astype(np.float32)
+    wanted = np.asarray(tail([image[np.newaxis].astype(np.float32), summed[np.newaxis]], training=False))[0]
+    error = float(np.abs(run(image, summed) - np.clip(wanted, 0, 255)).max())
+    if error > _TAIL_TOLERANCE:
+        return [f"the tail differs from Keras by {error:.2f} grey levels, legal {_TAIL_TOLERANCE}."]
+    return []
+
+
 def _check_slices(
-    entry: SwitchEntry, precision: str, partial: Sequence[np.ndarray], answers: Answers, reference: Answers
+    entry: SwitchEntry,
+    precision: str,
+    partial: Sequence[np.ndarray],
+    answers: Answers,
+    reference: Answers,
+    found: Sequence[tuple[str, ...]],
 ) -> list[SliceCheck]:
     checks = []
-    for slice, logits, real in zip(entry.slices, partial, answers.real(entry, precision), strict=True):
+    for slice, wanted, real in zip(entry.slices, partial, answers.real(entry, precision), strict=True):
         key, scale = f"{slice.model}/{precision}", slice.files[precision].output.scale
-        error = float(np.abs(real - logits).max())
+        error = float(np.abs(real - wanted).max())
         apart = np.abs(answers.stored[key].astype(np.float64) - reference.stored[key].astype(np.float64))
         checks.append(
             SliceCheck(
@@ -160,30 +266,50 @@ def _check_slices(
                 answers.name,
                 answers.engine.delegates,
                 error,
+                float(np.ptp(wanted)),
                 error / scale if scale else None,
                 float(apart.max()),
+                found[slice.device],
             )
         )
     return checks
 
 
 def _check_switch(
-    entry: SwitchEntry, precision: str, partial: Sequence[np.ndarray], answers: Answers, labels: np.ndarray
+    entry: SwitchEntry, precision: str, wanted: np.ndarray, float_score: float, answers: Answers, judge: Judge
 ) -> SwitchCheck:
-    classes = answers.fused(entry, precision).argmax(axis=1)
-    wanted = fuse.fuse([logits.astype(np.float64) for logits in partial]).argmax(axis=1)
+    summed = answers.fused(entry, precision)
     return SwitchCheck(
         entry.switch,
         precision,
         answers.name,
-        len(labels),
-        float((classes == wanted).mean()),
-        float((wanted == labels).mean()),
-        float((classes == labels).mean()),
+        answers.engine.delegates,
+        judge.count,
+        judge.metric,
+        judge.agreement(summed, wanted),
+        float_score,
+        judge.score(summed),
     )
 
 
-def _faults(slices: Sequence[SliceCheck], switches: Sequence[SwitchCheck], max_drop: float) -> list[str]:
+def _live(
+    entry: SwitchEntry, precisions: Sequence[str], partial: Sequence[np.ndarray], answers: Answers, judge: Judge
+) -> list[dict[str, Any]]:
+    real = {precision: answers.real(entry, precision) for precision in precisions}
+    return [
+        {
+            "devices": list(devices),
+            "float": judge.score(fuse.fuse([partial[device].astype(np.float64) for device in devices])),
+            "exported": {
+                precision: judge.score(fuse.fuse([real[precision][device] for device in devices]))
+                for precision in precisions
+            },
+        }
+        for devices in live_subsets(len(entry.slices))
+    ]
+
+
+def _faults(slices: Sequence[SliceCheck], switches: Sequence[SwitchCheck], max_drop: float, judge: Judge) -> list[str]:
     faults = []
     for one in slices:
         where = f"switch '{one.switch}', device {one.device}, {one.precision} on {one.runtime}"
@@ -191,14 +317,15 @@ def _faults(slices: Sequence[SliceCheck], switches: Sequence[SwitchCheck], max_d
             faults.append(
                 f"{where}: differs from {engines.REFERENCE.runtime} by {one.runtime_quanta:g} quanta, legal 1."
             )
-        if one.quanta is None and one.error > _FLOAT_TOLERANCE:
-            faults.append(f"{where}: differs from Keras by {one.error:g}, legal {_FLOAT_TOLERANCE:g}.")
+        legal = _TOLERANCES.get(one.precision, np.inf) * one.spread
+        if one.error > legal:
+            faults.append(f"{where}: differs from Keras by {one.error:g}, legal {legal:g}.")
     for switch in switches:
         # Of accuracies that are whole images the difference itself is not exact.
-        if switch.float_accuracy - switch.accuracy > max_drop + _ROUNDING:
+        if switch.float_score - switch.score > max_drop + _ROUNDING:
             faults.append(
-                f"switch '{switch.switch}', {switch.precision} on {switch.runtime}: accuracy "
-                f"{100 * switch.accuracy:.2f} %, in float {100 * switch.float_accuracy:.2f} %; it may lose "
-                f"{100 * max_drop:g} percentage points."
+                f"switch '{switch.switch}', {switch.precision} on {switch.runtime}: {judge.metric} "
+                f"{judge.per_unit * switch.score:.2f}, in float {judge.per_unit * switch.float_score:.2f}; it may lose "
+                f"{judge.per_unit * max_drop:g} {judge.unit}."
             )
     return faults

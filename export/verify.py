@@ -2,23 +2,24 @@
 
     python -m export.verify --workdir=runs/digits --bundle=build/digits
 
-Runs the test part, prints a table, writes each switch's accuracies into the bundle's manifest, and exits 1 if the
-runtimes' built-in kernels differ by more than one step of an int8 slice's output, a float32 slice differs from Keras by
-more than 1e-3, or a fused switch loses more than --max_drop on any runtime.
+Runs the test part, prints a table, writes each switch's accuracies (PSNR, of super-resolution), also with devices
+missing, into the bundle's manifest, and exits 1 if a file needs what tflite-runtime 2.14.0 does not have, the runtimes'
+built-in kernels differ by more than one step of an int8 slice's output, a float slice is not that of Keras, or a fused
+switch loses more than --max_drop on any runtime, against Keras or, with --baseline, against an earlier verification.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from export.fusion import manifest
 from export.fusion.files import check_json_target, write_json
 from export.fusion.program import UserError
-from paradis_tf import program, table
+from paradis_tf import program
 from paradis_tf.records.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run folder that the bundle was cut from.", required=True)
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
-_MAX_DROP = flags.DEFINE_float("max_drop", 1.0, "Points of accuracy that a fused switch may lose against Keras.")
+_MAX_DROP = flags.DEFINE_float(
+    "max_drop",
+    None,
+    "What a fused switch may lose: percentage points of accuracy, 1 by default, or dB of PSNR-Y, 0.1 by default.",
+)
+_BASELINE = flags.DEFINE_string("baseline", "", "JSON of an earlier verification that no switch may fall behind.")
 _LIMIT = flags.DEFINE_integer("limit", 0, "Only so many test images; 0 takes all. A part leaves the manifest alone.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
 _SLICES = flags.DEFINE_bool("slices", False, "Also print every slice on every runtime.")
@@ -34,80 +40,74 @@ _JSON = flags.DEFINE_string("json", "", "File to write the checks to as JSON.")
 
 
 def main(argv: list[str]) -> int:
-    if _LIMIT.value < 0 or not 0 <= _MAX_DROP.value <= 100:
+    if _LIMIT.value < 0 or not 0 <= (_MAX_DROP.value or 0) <= 100:
         raise UserError(
             f"--limit={_LIMIT.value} and --max_drop={_MAX_DROP.value}; the first is 0 or more, the second 0 to 100."
         )
     check_json_target(_JSON.value)
+    earlier = _read_baseline(_BASELINE.value) if _BASELINE.value else None
     bundle = manifest.load(_BUNDLE.value)
-    for entry in bundle.switches:
-        for one in entry.slices:
-            for file in one.files.values():
-                bundle.read_slice_file(file)
+    for file in bundle.files():
+        bundle.read(file)
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from export import verification
+        from export import judges, verification
+        from export import verification_tables as tables
         from paradis_tf import training
-        from paradis_tf.data.datasets import Part
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
-    part = dataset.test
-    if _LIMIT.value:
-        part = Part(part.images[: _LIMIT.value], part.labels[: _LIMIT.value])
-    found = verification.verify(bundle, model, part, _MAX_DROP.value / 100, lambda text: print(text, flush=True))
-    _print(found, len(part))
+    verification.require_same_model(bundle, model)
+    judge = judges.of(bundle, _limited(dataset.test, _LIMIT.value))
+    wanted = _MAX_DROP.value
+    if wanted is None:
+        wanted = 1.0 if judge.metric == "accuracy" else 0.1
+    max_drop = wanted / judge.per_unit
+    found = verification.verify(bundle, model, judge, max_drop, lambda text: print(text, flush=True))
+    print(tables.render(found, judge, _SLICES.value))
     if not _LIMIT.value:
         _record(Path(_BUNDLE.value) / "manifest.json", found.accuracies("test"))
     if _JSON.value:
         write_json(_JSON.value, found.as_json())
-    for fault in found.faults:
+    faults = list(found.faults)
+    if earlier is not None:
+        faults += verification.regressions(found, earlier, max_drop, judge.per_unit, judge.unit)
+    for fault in faults:
         print(f"fault: {fault}")
-    if found.faults:
-        print(f"{len(found.faults)} fault{'s' if len(found.faults) > 1 else ''}")
+    if faults:
+        print(f"{len(faults)} fault{'s' if len(faults) > 1 else ''}")
     else:
-        floats = any(one.quanta is None for one in found.slices)
-        whole = any(one.quanta is not None for one in found.slices)
-        proved = [
-            *(["built-in kernels agree within one step of an int8 output"] if whole else []),
-            *(["float32 is within 1e-3 of Keras"] if floats else []),
-            f"no switch loses more than {_MAX_DROP.value:g} percentage points anywhere",
-        ]
-        print(f"passed: {', '.join(proved)}")
-    return 1 if found.faults else 0
+        print(f"passed: {', '.join(_proved(found, f'{wanted:g} {judge.unit}'))}")
+    return 1 if faults else 0
 
 
-def _print(found: Verification, images: int) -> None:
-    slices = [
-        (
-            check.switch,
-            check.device,
-            check.precision,
-            check.runtime,
-            f"{check.error:.2g}",
-            "" if check.quanta is None else f"{check.quanta:.1f}",
-            f"{check.runtime_quanta:.2g}",
-        )
-        for check in found.slices
+def _read_baseline(path: str) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--baseline={path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"--baseline={path} is not JSON; write one with --json.") from None
+
+
+def _limited(part: Any, limit: int) -> Any:
+    from paradis_tf.data.datasets import Part
+
+    if not limit:
+        return part
+    if isinstance(part, Part):
+        return Part(part.images[:limit], part.labels[:limit])
+    return part.select(range(min(limit, len(part))))
+
+
+def _proved(found: Verification, legal: str) -> list[str]:
+    quantized = any(one.quanta is not None for one in found.slices)
+    floats = [name for name in ("float32", "float16") if any(one.precision == name for one in found.slices)]
+    return [
+        "every operator is one of tflite-runtime 2.14.0",
+        *(["built-in kernels agree within one step of an int8 output"] if quantized else []),
+        *([f"{' and '.join(floats)} are near Keras"] if floats else []),
+        f"no switch loses more than {legal} anywhere",
     ]
-    header = ("switch", "device", "precision", "runtime", "error", "in quanta", "from tflite-runtime")
-    if _SLICES.value:
-        print(
-            f"\nslices, {images} test images: largest difference of a partial logit from Keras, as a value and in "
-            f"steps of the file's output, and from tflite-runtime, in steps\n{table.render(header, slices)}"
-        )
-    switches = [
-        (
-            check.switch,
-            check.precision,
-            check.runtime,
-            f"{100 * check.agreement:.2f}",
-            f"{100 * check.float_accuracy:.2f}",
-            f"{100 * check.accuracy:.2f}",
-        )
-        for check in found.switches
-    ]
-    columns = ("switch", "precision", "runtime", "same class (%)", "Keras accuracy (%)", "accuracy (%)")
-    print(f"\nfused switches, {images} test images\n{table.render(columns, switches)}\n")
 
 
 def _record(file: Path, accuracies: dict[str, dict]) -> None:

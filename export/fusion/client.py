@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -14,24 +15,37 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from . import oip
+from .answers import CLASSES, PIXELS
+from .bundle import CLASSIFICATION, SUPER_RESOLUTION
 from .cluster import check_url
 from .oip import OipError, TensorSpec
 from .program import UserError
 from .security import Credentials
 from .tensors import DTYPES
 
-_FUSED = ("logits", "class", "label")
-
 
 @dataclass(frozen=True)
 class Answer:
-    """One image's answer: fused logits float32 (K,), the class index, its label, and the server's
-    parameters."""
+    """One image's answer.
 
-    logits: np.ndarray
-    index: int
-    label: str
+    Attributes:
+      outputs: what the server gives for it, by name: of a classifier `logits` float32 (K,), `class` and `label`, of
+        super-resolution `pixels` uint8 (height * scale, width * scale, 3).
+      parameters: the server's parameters.
+    """
+
+    outputs: Mapping[str, Any]
     parameters: oip.Parameters
+
+    @property
+    def index(self) -> int:
+        """The class's index."""
+        return int(self.outputs["class"])
+
+    @property
+    def label(self) -> str:
+        """The class's name."""
+        return str(self.outputs["label"].decode())
 
 
 class FusionClient:
@@ -44,7 +58,9 @@ class FusionClient:
 
     Attributes:
       name: the fused model's name.
+      task: `classification` or `super_resolution`.
       shape: the image's (height, width, channels).
+      scale: how many times larger the sides of its answer are, of super-resolution; 1 otherwise.
       model_parameters: what its metadata says: model_id, switch, devices, precision.
 
     Connects and reads the metadata at once. Raises `UserError`, naming the url and the phase, when
@@ -91,12 +107,14 @@ class FusionClient:
         """Asks for one raw image, uint8 of `shape`, 0..255. Raises `UserError` as the constructor
         does."""
         parameters = {"timeline": True} if timeline else {}
-        body, length = oip.encode_request([(self._input, image[np.newaxis])], _FUSED, parameters)
+        body, length = oip.encode_request([(self._input, image[np.newaxis])], self._names, parameters)
         answer, header = self._exchange("POST", f"{self._path}/infer", body, {oip.HEADER: length})
         try:
             response = oip.decode_response(answer, header, self._outputs, 1)
-            logits, index, label = (response.outputs[name][0] for name in _FUSED)
-            return Answer(logits, int(index), label.decode(), response.parameters)
+            found = Answer({name: response.outputs[name][0] for name in self._names}, response.parameters)
+            if self.task == CLASSIFICATION:
+                found.outputs["label"].decode()
+            return found
         except OipError as error:
             raise self._failed("reading the answer", error.message.rstrip(".")) from error
         except (KeyError, UnicodeDecodeError) as error:
@@ -121,12 +139,16 @@ class FusionClient:
             self.model_parameters: dict[str, Any] = dict(metadata["parameters"])
         except (ValueError, KeyError, TypeError) as error:
             raise self._failed(phase, "its model metadata is not understood") from error
-        found = [spec.name for spec in (*inputs, *outputs)]
-        if found != ["image", *_FUSED] or len(inputs[0].shape) != 4:
+        self._names = tuple(spec.name for spec in outputs)
+        tasks = {CLASSES: CLASSIFICATION, PIXELS: SUPER_RESOLUTION}
+        one_image = [spec.name for spec in inputs] == ["image"] and len(inputs[0].shape) == 4
+        if self._names not in tasks or not one_image:
             raise self._not_fused(f"its model {self.name!r} is not a fused one")
+        self.task = tasks[self._names]
         self._input, self._outputs = inputs[0], outputs
         _, height, width, channels = self._input.shape
         self.shape = (height, width, channels)
+        self.scale = 1 if self.task == CLASSIFICATION else outputs[0].shape[1] // height
 
     def _exchange(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str]

@@ -5,8 +5,8 @@
     url = "http://192.168.1.11:8001"
     token_file = "token.txt"     # optional: the worker's bearer token
     tls_ca = "ca.pem"            # optional, with https: the authority of the worker's certificate
-    tls_cert = "me.pem"          # optional, with https: what to show a worker that asks (mutual
-    TLS) tls_key = "me.key"
+    tls_cert = "me.pem"          # optional, with https: what to show a worker that asks (mutual TLS)
+    tls_key = "me.key"
 
 File names in it are relative to the cluster file.
 """

@@ -1,5 +1,4 @@
-"""Serves the fused model: sends each image to the workers of a switch and adds their partial
-logits.
+"""Serves the fused model: sends each image to the workers of a switch and adds what they answer.
 
   python -m export.fusion.coordinator --bundle=build/digits --cluster=cluster.toml --port=8000
   python -m fusion.coordinator --cluster=cluster.toml --port=8000              (inside the bundle)
@@ -22,16 +21,18 @@ import ssl
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
 import numpy as np
 from absl import flags
 from prometheus_client import Counter, Histogram
 
-from . import cluster, manifest, oip, serving
+from . import answers, cluster, manifest, oip, runtime, serving
+from .answers import Answers
+from .bundle import Bundle, SwitchEntry
 from .cluster import Device
 from .fuse import fuse
-from .manifest import Bundle, SwitchEntry
 from .oip import OipError, TensorSpec
 from .program import LONGEST_S, UserError, define_float, run
 from .remote import DeviceError, Partial, RemoteSlice
@@ -41,6 +42,9 @@ _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's
 _CLUSTER = flags.DEFINE_string("cluster", None, "The cluster file (TOML) that names the devices.")
 _SWITCH = flags.DEFINE_string("switch", None, "The switch to run; default: the only one with a slice for each device.")
 _PRECISION = flags.DEFINE_string("precision", "int8", "Which files of the bundle the workers serve.")
+_RUNTIME = flags.DEFINE_enum(
+    "runtime", "auto", runtime.RUNTIMES, "What runs the tail of a super-resolution bundle, here."
+)
 _STARTUP_TIMEOUT_S = define_float(
     "startup_timeout_s", 30, "Seconds to wait at the start for every worker to be there.", 0, LONGEST_S
 )
@@ -56,8 +60,8 @@ _MARGIN_S = 5.0
 
 
 class FusedModel(ServedModel):
-    """The sum of a switch's slices; see `ServedModel`. Gives `logits` FP32 (N, K), `class` INT64
-    (N,) and `label` BYTES (N,) for `image` UINT8 (N, height, width, channels)."""
+    """The sum of a switch's slices; see `ServedModel`. Gives what `answers` makes of it for `image` UINT8 (N, height,
+    width, channels)."""
 
     platform = "fusion"
 
@@ -69,16 +73,14 @@ class FusedModel(ServedModel):
         slices: Sequence[RemoteSlice],
         metrics: Metrics,
         max_batch: int,
+        made: Answers,
     ) -> None:
         self.name, self.max_batch = bundle.name, max_batch
         self.inputs = (TensorSpec("image", "UINT8", (-1, *bundle.shape)),)
-        self.outputs = (
-            TensorSpec("logits", "FP32", (-1, len(bundle.labels))),
-            TensorSpec("class", "INT64", (-1,)),
-            TensorSpec("label", "BYTES", (-1,)),
-        )
-        self._slices, self._switch = slices, entry.switch
-        self._labels = np.array([label.encode() for label in bundle.labels], object)
+        self.outputs = made.outputs
+        self._made, self._slices, self._switch = made, slices, entry.switch
+        # A tail takes its time, and is not thread-safe.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tail") if bundle.tail else None
         self._identity = {
             "model_id": bundle.model_id,
             "switch": entry.switch,
@@ -114,11 +116,14 @@ class FusedModel(ServedModel):
         timeline = request.parameters.get("timeline", False)
         if not isinstance(timeline, bool):
             raise OipError(400, f"parameter 'timeline' is {timeline!r}; legal: true or false.")
-        partials = await self._fan_out(request.inputs["image"])
+        images = request.inputs["image"]
+        partials = await self._fan_out(images)
         started = time.perf_counter()
-        logits = fuse([partial.logits for partial in partials])
-        classes = logits.argmax(axis=-1).astype(np.int64)
-        arrays = (logits, classes, self._labels[classes])
+        summed = fuse([partial.outputs for partial in partials])
+        if self._thread is None:
+            arrays = self._made(images, summed)
+        else:
+            arrays = await asyncio.get_running_loop().run_in_executor(self._thread, self._made, images, summed)
         parameters = dict(self._identity)
         if timeline:
             fuse_ms = (time.perf_counter() - started) * 1e3
@@ -216,6 +221,7 @@ async def _serve(
 ) -> int:
     max_batch = serving.MAX_BATCH.value
     precision = bundle.check_precision(_PRECISION.value)
+    made = answers.of(bundle, _RUNTIME.value, runtime.available_cores())
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         slices = [
             RemoteSlice(
@@ -237,7 +243,7 @@ async def _serve(
         metrics = Metrics()
         server = Server(
             "coordinator",
-            [FusedModel(bundle, entry, precision, slices, metrics, max_batch)],
+            [FusedModel(bundle, entry, precision, slices, metrics, max_batch, made)],
             metrics,
             token,
             serving.MAX_BODY_MB.value,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .bundle import CLASSIFICATION
 from .client import FusionClient
 from .program import UserError
 from .security import Credentials
@@ -21,8 +22,9 @@ class LocalResult:
     """What a cluster made of N images.
 
     Attributes:
-      logits: the fused logits, float32 (N, K).
-      classes: the predicted class indices, int64 (N,).
+      answers: the fused logits, float32 (N, K), or of super-resolution the pixels, uint8 (N, height * scale, width *
+        scale, 3).
+      classes: the predicted class indices, int64 (N,); None of super-resolution.
       accuracy: the part of right classes, 0..1; None where no labels were given.
       latencies_ms: the time of each image, from asking to having the answer, in the order of the
         images.
@@ -32,8 +34,8 @@ class LocalResult:
         coordinator).
     """
 
-    logits: np.ndarray
-    classes: np.ndarray
+    answers: np.ndarray
+    classes: np.ndarray | None
     accuracy: float | None
     latencies_ms: tuple[float, ...]
     invoke_ms: Mapping[str, float]
@@ -91,14 +93,15 @@ def evaluate(
             timelines.append(json.loads(str(answer.parameters["timeline"])))
             if progress is not None:
                 progress(len(answers), len(images))
-    classes = np.array([answer.index for answer in answers], np.int64)
+        classified = client.task == CLASSIFICATION
+    classes = np.array([answer.index for answer in answers], np.int64) if classified else None
     devices = [device["device"] for device in timelines[0]["devices"]]
     invoke = [[device["invoke_ms"] for device in line["devices"]] for line in timelines]
     middle = sorted(range(len(latencies)), key=latencies.__getitem__)[len(latencies) // 2]
     return LocalResult(
-        logits=np.stack([answer.logits for answer in answers]),
+        answers=np.stack([answer.outputs["logits" if classified else "pixels"] for answer in answers]),
         classes=classes,
-        accuracy=None if labels is None else float(np.mean(classes == np.asarray(labels))),
+        accuracy=None if labels is None or classes is None else float(np.mean(classes == np.asarray(labels))),
         latencies_ms=tuple(latencies),
         invoke_ms=dict(zip(devices, np.median(invoke, axis=0).tolist(), strict=True)),
         timeline=timelines[middle],

@@ -1,4 +1,4 @@
-"""Fusion by sum: the slices' partial logits, dequantized and added in slice order."""
+"""Fusion by sum: the slices' outputs, dequantized and added in slice order."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def dequantize(stored: np.ndarray, scale: float | None, zero_point: int | None) 
 
 
 def fuse(partial: Sequence[np.ndarray]) -> np.ndarray:
-    """The fused logits, float32 (N, K), from one float64 (N, K) of partial logits per slice.
+    """The sum, float32 (N, ...), of one float64 (N, ...) per slice: partial logits, or partial residual images.
 
     Adds in float64 and in the order given, so that the same answers always give the same bits.
     Source: ours.
     """
     total = np.zeros_like(partial[0])
-    for logits in partial:
-        total = total + logits
+    for one in partial:
+        total = total + one
     return total.astype(np.float32)
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import images
-from .manifest import Bundle, SwitchEntry
+from . import answers
+from .bundle import CLASSIFICATION, Bundle, SwitchEntry
+from .fuse import dequantize, fuse
 from .program import UserError
 
 # A runtime may round one value of a quantized network to the neighbouring step.
@@ -16,15 +17,18 @@ _STEPS = 2
 _FLOAT_TOLERANCE = 1e-4
 # XNNPACK rounds an int8 network otherwise in every layer.
 _XNNPACK_TOLERANCE = 0.1
+# The same, and a step of a slice's output, in the grey levels of an answer that is an image.
+_LEVELS, _XNNPACK_LEVELS = 2.0, 16.0
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What to send: uint8 images (N, height, width, channels) and their class indices (N,); for
-    samples also the expected fused logits (N, K) and how far an answer may be from them."""
+    """What to send: uint8 images (N, height, width, channels) and their class indices (N,), None of
+    super-resolution; for samples also the expected answers, fused logits (N, K) or pixels, and how far an answer may be
+    from them."""
 
     images: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None
     expected: np.ndarray | None = None
     tolerance: float = 0.0
 
@@ -35,9 +39,11 @@ def read_data(path: str, bundle: Bundle, limit: int | None) -> Inputs:
 
     Grey images, (N, height, width) or (N, height, width, 1), are repeated to the bundle's channels, as
     training does. Raises `UserError` when the file is missing, is no .npz or lacks x_test or y_test,
-    when the images are not the bundle's input, and when y_test is not one of its class indices per
-    image.
+    when the images are not the bundle's input, when y_test is not one of its class indices per
+    image, and when the bundle has no classes.
     """
+    if not bundle.labels:
+        raise UserError(f"--data is for classifiers, and bundle {str(bundle.folder)!r} is of {bundle.task}.")
     try:
         with np.load(path, allow_pickle=False) as data:
             arrays = [data[key] for key in ("x_test", "y_test")]
@@ -73,31 +79,30 @@ def read_data(path: str, bundle: Bundle, limit: int | None) -> Inputs:
     return Inputs(np.broadcast_to(images_, (len(images_), *bundle.shape)), labels.reshape(-1)[:limit])
 
 
-def read_samples(bundle: Bundle, entry: SwitchEntry, precision: str, runtime_name: str, limit: int | None) -> Inputs:
-    """The first `limit` of the bundle's samples that have an expected answer for this switch and
-    precision.
+def read_samples(bundle: Bundle, entry: SwitchEntry, precision: str, runtime: str, limit: int | None) -> Inputs:
+    """The first `limit` of the bundle's samples, and the answers expected of a switch at a precision.
 
-    The tolerance is two quantization steps of each slice's output and 1e-4 of the largest logit. For
-    int8 on `runtime_name` ai_edge_litert it is 10 % of the spread (largest minus smallest) of the
+    Logits may be off by two quantization steps of each slice's output and 1e-4 of the largest logit. For
+    int8 on `runtime` ai_edge_litert it is 10 % of the spread (largest minus smallest) of the
     expected logits more: they come from the built-in kernels of tflite_runtime, and XNNPACK, which
     ai_edge_litert runs by default, rounds otherwise in every layer, so that right answers stray by many
-    steps (18 of a slice's were seen). Raises `UserError` when there is no such sample or an image cannot be read.
+    steps (18 of a slice's were seen). Pixels may be off by 2 levels, in that case by 16. Raises `UserError` when there
+    is no sample, and when the file of samples cannot be read.
     """
-    samples = [s for s in bundle.samples if precision in s.expected.get(entry.switch, {})][:limit]
+    samples = bundle.samples[:limit]
     if not samples:
-        raise UserError(
-            f"bundle {str(bundle.folder)!r} has no sample for switch {entry.switch!r} and precision "
-            f"{precision!r}; legal: give images with --data."
-        )
-    expected = np.array([s.expected[entry.switch][precision] for s in samples], np.float32)
-    scales = [slice_.files[precision].output.scale for slice_ in entry.slices]
-    tolerance = sum(_STEPS * scale for scale in scales if scale is not None)
-    tolerance += _FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
-    if precision == "int8" and runtime_name == "ai_edge_litert":
-        tolerance += _XNNPACK_TOLERANCE * float(expected.max() - expected.min())
-    return Inputs(
-        np.stack([images.read(bundle.path(s.file), bundle.shape) for s in samples]),
-        np.array([s.label for s in samples]),
-        expected,
-        tolerance,
+        raise UserError(f"bundle {str(bundle.folder)!r} has no samples; legal: give images with --data.")
+    pixels, stored = bundle.read_samples()
+    pixels = pixels[:limit]
+    files = [(slice_.model, slice_.files[precision].output) for slice_ in entry.slices]
+    summed = fuse(
+        [dequantize(stored[f"{model}/{precision}"][:limit], out.scale, out.zero_point) for model, out in files]
     )
+    expected = answers.of(bundle, runtime, 1)(pixels, summed)[0]
+    strays = precision in ("int8", "dynamic") and runtime == "ai_edge_litert"
+    if bundle.task != CLASSIFICATION:
+        return Inputs(pixels, None, expected, _XNNPACK_LEVELS if strays else _LEVELS)
+    tolerance = sum(_STEPS * output.scale for _, output in files if output.scale is not None)
+    tolerance += _FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    tolerance += _XNNPACK_TOLERANCE * float(expected.max() - expected.min()) if strays else 0.0
+    return Inputs(pixels, np.array([sample.label for sample in samples]), expected, tolerance)

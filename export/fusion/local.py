@@ -19,11 +19,11 @@ import numpy as np
 from absl import flags
 
 from . import manifest, runtime
+from .bundle import SwitchEntry
 from .evaluation import LocalResult, evaluate
 from .files import check_json_target, write_json
 from .inputs import Inputs, read_data, read_samples
 from .local_cluster import LocalCluster
-from .manifest import SwitchEntry
 from .program import LONGEST_S, UserError, define_float, run
 
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
@@ -53,7 +53,7 @@ def _summary(entry: SwitchEntry, inputs: Inputs, result: LocalResult) -> dict[st
         "timeline": dict(result.timeline),
     }
     if inputs.expected is not None:
-        apart = float(np.abs(result.logits - inputs.expected).max())
+        apart = float(np.abs(result.answers.astype(np.float64) - inputs.expected).max())
         summary |= {"largest_difference": apart, "tolerance": inputs.tolerance}
     return summary
 
@@ -63,13 +63,14 @@ def _print(entry: SwitchEntry, summary: dict[str, Any]) -> None:
         f"switch {entry.switch}, {summary['precision']}, {summary['runtime']}, threads per worker: {summary['threads']}"
     )
     print(f"images    {summary['images']}")
-    print(f"accuracy  {summary['accuracy']:.2%}")
+    if summary["accuracy"] is not None:
+        print(f"accuracy  {summary['accuracy']:.2%}")
     print(f"latency   median {summary['median_ms']:.2f} ms, p95 {summary['p95_ms']:.2f} ms")
     for slice_, (device, ms) in zip(entry.slices, summary["invoke_ms"].items(), strict=True):
         print(f"{device}  slice [{slice_.start}, {slice_.stop}), median invocation {ms:.3f} ms")
     if "tolerance" in summary:
         print(
-            f"samples   logits within {summary['largest_difference']:.4g} of the expected; "
+            f"samples   answers within {summary['largest_difference']:.4g} of the expected; "
             f"legal: {summary['tolerance']:.4g}"
         )
 

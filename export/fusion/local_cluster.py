@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from .manifest import Bundle
+from .bundle import Bundle
 from .program import UserError
 
 _STOP_S = 10.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import ssl
 import time
 from collections.abc import Mapping
@@ -15,9 +16,9 @@ import aiohttp
 import numpy as np
 
 from . import oip
+from .bundle import Bundle, SliceFile, SliceModel
 from .cluster import Device
 from .fuse import dequantize
-from .manifest import Bundle, SliceFile, SliceModel
 from .oip import OipError, TensorSpec
 from .tensors import DATATYPES
 
@@ -46,11 +47,11 @@ class DeviceError(Exception):
 
 @dataclass(frozen=True)
 class Partial:
-    """One worker's answer: dequantized partial logits, float64 (N, K); `time.perf_counter()` when
-    the request left and when the answer was there; the worker's own waiting and invocation
-    times."""
+    """One worker's answer: its slice's outputs, dequantized, float64 (N, *`Bundle.output_shape`);
+    `time.perf_counter()` when the request left and when the answer was there; the worker's own waiting and
+    invocation times."""
 
-    logits: np.ndarray
+    outputs: np.ndarray
     sent: float
     received: float
     queue_ms: float
@@ -87,14 +88,14 @@ class RemoteSlice:
         self._file: SliceFile = model.files[precision]
         self._identity = {"model_id": bundle.model_id, "file_sha256": self._file.sha256}
         self._input = TensorSpec("image", "UINT8", (-1, *bundle.shape))
-        self._output = TensorSpec("logits", DATATYPES[self._file.output.dtype], (-1, len(bundle.labels)))
+        self._output = TensorSpec(bundle.output_name, DATATYPES[self._file.output.dtype], (-1, *bundle.output_shape))
         self._connect_s, self._request_s, self._max_batch = (
             connect_timeout_s,
             request_timeout_s,
             max_batch,
         )
-        # What the logits take as JSON, and room for everything around them.
-        self._most_bytes = max_batch * len(bundle.labels) * 32 + _SPARE_BYTES
+        # What the outputs take as JSON, and room for everything around them.
+        self._most_bytes = max_batch * math.prod(bundle.output_shape) * 32 + _SPARE_BYTES
         self._ssl: ssl.SSLContext | bool = True
         if device.url.startswith("https"):
             self._ssl = device.credentials.client_context()
@@ -129,8 +130,8 @@ class RemoteSlice:
         return None
 
     async def infer(self, images: np.ndarray) -> Partial:
-        """The partial logits of uint8 images (N, height, width, channels). Raises `DeviceError`."""
-        body, length = oip.encode_request([(self._input, images)], ["logits"], {})
+        """The partial outputs of uint8 images (N, height, width, channels). Raises `DeviceError`."""
+        body, length = oip.encode_request([(self._input, images)], [self._output.name], {})
         sent = time.perf_counter()
         answer, header = await self._exchange(
             "POST", self._path + "/infer", body, {oip.HEADER: length}, self._request_s
@@ -141,17 +142,18 @@ class RemoteSlice:
         except OipError as error:
             raise self._wrong(error.message.rstrip(".")) from error
         self._check_identity(response.parameters)
-        stored = response.outputs.get("logits")
+        name = self._output.name
+        stored = response.outputs.get(name)
         if stored is None or len(stored) != len(images):
             count = "none" if stored is None else f"those of {len(stored)} images"
-            raise self._wrong(f"it sent {count} of the logits; legal: those of {len(images)} images")
+            raise self._wrong(f"it sent {count} of the {name}; legal: those of {len(images)} images")
         output = self._file.output
-        logits = dequantize(stored, output.scale, output.zero_point)
-        if not np.isfinite(logits).all():
-            raise self._wrong("its logits hold NaN or infinity; legal: finite numbers")
+        real = dequantize(stored, output.scale, output.zero_point)
+        if not np.isfinite(real).all():
+            raise self._wrong(f"its {name} holds NaN or infinity; legal: finite numbers")
         times = [response.parameters.get(key) for key in ("queue_ms", "invoke_ms")]
         queue_ms, invoke_ms = (float(t) if isinstance(t, (int, float)) else 0.0 for t in times)
-        return Partial(logits, sent, received, queue_ms, invoke_ms)
+        return Partial(real, sent, received, queue_ms, invoke_ms)
 
     async def _exchange(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout_s: float

@@ -21,7 +21,8 @@ from absl import flags
 from prometheus_client import Histogram
 
 from . import manifest, oip, runtime, serving
-from .manifest import Bundle, SliceFile, SliceModel, SwitchEntry
+from .bundle import Bundle, SliceFile, SliceModel, SwitchEntry
+from .interpreters import SliceInterpreter
 from .oip import OipError, TensorSpec
 from .program import UserError, run
 from .server import LATENCY_BUCKETS, Metrics, ServedModel, Server
@@ -59,15 +60,15 @@ class ServedSlice(ServedModel):
         entry: SwitchEntry,
         model: SliceModel,
         file: SliceFile,
-        interpreter: runtime.SliceInterpreter,
+        interpreter: SliceInterpreter,
         thread: ThreadPoolExecutor,
         seconds: Histogram,
         max_batch: int,
     ) -> None:
         self.name, self.max_batch = model.model, max_batch
         self.inputs = (TensorSpec("image", "UINT8", (-1, *bundle.shape)),)
-        self._logits = TensorSpec("logits", DATATYPES[file.output.dtype], (-1, len(bundle.labels)))
-        self.outputs = (self._logits,)
+        self._output = TensorSpec(bundle.output_name, DATATYPES[file.output.dtype], (-1, *bundle.output_shape))
+        self.outputs = (self._output,)
         self._interpreter, self._thread = interpreter, thread
         self._seconds = seconds.labels(model.model)
         self._identity = {"model_id": bundle.model_id, "file_sha256": file.sha256}
@@ -92,29 +93,29 @@ class ServedSlice(ServedModel):
     async def infer(
         self, request: oip.Request, arrived: float, decoded: float
     ) -> tuple[Sequence[tuple[TensorSpec, np.ndarray]], Mapping[str, str | int | float | bool]]:
-        """Answers with the stored logits and, as parameters, the model's identity, `queue_ms` (from
+        """Answers with the stored output and, as parameters, the model's identity, `queue_ms` (from
         the arrival of the request to its first invocation) and `invoke_ms` (all invocations of its
         batch)."""
         abandoned = threading.Event()
         loop = asyncio.get_running_loop()
         try:
-            logits, started, ended = await loop.run_in_executor(
+            stored, started, ended = await loop.run_in_executor(
                 self._thread, self._invoke, request.inputs["image"], abandoned
             )
         finally:
             abandoned.set()
         self._seconds.observe(ended - started)
         times = {"queue_ms": (started - arrived) * 1e3, "invoke_ms": (ended - started) * 1e3}
-        return [(self._logits, logits)], self._identity | times
+        return [(self._output, stored)], self._identity | times
 
     def _invoke(self, images: np.ndarray, abandoned: threading.Event) -> tuple[np.ndarray, float, float]:
         started = time.perf_counter()
-        logits = []
+        stored = []
         for image in images:
             if abandoned.is_set():
                 raise OipError(504, "the request was given up before its last image.")
-            logits.append(self._interpreter(image))
-        return np.stack(logits), started, time.perf_counter()
+            stored.append(self._interpreter(image))
+        return np.stack(stored), started, time.perf_counter()
 
 
 def _chosen(bundle: Bundle) -> list[tuple[SwitchEntry, SliceModel]]:
@@ -157,14 +158,7 @@ def main(arguments: list[str]) -> int:
         models = []
         for entry, model in selected:
             file = model.files[precision]
-            interpreter = runtime.SliceInterpreter(
-                bundle.read_slice_file(file),
-                file,
-                bundle.shape,
-                len(bundle.labels),
-                chosen,
-                _THREADS.value,
-            )
+            interpreter = SliceInterpreter(bundle, file, chosen, _THREADS.value)
             models.append(
                 ServedSlice(
                     bundle,

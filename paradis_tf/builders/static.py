@@ -27,6 +27,7 @@ def extract(
     device: int,
     keras_module: ModuleType = keras,
     normalized_input: bool = False,
+    image_shape: tuple[int, int, int] | None = None,
 ) -> Any:
     """One device's slice model: stock layers only, weights copied from the supernet.
 
@@ -37,6 +38,7 @@ def extract(
       keras_module: `keras` or `tf_keras`.
       normalized_input: if true the model takes float32 images in [-1, 1) (pixel / 128 - 1); if false it
         takes raw pixels 0..255 in any number type and normalizes them itself.
+      image_shape: (height, width, 3) of the image; the architecture's if left out.
 
     Returns:
       a functional model (batch, height, width, 3) -> partial prediction, for a classifier logits (batch, classes),
@@ -49,7 +51,7 @@ def extract(
     architecture = supernet.architecture
     weights = _weights_of(supernet, switch, device)
     ops = _StaticOperations(keras_module, switch.slices[device], normalized_input, weights)
-    image = keras_module.Input(architecture.image_shape, name="image", dtype="float32")
+    image = keras_module.Input(image_shape or architecture.image_shape, name="image", dtype="float32")
     outputs = architecture(ops, image)
     name = f"{architecture.name}_{switch.slug}_{device}"
     return _with_weights(keras_module.Model(image, outputs.prediction, name=name), weights)

