@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from export.fusion.bundle import CLASSIFICATION
+
 _TEXT = """# {name}
 
-{architecture}, {classes} classes, input {height}x{width} RGB (raw pixels 0..255, nothing to normalize).
+{architecture}, {what}, input {height}x{width} RGB (raw pixels 0..255, nothing to normalize).
 Model id `{model_id}`.
 
 Everything a board needs is in this folder. Python 3.10 or newer:
@@ -14,6 +16,15 @@ Everything a board needs is in this folder. Python 3.10 or newer:
 ```sh
 python3 -m venv .venv && .venv/bin/pip install -r requirements.txt
 ```
+
+## A board, to check it
+
+```sh
+.venv/bin/python -m fusion.selftest
+```
+
+checks the runtime, the files and what they give for the samples, and times every slice. It needs only NumPy, absl-py
+and a TFLite runtime of the packages above.
 
 ## One machine, to try it
 
@@ -27,9 +38,9 @@ starts a worker process per slice and a coordinator, sends the samples through t
 
 A switch of this bundle names one slice per device:
 
-| switch | devices | MAdds of each device (M) | largest file (bytes) |
-|---|---|---|---|
-{rows}
+{switches}
+
+`{precision}` is what the programs run unless told otherwise by `--precision`; there are files of {precisions}.
 
 1. Copy this folder to every board and to the machine that is to answer, which may be one of them, and install as above.
    Make a token once (16 or more characters without spaces) and copy it into each of these folders:
@@ -63,12 +74,23 @@ python3 -c "import secrets; print(secrets.token_hex(16))" > token.txt
 .venv/bin/python -m fusion.predict --url=http://127.0.0.1:8000 samples/0.png
 ```
 
-To move to another switch, start the coordinator again with another `--switch`; the workers stay as they are, and boards
-that the switch has no slice for stay unused.
+{asking}To move to another switch, start the coordinator again with another `--switch`; the workers stay as they are,
+and boards that the switch has no slice for stay unused.
 
 Worker and coordinator speak the Open Inference Protocol v2 over HTTP, so `curl http://127.0.0.1:8000/v2` and any client
 of that protocol work as well (with a token: `curl -H "Authorization: Bearer $(cat token.txt)" ...`). `--help` of each
 program lists its options.
+
+## The files
+
+Each `.tflite` file has the signature `serving_default`, of batch 1: input `image`, uint8 (1, {height}, {width}, 3), the
+raw pixels; output `{output}`, {output_shape}, the slice's part of it. Where the output is int8, its real value is
+scale * (stored - zero point). {fusion}
+
+{files}
+
+`manifest.json` has all of this with SHA-256 sums, `labels.txt` the classes in order, if there are any, `samples/` a few
+images and what each file gives for them.
 """
 
 
@@ -76,23 +98,78 @@ def render(manifest: dict[str, Any]) -> str:
     """The text for a manifest, in Markdown."""
     example = max(manifest["switches"], key=lambda entry: len(entry["slices"]))
     height, width, _ = manifest["input"]["shape"]
-    rows = []
-    for entry in manifest["switches"]:
-        madds = ", ".join(f"{part['madds'] / 1e6:.2f}" for part in entry["slices"])
-        largest = max(file["bytes"] for part in entry["slices"] for file in part["files"].values())
-        rows.append(f"| `{entry['switch']}` | {len(entry['slices'])} | {madds} | {largest:,} |")
+    classifies = manifest["task"] == CLASSIFICATION
+    output = manifest["output"]
     cluster = "\n\n".join(
         f'[[device]]\nname = "board-{number}"\nurl = "http://192.168.0.{10 + number}:8001"\ntoken_file = "token.txt"'
         for number in range(1, len(example["slices"]) + 1)
     )
+    asking = (
+        ""
+        if classifies
+        else "It cuts an image of any size in overlapping tiles of the model's and writes the enlarged one to "
+        "`0_x{}.png`.\n\n".format(manifest["fusion"]["scale"])
+    )
+    fusion = (
+        "The answer is the sum over the slices of a switch."
+        if classifies
+        else "The sum over the slices of a switch goes, with the image, through `slices/tail.float32.tflite` (inputs "
+        "`image` and `summed`, output `pixels`, float32, 0..255, not clipped), which the coordinator runs."
+    )
     return _TEXT.format(
         name=manifest["name"],
         architecture=manifest["architecture"]["name"],
-        classes=len(manifest.get("labels", [])),
+        what=f"{len(manifest['labels'])} classes" if classifies else f"enlarges {manifest['fusion']['scale']} times",
         height=height,
         width=width,
         model_id=manifest["model_id"],
         example=example["switch"],
-        rows="\n".join(rows),
+        switches=_switches(manifest),
+        precision=manifest["precisions"][0],
+        precisions=", ".join(manifest["precisions"]),
         cluster=cluster,
+        asking=asking,
+        output=output["name"],
+        output_shape=f"({', '.join(str(size) for size in (1, *output['shape']))})",
+        fusion=fusion,
+        files=_files(manifest),
     )
+
+
+def _switches(manifest: dict[str, Any]) -> str:
+    measured = next((entry["accuracy"] for entry in manifest["switches"] if entry["accuracy"]), None)
+    columns = ["switch", "devices", "MAdds of each device (M)", "largest file (bytes)"]
+    if measured:
+        name = "accuracy (%)" if measured["metric"] == "accuracy" else "PSNR-Y (dB)"
+        columns += [f"{name} on {measured['images']} {measured['part']} images, Keras", *manifest["precisions"]]
+    rows = []
+    for entry in manifest["switches"]:
+        madds = ", ".join(f"{part['madds'] / 1e6:.2f}" for part in entry["slices"])
+        largest = max(part["files"][manifest["precisions"][0]]["bytes"] for part in entry["slices"])
+        row = [f"`{entry['switch']}`", str(len(entry["slices"])), madds, f"{largest:,}"]
+        found = entry["accuracy"]
+        if found:
+            per_unit = 100 if found["metric"] == "accuracy" else 1
+            scores = [found["float"], *(found["exported"][precision] for precision in manifest["precisions"])]
+            row += [f"{per_unit * score:.2f}" for score in scores]
+        rows.append(row)
+    return _table(columns, rows)
+
+
+def _files(manifest: dict[str, Any]) -> str:
+    columns = ["file", "channels", "model", "bytes", "compressed", "parameters", "output", "scale", "zero point"]
+    rows = []
+    for entry in manifest["switches"]:
+        for part in entry["slices"]:
+            for file in part["files"].values():
+                output = file["output"]
+                quantization = ["", ""] if output["scale"] is None else [repr(output["scale"]), output["zero_point"]]
+                row = [f"`{file['path']}`", f"[{part['start']}, {part['stop']})", part["model"], f"{file['bytes']:,}"]
+                row += [f"{file['compressed_bytes']:,}", f"{part['parameters']:,}", output["dtype"], *quantization]
+                rows.append([str(value) for value in row])
+    return _table(columns, rows)
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

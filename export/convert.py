@@ -13,6 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
+from export import archive
 from export.folder import check_target
 from export.fusion.program import UserError
 from export.jobs import PRECISIONS
@@ -43,6 +44,7 @@ _PROCESSES = flags.DEFINE_integer("processes", os.cpu_count(), "Conversions that
 _NAME = flags.DEFINE_string(
     "name", "", "The bundle's name, which its models bear in URLs; <dataset>_<architecture> if left out."
 )
+_ARCHIVE = flags.DEFINE_string("archive", "", "Also write the bundle to this .zip file.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
 
 
@@ -54,6 +56,7 @@ def main(argv: list[str]) -> None:
     if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)?", _NAME.value):
         raise UserError(f"--name={_NAME.value}; it takes letters, digits, '.', '_' and '-', a letter or digit first.")
     check_target(Path(_BUNDLE.value))
+    archive.check_target(_ARCHIVE.value)
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
@@ -85,6 +88,9 @@ def main(argv: list[str]) -> None:
         lambda text: print(text, flush=True),
     )
     print(f"wrote {_BUNDLE.value}")
+    if _ARCHIVE.value:
+        archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
+        print(f"wrote {_ARCHIVE.value}")
 
 
 if __name__ == "__main__":

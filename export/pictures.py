@@ -9,7 +9,8 @@ import numpy as np
 from export.fusion.program import UserError
 from export.fusion.tiles import Tiles
 
-_SAMPLES = 5
+# How many; what slices give for an image to enlarge takes far more room.
+_SAMPLES, _LARGE_SAMPLES = 5, 2
 
 
 def representative(dataset: Any, size: tuple[int, int], count: int) -> np.ndarray:
@@ -44,7 +45,7 @@ def samples(dataset: Any, size: tuple[int, int]) -> tuple[np.ndarray, list[int] 
     """A few images of the validation part, uint8 (n, *size, 3), and their class indices, None where there are none."""
     part = dataset.validation
     if dataset.task == "super_resolution":
-        cut = [Tiles(size, 0, 1).cut(low) for low in part.low[:_SAMPLES]]
+        cut = [Tiles(size, 0, 1).cut(low) for low in part.low[:_LARGE_SAMPLES]]
         return np.stack([tiles[len(tiles) // 2] for tiles in cut]), None
     # One image of each of the first classes, so that the samples differ.
     chosen = [int(np.flatnonzero(part.labels == label)[0]) for label in np.unique(part.labels)[:_SAMPLES]]

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from export import archive, board_readme
 from export.fusion import manifest
-from export.fusion.files import check_json_target, write_json
+from export.fusion.files import check_json_target, write_json, write_text
 from export.fusion.program import UserError
 from paradis_tf import program
 from paradis_tf.records.workdir import Workdir
@@ -36,6 +37,7 @@ _BASELINE = flags.DEFINE_string("baseline", "", "JSON of an earlier verification
 _LIMIT = flags.DEFINE_integer("limit", 0, "Only so many test images; 0 takes all. A part leaves the manifest alone.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
 _SLICES = flags.DEFINE_bool("slices", False, "Also print every slice on every runtime.")
+_ARCHIVE = flags.DEFINE_string("archive", "", "Also write the bundle, if it passes, to this .zip file.")
 _JSON = flags.DEFINE_string("json", "", "File to write the checks to as JSON.")
 
 
@@ -45,6 +47,7 @@ def main(argv: list[str]) -> int:
             f"--limit={_LIMIT.value} and --max_drop={_MAX_DROP.value}; the first is 0 or more, the second 0 to 100."
         )
     check_json_target(_JSON.value)
+    archive.check_target(_ARCHIVE.value)
     earlier = _read_baseline(_BASELINE.value) if _BASELINE.value else None
     bundle = manifest.load(_BUNDLE.value)
     for file in bundle.files():
@@ -65,7 +68,7 @@ def main(argv: list[str]) -> int:
     found = verification.verify(bundle, model, judge, max_drop, lambda text: print(text, flush=True))
     print(tables.render(found, judge, _SLICES.value))
     if not _LIMIT.value:
-        _record(Path(_BUNDLE.value) / "manifest.json", found.accuracies("test"))
+        _record(Path(_BUNDLE.value), found.accuracies("test"))
     if _JSON.value:
         write_json(_JSON.value, found.as_json())
     faults = list(found.faults)
@@ -77,6 +80,9 @@ def main(argv: list[str]) -> int:
         print(f"{len(faults)} fault{'s' if len(faults) > 1 else ''}")
     else:
         print(f"passed: {', '.join(_proved(found, f'{wanted:g} {judge.unit}'))}")
+        if _ARCHIVE.value:
+            archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
+            print(f"wrote {_ARCHIVE.value}")
     return 1 if faults else 0
 
 
@@ -110,11 +116,13 @@ def _proved(found: Verification, legal: str) -> list[str]:
     ]
 
 
-def _record(file: Path, accuracies: dict[str, dict]) -> None:
+def _record(bundle: Path, accuracies: dict[str, dict]) -> None:
+    file = bundle / "manifest.json"
     written = json.loads(file.read_text())
     for entry in written["switches"]:
         entry["accuracy"] = accuracies[entry["switch"]]
     write_json(file, written)
+    write_text(bundle / "README.md", board_readme.render(written))
 
 
 if __name__ == "__main__":

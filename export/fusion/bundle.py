@@ -138,8 +138,10 @@ class Bundle:
         legal = ", ".join(entry.switch for entry in self.switches)
         raise UserError(f"switch {text!r} is not in bundle {str(self.folder)!r}; legal: {legal}.")
 
-    def check_precision(self, precision: str) -> str:
-        """Returns `precision` if the bundle has it; else raises `UserError` with the legal ones."""
+    def check_precision(self, precision: str | None) -> str:
+        """Returns `precision` if the bundle has it, its first for None; else raises `UserError` with the legal ones."""
+        if precision is None:
+            return self.precisions[0]
         if precision not in self.precisions:
             legal = ", ".join(self.precisions)
             raise UserError(f"precision {precision!r} is not in bundle {str(self.folder)!r}; legal: {legal}.")

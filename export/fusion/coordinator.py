@@ -41,7 +41,9 @@ from .server import LATENCY_BUCKETS, Metrics, ServedModel, Server
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
 _CLUSTER = flags.DEFINE_string("cluster", None, "The cluster file (TOML) that names the devices.")
 _SWITCH = flags.DEFINE_string("switch", None, "The switch to run; default: the only one with a slice for each device.")
-_PRECISION = flags.DEFINE_string("precision", "int8", "Which files of the bundle the workers serve.")
+_PRECISION = flags.DEFINE_string(
+    "precision", None, "Which files of the bundle the workers serve; by default the first of the bundle."
+)
 _RUNTIME = flags.DEFINE_enum(
     "runtime", "auto", runtime.RUNTIMES, "What runs the tail of a super-resolution bundle, here."
 )

@@ -30,7 +30,9 @@ _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's
 _SWITCH = flags.DEFINE_string("switch", None, "The switch to run, e.g. 4x0.25.")
 _DATA = flags.DEFINE_string("data", None, ".npz file with x_test and y_test; default: the samples.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Sends only the first this many images.", 1)
-_PRECISION = flags.DEFINE_string("precision", "int8", "Which files of the bundle to run.")
+_PRECISION = flags.DEFINE_string(
+    "precision", None, "Which files of the bundle to run; by default the first of the bundle."
+)
 _RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "What runs the slice models.")
 _THREADS = flags.DEFINE_integer("threads", 1, "Threads of each worker's invocations.", 1, runtime.MAX_THREADS)
 _STARTUP_TIMEOUT_S = define_float(
@@ -39,10 +41,10 @@ _STARTUP_TIMEOUT_S = define_float(
 _JSON = flags.DEFINE_string("json", None, "Also writes the result to this file.")
 
 
-def _summary(entry: SwitchEntry, inputs: Inputs, result: LocalResult) -> dict[str, Any]:
+def _summary(entry: SwitchEntry, precision: str, inputs: Inputs, result: LocalResult) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "switch": entry.switch,
-        "precision": _PRECISION.value,
+        "precision": precision,
         "runtime": str(runtime.choose(_RUNTIME.value)),
         "threads": _THREADS.value,
         "images": len(inputs.images),
@@ -113,7 +115,7 @@ def main(arguments: list[str]) -> int:
         _STARTUP_TIMEOUT_S.value,
     ) as cluster:
         result = evaluate(cluster.url, inputs.images, inputs.labels, _progress)
-    summary = _summary(entry, inputs, result)
+    summary = _summary(entry, precision, inputs, result)
     _print(entry, summary)
     if _JSON.value:
         write_json(_JSON.value, summary)

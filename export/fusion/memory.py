@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -49,11 +48,10 @@ def require(wanted: int, what: str) -> None:
         )
 
 
-def peak() -> int:
-    """Bytes of memory that this process has had at most; 0 where the system does not tell."""
+def peak(status: Path = Path("/proc/self/status")) -> int | None:
+    """Bytes of memory that this process has had at most; None where the system does not tell."""
     try:
-        import resource
-    except ImportError:
-        return 0
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if os.uname().sysname == "Darwin" else most * 1024
+        line = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(line[1]) * 1024 if line else None

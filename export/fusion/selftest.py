@@ -213,7 +213,8 @@ def _table(results: Sequence[SliceResult]) -> str:
 
 
 def _footline(host: machine.Machine) -> str:
-    lines = [f"memory    {memory.peak() / 1e6:.0f} MB at most, of this process"]
+    peak = memory.peak()
+    lines = [] if peak is None else [f"memory    {peak / 1e6:.0f} MB at most, of this process"]
     if host.celsius is not None:
         lines.append(f"heat      {host.celsius:.1f} degrees Celsius")
     if host.throttling is not None:

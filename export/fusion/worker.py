@@ -29,7 +29,9 @@ from .server import LATENCY_BUCKETS, Metrics, ServedModel, Server
 from .tensors import DATATYPES
 
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
-_PRECISION = flags.DEFINE_string("precision", "int8", "Which files of the bundle to serve.")
+_PRECISION = flags.DEFINE_string(
+    "precision", None, "Which files of the bundle to serve; by default the first of the bundle."
+)
 _SWITCH = flags.DEFINE_string("switch", None, "Serves only this switch's slices, e.g. 0.5+0.25+0.25.")
 _DEVICE = flags.DEFINE_integer(
     "device", None, "With --switch: serves only this device's slice; devices count from 0.", 0

@@ -19,6 +19,12 @@ def test_takes_the_less_of_machine_and_control_group(tmp_path):
     assert memory.available(tmp_path / "none", tmp_path / "none") is None
 
 
+def test_the_most_that_a_process_had(tmp_path):
+    (tmp_path / "status").write_text("VmPeak: 9000 kB\nVmHWM:     1234 kB\n")
+    assert memory.peak(tmp_path / "status") == 1234 * 1024
+    assert memory.peak(tmp_path / "none") is None
+
+
 def test_a_slice_that_does_not_fit_is_refused(bundle, monkeypatch):
     loaded = manifest.load(bundle)
     monkeypatch.setattr(memory, "available", lambda: 1_000_000)

@@ -59,7 +59,7 @@ def test_help(runner, program):
         ("worker", ["--bundle={}", "--device=0"], "legal: --device with --switch"),
         ("worker", ["--bundle={}", "--switch=3x0.5"], "legal: 1.0, 0.5+0.5, 0.75+0.25"),
         ("worker", ["--bundle={}", "--switch=1.0", "--device=1"], "legal: 0 to 0"),
-        ("worker", ["--bundle={}", "--precision=int4"], "legal: float32, int8"),
+        ("worker", ["--bundle={}", "--precision=int4"], "legal: int8, float32"),
         ("worker", ["--bundle={}", "--tls_cert=x"], "needs both tls_cert and tls_key"),
         ("coordinator", ["--bundle={}"], "--cluster is missing"),
         ("coordinator", ["--bundle={}", "--cluster=none"], "cluster file 'none' cannot be read"),

@@ -1,0 +1,49 @@
+"""A bundle as one file to send."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+from export.fusion.program import UserError
+
+# The earliest date that the format knows, so that the same bundle gives the same bytes.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def check_target(path: str) -> None:
+    """Raises UserError unless `write` could write to `path`; an empty one means no archive."""
+    if not path:
+        return
+    if not path.endswith(".zip"):
+        raise UserError(f"--archive={path}; an archive is a .zip file.")
+    parent = Path(path).parent
+    if Path(path).is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"--archive={path} cannot be written; give a file in a folder that is there.")
+
+
+def write(bundle: Path, path: Path) -> None:
+    """Writes a bundle's folder, under its own name, as a .zip file: aside, then renamed; deterministic.
+
+    Raises:
+      UserError: it cannot be written; an older archive is then left as it was.
+    """
+    files = sorted(file for file in bundle.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    name = bundle.resolve().name
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in files:
+                entry = zipfile.ZipInfo(f"{name}/{file.relative_to(bundle).as_posix()}", _DATE)
+                entry.external_attr = 0o644 << 16
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(entry, file.read_bytes(), compresslevel=9)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise UserError(f"--archive={path} cannot be written: {error.strerror}.") from error

@@ -1,0 +1,166 @@
+"""A super-resolution run as a bundle: converted, verified, tested by itself and served by processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from export import judges
+from export.fusion import manifest
+from export.fusion.evaluation import evaluate
+from export.fusion.local_cluster import LocalCluster
+from paradis_tf import training
+from paradis_tf.configs import wdsr_x2
+from paradis_tf.records.workdir import Workdir
+from paradis_tf.supernet import Supernet
+from paradis_tf.tasks.image_quality import luma, psnr
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+class Upscaling(NamedTuple):
+    workdir: Path
+    model: Supernet
+    bundle: Path
+
+
+@pytest.fixture(scope="module")
+def upscaling(tmp_path_factory: pytest.TempPathFactory, run_program: Run) -> Upscaling:
+    folder = tmp_path_factory.mktemp("upscaling")
+    rng = np.random.default_rng(5)
+    for part, count in (("train", 4), ("test", 2)):
+        (folder / part).mkdir()
+        for number in range(count):
+            # Smooth enough for a network of a few steps to learn something of it.
+            coarse = Image.fromarray(rng.integers(0, 256, (14, 12, 3), dtype=np.uint8))
+            coarse.resize((72, 84), Image.Resampling.BICUBIC).save(folder / part / f"{number}.png")
+    config = wdsr_x2.get_config()
+    config.update_from_flattened_dict(
+        {
+            "switches": ("1.0", "0.5+0.5"),
+            "epochs": 2,
+            "model.blocks": 1,
+            "model.filters": 8,
+            "dataset.train": (str(folder / "train"),),
+            "dataset.test": (str(folder / "test"),),
+            "dataset.validation_fraction": 0.25,
+            "dataset.patch_size": 16,
+            "dataset.patches_per_epoch": 256,
+        }
+    )
+    workdir: Workdir = training.train(config, str(folder / "run"))
+    bundle = folder / "bundle"
+    done = run_program(
+        "export.convert",
+        f"--workdir={workdir.path}",
+        f"--bundle={bundle}",
+        "--precision=int8,float32",
+        "--image_size=24",
+        "--calibration_images=8",
+        f"--archive={folder / 'bundle.zip'}",
+    )
+    assert done.returncode == 0, done.stderr
+    return Upscaling(workdir.path, workdir.load_model(), bundle)
+
+
+def test_the_bundle_says_what_it_is(upscaling: Upscaling) -> None:
+    bundle = manifest.load(upscaling.bundle)
+    assert (bundle.task, bundle.scale, bundle.labels) == ("super_resolution", 2, ())
+    assert (bundle.shape, bundle.output_name, bundle.output_shape) == ((24, 24, 3), "residual", (24, 24, 12))
+    assert bundle.tail is not None and bundle.tail.file.path == "slices/tail.float32.tflite"
+    assert [sample.label for sample in bundle.samples] == [None] * len(bundle.samples)
+    text = (upscaling.bundle / "README.md").read_text()
+    assert "enlarges 2 times" in text and "slices/tail.float32.tflite" in text
+    with zipfile.ZipFile(upscaling.bundle.with_suffix(".zip")) as archive:
+        assert archive.testzip() is None
+        assert {f"bundle/{file.path}" for file in bundle.files()} <= set(archive.namelist())
+        assert "bundle/fusion/selftest.py" in archive.namelist()
+
+
+def test_verification_scores_whole_images(upscaling: Upscaling, run_program: Run, tmp_path: Path) -> None:
+    out = tmp_path / "checks.json"
+    flags = [f"--workdir={upscaling.workdir}", f"--bundle={upscaling.bundle}", "--max_drop=2", f"--json={out}"]
+    done = run_program("export.verify", *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(out.read_text())
+    assert {one["metric"] for one in found["switches"]} == {"psnr_y"}
+    floats = [one for one in found["switches"] if one["precision"] == "float32"]
+    assert all(one["score"] == pytest.approx(one["float_score"], abs=0.02) for one in floats)
+    assert all(one["agreement"] > 60 for one in floats)
+    for entry in manifest.load(upscaling.bundle).switches:
+        assert entry.accuracy is not None
+        live = entry.accuracy["live_subsets"]
+        assert len(live) == 2 ** len(entry.slices) - 1
+        # Half of the network is worse than both.
+        assert all(one["float"] < live[0]["float"] for one in live[1:])
+    # Against a better verification of the past it has lost.
+    for one in found["switches"]:
+        one["score"] += 3
+    out.write_text(json.dumps(found))
+    done = run_program("export.verify", *flags[:3], f"--baseline={out}")
+    assert done.returncode == 1
+    assert "earlier; it may lose 2 dB." in done.stdout
+
+
+def test_tiles_score_as_whole_images_do(upscaling: Upscaling) -> None:
+    """With tiles as large as the image, the judge gives the PSNR of the network on it."""
+    bundle = manifest.load(upscaling.bundle)
+    workdir = Workdir.open(upscaling.workdir)
+    model, dataset = training.load_run(workdir, None)
+    part = dataset.test
+    judge = judges.UpscalerJudge(part, bundle)
+    switch = model.switches[1]
+    summed = np.sum([model.call_slice(judge.images, switch, device).prediction.numpy() for device in (0, 1)], axis=0)
+    whole = [model(low[np.newaxis], switch=switch)["prediction"].numpy()[0] for low in part.low]
+    expected = [
+        psnr(luma(high), luma(np.clip(np.rint(image), 0, 255)), 2) for high, image in zip(part.high, whole, strict=True)
+    ]
+    assert judge.score(summed) == pytest.approx(np.mean(expected), abs=0.05)
+
+
+def test_the_self_test_passes(upscaling: Upscaling, run_program: Run) -> None:
+    done = run_program("export.fusion.selftest", f"--bundle={upscaling.bundle}", "--runs=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed: 6 slice files" in done.stdout
+
+
+def test_a_cluster_enlarges_images(upscaling: Upscaling, run_program: Run, tmp_path: Path) -> None:
+    bundle = manifest.load(upscaling.bundle)
+    images, _ = bundle.read_samples()
+    big = np.random.default_rng(1).integers(0, 256, (12, 14, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    Image.fromarray(big).save(tmp_path / "big.png")
+    with LocalCluster(bundle, "0.5+0.5", "float32") as cluster:
+        result = evaluate(cluster.url, images)
+        done = run_program(
+            "export.fusion.predict",
+            f"--url={cluster.url}",
+            f"--target={tmp_path}",
+            str(tmp_path / "big.png"),
+            "none.png",
+        )
+    switch = upscaling.model.switches[1]
+    expected = keras.ops.convert_to_numpy(upscaling.model(images, switch=switch)["prediction"])
+    assert (result.answers.dtype.name, result.classes, result.accuracy) == ("uint8", None, None)
+    np.testing.assert_allclose(result.answers, np.clip(np.rint(expected), 0, 255), atol=1)
+    assert done.returncode == 2 and "image 'none.png' does not exist" in done.stderr
+    answer = np.asarray(Image.open(tmp_path / "big_x2.png"))
+    whole = keras.ops.convert_to_numpy(upscaling.model(big[np.newaxis], switch=switch)["prediction"])[0]
+    assert answer.shape == (96, 112, 3)
+    assert np.abs(answer - np.clip(whole, 0, 255)).mean() < 0.5
+
+
+def test_images_of_the_wrong_kind_are_refused(upscaling: Upscaling, run_program: Run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x_test=np.zeros((1, 24, 24, 3), np.uint8), y_test=np.zeros(1, int))
+    flags = [f"--bundle={upscaling.bundle}", "--switch=1.0", f"--data={tmp_path / 'data.npz'}"]
+    done = run_program("export.fusion.local", *flags)
+    assert done.returncode == 2
+    assert "--data is for classifiers, and bundle" in done.stderr
