@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,9 @@ def _resume(workdir: Workdir, model: Supernet, config: ConfigDict, dataset: Data
     """Gives the model the newest checkpoint's state; the epochs that it has behind it, or `_FINISHED`."""
     done, _ = workdir.newest_checkpoint()
     if done >= config.epochs and workdir.model_file.exists():
-        return _FINISHED
+        if zipfile.is_zipfile(workdir.model_file):
+            return _FINISHED
+        print(f"passing over {workdir.model_file}, which is damaged; it is made again", flush=True)
     done, kept = workdir.restore()
     if kept is not None:
         check_belongs(workdir.checkpoints, kept, config, dataset)

@@ -189,7 +189,8 @@ def state(model: Supernet) -> list[np.ndarray]:
 
 def fits(model: Supernet, other: Supernet) -> bool:
     """Whether `assign` can give a model what `state` gives of another."""
-    if other.optimizer is None or other.optimizer.name != model.optimizer.name:
+    # Not by name: Keras numbers the optimizers of a process, and a checkpoint keeps its own one's.
+    if type(other.optimizer) is not type(model.optimizer):
         return False
     mine, others = ([tuple(v.shape) for v in _variables(one)] for one in (model, other))
     return mine == others

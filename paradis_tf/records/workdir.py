@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fcntl
 import hashlib
@@ -10,6 +11,7 @@ import math
 import os
 import re
 import sys
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -67,22 +69,34 @@ class Workdir:
             resolved = json.loads(json.dumps(json.loads(config.to_json()), allow_nan=False))
         except ValueError as error:
             raise UserError(f"the config cannot be kept as JSON: {error}.") from None
-        if os.path.exists(workdir.config_file):
-            _compare(workdir.path, flat(workdir.config()), flat(resolved))
-            return workdir
         try:
-            # A creation that was cut off has left nothing but these.
-            begun = {workdir.checkpoints.name, "versions.json"}
-            if workdir.path.exists() and any(
-                entry.name not in begun and not entry.name.endswith(".part") for entry in workdir.path.iterdir()
-            ):
-                raise UserError(f"--workdir={path} is not empty and holds no run; give a new folder or one of a run.")
+            begun = os.path.exists(workdir.config_file)
+            if begun:
+                _compare(workdir.path, flat(workdir.config()), flat(resolved))
+            else:
+                workdir._check_vacant()
             workdir.checkpoints.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UserError(f"{workdir.checkpoints} is no folder; remove it, or give another --workdir.") from None
         except OSError as error:
             raise UserError(f"--workdir={path} cannot be made: {error.strerror}.") from None
-        write_json(workdir.path / "versions.json", package_versions())
-        write_json(workdir.config_file, resolved)
+        if not begun:
+            # Of two trainings that begin at once, one must not put its config under the other.
+            with workdir.locked():
+                if os.path.exists(workdir.config_file):
+                    _compare(workdir.path, flat(workdir.config()), flat(resolved))
+                else:
+                    write_json(workdir.path / "versions.json", package_versions())
+                    write_json(workdir.config_file, resolved)
         return workdir
+
+    def _check_vacant(self) -> None:
+        """Raises UserError if the folder holds something else than a run whose creation was cut off."""
+        left = {self.checkpoints.name, "versions.json", "lock"}
+        if self.path.exists() and any(
+            entry.name not in left and not entry.name.endswith(".part") for entry in self.path.iterdir()
+        ):
+            raise UserError(f"--workdir={self.path} is not empty and holds no run; give a new folder or one of a run.")
 
     @classmethod
     def open(cls, path: str | Path) -> Workdir:
@@ -124,7 +138,12 @@ class Workdir:
           UserError: the training has not finished, or the file is damaged.
         """
         self.require_model()
-        return load_model(self.model_file)
+        try:
+            return load_model(self.model_file)
+        except UserError as error:
+            raise UserError(
+                f"{error} Delete it and run paradis_tf.train again, which makes it from the newest checkpoint."
+            ) from None
 
     def evaluation(self) -> list[dict[str, Any]]:
         """What `paradis_tf.evaluate` measured on the test part, a dict per switch.
@@ -248,15 +267,25 @@ class Workdir:
           UserError: another process is training here.
         """
         try:
-            file = (self.path / "lock").open("w")
+            # Not by `open`, which would wait for ever where somebody has put a pipe.
+            file = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise UserError(f"{self.path / 'lock'} cannot be written: {error.strerror}.") from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(f"--workdir={self.path} is in use by another training; wait or stop it.") from None
+        try:
+            for patience in (0.1, 0.2, 0.4, None):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    # Whoever asks whether a training is here, as benchmarks.runs does, holds the lock for a moment.
+                    if patience is None:
+                        raise UserError(
+                            f"--workdir={self.path} is in use by another training; wait or stop it."
+                        ) from None
+                    time.sleep(patience)
             yield
+        finally:
+            os.close(file)
 
     def checkpoint_files(self) -> dict[int, Path]:
         """The checkpoints' files by the epochs that they have behind them."""
@@ -301,7 +330,8 @@ def _aside(file: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror or error}.") from None
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def file_sha256(file: Path) -> str:
