@@ -30,8 +30,8 @@ _WORKDIRS = flags.DEFINE_multi_string("workdir", [], "Run folder, finished and e
 _LABELS = flags.DEFINE_list(
     "labels",
     [],
-    "Names of the lines in the picture, one per --workdir, in their order; seeds of one config are averaged into one "
-    "line and have the same name, as in --labels=mine,mine,other.",
+    "Names of the lines in the picture, in the order of --workdir: one for each line, where seeds of one config, which "
+    "are averaged, make one line; or one for each --workdir, alike for seeds of one config.",
 )
 _RESULTS = flags.DEFINE_multi_string("results", [], "CSV of results, as benchmarks.runs and this program write it.")
 _NAMES = flags.DEFINE_list("names", [], "Of --results, only rows whose name fits one of these patterns, as *paradis*.")
