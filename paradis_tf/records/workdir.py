@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
 import hashlib
 import json
 import math
 import os
 import re
 import sys
-import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from ml_collections import ConfigDict
 from export.fusion.files import write_json
 from export.fusion.program import UserError
 from paradis_tf.metrics import metric_of
+from paradis_tf.records.lock import held
 
 if TYPE_CHECKING:
     from paradis_tf.supernet import Supernet
@@ -228,7 +227,7 @@ class Workdir:
         try:
             return [dict(zip(header, map(float, row), strict=True)) for row in rows]
         except ValueError as error:
-            raise UserError(f"{self.metrics_file} is damaged: {error}.") from None
+            raise UserError(f"{self.metrics_file} is damaged: {error}; delete it to go on without its rows.") from None
 
     def _metrics_table(self) -> tuple[list[str], list[list[str]]]:
         """Header and whole rows; a process that was killed, or a full disk, may have left a broken end."""
@@ -239,7 +238,7 @@ class Workdir:
             raise UserError(f"{self.metrics_file} cannot be read: {error.strerror}.") from None
         except csv.Error as error:
             raise UserError(f"{self.metrics_file} is damaged: {error}; delete it to go on without its rows.") from None
-        return header, [row for row in rows if row and len(row) == len(header)]
+        return header, [row for row in rows if row and len(row) == len(header) and all(row)]
 
     def append_metrics(self, row: dict[str, float]) -> None:
         """Adds the row of an epoch; the first row, or one of other columns, starts the file anew."""
@@ -266,26 +265,8 @@ class Workdir:
         Raises:
           UserError: another process is training here.
         """
-        try:
-            # Not by `open`, which would wait for ever where somebody has put a pipe.
-            file = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise UserError(f"{self.path / 'lock'} cannot be written: {error.strerror}.") from None
-        try:
-            for patience in (0.1, 0.2, 0.4, None):
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    # Whoever asks whether a training is here, as benchmarks.runs does, holds the lock for a moment.
-                    if patience is None:
-                        raise UserError(
-                            f"--workdir={self.path} is in use by another training; wait or stop it."
-                        ) from None
-                    time.sleep(patience)
+        with held(self.path / "lock"):
             yield
-        finally:
-            os.close(file)
 
     def checkpoint_files(self) -> dict[int, Path]:
         """The checkpoints' files by the epochs that they have behind them."""

@@ -285,6 +285,7 @@ ROWS = HEADER + b"1,0.5\r\n2,0.4\r\n3,0.3\r\n"
         (ROWS, 0, HEADER),
         (HEADER + b"9,0.5\r\n10,0.4\r\n11,0.3\r\n", 10, HEADER + b"9,0.5\r\n10,0.4\r\n"),
         (ROWS + b"4", 4, ROWS),
+        (ROWS + b"4,", 4, ROWS),
         (ROWS + b"4,0.", 3, ROWS),
         (ROWS[:-2], 3, ROWS),
         (HEADER, 3, HEADER),
@@ -297,7 +298,8 @@ ROWS = HEADER + b"1,0.5\r\n2,0.4\r\n3,0.3\r\n"
         (ROWS + b"\xff,1\r\n", 3, ROWS),
     ],
     ids=[
-        *("all", "more", "newer", "none", "two digits", "cut in the number", "cut in a value", "no newline", "header"),
+        *("all", "more", "newer", "none", "two digits", "cut in the number", "cut before a value"),
+        *("cut in a value", "no newline", "header"),
         *("empty", "cut in the header", "cut in its last name", "cut at first", "no number", "zeros", "no text"),
     ],
 )
