@@ -60,7 +60,7 @@ def timeline(requests: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
     figure, axes = plt.subplots(
         len(requests),
         1,
-        figsize=(9, 0.42 * sum(heights) + 0.7 * len(requests) + 0.6),
+        figsize=(9.5, 0.42 * sum(heights) + 0.7 * len(requests) + 1.7),
         sharex=True,
         squeeze=False,
         height_ratios=heights,
@@ -68,13 +68,31 @@ def timeline(requests: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
     )
     for axis, (switch, line) in zip(axes[:, 0], requests.items(), strict=True):
         _draw_request(axis, line)
-        axis.set_title(f"switch {switch}", loc="left", fontsize=10)
+        devices = len(line["devices"])
+        axis.set_title(f"switch {switch}: {devices} worker{'s' * (devices > 1)}", loc="left", fontsize=10)
     axes[-1, 0].set_xlabel(
-        "ms since the request reached the coordinator (queue and slice are drawn amid wire and HTTP)"
+        "ms since the image reached the coordinator\n"
+        "Workers tell how long they waited and computed, not when: both are drawn in the middle of the time away.",
+        fontsize=9,
     )
     handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in (_OWN, _WIRE, _QUEUE, _INVOKE)]
-    names = ["coordinator: decode, fuse", "wire and HTTP", "queue", "slice"]
-    figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    names = [
+        "coordinator: decodes the image; at the end adds the outputs",
+        "wire and HTTP: the image to the worker, its output back",
+        "queue: the worker has the image and does not compute yet",
+        "slice: the worker computes its part of the network",
+    ]
+    figure.legend(
+        handles,
+        names,
+        title="Where the time of one image goes: for each switch, the test image of median latency",
+        title_fontproperties={"weight": "bold", "size": 11},
+        alignment="left",
+        loc="outside upper left",
+        ncols=2,
+        fontsize=8.5,
+        frameon=False,
+    )
     save(figure, stem)
 
 

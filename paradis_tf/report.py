@@ -4,9 +4,10 @@
     python -m paradis_tf.report --results=benchmarks/results/runs.csv --target=build/report --title="CIFAR-10"
 
 Runs of one config that differ in the seed alone are averaged; runs of the method `individual`, one per switch, make one
-line. Writes into --target: report.png and report.svg (the metric against the multiply-adds of all devices and of the
-largest one), report.csv (a row per switch of each run; --results reads it), report.json (what is drawn, and the
-comparisons) and index.html, which holds everything.
+line. Super-resolution is told for each set of test images, beside bicubic enlargement; Set5, or else the first set, is
+drawn. Writes into --target: report.png and report.svg (the metric against the multiply-adds of all devices and of the
+largest one), report.csv (a row per switch of each run; --results reads it), report.json (points and comparisons) and
+index.html, which holds everything.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ from export.fusion.program import UserError
 from paradis_tf import program, table
 from paradis_tf.metrics import METRICS
 from paradis_tf.reports import tables
-from paradis_tf.reports.claims import compare
-from paradis_tf.reports.lines import make_lines
+from paradis_tf.reports.image_sets import shown, whole
 from paradis_tf.reports.results import read_all
 from paradis_tf.reports.runs import Run, check_together
 
 _WORKDIRS = flags.DEFINE_multi_string("workdir", [], "Run folder, finished and evaluated; may be given many times.")
-_LABELS = flags.DEFINE_list("labels", [], "Names of the lines in the picture, one per --workdir, in their order.")
+_LABELS = flags.DEFINE_list(
+    "labels",
+    [],
+    "Names of the lines in the picture, in the order of --workdir: one for each line, where seeds of one config, which "
+    "are averaged, make one line; or one for each --workdir, alike for seeds of one config.",
+)
 _RESULTS = flags.DEFINE_multi_string("results", [], "CSV of results, as benchmarks.runs and this program write it.")
 _NAMES = flags.DEFINE_list("names", [], "Of --results, only rows whose name fits one of these patterns, as *paradis*.")
 _TARGET = flags.DEFINE_string("target", None, "Folder to write to; made if it is not there.", required=True)
@@ -39,26 +44,27 @@ def main(argv: list[str]) -> None:
     check_json_target(_JSON.value)
     runs = read_all(_WORKDIRS.value, _LABELS.value, _RESULTS.value, _NAMES.value)
     check_together(runs)
-    lines = make_lines(runs)
+    all_images, sets = whole(runs), shown(runs)
     target = _folder(_TARGET.value)
     with program.quiet():
         from paradis_tf.reports import figures, page
     metric = METRICS[runs[0].metric]
-    found = compare(lines)
     title = _TITLE.value or _default_title(runs)
-    figures.draw(lines, metric, title, target / "report")
-    write_bytes(target / "report.csv", tables.results_csv(lines))
-    values = tables.results_json(lines, found, metric)
+    figures.draw(sets[0], metric, title, target / "report")
+    write_bytes(target / "report.csv", tables.results_csv(all_images.lines))
+    values = tables.results_json(all_images, sets, metric)
     write_json(target / "report.json", values)
     if _JSON.value:
         write_json(_JSON.value, values)
     picture = (target / "report.svg").read_text(encoding="utf-8")
-    write_bytes(target / "index.html", page.render(title, lines, found, metric, picture).encode())
-    means = tables.means(lines, metric)
-    print(f"{title}, {runs[0].rows[0].images} test images\n{table.render(means.header, means.rows)}")
-    if unequal := tables.unequal_training(lines):
-        print(f"\n{unequal}")
-    print(f"\n{target / 'index.html'} has the picture, the comparisons and the runs.")
+    write_bytes(target / "index.html", page.render(title, all_images, sets, metric, picture).encode())
+    for one in sets:
+        means = tables.means(one, metric)
+        name = f"{title}, {one.name}, {one.images} images" if one.name else f"{title}, {one.images} test images"
+        print(f"{name}\n{table.render(means.header, means.rows)}\n")
+    if unequal := tables.unequal_training(all_images.lines):
+        print(f"{unequal}\n")
+    print(f"{target / 'index.html'} has the picture, the comparisons and the runs.")
 
 
 def _default_title(runs: Sequence[Run]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from absl import flags
 
+from export.fusion.files import check_json_target
 from export.fusion.program import UserError
 from paradis_tf import program
 from paradis_tf.records.workdir import Workdir
@@ -28,8 +29,7 @@ def main(argv: list[str]) -> None:
     output = Path(_OUTPUT.value)
     if output.suffix not in (".png", ".svg"):
         raise UserError(f"--output={output} ends in {output.suffix!r}; it is .png or .svg.")
-    if not output.parent.is_dir():
-        raise UserError(f"--output={output}: there is no folder {output.parent}.")
+    check_json_target(output)
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     with program.quiet():
         from paradis_tf import training
     try:
-        workdir = training.train(
+        training.train(
             config,
             _WORKDIR.value,
             _DATA_DIR.value,
@@ -51,7 +51,6 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         print(f"\nstopped; the same command resumes {_WORKDIR.value} after its last finished epoch", flush=True)
         raise
-    print(f"finished: {workdir.model_file}; metrics in {workdir.metrics_file}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from paradis_tf.optimization.divergence import DivergenceCheck
 from paradis_tf.records import selection
 from paradis_tf.records.recording import RunRecorder
 from paradis_tf.records.tensorboard import EventWriter
-from paradis_tf.records.training_progress import Progress, Speed
+from paradis_tf.records.training_progress import Progress, Speed, WorkerProgress
 from paradis_tf.records.workdir import Workdir
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import parse_switches
@@ -169,11 +170,13 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
             stack.enter_context(workdir.locked())
             done = _resume(workdir, model, config, dataset)
         done = int(group.from_chief([np.array(done)])[0])
+        # Only the chief's path is the run's.
+        place = str(workdir.path) if group.chief else "worker 0's run folder"
         if done == _FINISHED:
-            print(f"{workdir.path} holds the finished run of {config.epochs} epochs; nothing to do.", flush=True)
+            print(f"{place} holds the finished run of {config.epochs} epochs; nothing to do.", flush=True)
             return workdir
         if done:
-            print(f"resuming {workdir.path} after epoch {done}", flush=True)
+            print(f"resuming {place} after epoch {done}", flush=True)
         group.share(model)
         print("tracing the training step ...", flush=True)
         loop.fit(
@@ -185,7 +188,9 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
             validation_steps=-(-mine // evaluation_size),
             first_epoch=done,
             epochs=config.epochs,
-            callbacks=_callbacks(workdir, config, tensorboard) if group.chief else [DivergenceCheck()],
+            callbacks=_callbacks(workdir, config, tensorboard)
+            if group.chief
+            else [DivergenceCheck(), WorkerProgress()],
         )
         if group.chief:
             network = selection.finished_network(
@@ -196,6 +201,9 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
                 print(f"{config.method.name}: batch norm's statistics are recomputed", flush=True)
                 recalibration.recalibrate(network, batches, report=lambda text: print(text, flush=True))
             workdir.save_model(network)
+            print(f"finished: {workdir.model_file}; metrics in {workdir.metrics_file}", flush=True)
+        else:
+            print(f"worker {group.worker} of {group.workers} is done; worker 0 writes the model", flush=True)
     return workdir
 
 
@@ -213,7 +221,9 @@ def _resume(workdir: Workdir, model: Supernet, config: ConfigDict, dataset: Data
     """Gives the model the newest checkpoint's state; the epochs that it has behind it, or `_FINISHED`."""
     done, _ = workdir.newest_checkpoint()
     if done >= config.epochs and workdir.model_file.exists():
-        return _FINISHED
+        if zipfile.is_zipfile(workdir.model_file):
+            return _FINISHED
+        print(f"passing over {workdir.model_file}, which is damaged; it is made again", flush=True)
     done, kept = workdir.restore()
     if kept is not None:
         check_belongs(workdir.checkpoints, kept, config, dataset)

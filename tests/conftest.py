@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import paradis_tf  # noqa: E402, F401, I001  before TensorFlow, as in the programs: it sets what TensorFlow is imported with
 import keras  # noqa: E402  the log level is set first
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -128,7 +128,9 @@ def joined(name: str = "auto", devices: Sequence[str] = (), peer_timeout_s: floa
     elif name == "mirrored":
         yield Group(_mirrored(devices))
     elif cluster is not None:
-        print(f"worker {cluster.index} of {len(cluster.addresses)}: waiting for the others ...", flush=True)
+        keeper = "this one" if cluster.index == 0 else "worker 0"
+        print(f"worker {cluster.index} of {len(cluster.addresses)}, counted from 0", flush=True)
+        print(f"{keeper} reports and keeps the run folder; waiting for the others ...", flush=True)
         meet(cluster, peer_timeout_s)
         group = Group(_multi_worker(), cluster)
         watch = PeerWatch(cluster)
@@ -187,7 +189,8 @@ def state(model: Supernet) -> list[np.ndarray]:
 
 def fits(model: Supernet, other: Supernet) -> bool:
     """Whether `assign` can give a model what `state` gives of another."""
-    if other.optimizer is None or other.optimizer.name != model.optimizer.name:
+    # Not by name: Keras numbers the optimizers of a process, and a checkpoint keeps its own one's.
+    if type(other.optimizer) is not type(model.optimizer):
         return False
     mine, others = ([tuple(v.shape) for v in _variables(one)] for one in (model, other))
     return mine == others

@@ -42,7 +42,8 @@ def draw(model: Supernet, pairs: ImagePairs, size: int, output: Path, report: Ca
         answers.append([Upscaler(model, switch)(low) for low in pairs.low])
     answers.append(list(pairs.high))
     shape = (len(pairs), len(columns))
-    figure, axes = pyplot.subplots(*shape, figsize=(_INCHES * shape[1], (_INCHES + 0.3) * shape[0]), squeeze=False)
+    size_in = (_INCHES * shape[1], (_INCHES + 0.4) * shape[0])
+    figure, axes = pyplot.subplots(*shape, figsize=size_in, squeeze=False, layout="constrained")
     for row, (name, high) in enumerate(zip(pairs.names, pairs.high, strict=True)):
         top, left = worst_place(high, answers[0][row], size)
         for column, title in enumerate(columns):
@@ -56,7 +57,6 @@ def draw(model: Supernet, pairs: ImagePairs, size: int, output: Path, report: Ca
                 caption += f"\n{psnr(luma(high), luma(image), pairs.scale):.2f} dB"
             place.set_title(caption, fontsize=8)
         axes[row, 0].set_ylabel(name, fontsize=8)
-    figure.tight_layout()
     aside = output.with_name(f".{output.stem}.part{output.suffix}")
     try:
         figure.savefig(aside, dpi=200)

@@ -29,6 +29,7 @@ _MANTISSAS = (
     (1.0, 3.0),
     (1.0, 2.0, 5.0),
     (1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
+    tuple(float(i) for i in range(1, 10)),
     tuple(i / 10 for i in range(10, 100)),
 )
 
@@ -36,7 +37,9 @@ _MANTISSAS = (
 def madds_axis(axis: Any, madds: Sequence[float], title: str) -> None:
     """Makes x a log axis in millions of multiply-adds around these values, with four ticks or more at round numbers."""
     low, high = min(madds) / 1e6, max(madds) / 1e6
-    low, high = low / (high / low) ** 0.12 / 1.08, high * (high / low) ** 0.12 * 1.08
+    # A lone value has its decade's neighbours about it, not a row of hundredths.
+    factor = 1.08 * (high / low) ** 0.12 if high > 1.5 * low else 1.6
+    low, high = low / factor, high * factor
     for mantissas in _MANTISSAS:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         ticks = [m * 10.0**decade for decade in decades for m in mantissas if low <= m * 10.0**decade <= high]
@@ -64,7 +67,8 @@ class Labels:
         figure.canvas.draw()
         self._pixels = figure.dpi / 72
         self._renderer = figure.canvas.get_renderer()
-        self._inside = axis.get_window_extent()
+        # A text that touches an axis reads as one of its own.
+        self._inside = axis.get_window_extent().padded(-8 * self._pixels)
         self._taken: list[Bbox] = []
 
     def avoid(

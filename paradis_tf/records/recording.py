@@ -44,7 +44,7 @@ class RunRecorder(keras.callbacks.Callback):
         if broken:
             raise UserError(
                 f"training has diverged: weight {broken} is not finite after epoch {done}. The epochs before are "
-                "kept; lower optimizer.learning_rate, in a new workdir."
+                "kept; lower optimizer.learning_rate or set optimizer.clip_norm, in a new workdir."
             )
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row = {

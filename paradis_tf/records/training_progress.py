@@ -102,3 +102,10 @@ class Progress(keras.callbacks.Callback):
         line = f"epoch {epoch + 1}/{epochs}  loss {float(logs['loss']):.4f}  validation: {scores}"
         clear = "\r\x1b[K" if sys.stdout.isatty() else ""
         print(f"{clear}{line}  {self.speed.images_per_second:.0f} images/s  {duration(left)} left", flush=True)
+
+
+class WorkerProgress(keras.callbacks.Callback):
+    """One line per epoch for the terminals of all workers but worker 0, which tells the rest. Source: ours."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        print(f"epoch {epoch + 1}/{self.params['epochs']}  loss {float((logs or {})['loss']):.4f}", flush=True)

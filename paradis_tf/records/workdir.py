@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import fcntl
 import hashlib
 import json
 import math
@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from export.fusion.files import write_json
 from export.fusion.program import UserError
 from paradis_tf.metrics import metric_of
+from paradis_tf.records.lock import held
 
 if TYPE_CHECKING:
     from paradis_tf.supernet import Supernet
@@ -67,22 +68,34 @@ class Workdir:
             resolved = json.loads(json.dumps(json.loads(config.to_json()), allow_nan=False))
         except ValueError as error:
             raise UserError(f"the config cannot be kept as JSON: {error}.") from None
-        if os.path.exists(workdir.config_file):
-            _compare(workdir.path, flat(workdir.config()), flat(resolved))
-            return workdir
         try:
-            # A creation that was cut off has left nothing but these.
-            begun = {workdir.checkpoints.name, "versions.json"}
-            if workdir.path.exists() and any(
-                entry.name not in begun and not entry.name.endswith(".part") for entry in workdir.path.iterdir()
-            ):
-                raise UserError(f"--workdir={path} is not empty and holds no run; give a new folder or one of a run.")
+            begun = os.path.exists(workdir.config_file)
+            if begun:
+                _compare(workdir.path, flat(workdir.config()), flat(resolved))
+            else:
+                workdir._check_vacant()
             workdir.checkpoints.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UserError(f"{workdir.checkpoints} is no folder; remove it, or give another --workdir.") from None
         except OSError as error:
             raise UserError(f"--workdir={path} cannot be made: {error.strerror}.") from None
-        write_json(workdir.path / "versions.json", package_versions())
-        write_json(workdir.config_file, resolved)
+        if not begun:
+            # Of two trainings that begin at once, one must not put its config under the other.
+            with workdir.locked():
+                if os.path.exists(workdir.config_file):
+                    _compare(workdir.path, flat(workdir.config()), flat(resolved))
+                else:
+                    write_json(workdir.path / "versions.json", package_versions())
+                    write_json(workdir.config_file, resolved)
         return workdir
+
+    def _check_vacant(self) -> None:
+        """Raises UserError if the folder holds something else than a run whose creation was cut off."""
+        left = {self.checkpoints.name, "versions.json", "lock"}
+        if self.path.exists() and any(
+            entry.name not in left and not entry.name.endswith(".part") for entry in self.path.iterdir()
+        ):
+            raise UserError(f"--workdir={self.path} is not empty and holds no run; give a new folder or one of a run.")
 
     @classmethod
     def open(cls, path: str | Path) -> Workdir:
@@ -124,7 +137,12 @@ class Workdir:
           UserError: the training has not finished, or the file is damaged.
         """
         self.require_model()
-        return load_model(self.model_file)
+        try:
+            return load_model(self.model_file)
+        except UserError as error:
+            raise UserError(
+                f"{error} Delete it and run paradis_tf.train again, which makes it from the newest checkpoint."
+            ) from None
 
     def evaluation(self) -> list[dict[str, Any]]:
         """What `paradis_tf.evaluate` measured on the test part, a dict per switch.
@@ -209,7 +227,7 @@ class Workdir:
         try:
             return [dict(zip(header, map(float, row), strict=True)) for row in rows]
         except ValueError as error:
-            raise UserError(f"{self.metrics_file} is damaged: {error}.") from None
+            raise UserError(f"{self.metrics_file} is damaged: {error}; delete it to go on without its rows.") from None
 
     def _metrics_table(self) -> tuple[list[str], list[list[str]]]:
         """Header and whole rows; a process that was killed, or a full disk, may have left a broken end."""
@@ -220,7 +238,7 @@ class Workdir:
             raise UserError(f"{self.metrics_file} cannot be read: {error.strerror}.") from None
         except csv.Error as error:
             raise UserError(f"{self.metrics_file} is damaged: {error}; delete it to go on without its rows.") from None
-        return header, [row for row in rows if row and len(row) == len(header)]
+        return header, [row for row in rows if row and len(row) == len(header) and all(row)]
 
     def append_metrics(self, row: dict[str, float]) -> None:
         """Adds the row of an epoch; the first row, or one of other columns, starts the file anew."""
@@ -247,15 +265,7 @@ class Workdir:
         Raises:
           UserError: another process is training here.
         """
-        try:
-            file = (self.path / "lock").open("w")
-        except OSError as error:
-            raise UserError(f"{self.path / 'lock'} cannot be written: {error.strerror}.") from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(f"--workdir={self.path} is in use by another training; wait or stop it.") from None
+        with held(self.path / "lock"):
             yield
 
     def checkpoint_files(self) -> dict[int, Path]:
@@ -301,7 +311,8 @@ def _aside(file: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror or error}.") from None
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def file_sha256(file: Path) -> str:

@@ -16,7 +16,7 @@ from paradis_tf.configs import defaults
 from paradis_tf.metrics import Metric
 from paradis_tf.records.workdir import flat
 from paradis_tf.reports import tables
-from paradis_tf.reports.claims import Comparison
+from paradis_tf.reports.image_sets import ImageSet
 from paradis_tf.reports.lines import Line
 from paradis_tf.reports.runs import Run
 
@@ -57,31 +57,38 @@ _CLAIMS = (
 )
 
 
-def render(title: str, lines: Sequence[Line], found: Sequence[Comparison], metric: Metric, picture: str) -> str:
-    """The page, with the SVG `picture` in it."""
-    images = lines[0].points[0].images
+def render(title: str, all_images: ImageSet, sets: Sequence[ImageSet], metric: Metric, picture: str) -> str:
+    """The page, with the SVG `picture` in it, which is of the first of the sets."""
+    lines = all_images.lines
     seeds = max(point.value.seeds for line in lines for point in line.points)
-    resolution = f" One image is {100 / images:.2g} points." if metric.key == "accuracy" else ""
+    resolution = f" One image is {100 / all_images.images:.2g} points." if metric.key == "accuracy" else ""
     spread = (
         "± is the sample standard deviation over seeds, and of a difference the root of the sum of squares."
         if seeds > 1
         else "Every value is of a single seed, so its spread is not known."
     )
     sections = [
-        f"<p>{metric.title[0].upper()}{metric.title[1:]} on the {images:,} images of the test part, in floating point, "
-        f"against multiply-adds (MAdds) of one {_UNITS[metric.key]}.{resolution} {spread}</p>",
+        f"<p>{metric.title[0].upper()}{metric.title[1:]} on the {all_images.images:,} images of the test part, in "
+        f"floating point, against multiply-adds (MAdds) of one {_UNITS[metric.key]}.{resolution} {spread}</p>",
         *([f"<p>{escape(unequal)}</p>"] if (unequal := tables.unequal_training(lines)) else []),
         f"<figure>{picture[picture.index('<svg') :]}</figure>",
-        _section("Every switch", "Means over seeds." if seeds > 1 else "One seed each.", tables.means(lines, metric)),
     ]
+    text = "Means over seeds." if seeds > 1 else "One seed each."
+    for one in sets:
+        mark = f"{one.name}, {one.images} images: " if one.name else ""
+        sections.append(_section(f"{mark}Every switch", text, tables.means(one, metric)))
     for claim, heading, text in _CLAIMS:
-        if any(one.claim == claim for one in found):
-            sections.append(_section(heading, text, tables.comparisons(found, claim, metric)))
+        for one in sets:
+            if any(comparison.claim == claim for comparison in one.found):
+                mark = f", {one.name}" if one.name else ""
+                sections.append(_section(heading + mark, text, tables.comparisons(one.found, claim, metric)))
     live = tables.live(lines, metric)
     if live.rows:
         text = "The plain sum of the slices that arrived; a dash stands for a device that is missing."
         if metric.key == "accuracy":
             text += " The classifier's bias is in the first slice, so it is missing along with device 0."
+        if sets[0].name:
+            text += " The mean over the images of all sets."
         sections.append(_section("With devices missing", text, live))
     sections.append(_runs(lines))
     return (

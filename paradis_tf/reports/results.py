@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -24,18 +25,30 @@ def read_all(folders: Sequence[str], labels: Sequence[str], results: Sequence[st
     """
     if not folders and not results:
         raise UserError("there is no run to report; give --workdir=FOLDER or --results=FILE.csv.")
-    if labels and len(labels) != len(folders):
-        raise UserError(f"--labels has {len(labels)} names for {len(folders)} --workdir; give one for each.")
     if names and not results:
         raise UserError("--names chooses among --results, and there are none.")
     for given in (folders, results):
         for index, path in enumerate(given):
             if os.path.realpath(path) in map(os.path.realpath, given[:index]):
                 raise UserError(f"{path} is given twice.")
-    found = [read_folder(path, label) for path, label in zip(folders, labels or [""] * len(folders), strict=True)]
+    found = _labelled([read_folder(path) for path in folders], labels)
     for path in results:
         found += read_csv(path, names)
     return found
+
+
+def _labelled(runs: list[Run], labels: Sequence[str]) -> list[Run]:
+    """The runs with a label for each of them, or for each line of them in the order of their first ones."""
+    lines = list(dict.fromkeys(run.line for run in runs))
+    if len(labels) == len(runs):
+        return [dataclasses.replace(run, label=label) for run, label in zip(runs, labels, strict=True)]
+    if labels and len(labels) != len(lines):
+        raise UserError(
+            f"--labels has {len(labels)} names for {len(runs)} --workdir, which make {len(lines)} lines, as seeds of "
+            "one config are averaged; give one for each folder or for each line."
+        )
+    by_line = dict(zip(lines, labels, strict=False))
+    return [dataclasses.replace(run, label=by_line.get(run.line, "")) for run in runs]
 
 
 def read_csv(path: str, names: Sequence[str] = ()) -> list[Run]:

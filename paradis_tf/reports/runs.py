@@ -29,11 +29,21 @@ _OWN = ("config.dataset.validation_fraction",)
 
 
 @dataclass(frozen=True)
+class OfSet:
+    """What a switch has on one set of test images, and bicubic enlargement, where that is told."""
+
+    images: int
+    value: float
+    bicubic: float | None
+
+
+@dataclass(frozen=True)
 class Row:
     """One switch of a run: its value, in the unit of evaluation, and its costs per image.
 
     Attributes:
       live: by set of devices that answer, the value; empty where it was not measured.
+      sets: by set of test images, of tasks that tell them apart.
     """
 
     switch: str
@@ -44,6 +54,7 @@ class Row:
     madds_largest: int
     parameters: int | None = None
     live: Mapping[tuple[int, ...], float] = field(default_factory=dict)
+    sets: Mapping[str, OfSet] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -184,4 +195,26 @@ def make_row(values: Mapping[str, Any], where: str, metric: str) -> Row:
         madds_largest=values["madds_largest"],
         parameters=values.get("parameters") or None,
         live=live,
+        sets=_sets(values, found.key, where),
     )
+
+
+def _sets(values: Mapping[str, Any], key: str, where: str) -> dict[str, OfSet]:
+    """Of nested values, as an evaluation has them, or of flat ones as a CSV has: `sets.Set5.psnr_y`."""
+    told = {name: value for name, value in flat(values, "").items() if value != ""}
+    start, end = "sets.", f".{key}"
+    found = {}
+    for name in (n[len(start) : -len(end)] for n in told if n.startswith(start) and n.endswith(end)):
+        bicubic = f"bicubic.{start}{name}{end}"
+        try:
+            of_set = OfSet(
+                images=int(told[f"{start}{name}.images"]),
+                value=float(told[f"{start}{name}{end}"]),
+                bicubic=float(told[bicubic]) if bicubic in told else None,
+            )
+        except (TypeError, KeyError, ValueError):
+            raise UserError(f"{where}: set {name!r} has no number of images or no {key}.") from None
+        if of_set.images < 1 or not all(math.isfinite(one) for one in (of_set.value, of_set.bicubic or 0.0)):
+            raise UserError(f"{where}: set {name!r} has no image, or a {key} that is not finite.")
+        found[name] = of_set
+    return found

@@ -11,6 +11,7 @@ from typing import Any
 from paradis_tf.evaluation.live_subsets import text_form
 from paradis_tf.metrics import Metric
 from paradis_tf.reports.claims import Comparison
+from paradis_tf.reports.image_sets import ImageSet
 from paradis_tf.reports.lines import Estimate, Line
 
 NONE = "–"
@@ -34,7 +35,9 @@ def show(estimate: Estimate | None, metric: Metric, signed: bool = False) -> str
     return text if estimate.spread is None else f"{text} ± {metric.scale * estimate.spread:.2f}"
 
 
-def means(lines: Sequence[Line], metric: Metric) -> Table:
+def means(of_set: ImageSet, metric: Metric) -> Table:
+    """A row per line and switch, bicubic enlargement first where it is told."""
+    bicubic = [] if of_set.bicubic is None else [("bicubic", *[NONE] * 7, metric.text(of_set.bicubic))]
     rows = [
         (
             line.label,
@@ -47,7 +50,7 @@ def means(lines: Sequence[Line], metric: Metric) -> Table:
             str(point.value.seeds),
             show(point.value, metric),
         )
-        for line in lines
+        for line in of_set.lines
         for point in line.points
     ]
     header = (
@@ -61,7 +64,7 @@ def means(lines: Sequence[Line], metric: Metric) -> Table:
         "seeds",
         metric.heading,
     )
-    return Table(header, tuple(rows))
+    return Table(header, (*bicubic, *rows))
 
 
 def unequal_training(lines: Sequence[Line]) -> str:
@@ -121,6 +124,10 @@ def results_csv(lines: Sequence[Line]) -> bytes:
         *("name", "run", "method", "seed", "epochs", *identity, "switch", "devices", "images", "metric", metric),
         *("madds_total", "madds_largest", "parameters"),
     ]
+    # As `benchmarks.runs` names them.
+    sets = list(dict.fromkeys(name for line in lines for run in line.runs for row in run.rows for name in row.sets))
+    for name in sets:
+        header += [f"sets.{name}.images", f"sets.{name}.{metric}", f"bicubic.sets.{name}.{metric}"]
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(header)
     for line in lines:
@@ -129,14 +136,22 @@ def results_csv(lines: Sequence[Line]) -> bytes:
             for row in run.rows:
                 costs = [row.madds_total, row.madds_largest, row.parameters or ""]
                 about = [line.label, run.name, run.method, run.seed, run.epochs, *told]
-                writer.writerow([*about, row.switch, row.devices, row.images, metric, repr(row.value), *costs])
+                values: list[object] = [row.switch, row.devices, row.images, metric, repr(row.value), *costs]
+                for name in sets:
+                    found = row.sets.get(name)
+                    values += [found.images, found.value, found.bicubic] if found else [""] * 3
+                writer.writerow([*about, *values])
     return stream.getvalue().encode()
 
 
-def results_json(lines: Sequence[Line], found: Sequence[Comparison], metric: Metric) -> dict[str, Any]:
-    """The drawn points, the comparisons and the live subsets, in the unit of evaluation."""
+def results_json(all_images: ImageSet, sets: Sequence[ImageSet], metric: Metric) -> dict[str, Any]:
+    """The drawn points, the comparisons and the live subsets, in the unit of evaluation; `sets` has those by set."""
+    by_set = {one.name: {"images": one.images, "bicubic": one.bicubic, **_of_set(one)} for one in sets if one.name}
+    return {"metric": metric.key, **_of_set(all_images), **({"sets": by_set} if by_set else {})}
+
+
+def _of_set(of_set: ImageSet) -> dict[str, Any]:
     return {
-        "metric": metric.key,
         "points": [
             {
                 "line": line.label,
@@ -150,7 +165,7 @@ def results_json(lines: Sequence[Line], found: Sequence[Comparison], metric: Met
                 **_estimate(point.value),
                 "live_subsets": [{"devices": list(d), **_estimate(value)} for d, value in point.live.items()],
             }
-            for line in lines
+            for line in of_set.lines
             for point in line.points
         ],
         "comparisons": [
@@ -164,7 +179,7 @@ def results_json(lines: Sequence[Line], found: Sequence[Comparison], metric: Met
                 "reference": _estimate(one.reference) if one.reference else None,
                 "difference": _estimate(one.difference) if one.difference else None,
             }
-            for one in found
+            for one in of_set.found
         ],
     }
 

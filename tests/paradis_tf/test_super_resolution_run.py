@@ -153,10 +153,14 @@ def test_the_crop_is_where_the_error_is() -> None:
 
 def test_crops_of_what_is_not_there_are_refused(run: Workdir, root: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "paradis_tf.super_resolution_crops", f"--workdir={run.path}"]
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
     for flags, sentence in (
         (["--images=Set5", f"--output={tmp_path / 'a.png'}", f"--data_dir={root}"], "'Set5' is no set or image"),
         (["--images=", f"--output={tmp_path / 'a.png'}", f"--data_dir={root}"], "--images names 0 images"),
         ([f"--output={tmp_path / 'a.gif'}"], "ends in '.gif'; it is .png or .svg"),
+        ([f"--output={tmp_path / 'none' / 'a.png'}"], "none' is no folder"),
+        ([f"--output={folder}"], "it is a folder; legal: a file in a folder"),
     ):
         done = subprocess.run([*command, *flags], capture_output=True, text=True)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False)

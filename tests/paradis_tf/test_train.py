@@ -140,12 +140,14 @@ def test_the_validation_part_has_a_file_of_its_own(undisturbed: Path) -> None:
 def test_a_damaged_checkpoint_is_passed_over(undisturbed: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     shutil.copytree(undisturbed, workdir)
-    (workdir / "model.keras").unlink()
-    newest = workdir / "checkpoints" / "epoch_0004.keras"
-    newest.write_bytes(newest.read_bytes()[:20000])
+    model, newest = workdir / "model.keras", workdir / "checkpoints" / "epoch_0004.keras"
+    for file in (model, newest):
+        file.write_bytes(file.read_bytes()[:20000])
     done = run(*SMALL, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
+    assert f"passing over {model}, which is damaged; it is made again" in done.stdout
     assert f"passing over {newest}, which is damaged" in done.stdout
+    load_model(model)
     assert "after epoch 3" in done.stdout
     (_, expected), (_, found) = metrics(undisturbed), metrics(workdir)
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)

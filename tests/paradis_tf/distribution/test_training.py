@@ -130,7 +130,16 @@ def test_two_workers_survive_a_kill_and_end_where_one_process_does(data: Path, a
     assert not (tmp_path / "run0" / "model.keras").exists()
     chief, other = start_two(data, tmp_path)
     assert "resuming" in finish(chief)[0]
-    assert "resuming" in finish(other)[0]
+    output, _ = finish(other)
+    lines = output.splitlines()
+    assert lines[:2] == [
+        "worker 1 of 2, counted from 0",
+        "worker 0 reports and keeps the run folder; waiting for the others ...",
+    ]
+    assert "resuming worker 0's run folder after epoch" in output
+    epochs = [line.split()[1] for line in lines if line.startswith("epoch ")]
+    assert epochs and epochs == [f"{number}/3" for number in range(4 - len(epochs), 4)]
+    assert lines[-1] == "worker 1 of 2 is done; worker 0 writes the model"
     assert not (tmp_path / "run1").exists()
     assert_same_run(tmp_path / "run0", alone)
 

@@ -56,6 +56,30 @@ def test_labels_keep_off_each_other_and_off_the_points() -> None:
     plt.close(figure)
 
 
+def test_labels_keep_off_the_axes() -> None:
+    figure, axis = plt.subplots(figsize=(6, 4))
+    axis.plot([0.0, 1.0], [0.0, 1.0], "o")
+    axis.set_xlim(-0.3, 1.3)
+    # The text would fit between the point and the axis, and touch the axis.
+    labels = Labels(axis)
+    room = axis.transData.transform((0, 0))[0] - axis.get_window_extent().x0
+    text = "x"
+    while (extent := figure.text(0, 0, text + "x").get_window_extent().width) < room - 7 * figure.dpi / 72:
+        text += "x"
+    assert labels.place(text, [(0.0, 0.0)]), extent
+    box = Text.get_window_extent(axis.texts[0])
+    inside = axis.get_window_extent()
+    assert min(box.x0 - inside.x0, inside.x1 - box.x1, box.y0 - inside.y0, inside.y1 - box.y1) > 7 * figure.dpi / 72
+    plt.close(figure)
+
+
+def test_a_lone_value_has_its_neighbours_about_it() -> None:
+    figure, axis = plt.subplots()
+    madds_axis(axis, [8.73e6], "multiply-adds")
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["6", "7", "8", "9", "10"]
+    plt.close(figure)
+
+
 def test_a_label_without_room_is_left_out() -> None:
     figure, axis = plt.subplots(figsize=(2, 2))
     axis.plot([0.5], [0.5], "o")

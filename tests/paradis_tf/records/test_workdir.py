@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import resource
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from paradis_tf.supernet import Supernet
 ROOT = Path(__file__).parents[3]
 HOLD = """
 import sys
+import threading
 from paradis_tf.records.workdir import Workdir
 with Workdir(sys.argv[1]).locked():
     print("held", flush=True)
@@ -54,7 +58,7 @@ def names(folder: Path) -> set[str]:
 
 def test_create_writes_config_and_versions(tmp_path: Path) -> None:
     made = Workdir.create(tmp_path / "deep" / "run", config())
-    assert names(made.path) == {"config.json", "versions.json", "checkpoints"}
+    assert names(made.path) == {"config.json", "versions.json", "checkpoints", "lock"}
     assert made.config() == {
         "seed": 0,
         "epochs": 3,
@@ -194,6 +198,54 @@ def test_a_second_training_is_locked_out(workdir: Workdir) -> None:
         pass
 
 
+def test_a_look_at_the_lock_does_not_turn_a_training_away(workdir: Workdir) -> None:
+    with (workdir.path / "lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        look = threading.Timer(0.2, fcntl.flock, (file, fcntl.LOCK_UN))
+        look.start()
+        with workdir.locked():
+            pass
+        look.join()
+
+
+def test_two_trainings_that_begin_at_once_do_not_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[Any] = []
+
+    def write_json(path: Path, value: Any) -> None:
+        # The other comes between the first one's look at the folder and its config.
+        if not refused:
+            with pytest.raises(UserError, match="is in use by another training") as caught:
+                Workdir.create(tmp_path / "run", config(epochs=9))
+            refused.append(caught)
+        path.write_text(json.dumps(value))
+
+    monkeypatch.setattr(module, "write_json", write_json)
+    assert Workdir.create(tmp_path / "run", config()).config()["epochs"] == 3
+    with pytest.raises(UserError, match=r"config.epochs=3, and 9 was asked for"):
+        Workdir.create(tmp_path / "run", config(epochs=9))
+
+
+def test_a_lock_that_is_no_file_is_refused_or_taken(workdir: Workdir) -> None:
+    (workdir.path / "lock").unlink()
+    (workdir.path / "lock").mkdir()
+    with pytest.raises(UserError, match="lock cannot be written: Is a directory"), workdir.locked():
+        pass
+    (workdir.path / "lock").rmdir()
+    os.mkfifo(workdir.path / "lock")
+    with workdir.locked():
+        pass
+
+
+def test_a_file_in_place_of_the_checkpoints_is_refused(workdir: Workdir) -> None:
+    workdir.checkpoints.rmdir()
+    workdir.checkpoints.write_text("mine")
+    with pytest.raises(UserError, match="checkpoints is no folder; remove it, or give another --workdir"):
+        Workdir.create(workdir.path, config())
+    assert workdir.checkpoints.read_text() == "mine"
+
+
 def test_the_lock_is_freed_by_an_error(workdir: Workdir) -> None:
     with pytest.raises(KeyError), workdir.locked():
         raise KeyError
@@ -233,6 +285,7 @@ ROWS = HEADER + b"1,0.5\r\n2,0.4\r\n3,0.3\r\n"
         (ROWS, 0, HEADER),
         (HEADER + b"9,0.5\r\n10,0.4\r\n11,0.3\r\n", 10, HEADER + b"9,0.5\r\n10,0.4\r\n"),
         (ROWS + b"4", 4, ROWS),
+        (ROWS + b"4,", 4, ROWS),
         (ROWS + b"4,0.", 3, ROWS),
         (ROWS[:-2], 3, ROWS),
         (HEADER, 3, HEADER),
@@ -245,7 +298,8 @@ ROWS = HEADER + b"1,0.5\r\n2,0.4\r\n3,0.3\r\n"
         (ROWS + b"\xff,1\r\n", 3, ROWS),
     ],
     ids=[
-        *("all", "more", "newer", "none", "two digits", "cut in the number", "cut in a value", "no newline", "header"),
+        *("all", "more", "newer", "none", "two digits", "cut in the number", "cut before a value"),
+        *("cut in a value", "no newline", "header"),
         *("empty", "cut in the header", "cut in its last name", "cut at first", "no number", "zeros", "no text"),
     ],
 )
@@ -254,7 +308,7 @@ def test_whole_rows_of_checkpoints_are_kept(workdir: Workdir, content: bytes, ep
     workdir.truncate_metrics(epochs)
     workdir.append_metrics({"epoch": epochs + 1, "loss": 0.25})
     assert workdir.metrics_file.read_bytes() == kept + f"{epochs + 1},0.25\r\n".encode()
-    assert names(workdir.path) == {"config.json", "versions.json", "checkpoints", "metrics.csv"}
+    assert names(workdir.path) == {"config.json", "versions.json", "checkpoints", "lock", "metrics.csv"}
 
 
 def test_no_metrics_are_nothing_to_truncate(workdir: Workdir) -> None:
@@ -303,7 +357,9 @@ def test_a_damaged_model_is_named(workdir: Workdir) -> None:
     whole = zipped(file, config="{}", metadata="{}").read_bytes()
     for content in (b"", b"PK", b"no model", whole[:20], whole[:-1], whole):
         file.write_bytes(content)
-        with pytest.raises(UserError, match=r"model\.keras cannot be loaded"):
+        with pytest.raises(
+            UserError, match=r"model\.keras cannot be loaded.* Delete it and run paradis_tf.train again"
+        ):
             workdir.load_model()
     for members in ({}, {"metadata": "{}"}, {"config": "{", "metadata": "{}"}, {"config": "{}"}):
         zipped(file, **members)

@@ -197,12 +197,23 @@ def test_flags_that_do_not_go_together(four_methods: list[Path]) -> None:
     folders = [str(folder) for folder in four_methods]
     for given, sentence in (
         (([], [], [], []), "there is no run to report"),
-        ((folders, ["one"], [], []), "--labels has 1 names for 7 --workdir"),
+        (
+            (folders, ["one"], [], []),
+            "--labels has 1 names for 7 --workdir, which make 4 lines, as seeds of one config",
+        ),
         ((folders, [], [], ["x"]), "--names chooses among --results"),
         (([folders[0], folders[0] + "/"], [], [], []), "is given twice"),
     ):
         with pytest.raises(UserError, match=sentence):
             read_all(*given)
+
+
+def test_labels_are_of_lines_or_of_folders(four_methods: list[Path]) -> None:
+    folders = [str(folder) for folder in four_methods]
+    by_line = ["a", "a", "b", "b", "c", "d", "d"]
+    for labels in (["a", "b", "c", "d"], by_line):
+        assert [one.label for one in read_all(folders, labels, [], [])] == by_line
+    assert [one.label for one in read_all(folders[:2], ["mine"], [], [])] == ["mine", "mine"]
 
 
 def test_somebody_elses_page_is_not_overwritten(write_run: Callable[..., Path], tmp_path: Path) -> None:
