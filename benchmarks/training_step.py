@@ -24,8 +24,9 @@ from typing import Any
 from absl import flags
 
 from benchmarks import kernels
+from export.fusion import columns
 from export.fusion.program import UserError
-from paradis_tf import program, table
+from paradis_tf import program
 
 _MODEL = flags.DEFINE_enum("model", "mobilenet_v1", ["mobilenet_v1", "resnet"], "Architecture, in its 32x32 form.")
 _DEPTH = flags.DEFINE_enum("depth", "10", ["10", "14", "18", "26", "50"], "Depth of the ResNet.")
@@ -142,7 +143,7 @@ def _report(times: dict[str, list[float]]) -> None:
     rows = [
         (name, f"{value:.0f}", f"{min(times[name]):.0f}", f"{max(times[name]):.0f}") for name, value in medians.items()
     ]
-    print("\n" + table.render(("step", "median (ms)", "min", "max"), rows))
+    print("\n" + columns.render(("step", "median (ms)", "min", "max"), rows))
     print(f"apart, together {apart:.0f} ms; joint / apart {ratio:.2f} (median over the rounds)")
     print(f"{_model()}, width {_WIDTH.value}, batch {_BATCH.value}, {_conditions()}")
     if not _CSV.value:
@@ -178,7 +179,7 @@ def _report_kernels(spent: dict[str, dict[str, float]]) -> None:
         share = f"{100 * mine / sum(joint.values()):.0f}%"
         ratio = f"{mine / theirs:.2f}" if theirs else "-"
         rows.append((kind, f"{mine:.1f}", share, f"{theirs:.1f}", ratio))
-    print("\n" + table.render(("kernels", "joint (ms)", "share", "apart (ms)", "joint / apart"), rows))
+    print("\n" + columns.render(("kernels", "joint (ms)", "share", "apart (ms)", "joint / apart"), rows))
     print(f"kernels run side by side: their sum may exceed the step (means of {_TRACED_ROUNDS} traced rounds)")
     if _CSV.value:
         path = Path(_CSV.value)

@@ -18,13 +18,12 @@ import numpy as np
 from absl import flags
 
 from export import demo_figures
-from export.fusion import manifest, program, runtime
+from export.fusion import columns, manifest, program, runtime
 from export.fusion.evaluation import LocalResult, evaluate
 from export.fusion.files import write_json
 from export.fusion.interpreters import SliceInterpreter
 from export.fusion.local_cluster import LocalCluster
 from export.fusion.program import UserError
-from paradis_tf import table
 from paradis_tf.data import datasets
 from paradis_tf.program import quiet
 from paradis_tf.records.workdir import Workdir
@@ -127,7 +126,7 @@ def _table(summary: list[dict[str, Any]]) -> str:
         )
         for row in summary
     ]
-    return table.render(header, rows)
+    return columns.render(header, rows)
 
 
 def _progress(done: int, total: int) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from export.fusion import columns
 from export.judges import Judge
 from export.verification import Verification
-from paradis_tf import table
 from paradis_tf.evaluation.live_subsets import text_form
 
 
@@ -38,7 +38,7 @@ def _slices(found: Verification, judge: Judge) -> str:
     return (
         f"slices, {judge.count} test images: largest difference of an output from Keras, as a value, of the range of "
         "its outputs,\nand in quanta, the steps of the file's output; from tflite-runtime in quanta (int8) or as a "
-        "value\n" + table.render(header, rows)
+        "value\n" + columns.render(header, rows)
     )
 
 
@@ -56,7 +56,7 @@ def _switches(found: Verification, judge: Judge) -> str:
         )
         for check in found.switches
     ]
-    return f"fused switches, {judge.count} test images\n{table.render(header, rows)}"
+    return f"fused switches, {judge.count} test images\n{columns.render(header, rows)}"
 
 
 def _live(found: Verification, judge: Judge) -> str:
@@ -68,7 +68,7 @@ def _live(found: Verification, judge: Judge) -> str:
             devices = text_form(one["devices"], len(subsets[0]["devices"]))
             rows.append((switch, devices, _text(judge, one["float"]), *exported))
     header = ("switch", "devices that answer", "Keras", *precisions)
-    return f"{_name(judge)} with devices missing, files on tflite-runtime\n{table.render(header, rows)}"
+    return f"{_name(judge)} with devices missing, files on tflite-runtime\n{columns.render(header, rows)}"
 
 
 def _name(judge: Judge) -> str:

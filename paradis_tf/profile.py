@@ -14,9 +14,10 @@ from typing import Any
 
 from absl import flags
 
+from export.fusion import columns
 from export.fusion.files import check_json_target, write_json
 from export.fusion.program import UserError
-from paradis_tf import models, program, table
+from paradis_tf import models, program
 from paradis_tf.builders.cost import slice_cost, switch_costs, tail_cost
 from paradis_tf.switches import parse_switches
 
@@ -101,7 +102,7 @@ def main(argv: list[str]) -> None:
         if row["tail"]["madds"]:
             madds, parameters = row["tail"]["madds"], f"{row['tail']['parameters']:,}"
             lines.append(("", "tail", f"{madds / 1e6:.2f}", parameters, parameters, ""))
-    print(table.render(header, lines))
+    print(columns.render(header, lines))
     if _LAYERS.value:
         _print_layers(architecture, _LAYERS.value, config.grid)
     if _JSON.value:
@@ -133,7 +134,7 @@ def _print_layers(architecture: Any, text: str, grid: int) -> None:
             (layer.name, layer.kind, f"{layer.madds:,}", f"{layer.kernel_parameters + layer.norm_parameters:,}")
             for layer in slice_cost(architecture, slice).layers
         ]
-        print(f"\nslice {slice}\n{table.render(('layer', 'kind', 'MAdds', 'parameters'), lines)}")
+        print(f"\nslice {slice}\n{columns.render(('layer', 'kind', 'MAdds', 'parameters'), lines)}")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from typing import Any
 
 from absl import flags
 
+from export.fusion import columns
 from export.fusion.files import check_json_target, write_json
-from paradis_tf import program, table
+from paradis_tf import program
 from paradis_tf.metrics import metric_of
 from paradis_tf.records.workdir import Workdir
 
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> None:
     ]
     header = ("switch", "devices", f"before ({metric.unit})", f"after ({metric.unit})", "change")
     print(f"\n{metric.title} on {len(dataset.validation)} validation images, statistics of {images} training images")
-    print(table.render(header, lines))
+    print(columns.render(header, lines))
     print(f"{workdir.model_file} is replaced; run paradis_tf.evaluate on it again.")
 
 

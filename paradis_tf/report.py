@@ -17,9 +17,10 @@ from pathlib import Path
 
 from absl import flags
 
+from export.fusion import columns
 from export.fusion.files import check_json_target, write_bytes, write_json
 from export.fusion.program import UserError
-from paradis_tf import program, table
+from paradis_tf import program
 from paradis_tf.metrics import METRICS
 from paradis_tf.reports import tables
 from paradis_tf.reports.image_sets import shown, whole
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> None:
     for one in sets:
         means = tables.means(one, metric)
         name = f"{title}, {one.name}, {one.images} images" if one.name else f"{title}, {one.images} test images"
-        print(f"{name}\n{table.render(means.header, means.rows)}\n")
+        print(f"{name}\n{columns.render(means.header, means.rows)}\n")
     if unequal := tables.unequal_training(all_images.lines):
         print(f"{unequal}\n")
     print(f"{target / 'index.html'} has the picture, the comparisons and the runs.")

@@ -13,9 +13,9 @@ from typing import Any
 
 from benchmarks.runs import state
 from benchmarks.runs.run_list import Run
+from export.fusion import columns
 from export.fusion.files import write_text
 from export.fusion.program import UserError
-from paradis_tf import table
 from paradis_tf.records.workdir import Workdir, flat, read_json
 
 Row = dict[str, Any]
@@ -115,7 +115,7 @@ def render(summary: Sequence[Row]) -> str:
     labels = list(dict.fromkeys(label for label, _ in cells))
     lines = [(label, *(cells.get((label, switch), "") for switch in switches)) for label in labels]
     unit = " (%)" if measure == "accuracy" else ""
-    return f"{measure}{unit}: mean ± standard deviation (seeds)\n" + table.render(("method", *switches), lines)
+    return f"{measure}{unit}: mean ± standard deviation (seeds)\n" + columns.render(("method", *switches), lines)
 
 
 def summary_file(path: Path) -> Path:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.runs.run_list import Run
+from export.fusion import columns
 from export.fusion.program import UserError
-from paradis_tf import table
 from paradis_tf.configs import defaults
 from paradis_tf.metrics import METRICS
 from paradis_tf.records.workdir import Workdir, flat
@@ -124,7 +124,7 @@ def render(runs: Sequence[Run], states: Sequence[State], cores_each: int) -> str
     complete = sum(state.complete for state in states)
     faults = [f"{run.name}: {state.fault}" for run, state in zip(runs, states, strict=True) if state.fault]
     ending = f"{complete} of {len(runs)} runs trained and evaluated; {total}"
-    return "\n".join([table.render(header, lines), ending, *faults])
+    return "\n".join([columns.render(header, lines), ending, *faults])
 
 
 def _word(state: State) -> str:

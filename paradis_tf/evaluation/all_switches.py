@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from paradis_tf import table
+from export.fusion import columns
 from paradis_tf.builders.cost import switch_costs, tail_cost
 from paradis_tf.evaluation import classification, super_resolution
 from paradis_tf.evaluation.live_subsets import text_form
@@ -81,7 +81,7 @@ def switch_table(rows: Sequence[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return table.render([*header, *(["top-5 (%)"] if top5 else [])], lines)
+    return columns.render([*header, *(["top-5 (%)"] if top5 else [])], lines)
 
 
 def live_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -97,4 +97,4 @@ def live_table(rows: Sequence[dict[str, Any]]) -> str:
         if row["devices"] > 1
         for number, subset in enumerate(row["live_subsets"])
     ]
-    return table.render(("switch", "answering", metric.heading), lines)
+    return columns.render(("switch", "answering", metric.heading), lines)

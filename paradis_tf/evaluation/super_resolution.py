@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from paradis_tf import table
+from export.fusion import columns
 from paradis_tf.builders.cost import switch_costs, tail_cost
 from paradis_tf.builders.operations import Outputs
 from paradis_tf.data.bicubic import enlarge
@@ -121,7 +121,7 @@ def quality_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows:
             madds = (f"{row[key] / 1e3:.1f}" for key in ("madds_per_pixel", "madds_per_pixel_largest"))
             lines.append((row["switch"], row["devices"], *madds, *_texts(row["sets"][name])))
-        texts.append(f"{name}, {of_set['images']} images\n{table.render(header, lines)}")
+        texts.append(f"{name}, {of_set['images']} images\n{columns.render(header, lines)}")
     return "\n\n".join(texts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paradis_tf.table import render
+from export.fusion.columns import render
 
 
 def test_first_column_left_others_right() -> None:
