@@ -11,10 +11,7 @@ in one process, so that a busy machine weighs on both. See METHODOLOGY.md.
 
 from __future__ import annotations
 
-import csv
 import functools
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +21,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import kernels
+from benchmarks.conditions import describe, write_csv
 from export.fusion import columns
 from export.fusion.program import UserError
 from paradis_tf import program
@@ -145,7 +143,7 @@ def _report(times: dict[str, list[float]]) -> None:
     ]
     print("\n" + columns.render(("step", "median (ms)", "min", "max"), rows))
     print(f"apart, together {apart:.0f} ms; joint / apart {ratio:.2f} (median over the rounds)")
-    print(f"{_model()}, width {_WIDTH.value}, batch {_BATCH.value}, {_conditions()}")
+    print(f"{_model()}, width {_WIDTH.value}, batch {_BATCH.value}, {describe()}")
     if not _CSV.value:
         return
     lines = [
@@ -188,24 +186,12 @@ def _report_kernels(spent: dict[str, dict[str, float]]) -> None:
 
 
 def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    conditions = (_model(), _WIDTH.value, _BATCH.value, _conditions())
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow((*header, "model", "width_multiplier", "batch_size", "conditions"))
-        writer.writerows((*row, *conditions) for row in rows)
+    options = {"model": _model(), "width_multiplier": _WIDTH.value, "batch_size": _BATCH.value}
+    write_csv(path, header, rows, options)
 
 
 def _model() -> str:
     return f"resnet{_DEPTH.value}" if _MODEL.value == "resnet" else _MODEL.value
-
-
-def _conditions() -> str:
-    from paradis_tf.records.workdir import package_versions
-
-    versions = package_versions()
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores {platform.machine()}, tensorflow {versions['tensorflow']}, keras {versions['keras']}"
 
 
 if __name__ == "__main__":

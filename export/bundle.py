@@ -160,6 +160,7 @@ def _write_file(folder: Path, job: Job, data: bytes, found: Graph) -> dict[str, 
     return {
         **_write(folder, _path(job), data),
         "compressed_bytes": len(zlib.compress(data, 9)),
+        "quantization": "ptq" if job.precision == "int8" else None,
         "arena_bytes": found.arena_bytes,
         "input": tensor(found.inputs[0]),
         "output": tensor(found.outputs[0]),
