@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import tensorflow_model_optimization as tfmot
 import tf_keras
 
 from export.compression import folded
 from export.compression.folded import Weights
+from export.compression.library import tfmot
+from export.compression.quantizers import on_grid
 from export.compression.settings import Compression
-
-_LARGEST = 127
 
 
 class UnitConv2D(tf_keras.layers.Conv2D, tfmot.clustering.keras.ClusterableLayer):
@@ -37,8 +36,8 @@ class UnitConv2D(tf_keras.layers.Conv2D, tfmot.clustering.keras.ClusterableLayer
 def wrap(model: Any, weights: Weights, compression: Compression, images: np.ndarray) -> Any:
     """A model each of whose convolutions has `compression.clusters` centroids, which are trained with it.
 
-    The first convolution, depthwise ones and the classifier keep their values, as in pruning. A kernel of no more
-    weights than clusters is left as it is, too.
+    The first convolution, depthwise ones and the classifier keep their values, as in pruning. A kernel of so few values
+    already is not trained here.
 
     Args:
       model: a folded slice model, to be trained.
@@ -48,13 +47,13 @@ def wrap(model: Any, weights: Weights, compression: Compression, images: np.ndar
 
     Source: Han et al. 2016, section 3, with the library's k-means++ start; the channels' gains are ours.
     """
-    chosen = {layer.name for layer in model.layers if folded.compressible(layer) and _is_large(layer, compression)}
-    made = tf_keras.models.clone_model(
-        model,
-        clone_function=lambda layer: (UnitConv2D if layer.name in chosen else type(layer)).from_config(
-            layer.get_config()
-        ),
-    )
+    may = [layer for layer in model.layers if folded.compressible(layer)]
+    chosen = {layer.name for layer in may if len(np.unique(weights[f"{layer.name}/kernel"])) > compression.clusters}
+
+    def scale(layer: Any) -> Any:
+        return (UnitConv2D if layer.name in chosen else type(layer)).from_config(layer.get_config())
+
+    made = tf_keras.models.clone_model(model, clone_function=scale)
     units = dict(weights)
     for name in chosen:
         kernel = weights[f"{name}/kernel"]
@@ -62,6 +61,8 @@ def wrap(model: Any, weights: Weights, compression: Compression, images: np.ndar
         gain = np.where(largest > 0, largest, 1).astype(np.float32)
         units[f"{name}/kernel"], units[f"{name}/gain"] = kernel / gain, gain
     folded.load(made, units)
+    for layer in may:
+        made.get_layer(layer.name).trainable = layer.name in chosen
 
     def cluster(layer: Any) -> Any:
         if layer.name not in chosen:
@@ -111,9 +112,4 @@ def reach_outermost(unit: np.ndarray) -> np.ndarray:
     flat[flat == high] = max(high, most if high > 0 else high)
     flat[flat == low] = min(low, -most if low < 0 else low)
     flat[places, channels] = signs * most
-    grid = (np.rint(flat / most * _LARGEST) * (most / _LARGEST)).astype(np.float32)
-    return grid.reshape(unit.shape)
-
-
-def _is_large(layer: Any, compression: Compression) -> bool:
-    return int(np.prod(layer.kernel.shape)) > compression.clusters
+    return on_grid(flat).reshape(unit.shape)

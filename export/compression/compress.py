@@ -35,7 +35,7 @@ def compress(
       model: the trained supernet; not changed.
       switch: one of its switches.
       compression: what is asked.
-      images: uint8 (n, height, width, 3), n at least 1, like those of training.
+      images: uint8 (n, height, width, 3), n at least 1, like those of training; of super-resolution of any size.
       report: is told how far it is.
 
     Returns:
@@ -47,17 +47,19 @@ def compress(
 
     Source: ours.
     """
-    shape = tuple(model.architecture.image_shape)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape or not len(images):
-        raise UserError(f"compression takes uint8 images (n, {', '.join(map(str, shape))}), and not {images.shape}.")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not len(images):
+        given = f"{images.dtype} {images.shape}"
+        raise UserError(f"compression takes uint8 images (n, height, width, 3), n at least 1, and not {given}.")
+    _, height, width, channels = images.shape
+    image_shape = (height, width, channels)
     normalized = (images[: quantization.CALIBRATION_IMAGES] * PIXEL_SCALE + PIXEL_OFFSET).astype(np.float32)
     devices = range(switch.devices)
-    teachers = [folded.fold(model, switch, device) for device in devices]
+    teachers = [folded.fold(model, switch, device, image_shape=image_shape) for device in devices]
     weights = [folded.weights_of(teacher) for teacher in teachers]
     for stage in compression.stages:
         students = []
         for device in devices:
-            start = folded.fold(model, switch, device, trainable=True)
+            start = folded.fold(model, switch, device, True, image_shape)
             folded.load(start, weights[device])
             students.append(_STAGES[stage].wrap(start, weights[device], compression, normalized))
         name = f"switch '{switch}', {stage}"
@@ -66,7 +68,14 @@ def compress(
     return weights
 
 
-def rebuild(model: Supernet, switch: Switch, device: int, compression: Compression, weights: Weights) -> Any:
+def rebuild(
+    model: Supernet,
+    switch: Switch,
+    device: int,
+    compression: Compression,
+    weights: Weights,
+    image_shape: tuple[int, int, int] | None = None,
+) -> Any:
     """A device's compressed slice model, for conversion.
 
     Args:
@@ -75,11 +84,12 @@ def rebuild(model: Supernet, switch: Switch, device: int, compression: Compressi
       device: index of the device in the switch.
       compression: as it was asked.
       weights: the device's, of what `compress` gave.
+      image_shape: (height, width, 3) of the image; the architecture's if left out.
 
     Returns:
       a functional tf_keras model (batch, height, width, 3) float32 in [-1, 1) -> partial prediction, of stock layers;
       after quantization-aware training with fake quantization, whose ranges the converter takes.
     """
-    slice_model = folded.fold(model, switch, device)
+    slice_model = folded.fold(model, switch, device, image_shape=image_shape)
     folded.load(slice_model, weights)
     return quantization.restore(slice_model, weights) if compression.quantization_aware else slice_model

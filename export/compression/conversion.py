@@ -1,27 +1,22 @@
-"""A compressed slice model to the converter, and what compression reached in the bytes of a file."""
+"""A slice model after quantization-aware training to the converter."""
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
-from tensorflow.lite.python import schema_py_generated as schema
 
 from paradis_tf.builders.operations import NORMALIZED_RANGE
 
-_INT8 = {schema.TensorType.INT8: np.int8, schema.TensorType.FLOAT32: np.float32}
 
-
-def int8_converter(slice_model: Any, float_output: bool = False) -> tf.lite.TFLiteConverter:
+def int8_converter(slice_model: Any, output: str = "logits", float_output: bool = False) -> tf.lite.TFLiteConverter:
     """The converter of a slice model after quantization-aware training, to int8.
 
-    The file takes a batch of one: input `image` uint8 raw pixels, scale 1/128 and zero point 128, output `logits`.
+    The file takes a batch of one: input `image` uint8 raw pixels, scale 1/128 and zero point 128.
 
     Args:
       slice_model: as `rebuild` gives it, with fake quantization of its kernels and activations.
+      output: the name of what it gives.
       float_output: whether the file's output is float32 and not int8.
 
     Returns:
@@ -31,7 +26,7 @@ def int8_converter(slice_model: Any, float_output: bool = False) -> tf.lite.TFLi
 
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
         image = tf.quantization.fake_quant_with_min_max_args(image, min=low, max=high, num_bits=8)
-        return {"logits": slice_model(image, training=False)}
+        return {output: slice_model(image, training=False)}
 
     # The converter finds the values of the variables by the module.
     module = tf.Module()

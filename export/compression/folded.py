@@ -18,7 +18,13 @@ _layers = tf_keras.layers
 _CONVOLUTIONS = (_layers.Conv2D, _layers.DepthwiseConv2D)
 
 
-def fold(model: Supernet, switch: Switch, device: int, trainable: bool = False) -> Any:
+def fold(
+    model: Supernet,
+    switch: Switch,
+    device: int,
+    trainable: bool = False,
+    image_shape: tuple[int, int, int] | None = None,
+) -> Any:
     """One device's slice model without batch norm, which is in the kernels and biases of the convolutions before it.
 
     A file has batch norm folded, so this is the network that is quantized. Zeros and clusters are those of the kernels
@@ -30,6 +36,7 @@ def fold(model: Supernet, switch: Switch, device: int, trainable: bool = False) 
       device: index of the device in the switch.
       trainable: whether it is to be trained. A strided 1x1 convolution is then a strided pooling over one pixel and a
         plain convolution, as oneDNN's gradient of the strided kernel is wrong for narrow slices.
+      image_shape: (height, width, 3) of the image; the architecture's if left out.
 
     Returns:
       a functional tf_keras model (batch, height, width, 3) float32 in [-1, 1) -> partial prediction; its layers bear
@@ -40,7 +47,7 @@ def fold(model: Supernet, switch: Switch, device: int, trainable: bool = False) 
 
     Source: folding as in Jacob et al. 2018, section 3.2, with the statistics of inference.
     """
-    source = extract(model, switch, device, tf_keras, normalized_input=True)
+    source = extract(model, switch, device, tf_keras, normalized_input=True, image_shape=image_shape)
     weights: Weights = {}
     made: dict[str, Any] = {}
     for layer in source.layers:

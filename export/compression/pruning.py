@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import tensorflow_model_optimization as tfmot
 import tf_keras
 
 from export.compression import folded
 from export.compression.folded import Weights
+from export.compression.library import tfmot
 from export.compression.settings import Compression
 
 # The part of the steps during which zeros are added, and how often that happens; the rest trains what is left.

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 
 from export.compression import folded
 from export.compression.folded import Weights
-from export.compression.quantizers import LayerQuantizeConfig, quantize
+from export.compression.quantizers import LayerQuantizeConfig, on_grid, quantize
 from export.compression.settings import Compression
 
 _layers = tf_keras.layers
@@ -57,7 +58,10 @@ def wrap(model: Any, weights: Weights, compression: Compression, images: np.ndar
 
 
 def finish(model: Any, compression: Compression) -> Weights:
-    """The weights, with the ranges of kernels, `<kernel>_min` and `_max`, and of outputs, `output_min` and `_max`."""
+    """The weights, with the ranges of kernels, `<kernel>_min` and `_max`, and of outputs, `output_min` and `_max`.
+
+    The ranges of kernels are those of the weights after the last step, and what is kept is in the kernels.
+    """
     weights = folded.weights_of(model)
     found: Weights = {}
     for layer in model.layers:
@@ -65,17 +69,18 @@ def finish(model: Any, compression: Compression) -> Weights:
         if not isinstance(config, LayerQuantizeConfig):
             continue
         name = layer.layer.name
-        found.update(
-            (f"{name}/{short}", weights[f"{name}/{short}"])
-            for short in ("bias", "output_min", "output_max")
-            if f"{name}/{short}" in weights
-        )
+        kept = [f"{name}/{short}" for short in ("bias", "output_min", "output_max")]
+        found.update((key, weights[key]) for key in kept if key in weights)
         if config.kernel:
-            # Once more in training, as the ranges are to be those of the weights after the last step.
-            variables = next(own for _, _, own in layer._weight_vars)
-            kernel, most = config.quantizer.constrained(layer._weight_vars[0][0], variables)
-            found[f"{name}/{config.kernel}"] = kernel.numpy()
-            found[f"{name}/{config.kernel}_min"], found[f"{name}/{config.kernel}_max"] = -most.numpy(), most.numpy()
+            kernel = f"{name}/{config.kernel}"
+            own = {
+                key.removeprefix(f"{kernel}_"): value for key, value in weights.items() if key.startswith(f"{kernel}_")
+            }
+            if "centroids" in own:
+                own["centroids"] = on_grid(own["centroids"] * own["live"])
+            value, most = config.quantizer.constrained(weights[kernel], own)
+            found[kernel] = value.numpy() if tf.is_tensor(value) else value
+            found[f"{kernel}_min"], found[f"{kernel}_max"] = -most.numpy(), most.numpy()
     return found
 
 
@@ -117,5 +122,5 @@ def _calibrated(model: Any, configs: dict[str, LayerQuantizeConfig], images: np.
         high = np.maximum(high, [np.max(one) for one in found])
     ranges: Weights = {}
     for name, least, most in zip(rounded, low, high, strict=True):
-        ranges[f"{name}/output_min"], ranges[f"{name}/output_max"] = np.float32(least), np.float32(most)
+        ranges[f"{name}/output_min"], ranges[f"{name}/output_max"] = np.asarray(least), np.asarray(most)
     return ranges

@@ -6,17 +6,18 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_model_optimization as tfmot
 import tf_keras
 
+from export.compression.library import tfmot
+
 _BITS = 8
+# Weights are -127 to 127: symmetric.
+_LARGEST = 127
 # The narrowest range of a channel whose weights are all zero.
 _LEAST_RANGE = 1e-6
 
-_keras = tfmot.quantization.keras
 
-
-class KernelQuantizer(_keras.quantizers.Quantizer):
+class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     """8 bits for a kernel: symmetric, -127 to 127, in ranges that follow the weights.
 
     Args:
@@ -27,13 +28,13 @@ class KernelQuantizer(_keras.quantizers.Quantizer):
       clusters: how many clusters there are, where they are kept.
 
     Weights of its own, beside the kernel: `min` and `max` (outputs,) or scalars; for zeros `mask` (shape of the
-    kernel); for clusters `centroids` (clusters,), `live` (clusters,), 0 where a centroid stays 0, `gain` (outputs,) and
-    `indices` (shape of the kernel), where weight = gain[output] * centroids[index]. With clusters the range of an output
-    is its gain times the largest centroid, so that equal centroids are equal integers whatever the gain.
+    kernel); for clusters `centroids` (clusters,), `live` (clusters,), 0 where a centroid stays 0, `gain` (outputs,)
+    and `indices` (shape of the kernel), where weight = gain[output] * centroids[index]. With clusters the range of an
+    output is its gain times the largest centroid, so that equal centroids are equal integers whatever the gain.
 
     The library's own quantizers give depthwise kernels one range, and its cluster-preserving scheme may split a
-    layer's clusters into clusters of each output. Source: ranges of each output from Krishnamoorthi 2018, section 3; the
-    common range of clusters is ours.
+    layer's clusters into clusters of each output. Source: ranges of each output from Krishnamoorthi 2018, section 3;
+    the common range of clusters is ours.
     """
 
     def __init__(self, axis: int = -1, keeps: str = "", clusters: int = 0) -> None:
@@ -90,7 +91,13 @@ class KernelQuantizer(_keras.quantizers.Quantizer):
         return {"axis": self.axis, "keeps": self.keeps, "clusters": self.clusters}
 
 
-class LayerQuantizeConfig(_keras.QuantizeConfig):
+def on_grid(values: np.ndarray) -> np.ndarray:
+    """Values rounded to whole multiples of the largest one's size / 127, so that no rounding can part equal ones."""
+    step = np.abs(values).max() / _LARGEST
+    return (np.rint(values / step) * step).astype(np.float32) if step else values
+
+
+class LayerQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
     """What of a layer is quantized.
 
     Args:
@@ -124,7 +131,7 @@ class LayerQuantizeConfig(_keras.QuantizeConfig):
         if not self.output:
             return []
         return [
-            _keras.quantizers.MovingAverageQuantizer(
+            tfmot.quantization.keras.quantizers.MovingAverageQuantizer(
                 num_bits=_BITS, per_axis=False, symmetric=False, narrow_range=False
             )
         ]
@@ -134,13 +141,13 @@ class LayerQuantizeConfig(_keras.QuantizeConfig):
 
 
 class _NoTransforms:
-    """The library's transforms of a graph would replace what the configs say, and leave the kernels before a ReLU alone."""
+    """The library's own would replace what the configs say, and leave kernels right before a ReLU in float."""
 
     def apply(self, model: Any, layer_quantize_map: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return model, layer_quantize_map
 
 
-class _Scheme(_keras.default_8bit.Default8BitQuantizeScheme):
+class _Scheme(tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme):
     def get_layout_transformer(self) -> _NoTransforms:
         return _NoTransforms()
 
@@ -150,7 +157,13 @@ def quantize(model: Any, configs: dict[str, LayerQuantizeConfig]) -> Any:
 
     def annotate(layer: Any) -> Any:
         copy = type(layer).from_config(layer.get_config())
-        return _keras.quantize_annotate_layer(copy, configs[layer.name]) if layer.name in configs else copy
+        return (
+            tfmot.quantization.keras.quantize_annotate_layer(copy, configs[layer.name])
+            if layer.name in configs
+            else copy
+        )
 
     with tf_keras.utils.custom_object_scope({"LayerQuantizeConfig": LayerQuantizeConfig}):
-        return _keras.quantize_apply(tf_keras.models.clone_model(model, clone_function=annotate), _Scheme())
+        return tfmot.quantization.keras.quantize_apply(
+            tf_keras.models.clone_model(model, clone_function=annotate), _Scheme()
+        )

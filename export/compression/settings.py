@@ -43,9 +43,9 @@ class Compression:
     quantization_aware: bool = True
     clusters: int = 0
     sparsity: float = 0.0
-    steps: int = 300
+    steps: int = 200
     batch_size: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-4
     flips: bool = False
     seed: int = 0
 
@@ -55,18 +55,17 @@ class Compression:
                 raise UserError(f"compression: {option} is {getattr(self, option)!r}; it is true or false.")
         for option, (kind, least, most) in _RANGES.items():
             value = getattr(self, option)
-            legal = (int, float) if kind is float else int
-            if isinstance(value, bool) or not isinstance(value, legal) or not _within(value, least, most):
+            types = (int, float) if kind is float else int
+            if isinstance(value, bool) or not isinstance(value, types) or not _within(value, least, most):
                 number = "a number" if kind is float else "a whole number"
                 raise UserError(f"compression: {option} is {value!r}; it is {number} from {least:,} to {most:,}.")
         least_clusters = 3 if self.sparsity else 2
         clusters = self.clusters
         whole = isinstance(clusters, int) and not isinstance(clusters, bool)
         if not whole or (clusters != 0 and not least_clusters <= clusters <= MOST_CLUSTERS):
-            beside = " with sparsity, where zero is one of them" if self.sparsity else ""
-            raise UserError(
-                f"compression: clusters is {clusters!r}; it is 0 for none, or {least_clusters} to {MOST_CLUSTERS}{beside}."
-            )
+            legal = f"0 for none, or {least_clusters} to {MOST_CLUSTERS}"
+            legal += ", of which zero is one beside sparsity" if self.sparsity else ""
+            raise UserError(f"compression: clusters is {clusters!r}; it is {legal}.")
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def train(
     step = _training_step(students, teachers, task, compression)
     losses: list[float] = []
     began = last = time.monotonic()
-    for batch in _batches(images, compression):
+    for batch in batches(images, compression):
         losses.append(float(step(batch)))
         if not math.isfinite(losses[-1]):
             raise UserError(
@@ -104,7 +104,7 @@ def _distance(task: Task, prediction: tf.Tensor, taught: tf.Tensor) -> tf.Tensor
     return task.distillation_loss(prediction, taught) - task.distillation_loss(taught, taught)
 
 
-def _batches(images: np.ndarray, compression: Compression) -> Iterator[np.ndarray]:
+def batches(images: np.ndarray, compression: Compression) -> Iterator[np.ndarray]:
     """A batch for each step: the images in random order, all of them before any comes again."""
     rng = np.random.default_rng(compression.seed)
     order = np.empty(0, np.int64)
