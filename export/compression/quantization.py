@@ -1,0 +1,126 @@
+"""Quantization-aware training: 8-bit weights and activations in the graph that is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from export.compression import folded
+from export.compression.folded import Weights
+from export.compression.quantizers import LayerQuantizeConfig, on_grid, quantize
+from export.compression.settings import Compression
+
+_layers = tf_keras.layers
+# By layer: the attribute that holds its kernel, and that one's dimension of outputs with ranges of their own.
+_KERNELS = {
+    _layers.Conv2D: ("kernel", 3),
+    _layers.DepthwiseConv2D: ("depthwise_kernel", 2),
+    _layers.Dense: ("kernel", -1),
+}
+_ROUNDED = (*_KERNELS, _layers.Add, _layers.ReLU, _layers.GlobalAveragePooling2D)
+
+CALIBRATION_IMAGES = 512
+_BATCH = 128
+
+
+def wrap(model: Any, weights: Weights, compression: Compression, images: np.ndarray) -> Any:
+    """A model with fake quantization, its ranges calibrated.
+
+    Ranges of activations start from their least and largest value over the first 512 images and move by a thousandth
+    with each step's; the library's start, -6 to 6, would take thousands of steps to leave.
+
+    Args:
+      model: a folded slice model with its weights.
+      weights: its weights; of clustered layers with `unit` and `gain`.
+      compression: says what is kept: zeros after pruning, clusters after clustering.
+      images: float32 (n, height, width, 3) in [-1, 1).
+
+    Source: Jacob et al. 2018, section 3.
+    """
+    configs = _configs(model)
+    start = {**weights, **_calibrated(model, configs, images)}
+    for name, config in configs.items():
+        kept: Weights = {}
+        if f"{name}/unit" in weights:
+            unit, gain = weights[f"{name}/unit"], weights[f"{name}/gain"]
+            centroids, indices = np.unique(unit, return_inverse=True)
+            live = (centroids != 0).astype(np.float32)
+            kept = {"centroids": centroids, "live": live, "gain": gain, "indices": indices.reshape(unit.shape)}
+            config.quantizer.keeps, config.quantizer.clusters = "clusters", len(centroids)
+        elif compression.sparsity and folded.compressible(model.get_layer(name)):
+            kept = {"mask": (weights[f"{name}/kernel"] != 0).astype(np.float32)}
+            config.quantizer.keeps = "zeros"
+        start.update((f"{name}/kernel_{suffix}", value) for suffix, value in kept.items())
+    return _quantized(model, configs, start)
+
+
+def finish(model: Any, compression: Compression) -> Weights:
+    """The weights, with the ranges of kernels, `<kernel>_min` and `_max`, and of outputs, `output_min` and `_max`.
+
+    The ranges of kernels are those of the weights after the last step, and what is kept is in the kernels.
+    """
+    weights = folded.weights_of(model)
+    found: Weights = {}
+    for layer in model.layers:
+        config = getattr(layer, "quantize_config", None)
+        if not isinstance(config, LayerQuantizeConfig):
+            continue
+        name = layer.layer.name
+        kept = [f"{name}/{short}" for short in ("bias", "output_min", "output_max")]
+        found.update((key, weights[key]) for key in kept if key in weights)
+        if config.kernel:
+            kernel = f"{name}/{config.kernel}"
+            own = {
+                key.removeprefix(f"{kernel}_"): value for key, value in weights.items() if key.startswith(f"{kernel}_")
+            }
+            if "centroids" in own:
+                own["centroids"] = on_grid(own["centroids"] * own["live"])
+            value, most = config.quantizer.constrained(weights[kernel], own)
+            found[kernel] = value.numpy() if tf.is_tensor(value) else value
+            found[f"{kernel}_min"], found[f"{kernel}_max"] = -most.numpy(), most.numpy()
+    return found
+
+
+def restore(model: Any, weights: Weights) -> Any:
+    """A folded slice model with the fake quantization that training left, for conversion.
+
+    Args:
+      model: a folded slice model.
+      weights: as `finish` gave them.
+    """
+    return _quantized(model, _configs(model), weights)
+
+
+def _configs(model: Any) -> dict[str, LayerQuantizeConfig]:
+    """What is quantized, by layer: kernels, and outputs unless a ReLU follows."""
+    configs = {}
+    for layer in model.layers:
+        if type(layer) in _ROUNDED:
+            fused = any(isinstance(after, _layers.ReLU) for after in folded.consumers(model, layer))
+            kernel, axis = _KERNELS.get(type(layer), ("", -1))
+            configs[layer.name] = LayerQuantizeConfig(kernel, not fused, axis)
+    return configs
+
+
+def _quantized(model: Any, configs: dict[str, LayerQuantizeConfig], weights: Weights) -> Any:
+    made = quantize(model, configs)
+    folded.load(made, weights)
+    return made
+
+
+def _calibrated(model: Any, configs: dict[str, LayerQuantizeConfig], images: np.ndarray) -> Weights:
+    """Least and largest output of each layer whose output is quantized, over the images; 0 lies between them."""
+    rounded = [name for name, config in configs.items() if config.output]
+    outputs = tf_keras.Model(model.inputs, [model.get_layer(name).output for name in rounded])
+    low, high = np.zeros(len(rounded)), np.zeros(len(rounded))
+    for first in range(0, min(len(images), CALIBRATION_IMAGES), _BATCH):
+        found = outputs(images[first : first + _BATCH], training=False)
+        low = np.minimum(low, [np.min(one) for one in found])
+        high = np.maximum(high, [np.max(one) for one in found])
+    ranges: Weights = {}
+    for name, least, most in zip(rounded, low, high, strict=True):
+        ranges[f"{name}/output_min"], ranges[f"{name}/output_max"] = np.asarray(least), np.asarray(most)
+    return ranges
