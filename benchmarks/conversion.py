@@ -17,7 +17,7 @@ from absl import flags
 from benchmarks.conditions import write_csv
 from export.fusion import columns
 from export.fusion.program import UserError
-from export.jobs import Job, convert_all
+from export.jobs import Conversion, Job, convert_all
 from paradis_tf import program
 from paradis_tf.records.workdir import Workdir
 
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
 
     def seconds(chosen: list[Job], processes: int) -> float:
         started = time.perf_counter()
-        convert_all(workdir.model_file, chosen, images, processes, lambda *done: None)
+        convert_all(workdir.model_file, [Conversion(job) for job in chosen], images, processes, lambda *done: None)
         return time.perf_counter() - started
 
     rows: list[tuple[str, int, float]] = []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
+import itertools
 import shutil
-import zlib
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from export import board_readme, conversion, engines, pictures
+from export import board_readme, choice, conversion, engines, judges, pictures
+from export.choice import Verdict
+from export.compression.settings import Compression
 from export.folder import written_aside
 from export.fusion import manifest
+from export.fusion.bundle import Bundle
 from export.fusion.files import write_json
 from export.fusion.program import UserError
-from export.graph import Graph, Tensor
-from export.jobs import Job, convert_all
-from export.recipes import Recipes, older_files
+from export.jobs import Job
+from export.making import Made, Maker, Plan
 from paradis_tf.builders.operations import Tailed
 from paradis_tf.records.workdir import package_versions
 from paradis_tf.supernet import Supernet
@@ -36,11 +40,15 @@ class Settings:
 
     Attributes:
       name: the bundle's name, in characters that are safe in URLs.
-      precisions: of `export.jobs.PRECISIONS`.
+      precisions: of `export.jobs.PRECISIONS`, the one first that the runner takes unless told otherwise.
       size: (height, width) of the image that the files take.
       calibration_images: how many training images set the ranges of int8 activations.
       float_output: whether int8 files give float32.
-      processes: how many conversions run at once, at least 1.
+      quantization: how int8 files are made: `ptq` (post-training), `qat` (quantization-aware training) or `auto`.
+      max_drop: of `auto`: what a switch may lose by `ptq`, in the metric (a part of 1, or dB).
+      compression: the training of `qat` and `auto`; its clusters and sparsity are of all files.
+      training_images: how many training images compression learns from at most.
+      processes: how many trainings or conversions run at once, at least 1.
     """
 
     name: str
@@ -48,6 +56,10 @@ class Settings:
     size: tuple[int, int]
     calibration_images: int
     float_output: bool
+    quantization: str
+    max_drop: float
+    compression: Compression
+    training_images: int
     processes: int
 
 
@@ -61,14 +73,16 @@ def write(
 ) -> None:
     """Converts every slice of every switch and writes the bundle, replacing an older one at the end.
 
-    Files of the older bundle that would come out the same are taken from it.
+    Files of the older bundle that would come out the same are taken from it. Where a switch loses more than
+    `Judge.most_lost` at int8 whatever was done, float16 files are added and put first.
 
     Args:
       target: the bundle's folder.
       settings: how it is made.
       model: the trained supernet.
       model_file: the file it was loaded from, which the converting processes load.
-      dataset: gives representative images (training part), samples (validation part) and labels.
+      dataset: gives representative and training images (training part), what `auto` judges by and samples (validation
+        part), and labels.
       report: is told what is being done.
 
     Raises:
@@ -77,36 +91,84 @@ def write(
     images = pictures.representative(dataset, settings.size, settings.calibration_images)
     if settings.processes < 1:
         raise UserError(f"--processes is {settings.processes}; it is at least 1.")
-    jobs = [
-        Job(switch, device, precision, settings.float_output and precision == "int8")
-        for switch in model.switches
-        for device in range(switch.devices)
-        for precision in settings.precisions
-    ]
-    recipes = Recipes(model, images)
+    most = min(settings.training_images, pictures.most(dataset, settings.size))
+    training_images = pictures.representative(dataset, settings.size, most)
     with written_aside(target) as folder:
-        files: dict[Job, dict[str, Any]] = {}
-
-        def keep(job: Job, data: bytes, found: Graph) -> None:
-            files[job] = {**_write_file(folder, job, data, found), "recipe": recipes.of(job)}
-            report(f"{len(files)}/{len(jobs)} {job}: {len(data):,} bytes")
-
-        older = older_files(target)
-        for job in jobs:
-            if recipes.of(job) in older:
-                entry, data = older[recipes.of(job)]
-                files[job] = {**entry, **_write(folder, _path(job), data)}
-        if files:
-            report(f"{len(files)} of {len(jobs)} slice files are as they were")
-        left = [job for job in jobs if job not in files]
-        if left:
-            report(f"converting {len(left)} slice files, {min(settings.processes, len(left))} at once")
-            convert_all(model_file, left, images, settings.processes, keep)
-        written = _describe(folder, settings, model, dataset, files)
+        maker = Maker(target, model, model_file, images, training_images, settings.processes, report)
+        plan: Plan = _plan(model, settings, settings.precisions)
+        verdicts: dict[Switch, Verdict] = {}
+        if settings.quantization == "auto" and "int8" in settings.precisions:
+            settings, plan, verdicts = _choose(target, settings, maker, plan, model, dataset, report)
+        written = _write_slices(folder, settings, model, dataset, maker.make(plan))
+        for entry in written["switches"]:
+            verdict = next((one for switch, one in verdicts.items() if str(switch) == entry["switch"]), None)
+            entry["quantization"] = None if verdict is None else dataclasses.asdict(verdict)
         _write_extras(folder, written)
         report("computing what the slices give for the samples")
         written |= _write_samples(folder, dataset, settings.size)
         write_json(folder / "manifest.json", written)
+
+
+def _plan(model: Supernet, settings: Settings, precisions: Sequence[str]) -> dict[Job, Compression | None]:
+    """How each file is made, before anything is judged."""
+    shrunk = settings.compression.clusters or settings.compression.sparsity
+    plain = dataclasses.replace(settings.compression, quantization_aware=False) if shrunk else None
+    trained = dataclasses.replace(settings.compression, quantization_aware=True)
+    plan: dict[Job, Compression | None] = {}
+    for switch in model.switches:
+        for device in range(switch.devices):
+            for precision in precisions:
+                whole = precision == "int8"
+                job = Job(switch, device, precision, settings.float_output and whole)
+                plan[job] = trained if whole and settings.quantization == "qat" else plain
+    return plan
+
+
+def _choose(
+    target: Path,
+    settings: Settings,
+    maker: Maker,
+    plan: Plan,
+    model: Supernet,
+    dataset: Any,
+    report: Callable[[str], None],
+) -> tuple[Settings, Plan, dict[Switch, Verdict]]:
+    """The settings, the plan and the verdicts after int8 files have been judged."""
+    with tempfile.TemporaryDirectory() as aside:
+        count = itertools.count()
+
+        def write(part: Plan) -> Bundle:
+            folder = Path(aside) / str(next(count))
+            folder.mkdir()
+            only = dataclasses.replace(settings, precisions=("int8",))
+            write_json(folder / "manifest.json", _write_slices(folder, only, model, dataset, maker.make(part)))
+            return manifest.load(folder)
+
+        # Of super-resolution it wants a bundle for its tail.
+        first = next(job.switch for job in plan)
+        judged = write({job: plan[job] for job in plan if job.switch == first and job.precision == "int8"})
+        judge = judges.of(judged, pictures.validation(dataset))
+        trained = dataclasses.replace(settings.compression, quantization_aware=True)
+        older = choice.older_verdicts(target)
+        max_drop = settings.max_drop
+        chosen, verdicts = choice.choose(maker, plan, trained, max_drop, model, judge, write, older, report)
+    poor = [switch for switch, one in verdicts.items() if one.lost > judge.most_lost]
+    if poor and settings.precisions[0] == "int8":
+        named = ", ".join(f"'{switch}'" for switch in poor)
+        lost = judge.per_unit * max(verdicts[switch].lost for switch in poor)
+        report(f"int8 loses up to {lost:.2f} {judge.unit} on {named}: float16 files come first in this bundle")
+        others = [precision for precision in settings.precisions if precision != "float16"]
+        settings = dataclasses.replace(settings, precisions=("float16", *others))
+        chosen = {**_plan(model, settings, ("float16",)), **chosen}
+    return settings, chosen, verdicts
+
+
+def _write_slices(
+    folder: Path, settings: Settings, model: Supernet, dataset: Any, made: Mapping[Job, Made]
+) -> dict[str, Any]:
+    """Writes slice files and the tail's, and returns the manifest, without samples."""
+    files = {job: {**one.entry, **_write(folder, _path(job), one.data)} for job, one in made.items()}
+    return _describe(folder, settings, model, dataset, files)
 
 
 def _describe(
@@ -135,7 +197,9 @@ def _describe(
         written["labels"] = list(dataset.class_names)
     return written | {
         "precisions": list(settings.precisions),
-        "switches": [_switch_entry(settings, model, switch, files) for switch in model.switches],
+        "switches": [
+            _switch_entry(settings, model, switch, files) for switch in dict.fromkeys(job.switch for job in files)
+        ],
         "samples": [],
         "sample_outputs": None,
         "packages": package_versions(),
@@ -151,20 +215,6 @@ def _write(folder: Path, path: str, data: bytes) -> dict[str, Any]:
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
     (folder / path).write_bytes(data)
     return {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-
-
-def _write_file(folder: Path, job: Job, data: bytes, found: Graph) -> dict[str, Any]:
-    def tensor(one: Tensor) -> dict[str, Any]:
-        return {"name": one.name, "dtype": one.dtype, "scale": one.scale, "zero_point": one.zero_point}
-
-    return {
-        **_write(folder, _path(job), data),
-        "compressed_bytes": len(zlib.compress(data, 9)),
-        "quantization": "ptq" if job.precision == "int8" else None,
-        "arena_bytes": found.arena_bytes,
-        "input": tensor(found.inputs[0]),
-        "output": tensor(found.outputs[0]),
-    }
 
 
 def _switch_entry(
@@ -194,6 +244,7 @@ def _switch_entry(
         "slug": switch.slug,
         "madds": sum(slice["madds"] for slice in slices),
         "accuracy": None,
+        "quantization": None,
         "slices": slices,
     }
 

@@ -38,7 +38,11 @@ def cost(model: Supernet, switch: Switch, device: int, image_shape: ImageShape) 
 
 
 def convert_slice(
-    model: Supernet, job: Job, images: np.ndarray, slice_model: Any | None = None
+    model: Supernet,
+    job: Job,
+    images: np.ndarray,
+    slice_model: Any | None = None,
+    ranges_are_trained: bool = False,
 ) -> tuple[bytes, graph.Graph]:
     """Converts one device's slice; batch 1, input `image` uint8, output `logits` or `residual`, partial.
 
@@ -49,7 +53,8 @@ def convert_slice(
         weights of convolutions per channel, input and output with the slice's own scale and zero point).
       images: uint8 (n, height, width, 3), real images that set the ranges of int8 activations; the file takes images
         of their size.
-      slice_model: the Keras model to convert, of normalized input, in place of the one cut from `model`.
+      slice_model: the model of keras or tf_keras to convert, of normalized input, in place of the one cut from `model`.
+      ranges_are_trained: whether it has fake quantization of its own, whose ranges an int8 file takes.
 
     Returns:
       the file's bytes, the same for the same arguments, and what was read back from them.
@@ -66,7 +71,7 @@ def convert_slice(
             if slice_model is None:
                 slice_model = extract(model, job.switch, job.device, keras, normalized_input=True, image_shape=shape)
             make = _int8_converter if job.precision == "int8" else _float_converter
-            data = make(slice_model, job, images, output_name(model)).convert()
+            data = make(slice_model, job, None if ranges_are_trained else images, shape, output_name(model)).convert()
         found = graph.read(data)
     except Exception as error:  # the converter raises whatever its passes raise
         raise _failed(f"conversion of {job}", error) from error
@@ -113,7 +118,9 @@ def convert_tail(model: Supernet, image_shape: ImageShape) -> tuple[bytes, graph
     return data, found
 
 
-def _int8_converter(slice_model: Any, job: Job, images: np.ndarray, output: str) -> tf.lite.TFLiteConverter:
+def _int8_converter(
+    slice_model: Any, job: Job, images: np.ndarray | None, shape: ImageShape, output: str
+) -> tf.lite.TFLiteConverter:
     low, high = NORMALIZED_RANGE
 
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -121,24 +128,27 @@ def _int8_converter(slice_model: Any, job: Job, images: np.ndarray, output: str)
         return {output: slice_model(image, training=False)}
 
     def representative() -> Iterator[list[np.ndarray]]:
-        for image in images:
+        for image in images if images is not None else ():
             yield [(image[np.newaxis].astype(np.float32) * PIXEL_SCALE + PIXEL_OFFSET).astype(np.float32)]
 
-    converter = _converter(slice_model, serve, [tf.TensorSpec((1, *_shape_of(images)), tf.float32, name="image")])
+    converter = _converter(slice_model, serve, [tf.TensorSpec((1, *shape), tf.float32, name="image")])
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = representative
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    if images is not None:
+        converter.representative_dataset = representative
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8
     converter.inference_output_type = tf.float32 if job.float_output else tf.int8
     return converter
 
 
-def _float_converter(slice_model: Any, job: Job, images: np.ndarray, output: str) -> tf.lite.TFLiteConverter:
+def _float_converter(
+    slice_model: Any, job: Job, images: np.ndarray | None, shape: ImageShape, output: str
+) -> tf.lite.TFLiteConverter:
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
         normalized = tf.cast(image, tf.float32) * PIXEL_SCALE + PIXEL_OFFSET
         return {output: slice_model(normalized, training=False)}
 
-    converter = _converter(slice_model, serve, [tf.TensorSpec((1, *_shape_of(images)), tf.uint8, name="image")])
+    converter = _converter(slice_model, serve, [tf.TensorSpec((1, *shape), tf.uint8, name="image")])
     if job.precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if job.precision == "float16":
@@ -152,7 +162,7 @@ def _float_converter(slice_model: Any, job: Job, images: np.ndarray, output: str
 def _converter(keras_model: Any, serve: Callable[..., Any], inputs: Sequence[tf.TensorSpec]) -> tf.lite.TFLiteConverter:
     # A module that holds the variables, and not the Keras model, whose variables come out empty.
     module = tf.Module()
-    module.held = [getattr(weight, "value", weight) for weight in keras_model.weights]
+    module.held = [one if isinstance(one, tf.Variable) else one.value for one in keras_model.weights]
     module.serve = tf.function(serve, input_signature=list(inputs), autograph=False)
     return tf.lite.TFLiteConverter.from_concrete_functions([module.serve.get_concrete_function()], module)
 

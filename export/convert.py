@@ -14,8 +14,9 @@ from pathlib import Path
 from absl import flags
 
 from export import archive
+from export.compression.settings import Compression
 from export.folder import check_target
-from export.fusion.program import UserError
+from export.fusion.program import UserError, define_float
 from export.jobs import PRECISIONS
 from paradis_tf import program
 from paradis_tf.records.workdir import Workdir
@@ -40,6 +41,31 @@ _CALIBRATION = flags.DEFINE_integer(
     "Images of the training part that set the ranges of int8 activations; by default 256, of super-resolution 64, or "
     "all if there are fewer.",
 )
+_QUANTIZATION = flags.DEFINE_enum(
+    "quantization",
+    "auto",
+    ("ptq", "qat", "auto"),
+    "How int8 files are made: after training, by quantization-aware training of all slices of a switch together, or by "
+    "that training only where a switch loses more than --max_drop otherwise, judged by the validation part.",
+)
+_MAX_DROP = define_float(
+    "max_drop",
+    None,
+    "With --quantization=auto: percentage points of accuracy, 0.5 by default, or dB of PSNR-Y, 0.05 by default.",
+    0,
+    100,
+)
+_CLUSTERS = flags.DEFINE_integer(
+    "clusters", 0, "Distinct weights that each convolution keeps, for files that compress well; 0 keeps all."
+)
+_SPARSITY = define_float("sparsity", 0.0, "Part of each convolution's weights that become 0.", 0, 0.99)
+_STEPS = flags.DEFINE_integer("compression_steps", Compression.steps, "Training steps of each of these, for a switch.")
+_LEARNING_RATE = define_float(
+    "compression_learning_rate", Compression.learning_rate, "Learning rate of these trainings.", 1e-9, 1
+)
+_TRAINING_IMAGES = flags.DEFINE_integer(
+    "compression_images", 10_000, "Images of the training part that these trainings learn from at most.", 1
+)
 _PROCESSES = flags.DEFINE_integer("processes", os.cpu_count(), "Conversions that run at once, one process each.")
 _NAME = flags.DEFINE_string(
     "name", "", "The bundle's name, which its models bear in URLs; <dataset>_<architecture> if left out."
@@ -55,6 +81,12 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--precision={','.join(_PRECISION.value)}; it takes {', '.join(PRECISIONS)}.")
     if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)?", _NAME.value):
         raise UserError(f"--name={_NAME.value}; it takes letters, digits, '.', '_' and '-', a letter or digit first.")
+    compression = Compression(
+        clusters=_CLUSTERS.value,
+        sparsity=_SPARSITY.value or 0.0,
+        steps=_STEPS.value,
+        learning_rate=_LEARNING_RATE.value or Compression.learning_rate,
+    )
     check_target(Path(_BUNDLE.value))
     archive.check_target(_ARCHIVE.value)
     workdir = Workdir.open(_WORKDIR.value)
@@ -77,6 +109,10 @@ def main(argv: list[str]) -> None:
             else _CALIBRATION.value
         ),
         float_output=_OUTPUT.value == "float32",
+        quantization=_QUANTIZATION.value,
+        max_drop=_max_drop(enlarges),
+        compression=compression,
+        training_images=_TRAINING_IMAGES.value,
         processes=_PROCESSES.value,
     )
     bundle.write(
@@ -91,6 +127,13 @@ def main(argv: list[str]) -> None:
     if _ARCHIVE.value:
         archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
         print(f"wrote {_ARCHIVE.value}")
+
+
+def _max_drop(enlarges: bool) -> float:
+    """The flag in the metric: dB, or a part of 1."""
+    if enlarges:
+        return 0.05 if _MAX_DROP.value is None else _MAX_DROP.value
+    return 0.005 if _MAX_DROP.value is None else _MAX_DROP.value / 100
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ class Judge(Protocol):
       count: how many images of the dataset these are.
       metric: what `score` gives, by its name in a manifest; `unit` and `digits` are for people. Larger is better.
       per_unit: how many of the unit are 1 of the metric.
+      most_lost: what quantized files may lose of the metric, unless a user says otherwise.
     """
 
     images: np.ndarray
@@ -35,6 +36,7 @@ class Judge(Protocol):
     unit: str
     per_unit: float
     agreement_unit: str
+    most_lost: float
 
     def score(self, summed: np.ndarray) -> float:
         """How good they are, in the metric."""
@@ -47,6 +49,7 @@ class ClassifierJudge:
     """Accuracy, a part of 1, and the part of images in per cent that are of the same class."""
 
     metric, unit, per_unit, agreement_unit = "accuracy", "percentage points", 100.0, "same class (%)"
+    most_lost = 0.01
 
     def __init__(self, part: Part) -> None:
         self.images, self._labels = part.images[:], part.labels
@@ -66,6 +69,7 @@ class UpscalerJudge:
     """
 
     metric, unit, per_unit, agreement_unit = "psnr_y", "dB", 1.0, "PSNR-Y to Keras (dB)"
+    most_lost = 0.1
 
     def __init__(self, pairs: ImagePairs, bundle: Bundle) -> None:
         self._pairs = pairs

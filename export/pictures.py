@@ -8,9 +8,11 @@ import numpy as np
 
 from export.fusion.program import UserError
 from export.fusion.tiles import Tiles
+from paradis_tf.data.datasets import Part
 
 # How many; what slices give for an image to enlarge takes far more room.
 _SAMPLES, _LARGE_SAMPLES = 5, 2
+_MOST_JUDGED = 2000
 
 
 def representative(dataset: Any, size: tuple[int, int], count: int) -> np.ndarray:
@@ -39,6 +41,13 @@ def most(dataset: Any, size: tuple[int, int]) -> int:
     if dataset.task == "super_resolution":
         return len(_tiles(dataset.train.pairs.low, size))
     return len(dataset.train)
+
+
+def validation(dataset: Any) -> Any:
+    """The validation part, of a classifier at most its first 2,000 images."""
+    if dataset.task == "super_resolution":
+        return dataset.validation
+    return Part(dataset.validation.images[:_MOST_JUDGED], dataset.validation.labels[:_MOST_JUDGED])
 
 
 def samples(dataset: Any, size: tuple[int, int]) -> tuple[np.ndarray, list[int] | None]:

@@ -13,13 +13,21 @@ from typing import Any
 import keras
 import numpy as np
 
+from export.compression.settings import Compression
 from export.jobs import Job
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 
 _ROOT = Path(__file__).parents[1]
 # The code that the bytes of a file depend on.
-_SOURCES = ("export/conversion.py", "export/graph.py", "paradis_tf/builders", "paradis_tf/layers", "paradis_tf/models")
+_SOURCES = (
+    "export/compression",
+    "export/conversion.py",
+    "export/graph.py",
+    "paradis_tf/builders",
+    "paradis_tf/layers",
+    "paradis_tf/models",
+)
 _PACKAGES = ("tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "numpy")
 
 
@@ -29,14 +37,15 @@ class Recipes:
     Args:
       model: the supernet.
       images: the representative images.
+      training_images: what compression trains on.
     """
 
-    def __init__(self, model: Supernet, images: np.ndarray) -> None:
+    def __init__(self, model: Supernet, images: np.ndarray, training_images: np.ndarray) -> None:
         self._model = model
-        self._images = _digest_of(images)
+        self._images, self._training_images = _digest_of(images), _digest_of(training_images)
         self._size = list(images.shape[1:])
 
-    def of(self, job: Job) -> str:
+    def of(self, job: Job, compression: Compression | None) -> str:
         """SHA-256, in hex, of what decides a file's bytes: weights, network, images, settings, code and packages."""
         described = {
             "architecture": self._model.architecture_config(),
@@ -47,9 +56,15 @@ class Recipes:
             "float_output": job.float_output,
             "weights": self._weights(job.switch, job.device),
             "images": self._images if job.precision == "int8" else None,
+            "compression": None if compression is None else self._compression(job.switch, compression),
             **_tools(),
         }
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+    def _compression(self, switch: Switch, compression: Compression) -> list[Any]:
+        # The slices of a switch are compressed together.
+        weights = [self._weights(switch, device) for device in range(switch.devices)]
+        return [compression.as_json(), weights, self._training_images]
 
     @functools.cache  # noqa: B019  one instance lives as long as a conversion
     def _weights(self, switch: Switch, device: int) -> str:

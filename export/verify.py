@@ -61,10 +61,7 @@ def main(argv: list[str]) -> int:
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     verification.require_same_model(bundle, model)
     judge = judges.of(bundle, _limited(dataset.test, _LIMIT.value))
-    wanted = _MAX_DROP.value
-    if wanted is None:
-        wanted = 1.0 if judge.metric == "accuracy" else 0.1
-    max_drop = wanted / judge.per_unit
+    max_drop = judge.most_lost if _MAX_DROP.value is None else _MAX_DROP.value / judge.per_unit
     found = verification.verify(bundle, model, judge, max_drop, lambda text: print(text, flush=True))
     print(tables.render(found, judge, _SLICES.value))
     if not _LIMIT.value:
@@ -79,7 +76,7 @@ def main(argv: list[str]) -> int:
     if faults:
         print(f"{len(faults)} fault{'s' if len(faults) > 1 else ''}")
     else:
-        print(f"passed: {', '.join(_proved(found, f'{wanted:g} {judge.unit}'))}")
+        print(f"passed: {', '.join(_proved(found, f'{judge.per_unit * max_drop:g} {judge.unit}'))}")
         if _ARCHIVE.value:
             archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
             print(f"wrote {_ARCHIVE.value}")

@@ -1,0 +1,141 @@
+"""Which int8 files a switch gets: quantized after training, or by quantization-aware training where that loses much."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export import engines, verification
+from export.compression.settings import Compression
+from export.fusion import fuse
+from export.fusion.bundle import Bundle
+from export.jobs import Job
+from export.judges import Judge
+from export.making import Maker, Plan
+from paradis_tf.supernet import Supernet
+from paradis_tf.switches import Switch
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What was found of a switch's int8 files on the validation part, in the judge's metric.
+
+    Attributes:
+      key: digest of everything it depends on.
+      metric: the metric's name.
+      images: how many images.
+      keras: of the float network; `ptq` and `qat`: of the files, `qat` None where post-training quantization was good enough.
+      chosen: `ptq` or `qat`.
+    """
+
+    key: str
+    metric: str
+    images: int
+    keras: float
+    ptq: float
+    qat: float | None
+    chosen: str
+
+    @property
+    def lost(self) -> float:
+        """What the chosen files lose."""
+        return self.keras - (self.ptq if self.chosen == "ptq" or self.qat is None else self.qat)
+
+
+def choose(
+    maker: Maker,
+    plan: Plan,
+    training: Compression,
+    max_drop: float,
+    model: Supernet,
+    judge: Judge,
+    write: Callable[[Plan], Bundle],
+    older: Mapping[str, Any],
+    report: Callable[[str], None],
+) -> tuple[Plan, dict[Switch, Verdict]]:
+    """Judges the int8 files of a plan by post-training quantization, and trains the switches that lose too much.
+
+    Args:
+      maker: makes the files.
+      plan: as they are made by post-training quantization; other precisions stay as they are.
+      training: the quantization-aware training.
+      max_drop: what a switch may lose against Keras before it is trained, in the judge's metric.
+      model: the trained supernet.
+      judge: of the validation part.
+      write: makes a bundle of a plan of int8 files.
+      older: the verdicts of the older bundle by switch; one with the same key is taken.
+      report: is told what is being done.
+
+    Returns:
+      the plan of the better files, and the verdicts by switch.
+    """
+    jobs = [job for job in plan if job.precision == "int8"]
+    switches = list(dict.fromkeys(job.switch for job in jobs))
+    verdicts: dict[Switch, Verdict] = {}
+    for switch in switches:
+        key = _key(maker, [job for job in jobs if job.switch == switch], plan, training, max_drop, judge)
+        found = older.get(str(switch))
+        if isinstance(found, dict) and found.get("key") == key:
+            verdicts[switch] = Verdict(**found)
+    left = [switch for switch in switches if switch not in verdicts]
+    if left:
+        report(f"judging int8 files of {len(left)} switches by {judge.count} validation images")
+        floats = {switch: judge.score(_keras(model, switch, judge)) for switch in left}
+        ptq = _scores(write, {job: plan[job] for job in jobs if job.switch in left}, judge)
+        poor = [switch for switch in left if floats[switch] - ptq[switch] > max_drop]
+        for switch in left:
+            lost = judge.per_unit * (floats[switch] - ptq[switch])
+            said = "; quantization-aware training" if switch in poor else ""
+            report(f"switch '{switch}': post-training quantization loses {lost:.2f} {judge.unit}{said}")
+        qat = _scores(write, {job: training for job in jobs if job.switch in poor}, judge) if poor else {}
+        for switch in left:
+            key = _key(maker, [job for job in jobs if job.switch == switch], plan, training, max_drop, judge)
+            better = switch in qat and qat[switch] > ptq[switch]
+            verdicts[switch] = Verdict(
+                key,
+                judge.metric,
+                judge.count,
+                floats[switch],
+                ptq[switch],
+                qat.get(switch),
+                "qat" if better else "ptq",
+            )
+            if switch in qat:
+                lost = judge.per_unit * (floats[switch] - qat[switch])
+                report(f"switch '{switch}': quantization-aware training loses {lost:.2f} {judge.unit}")
+    trained = {job: training for job in jobs if verdicts[job.switch].chosen == "qat"}
+    return {**plan, **trained}, verdicts
+
+
+def _scores(write: Callable[[Plan], Bundle], plan: Plan, judge: Judge) -> dict[Switch, float]:
+    """By switch, the metric of its int8 files on the reference runtime."""
+    bundle = write(plan)
+    answers = engines.ask(bundle, engines.REFERENCE, judge.images)
+    switches = dict.fromkeys(job.switch for job in plan)
+    return {switch: judge.score(answers.fused(bundle.find_switch(str(switch)), "int8")) for switch in switches}
+
+
+def _keras(model: Supernet, switch: Switch, judge: Judge) -> np.ndarray:
+    partial: Sequence[np.ndarray] = verification.partial_outputs(model, switch, judge.images)
+    return fuse.fuse([one.astype(np.float64) for one in partial])
+
+
+def _key(maker: Maker, jobs: Sequence[Job], plan: Plan, training: Compression, max_drop: float, judge: Judge) -> str:
+    recipes = [maker.recipe(job, compression) for job in jobs for compression in (plan[job], training)]
+    images = hashlib.sha256(np.ascontiguousarray(judge.images).tobytes()).hexdigest()
+    return hashlib.sha256(json.dumps([recipes, max_drop, images]).encode()).hexdigest()
+
+
+def older_verdicts(bundle: Path) -> dict[str, Any]:
+    """What the manifest of an older bundle holds of verdicts, by switch; nothing of one that cannot be read."""
+    try:
+        written = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+        return {entry["switch"]: entry.get("quantization") for entry in written["switches"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
