@@ -3,9 +3,12 @@
     python -m export.agreement --bundle=build/digits --data=digits.npz --limit=1000
 
 Runs every slice file on tflite-runtime on this machine, which is the reference, on ai-edge-litert (built-in kernels and
-XNNPACK) and on tflite-runtime on each emulated board, which is set up where it is not there yet. Exits 1 if anything but
-XNNPACK on int8 differs from the reference in a fused class, by more than one step of an int8 output, or by more than
-1e-4 of the largest value of a float output.
+XNNPACK) and on tflite-runtime on each emulated board, which is set up where it is not there yet. Exits 1 if anything
+but XNNPACK on int8 differs from the reference in a fused class, by more than --max_quanta steps of an int8 output, or
+by more than 1e-4 of the largest value of a float output.
+
+Without ReLU6 an int8 convolution's ties are rounded otherwise on ARM than on x86, so that architectures with linear
+convolutions, such as ResNets, differ by a step or two there; MobileNet v1 does not differ at all.
 """
 
 from __future__ import annotations
@@ -27,15 +30,16 @@ from export.fusion import inputs, manifest, program
 from export.fusion.files import check_json_target, write_json
 from export.fusion.manifest import Bundle, SwitchEntry
 from paradis_tf import table
+from paradis_tf.progress import duration
 
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
 _DATA = flags.DEFINE_string("data", None, "An .npz file with x_test and y_test.", required=True)
 _LIMIT = flags.DEFINE_integer("limit", 1000, "At most so many images.", 1)
 _BOARDS = flags.DEFINE_list("boards", list(ARCHITECTURES), "The emulated boards; empty for this machine alone.")
 _CACHE = flags.DEFINE_string("cache", DEFAULT_CACHE, "The folder that boards are set up in.")
+_MAX_QUANTA = flags.DEFINE_integer("max_quanta", 1, "How many steps of an int8 output are no fault.", 0, 255)
 _JSON = flags.DEFINE_string("json", "", "File to write the table to as JSON.")
 
-_QUANTA = 1
 _FLOAT_TOLERANCE = 1e-4
 _REPORT_S = 10.0
 
@@ -67,13 +71,13 @@ class Agreement:
     accuracy: float
     held: bool
 
-    def fault(self) -> str | None:
-        """What is wrong, one sentence, or None."""
+    def fault(self, max_quanta: int) -> str | None:
+        """What is wrong, one sentence, or None; so many steps of an int8 output are legal."""
         if not self.held:
             return None
         where = f"switch '{self.switch}', {self.precision} on {self.runtime}, {self.machine}"
-        if self.quanta is not None and self.quanta > _QUANTA:
-            return f"{where}: a slice's output differs by {self.quanta} quanta, legal {_QUANTA}."
+        if self.quanta is not None and self.quanta > max_quanta:
+            return f"{where}: a slice's output differs by {self.quanta} quanta, legal {max_quanta}."
         if self.relative is not None and not self.relative <= _FLOAT_TOLERANCE:
             return f"{where}: a slice's output differs by {self.relative:.2g} of its range, legal {_FLOAT_TOLERANCE:g}."
         if self.same_class < 1:
@@ -93,7 +97,7 @@ def main(arguments: list[str]) -> int:
     print(f"\n{_table(found)}\n")
     if _JSON.value:
         write_json(_JSON.value, [asdict(one) for one in found])
-    faults = [fault for one in found if (fault := one.fault())]
+    faults = [fault for one in found if (fault := one.fault(_MAX_QUANTA.value))]
     for fault in faults:
         print(f"fault: {fault}")
     if not faults:
@@ -124,12 +128,8 @@ def ask_all(bundle: Bundle, asked: Sequence[Engine], images: np.ndarray) -> list
                     process.answers()
             if time.monotonic() - reported >= _REPORT_S:
                 reported = time.monotonic()
-                states = [
-                    f"{one.engine.runtime} ({one.engine.kernels}) on {_machine(one.engine)} {one.done}"
-                    for one in processes
-                    if one.running
-                ]
-                _report(f"{reported - began:.0f} s, of {files} files: {', '.join(states)}")
+                states = [f"{_machine(one.engine)} {one.done}" for one in processes if one.running]
+                _report(f"{duration(reported - began)}, of {files} files: {', '.join(states)}")
         return [process.answers() for process in processes]
 
 
@@ -197,8 +197,8 @@ def _table(found: Sequence[Agreement]) -> str:
         for one in found
     ]
     return (
-        f"{found[0].images} images: class of the fused switch against {found[0].runtime} on {found[0].machine}, and the "
-        f"largest difference of a slice's output,\nin steps of it or as a part of the largest value\n\n"
+        f"{found[0].images} images: the fused class against {found[0].runtime} on {found[0].machine},\n"
+        "and the largest difference of a slice's output, in steps of it or as a part of the largest value\n\n"
         f"{table.render(header, rows)}"
     )
 

@@ -59,7 +59,8 @@ def find_mirror(given: str = "") -> str:
     )
     found: dict[str, str] = {}
     for target in targets.splitlines():
-        suite, component, uri = target.split(" ", 2)
+        suite, _, rest = target.partition(" ")
+        component, _, uri = rest.partition(" ")
         if component == "main" and suite in _SUITES and not uri.startswith("cdrom:"):
             found.setdefault(suite, uri)
     if not found:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from absl import flags
@@ -54,35 +55,29 @@ def run_module(made: Sequence[Board], bundle: Path, arguments: Sequence[str]) ->
 
     Returns the exit statuses, in the boards' order.
     """
-    processes: list[subprocess.Popen[str]] = []
-    try:
+    with ExitStack() as stack:
+        readers, processes = [], []
         for board in made:
-            own = [argument.replace("{board}", board.name) for argument in arguments]
-            processes.append(
-                subprocess.Popen(
-                    board.command(["-m", *own]),
-                    cwd=bundle,
-                    env=board.environment(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    errors="replace",
-                )
+            process = subprocess.Popen(
+                board.command(["-m", *(argument.replace("{board}", board.name) for argument in arguments)]),
+                cwd=bundle,
+                env=board.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
             )
-        readers = [
-            threading.Thread(target=_print_lines, args=(board.name, process), daemon=True)
-            for board, process in zip(made, processes, strict=True)
-        ]
-        for reader in readers:
+            stack.enter_context(process)
+            # Before it is waited for, so that Ctrl-C ends all.
+            stack.callback(process.kill)
+            reader = threading.Thread(target=_print_lines, args=(board.name, process), daemon=True)
             reader.start()
+            readers.append(reader)
+            processes.append(process)
         for reader in readers:
             reader.join()
         return [process.wait() for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 def _print_lines(name: str, process: subprocess.Popen[str]) -> None:
