@@ -1,44 +1,18 @@
-"""Tables how far the runtimes of this machine and of emulated boards agree on a bundle.
-
-    python -m export.agreement --bundle=build/digits --data=digits.npz --limit=1000
-
-Runs every slice file on tflite-runtime on this machine, which is the reference, on ai-edge-litert (built-in kernels and
-XNNPACK) and on tflite-runtime on each emulated board, which is set up where it is not there yet. Exits 1 if anything
-but XNNPACK on int8 differs from the reference in a fused class, by more than --max_quanta steps of an int8 output, or
-by more than 1e-4 of the largest value of a float output.
-
-Without ReLU6 an int8 convolution's ties are rounded otherwise on ARM than on x86, so that architectures with linear
-convolutions, such as ResNets, differ by a step or two there; MobileNet v1 does not differ at all.
-"""
+"""How far the runtimes of this machine and of emulated boards agree on a bundle."""
 
 from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
-from absl import flags
 
-from export import engines
-from export.emulation.boards import ARCHITECTURES
-from export.emulation.installation import DEFAULT_CACHE, set_up
 from export.engines import Answers, Asked, Engine
-from export.fusion import inputs, manifest, program
-from export.fusion.files import check_json_target, write_json
 from export.fusion.manifest import Bundle, SwitchEntry
-from paradis_tf import table
 from paradis_tf.progress import duration
-
-_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
-_DATA = flags.DEFINE_string("data", None, "An .npz file with x_test and y_test.", required=True)
-_LIMIT = flags.DEFINE_integer("limit", 1000, "At most so many images.", 1)
-_BOARDS = flags.DEFINE_list("boards", list(ARCHITECTURES), "The emulated boards; empty for this machine alone.")
-_CACHE = flags.DEFINE_string("cache", DEFAULT_CACHE, "The folder that boards are set up in.")
-_MAX_QUANTA = flags.DEFINE_integer("max_quanta", 1, "How many steps of an int8 output are no fault.", 0, 255)
-_JSON = flags.DEFINE_string("json", "", "File to write the table to as JSON.")
 
 _FLOAT_TOLERANCE = 1e-4
 _REPORT_S = 10.0
@@ -87,31 +61,16 @@ class Agreement:
         return None
 
 
-def main(arguments: list[str]) -> int:
-    check_json_target(_JSON.value)
-    bundle = manifest.load(_BUNDLE.value)
-    data = inputs.read_data(_DATA.value, bundle, _LIMIT.value)
-    boards = set_up(_BOARDS.value, _CACHE.value, report=_report) if _BOARDS.value else []
-    asked = [*engines.installed(), *(Engine(engines.REFERENCE.runtime, board=board) for board in boards)]
-    found = compare(bundle, ask_all(bundle, asked, data.images), data.labels)
-    print(f"\n{_table(found)}\n")
-    if _JSON.value:
-        write_json(_JSON.value, [asdict(one) for one in found])
-    faults = [fault for one in found if (fault := one.fault(_MAX_QUANTA.value))]
-    for fault in faults:
-        print(f"fault: {fault}")
-    if not faults:
-        print("passed: all but XNNPACK on int8 agree with the reference")
-    return 1 if faults else 0
-
-
-def ask_all(bundle: Bundle, asked: Sequence[Engine], images: np.ndarray) -> list[Answers]:
-    """Runs a bundle on several engines at once, and tells how far they are.
+def ask_all(
+    bundle: Bundle, asked: Sequence[Engine], images: np.ndarray, report: Callable[[str], None] = lambda text: None
+) -> list[Answers]:
+    """Runs a bundle on several engines at once.
 
     Args:
       bundle: the bundle.
       asked: the engines.
       images: uint8 (n, height, width, 3).
+      report: is told now and then how far they are.
 
     Raises:
       UserError: an engine could not run a file; the others are ended.
@@ -128,8 +87,8 @@ def ask_all(bundle: Bundle, asked: Sequence[Engine], images: np.ndarray) -> list
                     process.answers()
             if time.monotonic() - reported >= _REPORT_S:
                 reported = time.monotonic()
-                states = [f"{_machine(one.engine)} {one.done}" for one in processes if one.running]
-                _report(f"{duration(reported - began)}, of {files} files: {', '.join(states)}")
+                states = [f"{machine(one.engine)} {one.done}" for one in processes if one.running]
+                report(f"{duration(reported - began)}, of {files} files: {', '.join(states)}")
         return [process.answers() for process in processes]
 
 
@@ -166,7 +125,7 @@ def _compare_switch(
     return Agreement(
         switch=entry.switch,
         precision=precision,
-        machine=_machine(answers.engine),
+        machine=machine(answers.engine),
         runtime=answers.name,
         images=len(labels),
         same_class=float((classes == reference.fused(entry, precision).argmax(axis=1)).mean()),
@@ -177,35 +136,6 @@ def _compare_switch(
     )
 
 
-def _machine(engine: Engine) -> str:
+def machine(engine: Engine) -> str:
+    """The processor that an engine runs on, for people."""
     return f"{engine.board.name} (emulated)" if engine.board else platform.machine()
-
-
-def _table(found: Sequence[Agreement]) -> str:
-    header = ("switch", "precision", "machine", "runtime", "same class (%)", "quanta", "relative", "accuracy (%)")
-    rows = [
-        (
-            one.switch,
-            one.precision,
-            one.machine,
-            one.runtime,
-            f"{100 * one.same_class:.2f}",
-            "" if one.quanta is None else one.quanta,
-            "" if one.relative is None else f"{one.relative:.1e}",
-            f"{100 * one.accuracy:.2f}",
-        )
-        for one in found
-    ]
-    return (
-        f"{found[0].images} images: the fused class against {found[0].runtime} on {found[0].machine},\n"
-        "and the largest difference of a slice's output, in steps of it or as a part of the largest value\n\n"
-        f"{table.render(header, rows)}"
-    )
-
-
-def _report(text: str) -> None:
-    print(text, flush=True)
-
-
-if __name__ == "__main__":
-    program.run(main)

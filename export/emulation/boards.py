@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,3 +113,43 @@ def run(
         errors="replace",
         timeout=timeout_s,
     )
+
+
+def run_on_all(made: Sequence[Board], bundle: Path, arguments: Sequence[str]) -> list[int]:
+    """Runs a module on all boards at once and prints its lines, each after its board's name.
+
+    Args:
+      made: the boards.
+      bundle: the folder to run it in.
+      arguments: the module's name and its arguments, of which {board} becomes the board's name.
+
+    Returns the exit statuses, in the boards' order.
+    """
+    with ExitStack() as stack:
+        readers, processes = [], []
+        for board in made:
+            process = subprocess.Popen(
+                board.command(["-m", *(argument.replace("{board}", board.name) for argument in arguments)]),
+                cwd=bundle,
+                env=board.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+            stack.enter_context(process)
+            # Before it is waited for, so that Ctrl-C ends all.
+            stack.callback(process.kill)
+            reader = threading.Thread(target=_print_lines, args=(board.name, process), daemon=True)
+            reader.start()
+            readers.append(reader)
+            processes.append(process)
+        for reader in readers:
+            reader.join()
+        return [process.wait() for process in processes]
+
+
+def _print_lines(name: str, process: subprocess.Popen[str]) -> None:
+    for line in process.stdout or ():
+        print(f"{name}: {line}", end="", flush=True)

@@ -82,7 +82,7 @@ def unpack(folder: Path, architecture: str, packages: Sequence[str], mirror: str
     Raises:
       UserError: the mirror cannot be reached or lacks a package.
     """
-    with _private_apt(architecture, mirror) as (apt, downloads):
+    with _private_apt(folder, architecture, mirror) as (apt, downloads):
         run(
             [*apt, "install", "--yes", "--download-only", *packages],
             f"Debian packages cannot be downloaded from {mirror}",
@@ -97,7 +97,7 @@ def unpack_files(folder: Path, architecture: str, package: str, files: Sequence[
     Args:
       files: as the package calls them, such as "usr/bin/true"; they lose their folders.
     """
-    with _private_apt(architecture, mirror) as (apt, downloads):
+    with _private_apt(folder, architecture, mirror) as (apt, downloads):
         run([*apt, "download", package], f"Debian package {package} cannot be downloaded from {mirror}", cwd=downloads)
         whole = downloads / "whole"
         for file in downloads.glob("*.deb"):
@@ -109,9 +109,10 @@ def unpack_files(folder: Path, architecture: str, package: str, files: Sequence[
 
 
 @contextmanager
-def _private_apt(architecture: str, mirror: str) -> Iterator[tuple[list[str], Path]]:
-    """An apt-get command with fresh lists and no package installed, and the folder that holds its state."""
-    with tempfile.TemporaryDirectory() as name:
+def _private_apt(place: Path, architecture: str, mirror: str) -> Iterator[tuple[list[str], Path]]:
+    """An apt-get command with fresh lists and no package installed, and the folder of its state, below `place`."""
+    place.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place) as name:
         folder = Path(name)
         for part in ("state/lists/partial", "cache/archives/partial"):
             (folder / part).mkdir(parents=True)

@@ -62,7 +62,8 @@ def run(command: Sequence[str | Path], failed: str, cwd: Path | None = None) -> 
     if done.returncode:
         lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         causes = [line for line in lines if line.lower().startswith(("e:", "err:", "error"))] or lines[-1:]
-        raise UserError(f"{failed} ({causes[0] if causes else f'exit status {done.returncode}'}).")
+        cause = causes[0].rstrip(".") if causes else f"exit status {done.returncode}"
+        raise UserError(f"{failed} ({cause}).")
     return done.stdout
 
 

@@ -9,15 +9,11 @@ all boards at once; {board} in its arguments becomes the board's name. Exits 1 i
 
 from __future__ import annotations
 
-import subprocess
-import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from absl import flags
 
-from export.emulation.boards import ARCHITECTURES, Board
+from export.emulation.boards import ARCHITECTURES, run_on_all
 from export.emulation.installation import DEFAULT_CACHE, set_up
 from export.fusion import manifest, program
 from export.fusion.program import UserError
@@ -39,50 +35,10 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         print(f"ready: {', '.join(board.name for board in made)}")
         return 0
-    statuses = run_module(made, Path(_BUNDLE.value), arguments)
+    statuses = run_on_all(made, Path(_BUNDLE.value), arguments)
     for board, status in zip(made, statuses, strict=True):
         print(f"{board.name}: {'passed' if status == 0 else f'failed, exit status {status}'}")
     return 1 if any(statuses) else 0
-
-
-def run_module(made: Sequence[Board], bundle: Path, arguments: Sequence[str]) -> list[int]:
-    """Runs a module on all boards at once and prints its lines, each after its board's name.
-
-    Args:
-      made: the boards.
-      bundle: the folder to run it in.
-      arguments: the module's name and its arguments, of which {board} becomes the board's name.
-
-    Returns the exit statuses, in the boards' order.
-    """
-    with ExitStack() as stack:
-        readers, processes = [], []
-        for board in made:
-            process = subprocess.Popen(
-                board.command(["-m", *(argument.replace("{board}", board.name) for argument in arguments)]),
-                cwd=bundle,
-                env=board.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-            )
-            stack.enter_context(process)
-            # Before it is waited for, so that Ctrl-C ends all.
-            stack.callback(process.kill)
-            reader = threading.Thread(target=_print_lines, args=(board.name, process), daemon=True)
-            reader.start()
-            readers.append(reader)
-            processes.append(process)
-        for reader in readers:
-            reader.join()
-        return [process.wait() for process in processes]
-
-
-def _print_lines(name: str, process: subprocess.Popen[str]) -> None:
-    for line in process.stdout or ():
-        print(f"{name}: {line}", end="", flush=True)
 
 
 if __name__ == "__main__":

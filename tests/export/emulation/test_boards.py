@@ -13,7 +13,6 @@ import pytest
 
 from export.emulation import boards, installation
 from export.emulation.boards import Board
-from export.emulation.run import run_module
 from export.fusion.program import UserError
 
 
@@ -57,7 +56,7 @@ def test_a_program_runs_in_its_folder_and_gives_its_status(board: Board, tmp_pat
 def test_a_module_runs_on_all_boards(board: Board, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "check.py").write_text("import sys; print('is', sys.argv[1]); sys.exit(sys.argv[1] == 'armhf.json')")
     both = [dataclasses.replace(board, name=name) for name in ("aarch64", "armhf")]
-    assert run_module(both, tmp_path, ["check", "{board}.json"]) == [0, 1]
+    assert boards.run_on_all(both, tmp_path, ["check", "{board}.json"]) == [0, 1]
     assert sorted(capfd.readouterr().out.splitlines()) == ["aarch64: is aarch64.json", "armhf: is armhf.json"]
 
 
