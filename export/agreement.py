@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +46,11 @@ class Agreement:
     relative: float | None
     accuracy: float
     held: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """The attributes, with null for a difference that is no number."""
+        finite = self.relative is not None and math.isfinite(self.relative)
+        return asdict(self) | {"relative": self.relative if finite else None}
 
     def fault(self, max_quanta: int) -> str | None:
         """What is wrong, one sentence, or None; so many steps of an int8 output are legal."""

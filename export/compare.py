@@ -14,7 +14,6 @@ none behind its ReLU6, so that it does not differ at all; networks with linear c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from absl import flags
 
@@ -44,9 +43,9 @@ def main(arguments: list[str]) -> int:
     asked = [*engines.installed(), *(Engine(engines.REFERENCE.runtime, board=board) for board in boards)]
     found = compare(bundle, ask_all(bundle, asked, data.images, _report), data.labels)
     print(f"\n{_table(found)}\n")
-    if _JSON.value:
-        write_json(_JSON.value, [asdict(one) for one in found])
     faults = [fault for one in found if (fault := one.fault(_MAX_QUANTA.value))]
+    if _JSON.value:
+        write_json(_JSON.value, {"switches": [one.as_json() for one in found], "faults": faults})
     for fault in faults:
         print(f"fault: {fault}")
     if not faults:

@@ -104,15 +104,14 @@ def _requirements() -> list[str]:
 
 
 def _install_wheels(site: Path, architecture: str, requirements: Sequence[str]) -> None:
-    tags = [f"--platform=manylinux_2_{minor}_{architecture}" for minor in _GLIBC]
+    legal = [f"manylinux_2_{minor}" for minor in _GLIBC] + ["manylinux2014"]
     run_on_host(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"--target={site}"]
-        + [
-            "--only-binary=:all:",
-            f"--python-version={PYTHON}",
-            "--implementation=cp",
-            f"--abi=cp{PYTHON.replace('.', '')}",
-        ]
-        + ["--abi=abi3", *tags, f"--platform=manylinux2014_{architecture}", *requirements],
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+            *(f"--target={site}", "--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp"),
+            *(f"--abi=cp{PYTHON.replace('.', '')}", "--abi=abi3"),
+            *(f"--platform={tag}_{architecture}" for tag in legal),
+            *requirements,
+        ],
         f"wheels for {architecture} cannot be installed; see that pip can reach its package index",
     )

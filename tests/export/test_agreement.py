@@ -100,7 +100,9 @@ def test_another_class_is_a_fault_except_by_xnnpack_on_int8(
 def test_a_value_that_is_no_number_is_a_fault(bundle: Bundle) -> None:
     other = answers_of(bundle, LITERT)
     other.stored[f"{bundle.find_switch('1.0').slices[0].model}/float32"][0, 9] = np.nan
-    assert "differs by nan" in str(compare(bundle, other, "1.0", "float32").fault(1))
+    one = compare(bundle, other, "1.0", "float32")
+    assert "differs by nan" in str(one.fault(1))
+    assert json.loads(json.dumps(one.as_json(), allow_nan=False))["relative"] is None
 
 
 @pytest.fixture
@@ -115,7 +117,9 @@ def test_the_runtimes_of_this_machine_agree(exported, run_program, data: str, tm
     done = run_program("export.compare", *flags, "--limit=50")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed: all but XNNPACK on int8 agree with the reference" in done.stdout
-    rows = json.loads((tmp_path / "a.json").read_text())
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert written["faults"] == []
+    rows = written["switches"]
     assert len(rows) == 2 * 2 * 3
     assert {row["images"] for row in rows} == {50}
     assert sum(row["held"] for row in rows) == 10
@@ -154,7 +158,7 @@ def test_emulated_boards_agree(exported, run_program, data: str, tmp_path: Path)
     flags = [f"--bundle={exported.bundle}", f"--data={data}", f"--cache={tmp_path / 'cache'}", "--limit=20"]
     done = run_program("export.compare", *flags, f"--json={tmp_path / 'a.json'}")
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = json.loads((tmp_path / "a.json").read_text())
+    rows = json.loads((tmp_path / "a.json").read_text())["switches"]
     boards = [row for row in rows if row["machine"] in ("aarch64 (emulated)", "armhf (emulated)")]
     assert len(boards) == 2 * 2 * 2
     assert {row["quanta"] for row in boards} == {0, None}
