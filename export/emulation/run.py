@@ -15,7 +15,7 @@ from absl import flags
 
 from export.emulation.boards import ARCHITECTURES, run_on_all
 from export.emulation.installation import DEFAULT_CACHE, set_up
-from export.fusion import manifest, program
+from export.fusion import program
 from export.fusion.program import UserError
 
 _BOARDS = flags.DEFINE_list("boards", list(ARCHITECTURES), "The boards, of aarch64 (64-bit) and armhf (32-bit).")
@@ -29,8 +29,9 @@ def main(arguments: list[str]) -> int:
         raise UserError("a module is run with its bundle: --bundle=FOLDER -- MODULE [ARGUMENTS], or none of both.")
     if not _BOARDS.value:
         raise UserError(f"--boards is empty; legal: one or more of {', '.join(ARCHITECTURES)}.")
-    if arguments:
-        manifest.load(_BUNDLE.value)
+    # The bundle's own runner judges what stands in the manifest.
+    if arguments and not (Path(_BUNDLE.value) / "manifest.json").is_file():
+        raise UserError(f"--bundle={_BUNDLE.value} is not a bundle; legal: a folder with a manifest.json.")
     made = set_up(_BOARDS.value, _CACHE.value, _MIRROR.value, lambda text: print(text, flush=True))
     if not arguments:
         print(f"ready: {', '.join(board.name for board in made)}")

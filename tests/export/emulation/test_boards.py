@@ -73,12 +73,18 @@ def test_another_host_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_module_without_a_bundle_is_refused(tmp_path: Path) -> None:
-    for arguments in (["--", "fusion.selftest"], [f"--bundle={tmp_path}"]):
+def test_wrong_flags_are_refused_before_anything_is_set_up(tmp_path: Path) -> None:
+    for arguments, error in (
+        (["--", "fusion.selftest"], "a module is run with its bundle: --bundle=FOLDER -- MODULE"),
+        ([f"--bundle={tmp_path}"], "a module is run with its bundle: --bundle=FOLDER -- MODULE"),
+        ([f"--bundle={tmp_path}", "--", "fusion.selftest"], f"--bundle={tmp_path} is not a bundle; legal:"),
+        (["--boards="], "--boards is empty; legal: one or more of aarch64, armhf."),
+    ):
         command = [sys.executable, "-m", "export.emulation.run", f"--cache={tmp_path / 'cache'}", *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 2
-        assert done.stderr.startswith("error: a module is run with its bundle: --bundle=FOLDER -- MODULE")
+        assert done.stderr.startswith(f"error: {error}")
+        assert not (tmp_path / "cache").exists()
 
 
 _WHAT = """
