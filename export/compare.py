@@ -5,8 +5,8 @@
 Runs every slice file on tflite-runtime on this machine, which is the reference, on ai-edge-litert (built-in kernels and
 XNNPACK) and on tflite-runtime on each emulated board, which is set up where it is not there yet. Exits 1 if anything
 differs from the reference in a fused class, by more than --max_quanta steps of an int8 output, or by more than 1e-4 of
-the largest value of a float output; XNNPACK on int8 and the precision `dynamic`, which runtimes quantize in their own
-ways, are shown alone. For classifiers.
+the largest value of a float output (2e-2 where an int8 file gives float). XNNPACK on int8 and the precision `dynamic`,
+which runtimes quantize in their own ways, are shown and no more. For classifiers.
 
 The kernels of ARM round some negative values of an int8 convolution one step lower than those of x86. MobileNet v1 has
 none behind its ReLU6, so that it does not differ at all; networks with linear convolutions, such as ResNets, do.

@@ -72,7 +72,7 @@ def test_differences_are_counted_in_steps_and_in_parts(bundle: Bundle) -> None:
     assert whole.fault(2) is None
     part = compare(bundle, other, "0.5+0.25+0.25", "float32")
     assert part.relative == pytest.approx(0.01 / 4)
-    assert part.fault(1) == f"switch '0.5+0.25+0.25', float32 on {where} 0.0025 of its range, legal 0.0001."
+    assert part.fault(1) == f"switch '0.5+0.25+0.25', float32 on {where} 0.0025 of its largest value, legal 0.0001."
     assert compare(bundle, other, "1.0", "int8").quanta == 0
 
 
