@@ -24,9 +24,8 @@ from export.agreement import Agreement, ask_all, compare
 from export.emulation.boards import ARCHITECTURES
 from export.emulation.installation import DEFAULT_CACHE, set_up
 from export.engines import Engine
-from export.fusion import inputs, manifest, program
+from export.fusion import columns, inputs, manifest, program
 from export.fusion.files import check_json_target, write_json
-from paradis_tf import table
 
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
 _DATA = flags.DEFINE_string("data", None, "An .npz file with x_test and y_test.", required=True)
@@ -74,7 +73,7 @@ def _table(found: Sequence[Agreement]) -> str:
     return (
         f"{found[0].images} images: the fused class against {found[0].runtime} on {found[0].machine},\n"
         "and the largest difference of a slice's output, in steps of it or as a part of the largest value\n\n"
-        f"{table.render(header, rows)}"
+        f"{columns.render(header, rows)}"
     )
 
 
