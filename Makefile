@@ -8,10 +8,11 @@ export PYTHONUNBUFFERED := 1
 DEMO_RUN := runs/demo
 DEMO_BUNDLE := build/demo
 
-.PHONY: help demo test test-slow lint format clean
+.PHONY: help demo emulated-boards test test-slow lint format clean
 
 help:
 	@echo "make demo       train on handwritten digits, convert, verify, serve every switch, table and pictures"
+	@echo "make emulated-boards  ARM boards by QEMU, in build/emulation (downloads 200 MB; x86_64 Linux with apt)"
 	@echo "make test       the tests (a few minutes)"
 	@echo "make test-slow  the tests that take minutes each"
 	@echo "make lint       ruff and mypy"
@@ -26,6 +27,9 @@ demo: $(VENV)/.host
 	$(BIN)/python -m export.convert --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE) --precision=int8
 	$(BIN)/python -m export.verify --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE)
 	$(BIN)/python -m export.demo --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE)
+
+emulated-boards: $(VENV)/.host
+	$(BIN)/python -m export.emulation.run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from export.emulation.boards import Board
 from export.fusion import fuse
 from export.fusion.bundle import Bundle, SwitchEntry
 from export.fusion.program import UserError
@@ -19,10 +21,20 @@ from export.fusion.program import UserError
 
 @dataclass(frozen=True)
 class Engine:
-    """A runtime, and whether XNNPACK may take operations from its built-in kernels (the default of both)."""
+    """A runtime, and whether XNNPACK may take operations from its built-in kernels (the default of both).
+
+    Attributes:
+      board: the emulated board that it runs on, or None for this machine.
+    """
 
     runtime: str
     delegates: bool = True
+    board: Board | None = None
+
+    @property
+    def kernels(self) -> str:
+        """What runs int8 operations, for people."""
+        return "XNNPACK" if self.delegates and self.runtime != REFERENCE.runtime else "built-in kernels"
 
 
 # tflite-runtime gives no int8 operation to XNNPACK whatever it is told; LiteRT gives it nearly all.
@@ -70,27 +82,70 @@ def installed() -> list[Engine]:
 
 
 def ask(bundle: Bundle, engine: Engine, images: np.ndarray) -> Answers:
-    """Runs every file of a bundle on an engine.
+    """Runs every file of a bundle on an engine; arguments and errors as of `Asked`."""
+    with Asked(bundle, engine, images) as asked:
+        return asked.answers()
+
+
+class Asked:
+    """A process that runs every file of a bundle on an engine, while the `with` block does something else.
 
     Args:
       bundle: the bundle.
       engine: what to run them on.
       images: uint8 (n, height, width, 3).
 
-    Raises:
-      UserError: the engine could not run a file; its last words are quoted.
+    Leaving the block ends the process. Source: ours.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        taken, given = Path(folder) / "images.npy", Path(folder) / "outputs.npz"
-        np.save(taken, images)
-        command = [sys.executable, "-m", "export.slice_outputs", f"--bundle={bundle.folder.resolve()}"]
-        command += [f"--runtime={engine.runtime}", f"--{'' if engine.delegates else 'no'}delegates"]
-        command += [f"--images={taken}", f"--outputs={given}"]
-        done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-            raise UserError(f"runtime {engine.runtime} could not run the bundle: {last.removeprefix('error: ')}")
-        with np.load(given, allow_pickle=False) as file:
+
+    def __init__(self, bundle: Bundle, engine: Engine, images: np.ndarray) -> None:
+        self.engine = engine
+        self._folder = tempfile.TemporaryDirectory()
+        folder = Path(self._folder.name)
+        np.save(folder / "images.npy", images)
+        arguments = ["-m", "export.slice_outputs", f"--bundle={bundle.folder.resolve()}"]
+        arguments += [f"--runtime={engine.runtime}", f"--{'' if engine.delegates else 'no'}delegates"]
+        arguments += [f"--images={folder / 'images.npy'}", f"--outputs={folder / 'outputs.npz'}"]
+        board = engine.board
+        with open(folder / "done", "wb") as done, open(folder / "errors", "wb") as errors:
+            self._process = subprocess.Popen(
+                board.command(arguments) if board else [sys.executable, *arguments],
+                cwd=Path(__file__).parents[1],
+                env=board.environment() if board else os.environ | {"PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=done,
+                stderr=errors,
+            )
+
+    def __enter__(self) -> Asked:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._folder.cleanup()
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def done(self) -> int:
+        """How many files have been run so far."""
+        return (Path(self._folder.name) / "done").read_bytes().count(b"\n")
+
+    def answers(self) -> Answers:
+        """Waits for the process and returns what the files gave.
+
+        Raises:
+          UserError: the engine could not run a file; its last words are quoted.
+        """
+        folder, status = Path(self._folder.name), self._process.wait()
+        if status:
+            lines = (folder / "errors").read_text(errors="replace").strip().splitlines()
+            last = (lines or [f"exit status {status}"])[-1].removeprefix("error: ")
+            where = f" on {self.engine.board.name}" if self.engine.board else ""
+            raise UserError(f"runtime {self.engine.runtime}{where} could not run the bundle: {last}")
+        with np.load(folder / "outputs.npz", allow_pickle=False) as file:
             stored = dict(file)
-    kernels = "XNNPACK" if engine.delegates and engine != REFERENCE else "built-in kernels"
-    return Answers(engine, f"{stored.pop('version')}, {kernels}", stored)
+        return Answers(self.engine, f"{stored.pop('version')}, {self.engine.kernels}", stored)

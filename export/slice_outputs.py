@@ -2,7 +2,8 @@
 
     python -m export.slice_outputs --bundle=build/digits --runtime=tflite_runtime --images=in.npy --outputs=out.npz
 
-Started by `export.engines`: TensorFlow and the runtimes carry the same native code and must not answer for each other.
+Prints a line for every file that it has run. Started by `export.engines`: TensorFlow and the runtimes carry the same
+native code and must not answer for each other.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def main(argv: list[str]) -> None:
         for part in entry.slices:
             for precision, file in part.files.items():
                 run = SliceInterpreter(bundle, file, chosen, threads=1, delegates=_DELEGATES.value)
-                outputs[f"{part.model}/{precision}"] = np.stack([run(image) for image in images])
+                key = f"{part.model}/{precision}"
+                outputs[key] = np.stack([run(image) for image in images])
+                print(key)
     np.savez(_OUTPUTS.value, **outputs)
 
 

@@ -1,0 +1,151 @@
+"""How far the runtimes of this machine and of emulated boards agree on a bundle."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from export.engines import Answers, Asked, Engine
+from export.fusion.bundle import Bundle, SwitchEntry
+from paradis_tf.progress import duration
+
+# Of float outputs, as a part of the largest: rounding, or, where all before them is int8, some steps of it.
+_TOLERANCES = {"float32": 1e-4, "float16": 1e-4, "int8": 0.02}
+_REPORT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One fused switch on one engine, against the reference on the same images.
+
+    Attributes:
+      machine: this machine's processor, or the emulated board.
+      runtime: the runtime's name, version and what runs int8 operations.
+      images: how many.
+      same_class: on how many images the fused class is the reference's, a part of 1.
+      quanta: largest difference of a slice's output, in steps of it; None for float outputs.
+      relative: largest difference of a slice's output, as a part of the reference's largest absolute value; None for
+        quantized outputs.
+      accuracy: of the fused switch, a part of 1.
+      held: whether a difference is a fault; not of XNNPACK on int8, which rounds in its own way, and not of `dynamic`,
+        whose activations each runtime quantizes in its own way.
+    """
+
+    switch: str
+    precision: str
+    machine: str
+    runtime: str
+    images: int
+    same_class: float
+    quanta: int | None
+    relative: float | None
+    accuracy: float
+    held: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """The attributes, with null for a difference that is no number."""
+        finite = self.relative is not None and math.isfinite(self.relative)
+        return asdict(self) | {"relative": self.relative if finite else None}
+
+    def fault(self, max_quanta: int) -> str | None:
+        """What is wrong, one sentence, or None; so many steps of an int8 output are legal."""
+        if not self.held:
+            return None
+        where = f"switch '{self.switch}', {self.precision} on {self.runtime}, {self.machine}"
+        if self.quanta is not None and self.quanta > max_quanta:
+            return f"{where}: a slice's output differs by {self.quanta} quanta, legal {max_quanta}."
+        if self.relative is not None and not self.relative <= _TOLERANCES[self.precision]:
+            legal = f"legal {_TOLERANCES[self.precision]:g}"
+            return f"{where}: a slice's output differs by {self.relative:.2g} of its largest value, {legal}."
+        if self.same_class < 1:
+            return (
+                f"{where}: {round((1 - self.same_class) * self.images)} of {self.images} images are of another class."
+            )
+        return None
+
+
+def ask_all(
+    bundle: Bundle, asked: Sequence[Engine], images: np.ndarray, report: Callable[[str], None] = lambda text: None
+) -> list[Answers]:
+    """Runs a bundle on several engines at once.
+
+    Args:
+      bundle: the bundle.
+      asked: the engines.
+      images: uint8 (n, height, width, 3).
+      report: is told now and then how far they are.
+
+    Raises:
+      UserError: an engine could not run a file; the others are ended.
+    """
+    files = sum(len(part.files) for entry in bundle.switches for part in entry.slices)
+    with ExitStack() as stack:
+        processes = [stack.enter_context(Asked(bundle, engine, images)) for engine in asked]
+        began = reported = time.monotonic()
+        while any(process.running for process in processes):
+            time.sleep(0.1)
+            # One that failed says so at once, whatever the others are still doing.
+            for process in processes:
+                if not process.running and process.done < files:
+                    process.answers()
+            if time.monotonic() - reported >= _REPORT_S:
+                reported = time.monotonic()
+                states = [f"{machine(one.engine)} {one.done}" for one in processes if one.running]
+                report(f"{duration(reported - began)}, of {files} files: {', '.join(states)}")
+        return [process.answers() for process in processes]
+
+
+def compare(bundle: Bundle, outputs: Sequence[Answers], labels: np.ndarray) -> list[Agreement]:
+    """Compares every fused switch and its slices' outputs with those of the first engine.
+
+    Args:
+      bundle: the bundle.
+      outputs: what the engines gave, the reference first.
+      labels: the images' class indices, int (n,).
+    """
+    return [
+        _compare_switch(entry, precision, answers, outputs[0], labels)
+        for entry in bundle.switches
+        for precision in bundle.precisions
+        for answers in outputs
+    ]
+
+
+def _compare_switch(
+    entry: SwitchEntry, precision: str, answers: Answers, reference: Answers, labels: np.ndarray
+) -> Agreement:
+    quanta: list[int] = []
+    relative: list[float] = []
+    for part in entry.slices:
+        key = f"{part.model}/{precision}"
+        wanted = reference.stored[key].astype(np.float64)
+        apart = float(np.abs(answers.stored[key] - wanted).max())
+        if part.files[precision].output.scale is None:
+            relative.append(apart / float(np.abs(wanted).max() or 1))
+        else:
+            quanta.append(round(apart))
+    classes = answers.fused(entry, precision).argmax(axis=1)
+    return Agreement(
+        switch=entry.switch,
+        precision=precision,
+        machine=machine(answers.engine),
+        runtime=answers.name,
+        images=len(labels),
+        same_class=float((classes == reference.fused(entry, precision).argmax(axis=1)).mean()),
+        quanta=max(quanta) if quanta else None,
+        relative=max(relative) if relative else None,
+        accuracy=float((classes == labels).mean()),
+        held=precision in _TOLERANCES and (precision, answers.engine.kernels) != ("int8", "XNNPACK"),
+    )
+
+
+def machine(engine: Engine) -> str:
+    """The processor that an engine runs on, for people."""
+    return f"{engine.board.name} (emulated)" if engine.board else platform.machine()

@@ -1,0 +1,85 @@
+"""Tables how far the runtimes of this machine and of emulated boards agree on a bundle.
+
+    python -m export.compare --bundle=build/digits --data=digits.npz --limit=1000
+
+Runs every slice file on tflite-runtime on this machine, which is the reference, on ai-edge-litert (built-in kernels and
+XNNPACK) and on tflite-runtime on each emulated board, which is set up where it is not there yet. Exits 1 if anything
+differs from the reference in a fused class, by more than --max_quanta steps of an int8 output, or by more than 1e-4 of
+the largest value of a float output (2e-2 where an int8 file gives float). XNNPACK on int8 and the precision `dynamic`,
+which runtimes quantize in their own ways, are shown and no more. For classifiers.
+
+The kernels of ARM round some negative values of an int8 convolution one step lower than those of x86. MobileNet v1 has
+none behind its ReLU6, so that it does not differ at all; networks with linear convolutions, such as ResNets, do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from absl import flags
+
+from export import engines
+from export.agreement import Agreement, ask_all, compare
+from export.emulation.boards import ARCHITECTURES
+from export.emulation.installation import DEFAULT_CACHE, set_up
+from export.engines import Engine
+from export.fusion import columns, inputs, manifest, program
+from export.fusion.files import check_json_target, write_json
+
+_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
+_DATA = flags.DEFINE_string("data", None, "An .npz file with x_test and y_test.", required=True)
+_LIMIT = flags.DEFINE_integer("limit", 1000, "At most so many images.", 1)
+_BOARDS = flags.DEFINE_list("boards", list(ARCHITECTURES), "The emulated boards; empty for this machine alone.")
+_CACHE = flags.DEFINE_string("cache", DEFAULT_CACHE, "The folder that boards are set up in.")
+_MAX_QUANTA = flags.DEFINE_integer("max_quanta", 1, "How many steps of an int8 output are no fault.", 0, 255)
+_JSON = flags.DEFINE_string("json", "", "File to write the table to as JSON.")
+
+
+def main(arguments: list[str]) -> int:
+    check_json_target(_JSON.value)
+    bundle = manifest.load(_BUNDLE.value)
+    data = inputs.read_data(_DATA.value, bundle, _LIMIT.value)
+    boards = set_up(_BOARDS.value, _CACHE.value, report=_report) if _BOARDS.value else []
+    asked = [*engines.installed(), *(Engine(engines.REFERENCE.runtime, board=board) for board in boards)]
+    # Data for a bundle is of a classifier, so it has labels.
+    found = compare(bundle, ask_all(bundle, asked, data.images, _report), np.asarray(data.labels))
+    print(f"\n{_table(found)}\n")
+    faults = [fault for one in found if (fault := one.fault(_MAX_QUANTA.value))]
+    if _JSON.value:
+        write_json(_JSON.value, {"switches": [one.as_json() for one in found], "faults": faults})
+    for fault in faults:
+        print(f"fault: {fault}")
+    if not faults:
+        print("passed: what is to agree with the reference does")
+    return 1 if faults else 0
+
+
+def _table(found: Sequence[Agreement]) -> str:
+    header = ("switch", "precision", "machine", "runtime", "same class (%)", "quanta", "relative", "accuracy (%)")
+    rows = [
+        (
+            one.switch,
+            one.precision,
+            one.machine,
+            one.runtime,
+            f"{100 * one.same_class:.2f}",
+            "" if one.quanta is None else one.quanta,
+            "" if one.relative is None else f"{one.relative:.1e}",
+            f"{100 * one.accuracy:.2f}",
+        )
+        for one in found
+    ]
+    return (
+        f"{found[0].images} images: the fused class against {found[0].runtime} on {found[0].machine},\n"
+        "and the largest difference of a slice's output, in steps of it or as a part of the largest value\n\n"
+        f"{columns.render(header, rows)}"
+    )
+
+
+def _report(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    program.run(main)

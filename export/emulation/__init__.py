@@ -1,0 +1,1 @@
+"""Boards of other processors, emulated on this machine."""
