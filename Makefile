@@ -7,12 +7,13 @@ export PYTHONUNBUFFERED := 1
 
 DEMO_RUN := runs/demo
 DEMO_BUNDLE := build/demo
+BUNDLE := $(DEMO_BUNDLE)
 
 .PHONY: help demo emulated-boards test test-slow lint format clean
 
 help:
 	@echo "make demo       train on handwritten digits, convert, verify, serve every switch, table and pictures"
-	@echo "make emulated-boards  ARM boards by QEMU, in build/emulation (downloads 200 MB; x86_64 Linux with apt)"
+	@echo "make emulated-boards  self-test of BUNDLE=$(DEMO_BUNDLE) on emulated ARM boards (downloads 200 MB; x86_64 Linux with apt)"
 	@echo "make test       the tests (a few minutes)"
 	@echo "make test-slow  the tests that take minutes each"
 	@echo "make lint       ruff and mypy"
@@ -24,12 +25,12 @@ demo: $(VENV)/.host
 	# On images of 16x16 the fixed cost of a oneDNN operation outweighs what it saves.
 	TF_ENABLE_ONEDNN_OPTS=0 $(BIN)/python -m paradis_tf.train --config=paradis_tf/configs/digits_mobilenet_v1.py --workdir=$(DEMO_RUN)
 	$(BIN)/python -m paradis_tf.evaluate --workdir=$(DEMO_RUN)
-	$(BIN)/python -m export.convert --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE) --precision=int8
+	$(BIN)/python -m export.convert --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE) --precision=int8 --quantization=ptq
 	$(BIN)/python -m export.verify --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE)
 	$(BIN)/python -m export.demo --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE)
 
 emulated-boards: $(VENV)/.host
-	$(BIN)/python -m export.emulation.run
+	$(BIN)/python -m export.emulation.run --bundle=$(BUNDLE) -- fusion.selftest --bundle=. --runs=0
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow"

@@ -30,7 +30,7 @@ class Verdict:
       key: digest of everything it depends on.
       metric: the metric's name.
       images: how many images.
-      keras: of the float network; `ptq` and `qat`: of the files, `qat` None where post-training quantization was good enough.
+      keras, ptq, qat: of the float network and of the files; `qat` None where post-training quantization is enough.
       chosen: `ptq` or `qat`.
     """
 

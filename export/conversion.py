@@ -153,9 +153,6 @@ def _float_converter(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if job.precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if job.precision == "dynamic":
-        # Per-channel weights of dense layers make an operator version that tflite-runtime 2.14.0 does not know.
-        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
     return converter
 
 
@@ -164,7 +161,11 @@ def _converter(keras_model: Any, serve: Callable[..., Any], inputs: Sequence[tf.
     module = tf.Module()
     module.held = [one if isinstance(one, tf.Variable) else one.value for one in keras_model.weights]
     module.serve = tf.function(serve, input_signature=list(inputs), autograph=False)
-    return tf.lite.TFLiteConverter.from_concrete_functions([module.serve.get_concrete_function()], module)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.serve.get_concrete_function()], module)
+    # With a scale per output, tflite-runtime 2.14.0 does not know the operator of `dynamic` files, and on ARM crashes
+    # in that of int8 files if there are few inputs or outputs.
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+    return converter
 
 
 def _check(found: graph.Graph, what: str, madds: int) -> None:

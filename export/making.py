@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -93,14 +94,13 @@ class Maker:
     def _convert(
         self, plan: Plan, left: list[Job], recipes: Mapping[Job, str], weights: Mapping[Training, Any]
     ) -> None:
+        count = itertools.count(1)
+
         def keep(conversion: Conversion, data: bytes, found: Graph) -> None:
             job = conversion.job
-            nonlocal done
-            done += 1
             self._made[recipes[job]] = Made(data, _entry(job, plan[job], data, found) | {"recipe": recipes[job]})
-            self._report(f"{done}/{len(left)} {job}: {len(data):,} bytes")
+            self._report(f"{next(count)}/{len(left)} {job}: {len(data):,} bytes")
 
-        done = 0
         conversions = []
         for job in left:
             compression = plan[job]
@@ -115,7 +115,7 @@ def _entry(job: Job, compression: Compression | None, data: bytes, found: Graph)
         return {"name": one.name, "dtype": one.dtype, "scale": one.scale, "zero_point": one.zero_point}
 
     trained = compression is not None and compression.quantization_aware
-    entry = {
+    entry: dict[str, Any] = {
         "compressed_bytes": len(zlib.compress(data, 9)),
         "arena_bytes": found.arena_bytes,
         "input": tensor(found.inputs[0]),

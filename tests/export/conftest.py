@@ -17,6 +17,8 @@ from paradis_tf.records.workdir import Workdir
 from paradis_tf.supernet import Supernet
 
 SWITCHES = ("1.0", "0.5+0.25+0.25")
+# What decides the int8 files of the bundle, beside the run.
+MADE = ("--name=digits", "--quantization=ptq")
 
 
 class Exported(NamedTuple):
@@ -60,7 +62,12 @@ def exported(
     folder, model = make_run(0)
     bundle = folder.parent / "bundle"
     done = run_program(
-        "export.convert", f"--workdir={folder}", f"--bundle={bundle}", "--precision=int8,float32", "--name=digits"
+        "export.convert",
+        f"--workdir={folder}",
+        f"--bundle={bundle}",
+        "--precision=int8,float32",
+        "--name=digits",
+        "--quantization=ptq",
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((bundle / "manifest.json").read_text())["name"] == "digits"

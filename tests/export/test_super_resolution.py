@@ -64,6 +64,7 @@ def upscaling(tmp_path_factory: pytest.TempPathFactory, run_program: Run) -> Ups
         f"--workdir={workdir.path}",
         f"--bundle={bundle}",
         "--precision=int8,float32",
+        "--quantization=ptq",
         "--image_size=24",
         "--calibration_images=8",
         f"--archive={folder / 'bundle.zip'}",
