@@ -62,8 +62,7 @@ def compress(
             start = folded.fold(model, switch, device, True, image_shape)
             folded.load(start, weights[device])
             students.append(_STAGES[stage].wrap(start, weights[device], compression, normalized))
-        name = f"switch '{switch}', {stage}"
-        training.train(students, teachers, model.task, compression, images, name, report)
+        training.train(students, teachers, model.task, compression, images, stage, f"switch '{switch}'", report)
         weights = [_STAGES[stage].finish(student, compression) for student in students]
     return weights
 

@@ -18,6 +18,8 @@ from paradis_tf.progress import duration
 from paradis_tf.tasks.task import Task
 
 _REPORT_EVERY_S = 10.0
+# A reported loss is the mean over so many steps.
+_MEAN_OVER = 20
 
 
 def train(
@@ -26,7 +28,8 @@ def train(
     task: Task,
     compression: Compression,
     images: np.ndarray,
-    name: str,
+    stage: str,
+    what: str,
     report: Callable[[str], None],
 ) -> list[float]:
     """Trains slice models until their sum is that of the float ones.
@@ -39,24 +42,30 @@ def train(
       students: a model for each device, float32 images in [-1, 1) -> partial prediction; their weights are changed.
       teachers: the float models, in any order.
       task: of the network.
-      compression: steps, batch size, learning rate, flips and seed.
+      compression: steps, batch size, learning rate of the stage, flips and seed.
       images: uint8 (n, height, width, 3), n at least 1.
-      name: what is trained, for reports and errors.
+      stage: of `compression.stages`.
+      what: what is trained, for reports and errors.
       report: is told how far the training is, every ten seconds and at the end.
 
     Returns:
       the loss of each step.
 
     Raises:
-      UserError: a loss that is not finite; names the step.
+      UserError: a loss that is not finite; names what is trained, stage and step.
 
     Source: distillation from Hinton et al. 2015; on the fused output, ours.
     """
-    step = _training_step(students, teachers, task, compression)
+    rate = tf_keras.optimizers.schedules.CosineDecay(compression.start_rate(stage), compression.steps)
+    step = _training_step(students, teachers, task, rate)
+    name = f"{what}, {stage}"
     losses: list[float] = []
     began = last = time.monotonic()
     for batch in batches(images, compression):
         losses.append(float(step(batch)))
+        if len(losses) == 1:
+            # The first step traces the graph, which says nothing about the others.
+            began = last = time.monotonic()
         if not math.isfinite(losses[-1]):
             raise UserError(
                 f"{name}: the loss was not finite in step {len(losses)} of {compression.steps}; "
@@ -65,22 +74,17 @@ def train(
         now = time.monotonic()
         if now - last >= _REPORT_EVERY_S or len(losses) == compression.steps:
             last = now
-            left = (now - began) / len(losses) * (compression.steps - len(losses))
+            left = (now - began) / max(1, len(losses) - 1) * (compression.steps - len(losses))
             mean = np.mean(losses[-_MEAN_OVER:])
             report(f"{name}: step {len(losses):,}/{compression.steps:,}, loss {mean:.3g}, {duration(left)} left")
     return losses
 
 
-# A reported loss is the mean over so many steps.
-_MEAN_OVER = 20
-
-
 def _training_step(
-    students: Sequence[Any], teachers: Sequence[Any], task: Task, compression: Compression
+    students: Sequence[Any], teachers: Sequence[Any], task: Task, rate: Any
 ) -> Callable[[np.ndarray], Any]:
     variables = list({v.ref(): v for student in students for v in student.trainable_variables}.values())
-    schedule = tf_keras.optimizers.schedules.CosineDecay(compression.learning_rate, compression.steps)
-    optimizer = tf_keras.optimizers.Adam(schedule)
+    optimizer = tf_keras.optimizers.Adam(rate)
     optimizer.build(variables)
 
     @tf.function(autograph=False)

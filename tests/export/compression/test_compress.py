@@ -89,12 +89,13 @@ def test_weights_travel_as_arrays(model: Supernet, weights: list[Weights], files
     assert converted(rebuild(model, model.switches[0], 0, _ALL, read)) == files[0]
 
 
-def test_the_same_arguments_give_the_same_weights(model: Supernet, weights: list[Weights], images: np.ndarray) -> None:
-    again = compress(model, model.switches[0], _ALL, images)
-    for one, other in zip(weights, again, strict=True):
-        assert one.keys() == other.keys()
-        for name in one:
-            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+def test_the_same_arguments_give_the_same_weights(images: np.ndarray) -> None:
+    model = randomize(Supernet(TinyNet(), ("1.0",)))
+    asked = Compression(clusters=6, steps=4, batch_size=16, flips=True)
+    one, other = (compress(model, model.switches[0], asked, images)[0] for _ in range(2))
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
 def test_without_quantization_aware_training_the_weights_wait_for_post_training_quantization(
@@ -123,7 +124,7 @@ def test_nothing_asked_gives_the_network_itself(model: Supernet, images: np.ndar
 @pytest.mark.parametrize(
     ("architecture", "text"),
     [
-        (narrow_resnet(10, (8, 8, 3), 5, "224"), "1.0"),
+        pytest.param(narrow_resnet(10, (8, 8, 3), 5, "224"), "1.0", marks=pytest.mark.slow),
         (models.create("wdsr", image_shape=(8, 8, 3), scale=2, blocks=1, filters=8), "0.5+0.5"),
     ],
     ids=["resnet", "wdsr"],

@@ -53,11 +53,11 @@ def test_training_lowers_the_loss_of_a_network_that_rounds_badly(
         for device in range(2)
     ]
     told: list[str] = []
-    losses = training.train(students, teachers, model.task, asked, images, "tiny", told.append)
+    losses = training.train(students, teachers, model.task, asked, images, "quantization", "tiny", told.append)
     assert len(losses) == 30
     # The first is of the calibrated ranges alone.
     assert np.mean(losses[-10:]) < 0.6 * losses[0]
-    assert told[-1].startswith("tiny: step 30/30, loss ") and told[-1].endswith(", 0:00 left")
+    assert told[-1].startswith("tiny, quantization: step 30/30, loss ") and told[-1].endswith(", 0:00 left")
 
 
 def test_a_loss_that_is_not_finite_is_named(tiny_net: Callable[..., Supernet], images: np.ndarray) -> None:
@@ -65,5 +65,9 @@ def test_a_loss_that_is_not_finite_is_named(tiny_net: Callable[..., Supernet], i
     teacher = folded.fold(model, model.switches[0], 0)
     student = folded.fold(model, model.switches[0], 0, True)
     folded.load(student, {"logits/bias": np.full(5, np.nan, np.float32)})
-    with pytest.raises(UserError, match=r"tiny: the loss was not finite in step 1 of 5; lower the learning rate"):
-        training.train([student], [teacher], model.task, Compression(steps=5), images, "tiny", lambda text: None)
+    with pytest.raises(
+        UserError, match=r"tiny, quantization: the loss was not finite in step 1 of 5; lower the learning rate"
+    ):
+        training.train(
+            [student], [teacher], model.task, Compression(steps=5), images, "quantization", "tiny", lambda text: None
+        )
