@@ -70,8 +70,13 @@ def convert_slice(
         with _hushed():
             if slice_model is None:
                 slice_model = extract(model, job.switch, job.device, keras, normalized_input=True, image_shape=shape)
-            make = _int8_converter if job.precision == "int8" else _float_converter
-            data = make(slice_model, job, None if ranges_are_trained else images, shape, output_name(model)).convert()
+            output = output_name(model)
+            if job.precision == "int8":
+                ranged = None if ranges_are_trained else images
+                converter = int8_converter(slice_model, ranged, shape, output, job.float_output)
+            else:
+                converter = _float_converter(slice_model, job.precision, shape, output)
+            data = converter.convert()
         found = graph.read(data)
     except Exception as error:  # the converter raises whatever its passes raise
         raise _failed(f"conversion of {job}", error) from error
@@ -118,9 +123,18 @@ def convert_tail(model: Supernet, image_shape: ImageShape) -> tuple[bytes, graph
     return data, found
 
 
-def _int8_converter(
-    slice_model: Any, job: Job, images: np.ndarray | None, shape: ImageShape, output: str
+def int8_converter(
+    slice_model: Any, images: np.ndarray | None, shape: ImageShape, output: str, float_output: bool = False
 ) -> tf.lite.TFLiteConverter:
+    """The converter of a slice model to int8, as `convert_slice` uses it.
+
+    Args:
+      slice_model: as of `convert_slice`.
+      images: representative images, uint8 (n, *shape); None takes the ranges of the model's own fake quantization.
+      shape: (height, width, 3) of the image.
+      output: the name of what it gives.
+      float_output: whether the file's output is float32 and not int8.
+    """
     low, high = NORMALIZED_RANGE
 
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -137,21 +151,19 @@ def _int8_converter(
         converter.representative_dataset = representative
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8
-    converter.inference_output_type = tf.float32 if job.float_output else tf.int8
+    converter.inference_output_type = tf.float32 if float_output else tf.int8
     return converter
 
 
-def _float_converter(
-    slice_model: Any, job: Job, images: np.ndarray | None, shape: ImageShape, output: str
-) -> tf.lite.TFLiteConverter:
+def _float_converter(slice_model: Any, precision: str, shape: ImageShape, output: str) -> tf.lite.TFLiteConverter:
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
         normalized = tf.cast(image, tf.float32) * PIXEL_SCALE + PIXEL_OFFSET
         return {output: slice_model(normalized, training=False)}
 
     converter = _converter(slice_model, serve, [tf.TensorSpec((1, *shape), tf.uint8, name="image")])
-    if job.precision != "float32":
+    if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if job.precision == "float16":
+    if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
     return converter
 

@@ -101,6 +101,7 @@ def test_a_broken_manifest_has_no_verdicts(tmp_path: Path, text: str) -> None:
     assert choice.older_verdicts(tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_files_of_a_training_are_taken_over(
     exported: Any, run_program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.compression.conversion import int8_converter
+from export.conversion import int8_converter
 from paradis_tf import program
 
 
@@ -24,7 +24,7 @@ def normalized(images: np.ndarray) -> np.ndarray:
 
 
 def converted(slice_model: Any) -> bytes:
-    return quietly(int8_converter(slice_model).convert)
+    return quietly(int8_converter(slice_model, None, slice_model.input_shape[1:], "logits").convert)
 
 
 def quietly(convert: Callable[[], bytes]) -> bytes:

@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from export import graph, operators
 from export.compression.compress import compress, rebuild
-from export.compression.conversion import int8_converter
 from export.compression.folded import Weights
 from export.compression.measurement import measure
 from export.compression.settings import Compression
+from export.conversion import int8_converter
 from export.fusion.program import UserError
 from paradis_tf import models
 from paradis_tf.builders.cost import slice_cost
@@ -151,7 +151,5 @@ def test_images_of_another_shape_are_refused(model: Supernet) -> None:
 
 def _post_training(slice_model: Any, images: np.ndarray) -> bytes:
     """Post-training quantization of a slice model, as the exporter does it."""
-    converter = int8_converter(slice_model)
-    converter.representative_dataset = lambda: ([image[np.newaxis]] for image in normalized(images))
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    return quietly(converter.convert)
+    _, height, width, channels = images.shape
+    return quietly(int8_converter(slice_model, images, (height, width, channels), "logits").convert)
