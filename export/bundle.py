@@ -96,6 +96,7 @@ def write(
     with written_aside(target) as folder:
         maker = Maker(target, model, model_file, images, training_images, settings.processes, report)
         plan: Plan = _plan(model, settings, settings.precisions)
+        maker.make(plan)
         verdicts: dict[Switch, Verdict] = {}
         if settings.quantization == "auto" and "int8" in settings.precisions:
             settings, plan, verdicts = _choose(target, settings, maker, plan, model, dataset, report)

@@ -70,13 +70,11 @@ class Maker:
           UserError: a training or a conversion failed; the others are given up.
         """
         recipes = {job: self.recipe(job, compression) for job, compression in plan.items()}
-        for recipe in recipes.values():
-            if recipe in self._older and recipe not in self._made:
-                entry, data = self._older[recipe]
-                self._made[recipe] = Made(data, entry)
+        taken = [one for one in recipes.values() if one in self._older and one not in self._made]
+        self._made |= {recipe: Made(*self._older[recipe]) for recipe in taken}
         left = [job for job in plan if recipes[job] not in self._made]
-        if len(left) < len(plan):
-            self._report(f"{len(plan) - len(left)} of {len(plan)} slice files are as they were")
+        if taken:
+            self._report(f"{len(taken)} of {len(plan)} slice files are as they were")
         if left:
             weights = self._train((job.switch, plan[job]) for job in left)
             self._convert(plan, left, recipes, weights)

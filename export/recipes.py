@@ -75,8 +75,8 @@ class Recipes:
         return digest.hexdigest()
 
 
-def older_files(bundle: Path) -> dict[str, tuple[dict[str, Any], bytes]]:
-    """The slice files of a bundle by their recipe: the manifest's entry and the bytes, if these are those of its hash.
+def older_files(bundle: Path) -> dict[str, tuple[bytes, dict[str, Any]]]:
+    """The slice files of a bundle by their recipe: the bytes, if these are those of its hash, and the manifest's entry.
 
     An older or damaged bundle, or none, has no such files.
     """
@@ -85,7 +85,7 @@ def older_files(bundle: Path) -> dict[str, tuple[dict[str, Any], bytes]]:
         try:
             data = (bundle / entry["path"]).read_bytes()
             if hashlib.sha256(data).hexdigest() == entry["sha256"]:
-                found[str(entry["recipe"])] = entry, data
+                found[str(entry["recipe"])] = data, entry
         except (OSError, KeyError, TypeError, ValueError):
             continue
     return found
