@@ -16,7 +16,7 @@ from paradis_tf.configs import defaults
 
 def get_config(method: str = "paradis") -> ConfigDict:
     config = defaults.get_config(method)
-    config.epochs = 30
+    config.epochs = 15
     config.batch_size = 128
     config.dataset.name = "cifar10"
     config.augmentation.flip = True
