@@ -162,6 +162,18 @@ def test_a_second_conversion_converts_what_is_new(exported, run_program: Run, tm
     assert {(output.dtype, output.scale) for output in outputs} == {("float32", None)}
 
 
+def test_an_int8_file_is_hardly_larger_than_its_weights() -> None:
+    model = Supernet(
+        {"name": "mobilenet_v1", "image_shape": (32, 32, 3), "classes": 10, "width_multiplier": 0.5, "form": "32"},
+        ["1.0", "0.5+0.5"],
+    )
+    images = np.random.default_rng(4).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    data, _ = convert_slice(model, Job(model.switches[0], 0, "int8"), images)
+    parameters = slice_cost(model.architecture, model.switches[0].slices[0]).parameters
+    assert parameters > 300_000
+    assert len(data) <= 1.25 * parameters
+
+
 def dense_scales(data: bytes) -> int:
     """How many scales the weights of the only dense layer have."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))

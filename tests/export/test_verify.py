@@ -44,6 +44,14 @@ def test_it_passes_the_bundle_and_records_accuracies(exported, run_program: Run,
         assert entry.accuracy["float"] == pytest.approx(expected)
         assert set(entry.accuracy["exported"]) == {"int8", "float32"}
         assert entry.accuracy["exported"]["float32"] == pytest.approx(expected)
+        for one in entry.accuracy["live_subsets"]:
+            parts = [exported.model.call_slice(test.images, switch, device).prediction for device in one["devices"]]
+            alone = (np.sum(parts, axis=0).argmax(1) == test.labels).mean()
+            assert one["float"] == pytest.approx(alone, abs=0.003)
+        assert len(entry.accuracy["live_subsets"]) == 2 ** len(entry.slices) - 1
+        assert f"| {100 * expected:.2f} |" in (exported.bundle / "README.md").read_text()
+    operators = {name for check in checks["slices"] for name in check["operators"] if check["precision"] == "int8"}
+    assert operators == {"CONV_2D 3", "DEPTHWISE_CONV_2D 3", "FULLY_CONNECTED 4", "MEAN 2", "QUANTIZE 1"}
 
 
 def test_runtimes_agree_within_one_quantum_on_their_own_kernels(exported) -> None:
