@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
-import platform
-import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from export.engines import Answers, Asked, Engine
+from export.engines import Answers, machine
 from export.fusion.bundle import Bundle, SwitchEntry
-from paradis_tf.progress import duration
 
 # Of float outputs, as a part of the largest: rounding, or, where all before them is int8, some steps of it.
 _TOLERANCES = {"float32": 1e-4, "float16": 1e-4, "int8": 0.02}
-_REPORT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -71,37 +66,6 @@ class Agreement:
         return None
 
 
-def ask_all(
-    bundle: Bundle, asked: Sequence[Engine], images: np.ndarray, report: Callable[[str], None] = lambda text: None
-) -> list[Answers]:
-    """Runs a bundle on several engines at once.
-
-    Args:
-      bundle: the bundle.
-      asked: the engines.
-      images: uint8 (n, height, width, 3).
-      report: is told now and then how far they are.
-
-    Raises:
-      UserError: an engine could not run a file; the others are ended.
-    """
-    files = sum(len(part.files) for entry in bundle.switches for part in entry.slices)
-    with ExitStack() as stack:
-        processes = [stack.enter_context(Asked(bundle, engine, images)) for engine in asked]
-        began = reported = time.monotonic()
-        while any(process.running for process in processes):
-            time.sleep(0.1)
-            # One that failed says so at once, whatever the others are still doing.
-            for process in processes:
-                if not process.running and process.done < files:
-                    process.answers()
-            if time.monotonic() - reported >= _REPORT_S:
-                reported = time.monotonic()
-                states = [f"{machine(one.engine)} {one.done}" for one in processes if one.running]
-                report(f"{duration(reported - began)}, of {files} files: {', '.join(states)}")
-        return [process.answers() for process in processes]
-
-
 def compare(bundle: Bundle, outputs: Sequence[Answers], labels: np.ndarray) -> list[Agreement]:
     """Compares every fused switch and its slices' outputs with those of the first engine.
 
@@ -144,8 +108,3 @@ def _compare_switch(
         accuracy=float((classes == labels).mean()),
         held=precision in _TOLERANCES and (precision, answers.engine.kernels) != ("int8", "XNNPACK"),
     )
-
-
-def machine(engine: Engine) -> str:
-    """The processor that an engine runs on, for people."""
-    return f"{engine.board.name} (emulated)" if engine.board else platform.machine()

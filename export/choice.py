@@ -88,7 +88,7 @@ def choose(
         report(f"judging int8 files of {len(left)} switches by {judge.count} validation images")
         floats = {switch: judge.score(_keras(model, switch, judge)) for switch in left}
         ptq = _scores(write, {job: plan[job] for job in jobs if job.switch in left}, judge)
-        poor = [switch for switch in left if floats[switch] - ptq[switch] > max_drop]
+        poor = [switch for switch in left if floats[switch] - ptq[switch] > max_drop + verification.ROUNDING]
         for switch in left:
             lost = judge.per_unit * (floats[switch] - ptq[switch])
             said = "; quantization-aware training" if switch in poor else ""

@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from export import engines
-from export.agreement import Agreement, ask_all, compare
+from export.agreement import Agreement, compare
 from export.emulation.boards import ARCHITECTURES
 from export.emulation.installation import DEFAULT_CACHE, set_up
 from export.engines import Engine
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     boards = set_up(_BOARDS.value, _CACHE.value, report=_report) if _BOARDS.value else []
     asked = [*engines.installed(), *(Engine(engines.REFERENCE.runtime, board=board) for board in boards)]
     # Data for a bundle is of a classifier, so it has labels.
-    found = compare(bundle, ask_all(bundle, asked, data.images, _report), np.asarray(data.labels))
+    found = compare(bundle, engines.ask_all(bundle, asked, data.images, _report), np.asarray(data.labels))
     print(f"\n{_table(found)}\n")
     faults = [fault for one in found if (fault := one.fault(_MAX_QUANTA.value))]
     if _JSON.value:

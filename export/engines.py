@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,9 @@ from export.emulation.boards import Board
 from export.fusion import fuse
 from export.fusion.bundle import Bundle, SwitchEntry
 from export.fusion.program import UserError
+from paradis_tf.progress import duration
+
+_REPORT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,9 @@ class Engine:
     def kernels(self) -> str:
         """What runs int8 operations, for people."""
         return "XNNPACK" if self.delegates and self.runtime != REFERENCE.runtime else "built-in kernels"
+
+    def __str__(self) -> str:
+        return f"{self.runtime} ({self.kernels}){f' on {self.board.name}' if self.board else ''}"
 
 
 # tflite-runtime gives no int8 operation to XNNPACK whatever it is told; LiteRT gives it nearly all.
@@ -85,6 +94,42 @@ def ask(bundle: Bundle, engine: Engine, images: np.ndarray) -> Answers:
     """Runs every file of a bundle on an engine; arguments and errors as of `Asked`."""
     with Asked(bundle, engine, images) as asked:
         return asked.answers()
+
+
+def ask_all(
+    bundle: Bundle, asked: Sequence[Engine], images: np.ndarray, report: Callable[[str], None] = lambda text: None
+) -> list[Answers]:
+    """Runs a bundle on several engines at once.
+
+    Args:
+      bundle: the bundle.
+      asked: the engines.
+      images: uint8 (n, height, width, 3).
+      report: is told now and then how far they are.
+
+    Raises:
+      UserError: an engine could not run a file; the others are ended.
+    """
+    files = sum(len(part.files) for entry in bundle.switches for part in entry.slices)
+    with ExitStack() as stack:
+        processes = [stack.enter_context(Asked(bundle, engine, images)) for engine in asked]
+        began = reported = time.monotonic()
+        while any(process.running for process in processes):
+            time.sleep(0.1)
+            # One that failed says so at once, whatever the others are still doing.
+            for process in processes:
+                if not process.running and process.done < files:
+                    process.answers()
+            if time.monotonic() - reported >= _REPORT_S:
+                reported = time.monotonic()
+                states = [f"{one.engine} {one.done}" for one in processes if one.running]
+                report(f"{duration(reported - began)}, of {files} files: {'; '.join(states)}")
+        return [process.answers() for process in processes]
+
+
+def machine(engine: Engine) -> str:
+    """The processor that an engine runs on, for people."""
+    return f"{engine.board.name} (emulated)" if engine.board else platform.machine()
 
 
 class Asked:

@@ -26,7 +26,8 @@ from paradis_tf.switches import Switch
 _TOLERANCES = {"float32": 1e-4, "float16": 1e-2}
 # How far a tail may be from Keras, in grey levels.
 _TAIL_TOLERANCE = 0.51
-_ROUNDING = 1e-9
+# Of accuracies that are whole images the difference itself is not exact.
+ROUNDING = 1e-9
 _BATCH = 64
 
 
@@ -146,10 +147,9 @@ def verify(
       UserError: the bundle was cut from another network, or a runtime could not run a file.
     """
     require_same_model(bundle, model)
-    outputs = []
-    for engine in engines.installed():
-        report(f"running all slices on {engine.runtime}{'' if engine.delegates else ', built-in kernels'}")
-        outputs.append(engines.ask(bundle, engine, judge.images))
+    asked = engines.installed()
+    report(f"running all slices on {'; '.join(str(engine) for engine in asked)}")
+    outputs = engines.ask_all(bundle, asked, judge.images, report)
     slices: list[SliceCheck] = []
     switches: list[SwitchCheck] = []
     live: dict[str, list[dict[str, Any]]] = {}
@@ -210,7 +210,7 @@ def regressions(found: Verification, earlier: Any, max_drop: float, per_unit: fl
         f"{per_unit * before[one.switch, one.precision, one.runtime]:.2f} earlier; it may lose "
         f"{per_unit * max_drop:g} {unit}."
         for one in found.switches
-        if before.get((one.switch, one.precision, one.runtime), one.score) - one.score > max_drop + _ROUNDING
+        if before.get((one.switch, one.precision, one.runtime), one.score) - one.score > max_drop + ROUNDING
     ]
 
 
@@ -321,8 +321,7 @@ def _faults(slices: Sequence[SliceCheck], switches: Sequence[SwitchCheck], max_d
         if one.error > legal:
             faults.append(f"{where}: differs from Keras by {one.error:g}, legal {legal:g}.")
     for switch in switches:
-        # Of accuracies that are whole images the difference itself is not exact.
-        if switch.float_score - switch.score > max_drop + _ROUNDING:
+        if switch.float_score - switch.score > max_drop + ROUNDING:
             faults.append(
                 f"switch '{switch.switch}', {switch.precision} on {switch.runtime}: {judge.metric} "
                 f"{judge.per_unit * switch.score:.2f}, in float {judge.per_unit * switch.float_score:.2f}; it may lose "

@@ -65,7 +65,7 @@ def test_differences_are_counted_in_steps_and_in_parts(bundle: Bundle) -> None:
     other.stored[f"{model}/int8"][1, 1] -= 2
     other.stored[f"{model}/int8"][2, 5] += 1
     other.stored[f"{model}/float32"][3, 0] -= 0.01
-    where = f"made up, {agreement.machine(LITERT)}: a slice's output differs by"
+    where = f"made up, {engines.machine(LITERT)}: a slice's output differs by"
     whole = compare(bundle, other, "0.5+0.25+0.25", "int8")
     assert (whole.quanta, whole.same_class) == (2, 1.0)
     assert whole.fault(1) == f"switch '0.5+0.25+0.25', int8 on {where} 2 quanta, legal 1."
@@ -136,7 +136,7 @@ def test_a_board_is_an_engine(bundle: Bundle, tmp_path: Path) -> None:
     script = f'shift 3\nunset PYTHONHOME PYTHONPATH LD_LIBRARY_PATH\nexec "{sys.executable}" "$@"'
     engine = Engine("tflite_runtime", board=stub_board(tmp_path, "armhf", script))
     images = datasets.load("digits").test.images[:5]
-    reference, other = agreement.ask_all(bundle, [engines.REFERENCE, engine], images)
+    reference, other = engines.ask_all(bundle, [engines.REFERENCE, engine], images)
     assert other.engine == engine
     assert other.name == "tflite_runtime 2.14.0, built-in kernels"
     assert len(other.stored) == 8
@@ -149,7 +149,7 @@ def test_a_board_that_fails_is_named_and_ends_the_others(bundle: Bundle, tmp_pat
     broken = stub_board(tmp_path, "armhf", "echo first >&2; echo 'error: no file.' >&2; exit 2")
     asked = [Engine("tflite_runtime", board=board) for board in (slow, broken)]
     with pytest.raises(UserError, match=r"^runtime tflite_runtime on armhf could not run the bundle: no file\.$"):
-        agreement.ask_all(bundle, asked, np.zeros((1, 16, 16, 3), np.uint8))
+        engines.ask_all(bundle, asked, np.zeros((1, 16, 16, 3), np.uint8))
 
 
 @pytest.mark.slow
