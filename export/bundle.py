@@ -91,8 +91,7 @@ def write(
     images = pictures.representative(dataset, settings.size, settings.calibration_images)
     if settings.processes < 1:
         raise UserError(f"--processes is {settings.processes}; it is at least 1.")
-    most = min(settings.training_images, pictures.most(dataset, settings.size))
-    training_images = pictures.representative(dataset, settings.size, most)
+    training_images = pictures.for_training(dataset, settings.size, settings.training_images)
     with written_aside(target) as folder:
         maker = Maker(target, model, model_file, images, training_images, settings.processes, report)
         plan: Plan = _plan(model, settings, settings.precisions)

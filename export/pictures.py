@@ -13,6 +13,8 @@ from paradis_tf.data.datasets import Part
 # How many; what slices give for an image to enlarge takes far more room.
 _SAMPLES, _LARGE_SAMPLES = 5, 2
 _MOST_JUDGED = 2000
+# Of tiles that compression trains on, in pixels.
+_TRAINING_SIDE = 32
 
 
 def representative(dataset: Any, size: tuple[int, int], count: int) -> np.ndarray:
@@ -33,7 +35,18 @@ def representative(dataset: Any, size: tuple[int, int], count: int) -> np.ndarra
         raise UserError(
             f"--calibration_images is {count}; it lies between 1 and the {len(images)} {kind} of the training part."
         )
-    return np.asarray(images[np.linspace(0, len(images) - 1, count).round().astype(int)])
+    return np.asarray(images[_spread(len(images), count)])
+
+
+def for_training(dataset: Any, size: tuple[int, int], count: int) -> np.ndarray:
+    """What compression trains on: as `representative`, at most `count`; of super-resolution in smaller tiles.
+
+    While it trains, maps as large as the image are kept for every layer of every image of a batch.
+    """
+    if dataset.task == "super_resolution":
+        height, width = (min(side, _TRAINING_SIDE) for side in size)
+        size = (height, width)
+    return representative(dataset, size, min(count, most(dataset, size)))
 
 
 def most(dataset: Any, size: tuple[int, int]) -> int:
@@ -44,10 +57,12 @@ def most(dataset: Any, size: tuple[int, int]) -> int:
 
 
 def validation(dataset: Any) -> Any:
-    """The validation part, of a classifier at most its first 2,000 images."""
+    """The validation part, of a classifier at most 2,000 images of it, evenly spread."""
+    part = dataset.validation
     if dataset.task == "super_resolution":
-        return dataset.validation
-    return Part(dataset.validation.images[:_MOST_JUDGED], dataset.validation.labels[:_MOST_JUDGED])
+        return part
+    chosen = _spread(len(part), min(len(part), _MOST_JUDGED))
+    return Part(part.images[chosen], part.labels[chosen])
 
 
 def samples(dataset: Any, size: tuple[int, int]) -> tuple[np.ndarray, list[int] | None]:
@@ -59,6 +74,11 @@ def samples(dataset: Any, size: tuple[int, int]) -> tuple[np.ndarray, list[int] 
     # One image of each of the first classes, so that the samples differ.
     chosen = [int(np.flatnonzero(part.labels == label)[0]) for label in np.unique(part.labels)[:_SAMPLES]]
     return part.images[chosen], [int(label) for label in part.labels[chosen]]
+
+
+def _spread(available: int, count: int) -> np.ndarray:
+    """Places evenly spread, since a set may be in the order of its classes."""
+    return np.linspace(0, available - 1, count).round().astype(int)
 
 
 def _tiles(images: Any, size: tuple[int, int]) -> np.ndarray:

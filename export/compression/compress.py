@@ -52,7 +52,9 @@ def compress(
         raise UserError(f"compression takes uint8 images (n, height, width, 3), n at least 1, and not {given}.")
     _, height, width, channels = images.shape
     image_shape = (height, width, channels)
-    normalized = (images[: quantization.CALIBRATION_IMAGES] * PIXEL_SCALE + PIXEL_OFFSET).astype(np.float32)
+    # Spread over all, which may be in the order of their classes.
+    every = -(-len(images) // quantization.CALIBRATION_IMAGES)
+    normalized = (images[::every] * PIXEL_SCALE + PIXEL_OFFSET).astype(np.float32)
     devices = range(switch.devices)
     teachers = [folded.fold(model, switch, device, image_shape=image_shape) for device in devices]
     weights = [folded.weights_of(teacher) for teacher in teachers]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +18,12 @@ class Measured:
     Attributes:
       sparsity: the part of zeros among the weights of these convolutions, 0 to 1.
       clusters: the largest number of distinct values in a kernel of these; of int8 files integers, -127 to 127.
-      zip_bytes: the size of the file as deflate leaves it at its strongest, as in a zip archive, without that one's
-        headers.
 
     Both are 0 of a file without such convolutions.
     """
 
     sparsity: float
     clusters: int
-    zip_bytes: int
 
 
 def measure(data: bytes) -> Measured:
@@ -43,7 +39,6 @@ def measure(data: bytes) -> Measured:
     return Measured(
         sparsity=sum(int((kernel == 0).sum()) for kernel in kernels) / weights if weights else 0.0,
         clusters=max((len(np.unique(kernel)) for kernel in kernels), default=0),
-        zip_bytes=len(zlib.compress(data, 9)),
     )
 
 
