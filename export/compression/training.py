@@ -20,8 +20,6 @@ from paradis_tf.tasks.task import Task
 _REPORT_EVERY_S = 10.0
 # A reported loss is the mean over so many steps.
 _MEAN_OVER = 20
-# A reported loss is the mean over so many steps.
-_MEAN_OVER = 20
 
 
 def train(
