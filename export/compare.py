@@ -14,6 +14,8 @@ none behind its ReLU6, so that it does not differ at all; networks with linear c
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +27,7 @@ from export.emulation.boards import ARCHITECTURES
 from export.emulation.installation import DEFAULT_CACHE, set_up
 from export.engines import Engine
 from export.fusion import columns, inputs, manifest, program
-from export.fusion.files import check_json_target, write_json
+from export.fusion.files import check_json_target, write_json, write_text
 
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
 _DATA = flags.DEFINE_string("data", None, "An .npz file with x_test and y_test.", required=True)
@@ -34,10 +36,12 @@ _BOARDS = flags.DEFINE_list("boards", list(ARCHITECTURES), "The emulated boards;
 _CACHE = flags.DEFINE_string("cache", DEFAULT_CACHE, "The folder that boards are set up in.")
 _MAX_QUANTA = flags.DEFINE_integer("max_quanta", 1, "How many steps of an int8 output are no fault.", 0, 255)
 _JSON = flags.DEFINE_string("json", "", "File to write the table to as JSON.")
+_CSV = flags.DEFINE_string("csv", "", "File to write the table to as CSV.")
 
 
 def main(arguments: list[str]) -> int:
     check_json_target(_JSON.value)
+    check_json_target(_CSV.value)
     bundle = manifest.load(_BUNDLE.value)
     data = inputs.read_data(_DATA.value, bundle, _LIMIT.value)
     boards = set_up(_BOARDS.value, _CACHE.value, report=_report) if _BOARDS.value else []
@@ -48,6 +52,13 @@ def main(arguments: list[str]) -> int:
     faults = [fault for one in found if (fault := one.fault(_MAX_QUANTA.value))]
     if _JSON.value:
         write_json(_JSON.value, {"switches": [one.as_json() for one in found], "faults": faults})
+    if _CSV.value:
+        text = io.StringIO()
+        rows = [one.as_json() for one in found]
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(_CSV.value, text.getvalue())
     for fault in faults:
         print(f"fault: {fault}")
     if not faults:
