@@ -25,6 +25,7 @@ from export.fusion.bundle import Bundle
 from export.fusion.files import write_json
 from export.fusion.program import UserError
 from export.jobs import Job
+from export.judges import Judge
 from export.making import Made, Maker, Plan
 from paradis_tf.builders.operations import Tailed
 from paradis_tf.records.workdir import package_versions
@@ -95,7 +96,6 @@ def write(
     with written_aside(target) as folder:
         maker = Maker(target, model, model_file, images, training_images, settings.processes, report)
         plan: Plan = _plan(model, settings, settings.precisions)
-        maker.make(plan)
         verdicts: dict[Switch, Verdict] = {}
         if settings.quantization == "auto" and "int8" in settings.precisions:
             settings, plan, verdicts = _choose(target, settings, maker, plan, model, dataset, report)
@@ -144,11 +144,16 @@ def _choose(
             write_json(folder / "manifest.json", _write_slices(folder, only, model, dataset, maker.make(part)))
             return manifest.load(folder)
 
-        # Of super-resolution it wants a bundle for its tail.
-        first = next(job.switch for job in plan)
-        judged = write({job: plan[job] for job in plan if job.switch == first and job.precision == "int8"})
-        judge = judges.of(judged, pictures.validation(dataset))
         trained = dataclasses.replace(settings.compression, quantization_aware=True)
+        part = pictures.validation(dataset)
+        judge: Judge
+        if isinstance(model.architecture, Tailed):
+            # It runs the tail of a bundle, for which any switch will do, and files that are there already.
+            jobs = [job for job in plan if job.switch == model.switches[0] and job.precision == "int8"]
+            there = all(maker.has(job, trained) for job in jobs)
+            judge = judges.UpscalerJudge(part, write({job: trained if there else plan[job] for job in jobs}))
+        else:
+            judge = judges.ClassifierJudge(part)
         older = choice.older_verdicts(target)
         max_drop = settings.max_drop
         chosen, verdicts = choice.choose(maker, plan, trained, max_drop, model, judge, write, older, report)

@@ -63,6 +63,11 @@ class Maker:
         """See `Recipes.of`."""
         return self._recipes.of(job, compression)
 
+    def has(self, job: Job, compression: Compression | None) -> bool:
+        """Whether a file is made already, or in the older bundle."""
+        recipe = self.recipe(job, compression)
+        return recipe in self._made or recipe in self._older
+
     def make(self, plan: Plan) -> dict[Job, Made]:
         """The files of a plan: for each job how its switch is compressed, None for not at all.
 

@@ -38,6 +38,9 @@ class StubMaker:
     def recipe(self, job: Job, compression: Compression | None) -> str:
         return f"{job} {compression}"
 
+    def make(self, plan: Any) -> None:
+        self.made = set(plan)
+
 
 @pytest.fixture
 def choosing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:

@@ -103,3 +103,17 @@ def test_refuses_what_is_no_model(altered, name):
 def test_refuses_no_threads(bundle):
     with pytest.raises(UserError, match="threads is 0; legal: 1 or more"):
         interpreter(bundle, "int8", threads=0)
+
+
+def test_a_runtime_too_old_for_an_operator_is_named(bundle, monkeypatch):
+    def refuse(**options):
+        raise ValueError(
+            "Didn't find op for builtin opcode 'FULLY_CONNECTED' version '12'. An older version of this builtin might "
+            "be supported."
+        )
+
+    chosen = runtime.choose("tflite_runtime")
+    monkeypatch.setattr(chosen.module, "Interpreter", refuse)
+    said = "needs operator FULLY_CONNECTED version 12, which tflite_runtime 2.14.0 is too old for; install a newer"
+    with pytest.raises(UserError, match=said):
+        interpreter(bundle, "int8", "tflite_runtime")
