@@ -28,7 +28,8 @@ _TOLERANCES = {"float32": 1e-4, "float16": 1e-2}
 _TAIL_TOLERANCE = 0.51
 # Of accuracies that are whole images the difference itself is not exact.
 ROUNDING = 1e-9
-_BATCH = 64
+# Images of a batch, and pixels at most.
+_BATCH, _BATCH_PIXELS = 512, 2**20
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,8 @@ def require_same_model(bundle: Bundle, model: Supernet) -> None:
 
 def partial_outputs(model: Supernet, switch: Switch, images: np.ndarray) -> list[np.ndarray]:
     """What Keras gives for each device of a switch, float32 (n, *output)."""
-    batches = np.split(images, range(_BATCH, len(images), _BATCH))
+    batch = max(1, min(_BATCH, _BATCH_PIXELS // (images.shape[1] * images.shape[2])))
+    batches = np.split(images, range(batch, len(images), batch))
     return [
         np.concatenate([model.call_slice(batch, switch, device).prediction.numpy() for batch in batches])
         for device in range(switch.devices)
