@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from export import engines, graph, operators
+from export.baseline import ROUNDING
 from export.engines import Answers
 from export.fusion import fuse, runtime
 from export.fusion.bundle import Bundle, SwitchEntry
@@ -26,7 +27,6 @@ from paradis_tf.switches import Switch
 _TOLERANCES = {"float32": 1e-4, "float16": 1e-2}
 # How far a tail may be from Keras, in grey levels.
 _TAIL_TOLERANCE = 0.51
-_ROUNDING = 1e-9
 _BATCH = 64
 
 
@@ -189,31 +189,6 @@ def partial_outputs(model: Supernet, switch: Switch, images: np.ndarray) -> list
     ]
 
 
-def regressions(found: Verification, earlier: Any, max_drop: float, per_unit: float, unit: str) -> list[str]:
-    """A sentence for each switch that has lost more than `max_drop` since an earlier verification.
-
-    Args:
-      found: the verification.
-      earlier: the JSON of the earlier one.
-      max_drop: as of `verify`.
-      per_unit, unit: of the judge.
-
-    Raises:
-      UserError: `earlier` is not such JSON.
-    """
-    try:
-        before = {(one["switch"], one["precision"], one["runtime"]): float(one["score"]) for one in earlier["switches"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError("--baseline is not the JSON of a verification; write one with --json.") from error
-    return [
-        f"switch '{one.switch}', {one.precision} on {one.runtime}: {per_unit * one.score:.2f}, and "
-        f"{per_unit * before[one.switch, one.precision, one.runtime]:.2f} earlier; it may lose "
-        f"{per_unit * max_drop:g} {unit}."
-        for one in found.switches
-        if before.get((one.switch, one.precision, one.runtime), one.score) - one.score > max_drop + _ROUNDING
-    ]
-
-
 def _operators(bundle: Bundle, entry: SwitchEntry, precision: str) -> tuple[list[tuple[str, ...]], list[str]]:
     """By device, the operators of its file; and what is wrong with them."""
     names: list[tuple[str, ...]] = []
@@ -321,8 +296,7 @@ def _faults(slices: Sequence[SliceCheck], switches: Sequence[SwitchCheck], max_d
         if one.error > legal:
             faults.append(f"{where}: differs from Keras by {one.error:g}, legal {legal:g}.")
     for switch in switches:
-        # Of accuracies that are whole images the difference itself is not exact.
-        if switch.float_score - switch.score > max_drop + _ROUNDING:
+        if switch.float_score - switch.score > max_drop + ROUNDING:
             faults.append(
                 f"switch '{switch.switch}', {switch.precision} on {switch.runtime}: {judge.metric} "
                 f"{judge.per_unit * switch.score:.2f}, in float {judge.per_unit * switch.float_score:.2f}; it may lose "

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from export.conversion import convert_slice
-from export.jobs import PRECISIONS, Job
+from export.fusion.bundle import PRECISIONS
+from export.jobs import Job
 from paradis_tf.builders.cost import slice_cost
 from paradis_tf.supernet import Supernet
 
