@@ -23,7 +23,6 @@ from export.folder import written_aside
 from export.fusion import manifest
 from export.fusion.bundle import Bundle
 from export.fusion.files import write_json
-from export.fusion.program import UserError
 from export.jobs import Job
 from export.making import Made, Maker, Plan
 from paradis_tf.builders.operations import Tailed
@@ -89,8 +88,6 @@ def write(
       UserError: too few images, a conversion that failed, or a target that is not a bundle or cannot be written.
     """
     images = pictures.representative(dataset, settings.size, settings.calibration_images)
-    if settings.processes < 1:
-        raise UserError(f"--processes is {settings.processes}; it is at least 1.")
     most = min(settings.training_images, pictures.most(dataset, settings.size))
     training_images = pictures.representative(dataset, settings.size, most)
     with written_aside(target) as folder:

@@ -66,7 +66,7 @@ _LEARNING_RATE = define_float(
 _TRAINING_IMAGES = flags.DEFINE_integer(
     "compression_images", 10_000, "Images of the training part that these trainings learn from at most.", 1
 )
-_PROCESSES = flags.DEFINE_integer("processes", os.cpu_count(), "Conversions that run at once, one process each.")
+_PROCESSES = flags.DEFINE_integer("processes", os.cpu_count(), "Conversions that run at once, one process each.", 1)
 _NAME = flags.DEFINE_string(
     "name", "", "The bundle's name, which its models bear in URLs; <dataset>_<architecture> if left out."
 )
