@@ -8,6 +8,7 @@ export PYTHONUNBUFFERED := 1
 DEMO_RUN := runs/demo
 DEMO_BUNDLE := build/demo
 BUNDLE := $(DEMO_BUNDLE)
+TEST_PROCESSES := 2
 
 .PHONY: help demo emulated-boards test test-slow lint format clean
 
@@ -33,7 +34,7 @@ emulated-boards: $(VENV)/.host
 	$(BIN)/python -m export.emulation.run --bundle=$(BUNDLE) -- fusion.selftest --bundle=. --runs=0
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist=loadfile
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

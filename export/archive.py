@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import glob
 import os
 import tempfile
 import zipfile
@@ -13,13 +16,15 @@ from export.fusion.program import UserError
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def check_target(path: str) -> None:
-    """Raises UserError unless `write` could write to `path`; an empty one means no archive."""
+def check_target(path: str, bundle: str) -> None:
+    """Raises UserError unless `write` could write a bundle to `path`; an empty one means no archive."""
     if not path:
         return
     if not path.endswith(".zip"):
         raise UserError(f"--archive={path}; an archive is a .zip file.")
     parent = Path(path).parent
+    if parent.resolve().is_relative_to(Path(bundle).resolve()):
+        raise UserError(f"--archive={path} lies in the bundle {bundle}; give a file outside of it.")
     if Path(path).is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"--archive={path} cannot be written; give a file in a folder that is there.")
 
@@ -32,9 +37,13 @@ def write(bundle: Path, path: Path) -> None:
     """
     files = sorted(file for file in bundle.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     name = bundle.resolve().name
+    prefix = f".{path.name}.aside-"
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        for left in path.parent.glob(f"{glob.escape(prefix)}*"):
+            _remove_unless_locked(left)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix)
+        fcntl.flock(handle, fcntl.LOCK_EX)
         with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in files:
                 entry = zipfile.ZipInfo(f"{name}/{file.relative_to(bundle).as_posix()}", _DATE)
@@ -44,6 +53,15 @@ def write(bundle: Path, path: Path) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
+        raise UserError(f"--archive={path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        # Also after Ctrl-C; of an archive that was written nothing bears this name any more.
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise UserError(f"--archive={path} cannot be written: {error.strerror}.") from error
+
+
+def _remove_unless_locked(left: Path) -> None:
+    """Removes what a killed process has left, and not what another one is writing."""
+    with contextlib.suppress(OSError), open(left, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        left.unlink()

@@ -23,7 +23,6 @@ from export.folder import written_aside
 from export.fusion import manifest
 from export.fusion.bundle import Bundle
 from export.fusion.files import write_json
-from export.fusion.program import UserError
 from export.jobs import Job
 from export.judges import Judge
 from export.making import Made, Maker, Plan
@@ -41,7 +40,7 @@ class Settings:
 
     Attributes:
       name: the bundle's name, in characters that are safe in URLs.
-      precisions: of `export.jobs.PRECISIONS`, the one first that the runner takes unless told otherwise.
+      precisions: of `export.fusion.bundle.PRECISIONS`, the one first that the runner takes unless told otherwise.
       size: (height, width) of the image that the files take.
       calibration_images: how many training images set the ranges of int8 activations.
       float_output: whether int8 files give float32.
@@ -90,15 +89,16 @@ def write(
       UserError: too few images, a conversion that failed, or a target that is not a bundle or cannot be written.
     """
     images = pictures.representative(dataset, settings.size, settings.calibration_images)
-    if settings.processes < 1:
-        raise UserError(f"--processes is {settings.processes}; it is at least 1.")
     training_images = pictures.for_training(dataset, settings.size, settings.training_images)
     with written_aside(target) as folder:
         maker = Maker(target, model, model_file, images, training_images, settings.processes, report)
         plan: Plan = _plan(model, settings, settings.precisions)
         verdicts: dict[Switch, Verdict] = {}
         if settings.quantization == "auto" and "int8" in settings.precisions:
-            settings, plan, verdicts = _choose(target, settings, maker, plan, model, dataset, report)
+            # Files that are only judged lie in the new folder, so that none outlives a killed process.
+            with tempfile.TemporaryDirectory(dir=folder) as judged:
+                older = choice.older_verdicts(target)
+                settings, plan, verdicts = _choose(Path(judged), older, settings, maker, plan, model, dataset, report)
         written = _write_slices(folder, settings, model, dataset, maker.make(plan))
         for entry in written["switches"]:
             verdict = next((one for switch, one in verdicts.items() if str(switch) == entry["switch"]), None)
@@ -125,7 +125,8 @@ def _plan(model: Supernet, settings: Settings, precisions: Sequence[str]) -> dic
 
 
 def _choose(
-    target: Path,
+    aside: Path,
+    older: Mapping[str, Verdict],
     settings: Settings,
     maker: Maker,
     plan: Plan,
@@ -133,30 +134,27 @@ def _choose(
     dataset: Any,
     report: Callable[[str], None],
 ) -> tuple[Settings, Plan, dict[Switch, Verdict]]:
-    """The settings, the plan and the verdicts after int8 files have been judged."""
-    with tempfile.TemporaryDirectory() as aside:
-        count = itertools.count()
+    """The settings, the plan and the verdicts after int8 files have been judged, in the folder `aside`."""
+    count = itertools.count()
 
-        def write(part: Plan) -> Bundle:
-            folder = Path(aside) / str(next(count))
-            folder.mkdir()
-            only = dataclasses.replace(settings, precisions=("int8",))
-            write_json(folder / "manifest.json", _write_slices(folder, only, model, dataset, maker.make(part)))
-            return manifest.load(folder)
+    def write(part: Plan) -> Bundle:
+        folder = aside / str(next(count))
+        folder.mkdir()
+        only = dataclasses.replace(settings, precisions=("int8",))
+        write_json(folder / "manifest.json", _write_slices(folder, only, model, dataset, maker.make(part)))
+        return manifest.load(folder)
 
-        trained = dataclasses.replace(settings.compression, quantization_aware=True)
-        part = pictures.validation(dataset)
-        judge: Judge
-        if isinstance(model.architecture, Tailed):
-            # It runs the tail of a bundle, for which any switch will do, and files that are there already.
-            jobs = [job for job in plan if job.switch == model.switches[0] and job.precision == "int8"]
-            there = all(maker.has(job, trained) for job in jobs)
-            judge = judges.UpscalerJudge(part, write({job: trained if there else plan[job] for job in jobs}))
-        else:
-            judge = judges.ClassifierJudge(part)
-        older = choice.older_verdicts(target)
-        max_drop = settings.max_drop
-        chosen, verdicts = choice.choose(maker, plan, trained, max_drop, model, judge, write, older, report)
+    trained = dataclasses.replace(settings.compression, quantization_aware=True)
+    part = pictures.validation(dataset)
+    judge: Judge
+    if isinstance(model.architecture, Tailed):
+        # It runs the tail of a bundle, for which any switch will do, and files that are there already.
+        jobs = [job for job in plan if job.switch == model.switches[0] and job.precision == "int8"]
+        there = all(maker.has(job, trained) for job in jobs)
+        judge = judges.UpscalerJudge(part, write({job: trained if there else plan[job] for job in jobs}))
+    else:
+        judge = judges.ClassifierJudge(part)
+    chosen, verdicts = choice.choose(maker, plan, trained, settings.max_drop, model, judge, write, older, report)
     poor = [switch for switch, one in verdicts.items() if one.lost > judge.most_lost]
     if poor and settings.precisions[0] == "int8":
         named = ", ".join(f"'{switch}'" for switch in poor)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from export import engines, verification
+from export.baseline import ROUNDING
 from export.compression.settings import Compression
 from export.fusion import fuse
 from export.fusion.bundle import Bundle
+from export.fusion.program import UserError
+from export.fusion.table import Table
 from export.jobs import Job
 from export.judges import Judge
 from export.making import Maker, Plan
@@ -56,7 +59,7 @@ def choose(
     model: Supernet,
     judge: Judge,
     write: Callable[[Plan], Bundle],
-    older: Mapping[str, Any],
+    older: Mapping[str, Verdict],
     report: Callable[[str], None],
 ) -> tuple[Plan, dict[Switch, Verdict]]:
     """Judges the int8 files of a plan by post-training quantization, and trains the switches that lose too much.
@@ -81,8 +84,8 @@ def choose(
     for switch in switches:
         key = _key(maker, [job for job in jobs if job.switch == switch], plan, training, max_drop, judge)
         found = older.get(str(switch))
-        if isinstance(found, dict) and found.get("key") == key:
-            verdicts[switch] = Verdict(**found)
+        if found is not None and found.key == key:
+            verdicts[switch] = found
     left = [switch for switch in switches if switch not in verdicts]
     if left:
         # All at once, so that no process waits for the judgement.
@@ -90,7 +93,7 @@ def choose(
         report(f"judging int8 files of {len(left)} switches by {judge.count} validation images")
         floats = {switch: judge.score(_keras(model, switch, judge)) for switch in left}
         ptq = _scores(write, {job: plan[job] for job in jobs if job.switch in left}, judge)
-        poor = [switch for switch in left if floats[switch] - ptq[switch] > max_drop + verification.ROUNDING]
+        poor = [switch for switch in left if floats[switch] - ptq[switch] > max_drop + ROUNDING]
         for switch in left:
             lost = judge.per_unit * (floats[switch] - ptq[switch])
             said = "; quantization-aware training" if switch in poor else ""
@@ -134,10 +137,23 @@ def _key(maker: Maker, jobs: Sequence[Job], plan: Plan, training: Compression, m
     return hashlib.sha256(json.dumps([recipes, max_drop, images]).encode()).hexdigest()
 
 
-def older_verdicts(bundle: Path) -> dict[str, Any]:
-    """What the manifest of an older bundle holds of verdicts, by switch; nothing of one that cannot be read."""
+def older_verdicts(bundle: Path) -> dict[str, Verdict]:
+    """The verdicts that the manifest of an older bundle holds, by switch; nothing of one that cannot be read."""
     try:
         written = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-        return {entry["switch"]: entry.get("quantization") for entry in written["switches"]}
+        found = {entry["switch"]: entry.get("quantization") for entry in written["switches"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+    verdicts = {}
+    for switch, fields in found.items():
+        with contextlib.suppress(UserError):
+            verdicts[switch] = _verdict(Table(fields, switch))
+    return verdicts
+
+
+def _verdict(table: Table) -> Verdict:
+    chosen = table.chosen("chosen", ("ptq", "qat"))
+    qat = table.get("qat", float, optional=chosen == "ptq")
+    keras, ptq = table.get("keras", float), table.get("ptq", float)
+    key, metric, images = table.get("key", str), table.get("metric", str), table.count("images")
+    return Verdict(key, metric, images, keras, ptq, qat, chosen)

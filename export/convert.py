@@ -16,8 +16,8 @@ from absl import flags
 from export import archive
 from export.compression.settings import Compression
 from export.folder import check_target
+from export.fusion.bundle import PRECISIONS
 from export.fusion.program import UserError, define_float
-from export.jobs import PRECISIONS
 from paradis_tf import program
 from paradis_tf.records.workdir import Workdir
 
@@ -66,7 +66,7 @@ _LEARNING_RATE = define_float(
 _TRAINING_IMAGES = flags.DEFINE_integer(
     "compression_images", 10_000, "Images of the training part that these trainings learn from at most.", 1
 )
-_PROCESSES = flags.DEFINE_integer("processes", os.cpu_count(), "Conversions that run at once, one process each.")
+_PROCESSES = flags.DEFINE_integer("processes", os.cpu_count(), "Conversions that run at once, one process each.", 1)
 _NAME = flags.DEFINE_string(
     "name", "", "The bundle's name, which its models bear in URLs; <dataset>_<architecture> if left out."
 )
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> None:
         learning_rate=_LEARNING_RATE.value or Compression.learning_rate,
     )
     check_target(Path(_BUNDLE.value))
-    archive.check_target(_ARCHIVE.value)
+    archive.check_target(_ARCHIVE.value, _BUNDLE.value)
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
@@ -97,6 +97,11 @@ def main(argv: list[str]) -> None:
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     enlarges = model.task.name == "super_resolution"
     height, width, _ = model.architecture.image_shape
+    if flags.FLAGS["image_size"].present and not enlarges:
+        raise UserError(
+            f"--image_size={_IMAGE_SIZE.value} is for super-resolution; the files of this run take images of "
+            f"{height}x{width}, as it was trained on."
+        )
     size = (_IMAGE_SIZE.value, _IMAGE_SIZE.value) if enlarges else (height, width)
     config = workdir.config()
     settings = bundle.Settings(

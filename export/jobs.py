@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from export.compression.settings import Compression
     from export.graph import Graph
 
-PRECISIONS = ("float32", "float16", "dynamic", "int8")
-
 
 @dataclass(frozen=True)
 class Job:

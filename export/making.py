@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from export import graph
 from export.compression import measurement
 from export.compression.settings import Compression
 from export.graph import Graph, Tensor
 from export.jobs import Conversion, Job, Training, convert_all, train_all
-from export.recipes import Recipes, older_files
+from export.recipes import OlderFiles, Recipes, seal
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 
@@ -54,7 +55,7 @@ class Maker:
         report: Callable[[str], None],
     ) -> None:
         self._recipes = Recipes(model, images, training_images)
-        self._older = older_files(target)
+        self._older = OlderFiles(target)
         self._model_file, self._images, self._training_images = model_file, images, training_images
         self._processes, self._report = processes, report
         self._made: dict[str, Made] = {}
@@ -66,7 +67,7 @@ class Maker:
     def has(self, job: Job, compression: Compression | None) -> bool:
         """Whether a file is made already, or in the older bundle."""
         recipe = self.recipe(job, compression)
-        return recipe in self._made or recipe in self._older
+        return recipe in self._made or self._older.find(recipe) is not None
 
     def make(self, plan: Plan) -> dict[Job, Made]:
         """The files of a plan: for each job how its switch is compressed, None for not at all.
@@ -75,15 +76,23 @@ class Maker:
           UserError: a training or a conversion failed; the others are given up.
         """
         recipes = {job: self.recipe(job, compression) for job, compression in plan.items()}
-        taken = [one for one in recipes.values() if one in self._older and one not in self._made]
-        self._made |= {recipe: Made(*self._older[recipe]) for recipe in taken}
+        before = len(self._made)
+        for job, recipe in recipes.items():
+            data = None if recipe in self._made else self._older.find(recipe)
+            if data is not None:
+                self._keep(recipe, job, plan[job], data, graph.read(data))
+        taken = len(self._made) - before
         left = [job for job in plan if recipes[job] not in self._made]
         if taken:
-            self._report(f"{len(taken)} of {len(plan)} slice files are as they were")
+            self._report(f"{taken} of {len(plan)} slice files are as they were")
         if left:
             weights = self._train((job.switch, plan[job]) for job in left)
             self._convert(plan, left, recipes, weights)
         return {job: self._made[recipe] for job, recipe in recipes.items()}
+
+    def _keep(self, recipe: str, job: Job, compression: Compression | None, data: bytes, found: Graph) -> None:
+        # What an older manifest says is not taken over: it may have been edited.
+        self._made[recipe] = Made(data, _entry(job, compression, data, found) | {"recipe": seal(recipe, data)})
 
     def _train(self, wanted: Iterable[tuple[Switch, Compression | None]]) -> dict[Training, Any]:
         trainings = list(dict.fromkeys(Training(switch, one) for switch, one in wanted if one is not None))
@@ -101,7 +110,7 @@ class Maker:
 
         def keep(conversion: Conversion, data: bytes, found: Graph) -> None:
             job = conversion.job
-            self._made[recipes[job]] = Made(data, _entry(job, plan[job], data, found) | {"recipe": recipes[job]})
+            self._keep(recipes[job], job, plan[job], data, found)
             self._report(f"{next(count)}/{len(left)} {job}: {len(data):,} bytes")
 
         conversions = []

@@ -75,20 +75,32 @@ class Recipes:
         return digest.hexdigest()
 
 
-def older_files(bundle: Path) -> dict[str, tuple[bytes, dict[str, Any]]]:
-    """The slice files of a bundle by their recipe: the bytes, if these are those of its hash, and the manifest's entry.
+class OlderFiles:
+    """The slice files of a bundle that are as they were made. An older or damaged bundle, or none, has no such files.
 
-    An older or damaged bundle, or none, has no such files.
+    Args:
+      bundle: its folder.
     """
-    found = {}
-    for entry in _file_entries(bundle / "manifest.json"):
-        try:
-            data = (bundle / entry["path"]).read_bytes()
-            if hashlib.sha256(data).hexdigest() == entry["sha256"]:
-                found[str(entry["recipe"])] = data, entry
-        except (OSError, KeyError, TypeError, ValueError):
-            continue
-    return found
+
+    def __init__(self, bundle: Path) -> None:
+        self._found: list[tuple[Any, bytes]] = []
+        for entry in _file_entries(bundle / "manifest.json"):
+            try:
+                self._found.append((entry["recipe"], (bundle / entry["path"]).read_bytes()))
+            except (OSError, KeyError, TypeError, ValueError):
+                continue
+
+    def find(self, recipe: str) -> bytes | None:
+        """The file that was made by a recipe, or None."""
+        return next((data for sealed, data in self._found if sealed == seal(recipe, data)), None)
+
+
+def seal(recipe: str, data: bytes) -> str:
+    """What a manifest holds of a recipe: SHA-256, in hex, of it and of the bytes that it made.
+
+    A manifest that was pointed to another file by hand so says nothing of how that one was made.
+    """
+    return hashlib.sha256(f"{recipe} {hashlib.sha256(data).hexdigest()}".encode()).hexdigest()
 
 
 def _file_entries(manifest: Path) -> list[dict[str, Any]]:

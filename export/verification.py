@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from export import engines, graph, operators
+from export.baseline import ROUNDING
 from export.engines import Answers
 from export.fusion import fuse, runtime
 from export.fusion.bundle import Bundle, SwitchEntry
@@ -26,8 +27,6 @@ from paradis_tf.switches import Switch
 _TOLERANCES = {"float32": 1e-4, "float16": 1e-2}
 # How far a tail may be from Keras, in grey levels.
 _TAIL_TOLERANCE = 0.51
-# Of accuracies that are whole images the difference itself is not exact.
-ROUNDING = 1e-9
 # Images of a batch, and pixels at most.
 _BATCH, _BATCH_PIXELS = 512, 2**20
 
@@ -188,31 +187,6 @@ def partial_outputs(model: Supernet, switch: Switch, images: np.ndarray) -> list
     return [
         np.concatenate([model.call_slice(batch, switch, device).prediction.numpy() for batch in batches])
         for device in range(switch.devices)
-    ]
-
-
-def regressions(found: Verification, earlier: Any, max_drop: float, per_unit: float, unit: str) -> list[str]:
-    """A sentence for each switch that has lost more than `max_drop` since an earlier verification.
-
-    Args:
-      found: the verification.
-      earlier: the JSON of the earlier one.
-      max_drop: as of `verify`.
-      per_unit, unit: of the judge.
-
-    Raises:
-      UserError: `earlier` is not such JSON.
-    """
-    try:
-        before = {(one["switch"], one["precision"], one["runtime"]): float(one["score"]) for one in earlier["switches"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError("--baseline is not the JSON of a verification; write one with --json.") from error
-    return [
-        f"switch '{one.switch}', {one.precision} on {one.runtime}: {per_unit * one.score:.2f}, and "
-        f"{per_unit * before[one.switch, one.precision, one.runtime]:.2f} earlier; it may lose "
-        f"{per_unit * max_drop:g} {unit}."
-        for one in found.switches
-        if before.get((one.switch, one.precision, one.runtime), one.score) - one.score > max_drop + ROUNDING
     ]
 
 

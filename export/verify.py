@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from export import archive, board_readme
+from export import archive, baseline, board_readme
 from export.fusion import manifest
 from export.fusion.files import check_json_target, write_json, write_text
 from export.fusion.program import UserError
@@ -47,9 +47,11 @@ def main(argv: list[str]) -> int:
             f"--limit={_LIMIT.value} and --max_drop={_MAX_DROP.value}; the first is 0 or more, the second 0 to 100."
         )
     check_json_target(_JSON.value)
-    archive.check_target(_ARCHIVE.value)
-    earlier = _read_baseline(_BASELINE.value) if _BASELINE.value else None
+    archive.check_target(_ARCHIVE.value, _BUNDLE.value)
     bundle = manifest.load(_BUNDLE.value)
+    before = baseline.read(_BASELINE.value, bundle) if _BASELINE.value else None
+    if not _LIMIT.value:
+        check_json_target(bundle.folder / "manifest.json")
     for file in bundle.files():
         bundle.read(file)
     workdir = Workdir.open(_WORKDIR.value)
@@ -69,8 +71,8 @@ def main(argv: list[str]) -> int:
     if _JSON.value:
         write_json(_JSON.value, found.as_json())
     faults = list(found.faults)
-    if earlier is not None:
-        faults += verification.regressions(found, earlier, max_drop, judge.per_unit, judge.unit)
+    if before is not None:
+        faults += baseline.regressions(found.switches, before, max_drop, judge.per_unit, judge.unit)
     for fault in faults:
         print(f"fault: {fault}")
     if faults:
@@ -81,15 +83,6 @@ def main(argv: list[str]) -> int:
             archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
             print(f"wrote {_ARCHIVE.value}")
     return 1 if faults else 0
-
-
-def _read_baseline(path: str) -> Any:
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--baseline={path} cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError):
-        raise UserError(f"--baseline={path} is not JSON; write one with --json.") from None
 
 
 def _limited(part: Any, limit: int) -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,8 +18,21 @@ import numpy as np
 from .program import UserError
 
 CLASSIFICATION, SUPER_RESOLUTION = "classification", "super_resolution"
+PRECISIONS = ("float32", "float16", "dynamic", "int8")
 # A part of the full width: a decimal, a ratio or a whole number.
 _WIDTH = re.compile(r"[0-9]{0,3}\.[0-9]{1,18}|[0-9]{1,9}/[0-9]{1,9}|[0-9]{1,3}")
+
+# What NumPy raises of a damaged .npz file.
+BAD_NPZ = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -194,13 +208,13 @@ class Bundle:
 
         Raises `UserError` as `read` does, when there are none, and when they are not of every file and sample.
         """
-        if self.sample_outputs is None:
+        if self.sample_outputs is None or not self.samples:
             raise UserError(f"bundle {str(self.folder)!r} has no samples.")
         path = self.sample_outputs.path
         try:
             with np.load(io.BytesIO(self.read(self.sample_outputs)), allow_pickle=False) as file:
                 outputs = dict(file)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except BAD_NPZ as error:
             raise UserError(f"file {path!r} of bundle {str(self.folder)!r} is not an .npz file.") from error
         images = outputs.pop("images", np.empty(0))
         if images.dtype != np.uint8 or images.shape != (len(self.samples), *self.shape):

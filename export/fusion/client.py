@@ -141,7 +141,8 @@ class FusionClient:
             raise self._failed(phase, "its model metadata is not understood") from error
         self._names = tuple(spec.name for spec in outputs)
         tasks = {CLASSES: CLASSIFICATION, PIXELS: SUPER_RESOLUTION}
-        one_image = [spec.name for spec in inputs] == ["image"] and len(inputs[0].shape) == 4
+        one_image = [spec.name for spec in inputs] == ["image"] and _is_image(inputs[0])
+        one_image = one_image and (self._names != PIXELS or _is_image(outputs[0]))
         if self._names not in tasks or not one_image:
             raise self._not_fused(f"its model {self.name!r} is not a fused one")
         self.task = tasks[self._names]
@@ -186,6 +187,10 @@ def _spec(entry: Any) -> TensorSpec:
     if entry["datatype"] not in DTYPES:
         raise ValueError(entry["datatype"])
     return TensorSpec(str(entry["name"]), entry["datatype"], shape)
+
+
+def _is_image(spec: TensorSpec) -> bool:
+    return len(spec.shape) == 4 and min(spec.shape[1:]) > 0
 
 
 def _said(answer: bytes) -> str:

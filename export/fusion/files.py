@@ -60,7 +60,9 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
+        raise UserError(f"file {str(path)!r} cannot be written: {error.strerror}.") from error
+    finally:
+        # Also after Ctrl-C; of a file that was written nothing bears this name any more.
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise UserError(f"file {str(path)!r} cannot be written: {error.strerror}.") from error

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 
 import numpy as np
 
 from . import answers
-from .bundle import CLASSIFICATION, Bundle, SwitchEntry
+from .bundle import BAD_NPZ, CLASSIFICATION, Bundle, SwitchEntry
 from .fuse import dequantize, fuse
 from .program import UserError
 
@@ -51,7 +50,7 @@ def read_data(path: str, bundle: Bundle, limit: int | None) -> Inputs:
         raise UserError(f"data file {path!r} does not exist.") from error
     except KeyError as error:
         raise UserError(f"data file {path!r} has no array {error}; legal: x_test, y_test.") from error
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except BAD_NPZ as error:
         raise UserError(f"data file {path!r} is not an .npz file without pickles.") from error
     images_, labels = arrays
     found = f"{images_.dtype} {list(images_.shape)}"

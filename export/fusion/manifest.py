@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .bundle import (
     CLASSIFICATION,
+    PRECISIONS,
     SUPER_RESOLUTION,
     Bundle,
     File,
@@ -87,6 +88,8 @@ def _bundle(folder: Path, table: Table) -> Bundle:
         if output_shape[:2] != shape[:2]:
             raise output.refuse("shape", list(output_shape), f"the image's {list(shape[:2])} and the number of maps")
     precisions = table.array("precisions", str)
+    if len(set(precisions)) < len(precisions) or not set(precisions) <= set(PRECISIONS):
+        raise table.refuse("precisions", list(precisions), f"different ones of {', '.join(PRECISIONS)}")
     switches = tuple(_switch(entry, precisions, name) for entry in table.tables("switches"))
     if not switches:
         raise table.refuse("switches", [], "one or more switches")
@@ -207,7 +210,7 @@ def _tensor(table: Table, name: str, dtypes: tuple[str, ...]) -> TensorInfo:
     dtype = table.chosen("dtype", dtypes)
     if (scale is None) != (zero_point is None):
         raise table.refuse("zero_point", zero_point, "an integer where there is a scale, else null")
-    if scale is not None and not 0 < scale < float("inf"):
+    if scale is not None and not 0 < scale < 2.0**128:  # as float32 knows it
         raise table.refuse("scale", scale, "a positive number")
     if dtype == "int8" and scale is None:
         raise table.refuse("scale", None, "a positive number, since the tensor is int8")

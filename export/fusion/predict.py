@@ -10,8 +10,10 @@ scale 2). Images are RGB or 8-bit grey. If one cannot be used the others are sti
 from __future__ import annotations
 
 import io
+import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,8 @@ def main(arguments: list[str]) -> int:
     width = max(len(path) for path in arguments)
     with FusionClient(_URL.value, credentials, _TIMEOUT_S.value) as client:
         one = _classify if client.task == CLASSIFICATION else _enlarge
+        if one is _enlarge:
+            _check_targets(arguments, client.scale)
         for path in arguments:
             try:
                 said, row = one(client, path)
@@ -95,12 +99,34 @@ def _enlarge(client: FusionClient, path: str) -> tuple[str, dict[str, Any]]:
     started = time.perf_counter()
     pixels = tiles.join([client.infer(tile).outputs["pixels"] for tile in tiles.cut(image)], image.shape[:2])
     ms = (time.perf_counter() - started) * 1e3
-    target = Path(_TARGET.value) / f"{Path(path).stem}_x{client.scale}.png"
+    target = _target_of(path, client.scale)
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, "PNG")
     write_bytes(target, encoded.getvalue())
     height, width, _ = pixels.shape
     return f"{target}  {width}x{height}", {"target": str(target), "shape": list(pixels.shape), "ms": ms}
+
+
+def _target_of(path: str, scale: int) -> Path:
+    return Path(_TARGET.value) / f"{Path(path).stem}_x{scale}.png"
+
+
+def _check_targets(paths: Sequence[str], scale: int) -> None:
+    """Raises `UserError` where an answer could not be written, or would replace another or one of the images."""
+    if not Path(_TARGET.value).is_dir() or not os.access(_TARGET.value, os.W_OK | os.X_OK):
+        raise UserError(f"--target={_TARGET.value} is no folder that can be written to; legal: one that is there.")
+    images_ = {Path(path).resolve() for path in paths}
+    taken: dict[Path, str] = {}
+    for path in dict.fromkeys(paths):
+        target = _target_of(path, scale)
+        if target.resolve() in images_:
+            raise UserError(f"the answer of {path!r} would replace the image {str(target)!r}; give another --target.")
+        if target in taken:
+            raise UserError(
+                f"{taken[target]!r} and {path!r} would both be written to {str(target)!r}; give them one by one, each "
+                "with a --target of its own."
+            )
+        taken[target] = path
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ which is named. It needs no network, no other machine and no image library.
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -107,7 +109,7 @@ def main(arguments: list[str]) -> int:
             "threads": _THREADS.value,
             "machine": asdict(after),
             "peak_memory_bytes": memory.peak(),
-            "slices": [asdict(result) for result in results],
+            "slices": [_row(result) for result in results],
             "faults": faults,
         }
         write_json(_JSON.value, written)
@@ -142,6 +144,12 @@ def _check_slice(
         timing=timing.measure(lambda: slice_(images[0]), _RUNS.value) if _RUNS.value else None,
     )
     return result, fuse.dequantize(given, file.output.scale, file.output.zero_point)
+
+
+def _row(result: SliceResult) -> dict[str, Any]:
+    """A result for JSON, which has no number for what outputs that are not finite are off by."""
+    row = asdict(result)
+    return row | {key: row[key] if math.isfinite(row[key]) else None for key in ("apart", "delegates_apart")}
 
 
 def _outputs_of(slice_: SliceInterpreter, images: np.ndarray) -> np.ndarray:
@@ -182,7 +190,8 @@ def _fused_faults(
         near = 0.1 * np.ptp(expected, axis=1)
         best = expected.max(axis=1)
         taken = np.take_along_axis(expected, found.argmax(axis=1)[:, np.newaxis], axis=1)[:, 0]
-        wrong = np.flatnonzero(best - taken > near)
+        # Not `>`, which holds of no NaN.
+        wrong = np.flatnonzero(~(best - taken <= near))
         return [f"{where}: sample {one} has another class than expected." for one in wrong]
     tail = TailInterpreter(bundle, chosen, _THREADS.value)
     apart = max(

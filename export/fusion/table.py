@@ -8,6 +8,9 @@ from typing import Any
 
 from .program import UserError
 
+# The largest integer that every reader of JSON, and NumPy, can hold.
+_LARGEST = 2**63 - 1
+
 
 class Table:
     """A JSON object together with where it stands, so that every refusal can say where."""
@@ -24,8 +27,12 @@ class Table:
         value = self._value[key]
         if value is None and optional:
             return None
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise self.refuse(key, value, "a number of 64 bits")
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
+        if isinstance(value, str) and not _is_plain(value):
+            raise self.refuse(key, value, "a string of Unicode characters without NUL")
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise self.refuse(key, value, {dict: "an object", list: "a list", str: "a string",
                                            int: "an integer", float: "a number"}[kind])  # fmt: skip
@@ -68,6 +75,14 @@ class Table:
 
     def refuse(self, key: str, value: Any, legal: str) -> UserError:
         return UserError(f"{self.where}: {key!r} is {_brief(value)}; legal: {legal}.")
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a string can be a file's name or be sent: JSON may hold half of a pair of surrogates."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _brief(value: Any) -> str:

@@ -86,9 +86,11 @@ def test_keeps_what_was_better_before_the_training(
     assert (verdicts[TWO].chosen, verdicts[TWO].qat) == ("ptq", 0.6)
 
 
-def test_an_older_verdict_is_taken_if_nothing_has_changed(choosing: Callable[..., Any]) -> None:
+def test_an_older_verdict_is_taken_if_nothing_has_changed(choosing: Callable[..., Any], tmp_path: Path) -> None:
     _, verdicts, _, _ = choosing(0.005)
-    older = {str(switch): json.loads(json.dumps(vars(one))) for switch, one in verdicts.items()}
+    entries = [{"switch": str(switch), "quantization": vars(one)} for switch, one in verdicts.items()]
+    (tmp_path / "manifest.json").write_text(json.dumps({"switches": entries}))
+    older = choice.older_verdicts(tmp_path)
     plan, again, written, said = choosing(0.005, older)
     assert (again, written, said) == (verdicts, [], [])
     assert plan[JOBS[1]] == TRAINING
@@ -102,6 +104,24 @@ def test_a_broken_manifest_has_no_verdicts(tmp_path: Path, text: str) -> None:
     assert choice.older_verdicts(tmp_path) == {}
     (tmp_path / "manifest.json").write_text(text)
     assert choice.older_verdicts(tmp_path) == {}
+
+
+VERDICT = {"key": "k", "metric": "m", "images": 3, "keras": 1.0, "ptq": 0.5, "qat": 0.75, "chosen": "qat"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"chosen": "float16"}, {"ptq": "0.5"}, {"qat": None}, {"keras": None}, {"images": -1}, {"key": None}],
+    ids=str,
+)
+def test_an_edited_verdict_is_none(tmp_path: Path, change: dict[str, Any]) -> None:
+    entries = [
+        {"switch": "1.0", "quantization": VERDICT | change},
+        {"switch": "0.5+0.5", "quantization": VERDICT},
+        {"switch": "4x0.25", "quantization": [1]},
+    ]
+    (tmp_path / "manifest.json").write_text(json.dumps({"switches": entries}))
+    assert choice.older_verdicts(tmp_path) == {"0.5+0.5": choice.Verdict(**VERDICT)}  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -20,7 +20,8 @@ from tensorflow.lite.python import schema_py_generated as schema
 from export import graph
 from export.conversion import convert_slice
 from export.fusion import manifest
-from export.jobs import PRECISIONS, Job
+from export.fusion.bundle import PRECISIONS
+from export.jobs import Job
 from paradis_tf.builders.cost import slice_cost
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
@@ -230,6 +231,11 @@ BAD = {
     "images": (["--calibration_images=5000"], "--calibration_images is 5000; it lies between 1 and the 1294"),
     "name": (["--name=a/b"], "--name=a/b"),
     "folder": (["--bundle=paradis_tf"], "--bundle=paradis_tf holds '__init__.py', which is not part of a bundle"),
+    "image size": (["--image_size=32"], "--image_size=32 is for super-resolution; the files of this run take images"),
+    "archive": (
+        ["--archive=build/new/a.zip", "--bundle=build/new"],
+        "lies in the bundle build/new; give a file outside",
+    ),
     "file": (["--bundle=README.md"], "--bundle=README.md is a file"),
 }
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from export.conversion import convert_slice
-from export.jobs import PRECISIONS, Job
+from export.fusion.bundle import PRECISIONS
+from export.jobs import Job
 from paradis_tf.builders.cost import slice_cost
 from paradis_tf.supernet import Supernet
 
@@ -56,4 +57,4 @@ def test_a_residual_slice_answers_on_both_runtimes(
     for runtime in ("tflite_runtime", "ai_edge_litert"):
         subprocess.run([sys.executable, "-c", RUN, runtime, str(file), str(images), str(answers)], check=True)
         error = np.abs(np.load(answers) - expected).max() / np.abs(expected).max()
-        assert error < {"int8": 0.05, "dynamic": 0.05, "float16": 2e-3, "float32": 1e-5}[precision]
+        assert error < {"int8": 0.08, "dynamic": 0.08, "float16": 2e-3, "float32": 1e-5}[precision]

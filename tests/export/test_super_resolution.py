@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -139,13 +140,30 @@ def test_a_cluster_enlarges_images(upscaling: Upscaling, run_program: Run, tmp_p
     images, _ = bundle.read_samples()
     big = np.random.default_rng(1).integers(0, 256, (12, 14, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
     Image.fromarray(big).save(tmp_path / "big.png")
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "big.png", tmp_path / "other" / "big.png")
+    shutil.copy(tmp_path / "big.png", tmp_path / "big_x2.png")
+    dot = np.array([[[1, 2, 3]]], np.uint8)
+    Image.fromarray(dot).save(tmp_path / "dot.png")
+    refused = {
+        ("big.png", "other/big.png"): "would both be written to",
+        ("big.png", "big_x2.png"): "would replace the image",
+        ("big.png", "--target=/nowhere"): "--target=/nowhere is no folder that can be written to",
+        ("big.png", "--overlap=12"): "overlap is 12; legal for tiles of 24x24: 0 to 11",
+    }
     with LocalCluster(bundle, "0.5+0.5", "float32") as cluster:
+        for names, said in refused.items():
+            paths = [name if name.startswith("--") else str(tmp_path / name) for name in names]
+            wrong = run_program("export.fusion.predict", f"--url={cluster.url}", f"--target={tmp_path}", *paths)
+            assert (wrong.returncode, said in wrong.stderr) == (2, True), wrong.stderr
+            assert (tmp_path / "big_x2.png").read_bytes() == (tmp_path / "big.png").read_bytes()
         result = evaluate(cluster.url, images)
         done = run_program(
             "export.fusion.predict",
             f"--url={cluster.url}",
             f"--target={tmp_path}",
             str(tmp_path / "big.png"),
+            str(tmp_path / "dot.png"),
             "none.png",
         )
     switch = upscaling.model.switches[1]
@@ -156,6 +174,7 @@ def test_a_cluster_enlarges_images(upscaling: Upscaling, run_program: Run, tmp_p
     answer = np.asarray(Image.open(tmp_path / "big_x2.png"))
     whole = keras.ops.convert_to_numpy(upscaling.model(big[np.newaxis], switch=switch)["prediction"])[0]
     assert answer.shape == (96, 112, 3)
+    assert np.asarray(Image.open(tmp_path / "dot_x2.png")).shape == (2, 2, 3)
     assert np.abs(answer - np.clip(whole, 0, 255)).mean() < 0.5
 
 

@@ -127,6 +127,14 @@ CHANGES = {
         "since the tensor is int8",
     ),
     "scale": (lambda d: file_of(d)["output"].update(scale=0), "legal: a positive number"),
+    "scale beyond float32": (lambda d: file_of(d)["output"].update(scale=1e39), "legal: a positive number"),
+    "huge scale": (lambda d: file_of(d)["output"].update(scale=10**400), "legal: a number of 64 bits"),
+    "huge arena": (lambda d: file_of(d).update(arena_bytes=2**63), "legal: a number of 64 bits"),
+    "huge zero point": (lambda d: file_of(d)["output"].update(zero_point=-(10**400)), "legal: a number of 64 bits"),
+    "NUL in a path": (lambda d: file_of(d).update(path="a\0b"), "legal: a string of Unicode characters without NUL"),
+    "half a character": (lambda d: d["labels"].__setitem__(0, "\ud800"), "a string of Unicode characters"),
+    "unknown precision": (lambda d: d.update(precisions=["int4"]), "legal: different ones of float32, float16"),
+    "precision twice": (lambda d: d.update(precisions=["int8", "int8"]), "legal: different ones of float32, float16"),
 }
 
 

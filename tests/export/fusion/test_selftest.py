@@ -1,12 +1,16 @@
 """The self-test passes what is right, names what is not, and says what the machine is."""
 
+import hashlib
 import json
+import math
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from export.fusion import machine, timing
+from export.fusion import machine, manifest, timing
+from export.fusion.program import UserError
 
 NAMES = ["ai_edge_litert", "tflite_runtime"]
 
@@ -69,6 +73,49 @@ def test_samples_that_are_no_archive_are_named(altered, runner):
     done = runner("selftest", f"--bundle={folder}")
     assert done.returncode == 2
     assert "file 'labels.txt' of bundle" in done.stderr and "is not an .npz file" in done.stderr
+
+
+@pytest.mark.parametrize("samples", [[], None])
+def test_a_bundle_without_samples_is_refused(altered, runner, samples):
+    def change(data):
+        data["samples"] = []
+        if samples is None:
+            data["sample_outputs"] = None
+
+    done = runner("selftest", f"--bundle={altered(change)}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: bundle") and done.stderr.endswith("has no samples.\n")
+
+
+def test_outputs_that_are_no_numbers_are_a_fault(altered_outputs, runner, tmp_path):
+    folder = altered_outputs("tiny-1.0-0/float32", 2, math.nan)
+    out = tmp_path / "out.json"
+    flags = ["--runs=0", "--switch=1.0", "--precision=float32", f"--json={out}"]
+    done = runner("selftest", f"--bundle={folder}", *flags)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "fault: switch '1.0', float32: sample 1 has another class than expected." in done.stdout
+    assert json.loads(out.read_text())["slices"][0]["apart"] is None
+
+
+@pytest.mark.parametrize("place", [100, 200, 300, 400])
+def test_damaged_samples_of_the_right_hash_are_refused(altered, place):
+    """What a zip holds is checked by zlib before the zip itself is."""
+
+    def change(data):
+        path = folder / "samples" / "outputs.npz"
+        with np.load(path) as file:
+            np.savez_compressed(path, **dict(file))
+        stored = bytearray(path.read_bytes())
+        stored[place : place + 60] = bytes(60)
+        path.write_bytes(stored)
+        data["sample_outputs"] |= {"sha256": hashlib.sha256(stored).hexdigest(), "bytes": len(stored)}
+
+    folder = altered(lambda data: None)
+    written = json.loads((folder / "manifest.json").read_text())
+    change(written)
+    (folder / "manifest.json").write_text(json.dumps(written))
+    with pytest.raises(UserError, match="is not an .npz file|lacks the"):
+        manifest.load(folder).read_samples()
 
 
 SHA256_OF_X = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"

@@ -1,0 +1,56 @@
+"""Archives: refused where they would be lost, whole or not there."""
+
+from __future__ import annotations
+
+import fcntl
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from export import archive
+from export.fusion.program import UserError
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    (tmp_path / "bundle" / "slices").mkdir(parents=True)
+    (tmp_path / "bundle" / "manifest.json").write_text("{}")
+    return tmp_path / "bundle"
+
+
+@pytest.mark.parametrize("place", ["bundle/bundle.zip", "bundle/slices/../slices/a.zip"])
+def test_an_archive_in_the_bundle_is_refused(bundle: Path, place: str) -> None:
+    with pytest.raises(UserError, match="lies in the bundle"):
+        archive.check_target(str(bundle.parent / place), str(bundle))
+
+
+@pytest.mark.parametrize("place", ["a.tar", "none/a.zip", "manifest.json/a.zip"])
+def test_bad_targets_are_refused(bundle: Path, place: str) -> None:
+    with pytest.raises(UserError, match="--archive="):
+        archive.check_target(str(bundle.parent / place), str(bundle))
+
+
+def test_control_c_leaves_the_older_archive(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = bundle.parent / "bundle.zip"
+    path.write_bytes(b"older")
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        archive.write(bundle, path)
+    assert path.read_bytes() == b"older"
+    assert sorted(one.name for one in bundle.parent.iterdir()) == ["bundle", "bundle.zip"]
+
+
+def test_what_a_killed_process_left_goes_and_what_another_writes_stays(bundle: Path) -> None:
+    path = bundle.parent / "bundle.zip"
+    left, written = (bundle.parent / f".bundle.zip.aside-{end}" for end in ("left", "written"))
+    left.write_bytes(b"half")
+    with open(written, "wb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        archive.write(bundle, path)
+    assert not left.exists() and written.exists()
+    assert zipfile.ZipFile(path).namelist() == ["bundle/manifest.json"]
