@@ -15,7 +15,7 @@ TEST_PROCESSES := 2
 help:
 	@echo "make demo       train on handwritten digits, convert, verify, serve every switch, table and pictures"
 	@echo "make emulated-boards  self-test of BUNDLE=$(DEMO_BUNDLE) on emulated ARM boards (downloads 200 MB; x86_64 Linux with apt)"
-	@echo "make test       the tests (a few minutes)"
+	@echo "make test       the tests (a quarter of an hour)"
 	@echo "make test-slow  the tests that take minutes each"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff format the code"

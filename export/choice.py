@@ -90,7 +90,8 @@ def choose(
     if left:
         # All at once, so that no process waits for the judgement.
         maker.make({job: one for job, one in plan.items() if job.switch in left or job.precision != "int8"})
-        report(f"judging int8 files of {len(left)} switches by {judge.count} validation images")
+        plural = "es" if len(left) > 1 else ""
+        report(f"judging int8 files of {len(left)} switch{plural} by {judge.count} validation images")
         floats = {switch: judge.score(_keras(model, switch, judge)) for switch in left}
         ptq = _scores(write, {job: plan[job] for job in jobs if job.switch in left}, judge)
         poor = [switch for switch in left if floats[switch] - ptq[switch] > max_drop + ROUNDING]

@@ -71,7 +71,7 @@ _NAME = flags.DEFINE_string(
     "name", "", "The bundle's name, which its models bear in URLs; <dataset>_<architecture> if left out."
 )
 _ARCHIVE = flags.DEFINE_string("archive", "", "Also write the bundle to this .zip file.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset, as for training.")
 
 
 def main(argv: list[str]) -> None:

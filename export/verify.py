@@ -35,7 +35,7 @@ _MAX_DROP = flags.DEFINE_float(
 )
 _BASELINE = flags.DEFINE_string("baseline", "", "JSON of an earlier verification that no switch may fall behind.")
 _LIMIT = flags.DEFINE_integer("limit", 0, "Only so many test images; 0 takes all. A part leaves the manifest alone.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset, as for training.")
 _SLICES = flags.DEFINE_bool("slices", False, "Also print every slice on every runtime.")
 _ARCHIVE = flags.DEFINE_string("archive", "", "Also write the bundle, if it passes, to this .zip file.")
 _JSON = flags.DEFINE_string("json", "", "File to write the checks to as JSON.")

@@ -225,7 +225,10 @@ def _table(results: Sequence[SliceResult]) -> str:
             figures = asdict(result.timing)
             row += [str(figures.pop("count")), *(f"{figure:.0f}" for figure in figures.values())]
         rows.append(row)
-    said = "off: largest difference from the expected outputs, in quanta or as a part of their range; times in us"
+    said = (
+        "off: largest difference from the expected outputs on the built-in kernels, in quanta (steps of the output) or\n"
+        "as a part of their range; as it comes: the same with XNNPACK, where the runtime has it; times in us, as it comes"
+    )
     return f"{said}\n{columns.render(header, rows)}"
 
 
