@@ -226,8 +226,8 @@ def _table(results: Sequence[SliceResult]) -> str:
             row += [str(figures.pop("count")), *(f"{figure:.0f}" for figure in figures.values())]
         rows.append(row)
     said = (
-        "off: largest difference from the expected outputs on the built-in kernels, in quanta (steps of the output) or\n"
-        "as a part of their range; as it comes: the same with XNNPACK, where the runtime has it; times in us, as it comes"
+        "off: largest difference from the expected outputs on the built-in kernels, in quanta (steps of the output)\n"
+        "or as a part of their range; as it comes: the same with XNNPACK, where the runtime has it; times in us"
     )
     return f"{said}\n{columns.render(header, rows)}"
 
