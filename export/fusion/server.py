@@ -258,6 +258,8 @@ class Server:
             raise OipError(408, late) from error
         except web.RequestPayloadError as error:
             raise OipError(400, f"the request body cannot be read: {error}.") from error
+        except ConnectionResetError as error:
+            raise OipError(400, "the client closed the connection before its request was there.") from error
 
     def _model(self, request: web.Request) -> ServedModel:
         name, version = request.match_info["name"], request.match_info.get("version", VERSION)

@@ -3,7 +3,10 @@
 import http.server
 import json
 import signal
+import socket
+import struct
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -248,3 +251,19 @@ def test_broken_exchanges(deceived, infer, answer, status, said):
     got, error = infer(coordinator)
     assert got == status, error
     assert f"device pi-1 at {impostor.url}: " in error["error"] and said in error["error"]
+
+
+def test_a_client_that_goes_in_the_middle_of_its_request_leaves_no_traceback(bundle, start):
+    worker = start("worker", f"--bundle={bundle}", "--threads=1")
+    host, port = worker.url.removeprefix("http://").split(":")
+    for _ in range(3):
+        with socket.create_connection((host, int(port))) as connection:
+            head = "POST /v2/models/tiny-1.0-0/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+            connection.sendall(head.encode() + b"half")
+            time.sleep(0.2)
+            # Closing with a reset, as a process that is killed does.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    time.sleep(0.5)
+    status, _, err = worker.stop()
+    assert status in (0, 143)
+    assert "Traceback" not in err
