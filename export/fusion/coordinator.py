@@ -33,10 +33,11 @@ from .answers import Answers
 from .bundle import Bundle, SwitchEntry
 from .cluster import Device
 from .fuse import fuse
+from .metrics import LATENCY_BUCKETS, Metrics
 from .oip import OipError, TensorSpec
 from .program import LONGEST_S, UserError, define_float, run
 from .remote import DeviceError, Partial, RemoteSlice
-from .server import LATENCY_BUCKETS, Metrics, ServedModel, Server
+from .server import ServedModel, Server
 
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
 _CLUSTER = flags.DEFINE_string("cluster", None, "The cluster file (TOML) that names the devices.")
