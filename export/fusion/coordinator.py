@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from socket import socket
 
 from absl import flags
+from aiohttp import web
 
 from . import answers, cluster, manifest, runtime, serving
 from .bundle import CLASSIFICATION, Bundle, SwitchEntry
@@ -34,9 +35,10 @@ from .devices import FleetDevice
 from .fleet import Fleet
 from .fleet_metrics import FleetMetrics
 from .fused import FusedModel
+from .metrics import Metrics
 from .planner import Goal, Plan
 from .program import LONGEST_S, UserError, define_float, run
-from .server import Metrics, Server
+from .server import Handler, Server
 
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
 _CLUSTER = flags.DEFINE_string("cluster", None, "The cluster file (TOML) that names the devices.")
@@ -176,12 +178,21 @@ async def _serve(
         model = FusedModel(
             bundle, fleet, goal, fleet_metrics, max_batch, _MAX_QUEUE.value, longest_s, made, settled=None
         )
-        server = Server("coordinator", [model], metrics, token, serving.MAX_BODY_MB.value, longest_s + _MARGIN_S)
+        body_mb, answer_s = serving.MAX_BODY_MB.value, longest_s + _MARGIN_S
+        pages = {"/status": _status_of(model)}
+        server = Server("coordinator", [model], metrics, token, body_mb, answer_s, pages)
         watch = asyncio.create_task(_look_after(fleet, goal, log, fleet_metrics))
         try:
             return await serving.serve(server.application(), "coordinator", context, sockets)
         finally:
             watch.cancel()
+
+
+def _status_of(model: FusedModel) -> Handler:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response(model.status(), headers={"Cache-Control": "no-store"})
+
+    return answer
 
 
 def _say(text: str) -> None:

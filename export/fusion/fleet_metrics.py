@@ -6,7 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from .devices import UP, FleetDevice
 from .dispatch import Events, Outcome
-from .server import LATENCY_BUCKETS, Metrics
+from .metrics import LATENCY_BUCKETS, Metrics
 
 
 class FleetMetrics:

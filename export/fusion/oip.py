@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from .program import LONGEST_S
 from .tensors import (
     OipError,
     brief,
@@ -165,7 +166,24 @@ def encode_response(
     return b"".join([head, *chunks]), str(len(head)) if any(request.outputs.values()) else None
 
 
-def _split(body: bytes, header_length: str | None, what: str) -> tuple[dict[str, Any], bytes | None]:
+def json_bytes(body: bytes, header_length: str | None) -> int:
+    """How many bytes of a body are JSON, as far as its header can be believed."""
+    believed = header_length is not None and header_length.isascii() and header_length.isdigit()
+    return min(len(body), int(header_length[:20])) if believed and header_length else len(body)
+
+
+def timeout_s(parameters: Parameters) -> float | None:
+    """How long the requester waits, in seconds: the request parameter `timeout`, an integer of microseconds above 0, as
+    Triton has it; None where there is none. More than a day counts as a day. Raises `OipError` (400)."""
+    value = parameters.get("timeout")
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        _bad(f"parameter 'timeout' is {brief(value)}; legal: a number of microseconds, 1 or more")
+    return min(value, int(LONGEST_S * 1e6)) / 1e6
+
+
+def _split(body: bytes, header_length: str | None, what: str) -> tuple[dict[str, Any], memoryview | None]:
     size = len(body)
     if header_length is not None:
         if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 20):
@@ -185,7 +203,7 @@ def _split(body: bytes, header_length: str | None, what: str) -> tuple[dict[str,
         _bad(f"the {what} is not JSON: {error}")
     if not isinstance(message, dict):
         _bad(f"the {what} is {brief(message)}; legal: a JSON object")
-    return message, None if header_length is None else body[size:]
+    return message, None if header_length is None else memoryview(body)[size:]
 
 
 def _tensors(
@@ -193,7 +211,7 @@ def _tensors(
     key: str,
     side: str,
     specs: Sequence[TensorSpec],
-    tail: bytes | None,
+    tail: memoryview | None,
     max_batch: int,
 ) -> dict[str, np.ndarray]:
     """The arrays of `message[key]`; binary ones are taken off `tail` in order, which they must use
