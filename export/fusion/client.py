@@ -120,6 +120,15 @@ class FusionClient:
         except (KeyError, UnicodeDecodeError) as error:
             raise self._failed("reading the answer", f"it misses or garbles {error}") from error
 
+    def status(self) -> dict[str, Any]:
+        """What the coordinator says of its plan, its devices and its requests. Raises `UserError` as the constructor
+        does."""
+        body, _ = self._exchange("GET", "/status", None, {})
+        try:
+            return dict(json.loads(body))
+        except (ValueError, TypeError) as error:
+            raise self._failed("reading the status", "it is not understood") from error
+
     def _describe(self) -> None:
         phase = "reading the model metadata"
         served, _ = self._exchange("POST", "/v2/repository/index", None, {})

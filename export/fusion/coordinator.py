@@ -28,8 +28,8 @@ from socket import socket
 from absl import flags
 from aiohttp import web
 
-from . import answers, cluster, manifest, runtime, serving
-from .bundle import CLASSIFICATION, Bundle, SwitchEntry
+from . import answers, cluster, manifest, planning, runtime, serving
+from .bundle import Bundle, SwitchEntry
 from .cluster import Device
 from .devices import FleetDevice
 from .fleet import Fleet
@@ -42,37 +42,14 @@ from .server import Handler, Server
 
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
 _CLUSTER = flags.DEFINE_string("cluster", None, "The cluster file (TOML) that names the devices.")
-_SWITCH = flags.DEFINE_string(
-    "switch", None, "The one switch to run, e.g. 0.5+0.5; without it, the best for the devices that are there."
-)
-_DEADLINE_MS = define_float(
-    "deadline_ms",
-    1000,
-    "Milliseconds within which a request is answered; the most accurate switch is run that is expected to keep it.",
-    1,
-    LONGEST_S * 1e3,
-)
-_MIN_ACCURACY = define_float(
-    "min_accuracy",
-    None,
-    "Runs the fastest switch that has this accuracy, not the most accurate one: of a classifier in per cent, of "
-    "super-resolution PSNR-Y in dB.",
-    0,
-    100,
-)
 _MAX_QUEUE = flags.DEFINE_integer("max_queue", 64, "Requests that may run at once; more are answered 503.", 1)
-_PRECISION = flags.DEFINE_string(
-    "precision", None, "Which files of the bundle the workers serve; by default the first of the bundle."
-)
 _RUNTIME = flags.DEFINE_enum(
     "runtime", "auto", runtime.RUNTIMES, "What runs the tail of a super-resolution bundle, here."
 )
 _STARTUP_TIMEOUT_S = define_float(
     "startup_timeout_s", 30, "Seconds to wait at the start for devices that can run a switch.", 0, LONGEST_S
 )
-_CONNECT_TIMEOUT_S = define_float(
-    "connect_timeout_s", 2, "Seconds that connecting to a worker may take.", 0.001, LONGEST_S
-)
+flags.adopt_module_key_flags(planning)
 flags.adopt_module_key_flags(serving)
 
 _LOOK_S = 0.05
@@ -167,12 +144,12 @@ async def _serve(
     sockets: Sequence[socket],
 ) -> int:
     max_batch, longest_s = serving.MAX_BATCH.value, serving.REQUEST_TIMEOUT_S.value
-    precision = bundle.check_precision(_PRECISION.value)
+    precision = bundle.check_precision(planning.PRECISION.value)
     made = answers.of(bundle, _RUNTIME.value, runtime.available_cores())
     metrics = Metrics()
     fleet_metrics = FleetMetrics(metrics)
     log = _Log(fleet_metrics)
-    async with Fleet(bundle, entries, precision, _CONNECT_TIMEOUT_S.value, max_batch, log.changed) as fleet:
+    async with Fleet(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch, log.changed) as fleet:
         await fleet.update(devices)
         await _start(fleet, goal)
         model = FusedModel(
@@ -200,16 +177,12 @@ def _say(text: str) -> None:
 
 
 def _goal(bundle: Bundle) -> Goal:
-    longest_ms = serving.REQUEST_TIMEOUT_S.value * 1e3
-    if _DEADLINE_MS.value > longest_ms:
+    goal, longest_s = planning.goal(bundle), serving.REQUEST_TIMEOUT_S.value
+    if goal.deadline_ms > longest_s * 1e3:
         raise UserError(
-            f"--deadline_ms={_DEADLINE_MS.value:g} is more than --request_timeout_s={longest_ms / 1e3:g}; "
-            "raise that too."
+            f"--deadline_ms={goal.deadline_ms:g} is more than --request_timeout_s={longest_s:g}; raise that too."
         )
-    least = _MIN_ACCURACY.value
-    if least is not None and bundle.task == CLASSIFICATION:
-        least /= 100
-    return Goal(_DEADLINE_MS.value, least)
+    return goal
 
 
 def main(arguments: list[str]) -> int:
@@ -220,9 +193,8 @@ def main(arguments: list[str]) -> int:
             raise UserError(f"--{name} is missing; legal: the {name}'s path.")
     bundle = manifest.load(_BUNDLE.value)
     devices = cluster.load(_CLUSTER.value)
-    bundle.check_precision(_PRECISION.value)
-    entries = bundle.switches if _SWITCH.value is None else (bundle.find_switch(_SWITCH.value),)
-    goal = _goal(bundle)
+    bundle.check_precision(planning.PRECISION.value)
+    entries, goal = planning.entries(bundle), _goal(bundle)
     credentials = serving.credentials()
     context, token = credentials.server_context(), credentials.token()
     return asyncio.run(_serve(bundle, entries, devices, goal, token, context, serving.bind()))

@@ -28,6 +28,9 @@ _FALLBACK_PARTS = 1.5
 # What is left for fusing and for sending the answer.
 _MARGIN_S = 0.004
 
+RETRY = {"Retry-After": "1"}
+"""What a refusal for the time being tells the client."""
+
 
 @dataclass(frozen=True)
 class Arrival:
@@ -138,11 +141,13 @@ class Dispatch:
         decision = self._fleet.decide(left, count)
         plan = decision.chosen
         if plan is None:
-            raise OipError(503, f"no switch can be run. {self._fleet.reasons()}")
+            raise OipError(503, f"no switch can be run. {self._fleet.reasons()}".strip(), RETRY)
         if plan.latency_ms > left.deadline_ms:
             idle = self._fleet.decide(left, count, idle=True).chosen
             if idle is not None and idle.latency_ms <= left.deadline_ms:
-                raise OipError(503, f"the devices have {plan.latency_ms:.0f} ms of work before them; try again later.")
+                raise OipError(
+                    503, f"the devices have {plan.latency_ms:.0f} ms of work before them; try again later.", RETRY
+                )
         others = [one.plan.latency_ms for one in decision.rejected if one.plan is not None]
         self._fastest = min([plan.latency_ms, *others])
         return plan
@@ -241,7 +246,7 @@ class Dispatch:
         if not self._arrived:
             if self.events.failures:
                 _, error = self.events.failures[-1]
-                raise OipError(error.status, str(error))
+                raise OipError(error.status, str(error), RETRY if error.status == 503 else None)
             raise OipError(504, f"no device has answered within {self._goal.deadline_ms:g} ms.")
         outcomes = [self._outcome(self._entries[switch], early=False) for switch in self._arrived]
         return max(

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from . import oip
+from . import oip, planning
 from .answers import Answers
 from .bundle import Bundle
-from .dispatch import Arrival, Dispatch, Outcome, Settled
+from .dispatch import RETRY, Arrival, Dispatch, Outcome, Settled
 from .fleet import Fleet
 from .fleet_metrics import FleetMetrics
 from .fuse import fuse
 from .oip import OipError, TensorSpec
-from .planner import Decision, Goal, Plan
+from .planner import Goal
 from .server import ServedModel
 
 _RECENT = 50
@@ -48,7 +48,7 @@ class FusedModel(ServedModel):
       metrics: where all is counted.
       max_batch: the largest batch of a request.
       max_running: how many requests may run at once; more are refused.
-      longest_s: the longest deadline that a request may ask for.
+      longest_s: the longest deadline that a request gets.
       made: makes the answer of the sum.
       settled: decides early answers, or None.
     """
@@ -101,7 +101,7 @@ class FusedModel(ServedModel):
             }
             if plan.accuracy is not None:
                 said["expected_accuracy"] = plan.accuracy
-        return said | {"rejected": json.dumps(_rejected(decision))}
+        return said | {"rejected": json.dumps(planning.rejected(decision))}
 
     async def not_ready(self) -> str | None:
         if self._fleet.decide(self._goal).chosen is None:
@@ -119,7 +119,7 @@ class FusedModel(ServedModel):
         goal = self._goal_of(request.parameters)
         if self._running >= self._max_running:
             self._refused(arrived, 503)
-            raise OipError(503, f"{self._running} requests are running, which is the most; try again later.")
+            raise OipError(503, f"{self._running} requests are running, which is the most; try again later.", RETRY)
         self._running += 1
         images = request.inputs["image"]
         dispatch = Dispatch(self._fleet, images, goal, arrived, self._settled)
@@ -143,32 +143,13 @@ class FusedModel(ServedModel):
 
     def status(self) -> dict[str, Any]:
         """Everything that a person wants to know of the cluster, as JSON values."""
-        decision, now = self._fleet.decide(self._goal), time.monotonic()
+        now = time.monotonic()
         return {
             "name": self.name,
             "model_id": self._bundle.model_id,
-            "precision": self._fleet.precision,
             "uptime_s": now - self._started,
-            "deadline_ms": self._goal.deadline_ms,
-            "min_accuracy": self._goal.min_accuracy,
             "early_answer": self._settled is not None,
-            "plan": None if decision.chosen is None else _plan(decision.chosen),
-            "rejected": _rejected(decision),
-            "devices": [
-                {
-                    "name": device.name,
-                    "url": device.url,
-                    "state": device.health.state,
-                    "reason": device.health.reason,
-                    "since_s": now - device.health.since,
-                    "inflight": device.running,
-                    "requests": device.requests,
-                    "failures": device.failures,
-                    "latency_ms": dict(device.latencies),
-                    "models": len(device.latencies),
-                }
-                for device in self._fleet.devices
-            ],
+            **planning.describe(self._fleet, self._goal),
             "requests": {"running": self._running, **self._counts},
             "recent": [
                 {
@@ -182,13 +163,10 @@ class FusedModel(ServedModel):
         }
 
     def _goal_of(self, parameters: oip.Parameters) -> Goal:
-        timeout = parameters.get("timeout")
-        if timeout is None:
+        timeout_s = oip.timeout_s(parameters)
+        if timeout_s is None:
             return self._goal
-        most = int(self._longest_s * 1e6)
-        if isinstance(timeout, bool) or not isinstance(timeout, int) or not 1 <= timeout <= most:
-            raise OipError(400, f"parameter 'timeout' is {timeout!r}; legal: 1 to {most}, in microseconds.")
-        return replace(self._goal, deadline_ms=timeout / 1e3)
+        return replace(self._goal, deadline_ms=min(timeout_s, self._longest_s) * 1e3)
 
     async def _fused(self, images: np.ndarray, outcome: Outcome) -> tuple[Sequence[np.ndarray], float]:
         started = time.perf_counter()
@@ -214,23 +192,6 @@ class FusedModel(ServedModel):
     def _refused(self, arrived: float, status: int) -> None:
         self._counts["refused"] += 1
         self._recent.append(_Recent(time.monotonic(), (time.perf_counter() - arrived) * 1e3, status, None))
-
-
-def _plan(plan: Plan) -> dict[str, Any]:
-    return {
-        "switch": plan.entry.switch,
-        "assignment": list(plan.devices),
-        "latency_ms": plan.latency_ms,
-        "accuracy": plan.accuracy,
-    }
-
-
-def _rejected(decision: Decision) -> list[dict[str, Any]]:
-    nothing: dict[str, Any] = {"assignment": [], "latency_ms": None, "accuracy": None}
-    return [
-        {"switch": one.switch, "reason": one.reason} | (nothing if one.plan is None else _plan(one.plan))
-        for one in decision.rejected
-    ]
 
 
 def _said_of(outcome: Outcome | None) -> dict[str, str | bool]:

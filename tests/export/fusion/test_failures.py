@@ -185,11 +185,11 @@ def test_devices_that_come_and_go_by_the_cluster_file(bundle, start, worker, clu
     assert "cluster file read anew; new: pi-1; gone: none" in errors
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, "soon", True, 10**12])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "soon", True])
 def test_deadlines_that_are_none(coordinator, infer, value):
     status, answer = infer(coordinator, timeout=value)
     assert status == 400
-    assert "parameter 'timeout' is" in answer["error"] and "legal: 1 to " in answer["error"]
+    assert "parameter 'timeout' is" in answer["error"] and "legal: a number of micro" in answer["error"]
 
 
 def refusal(runner, bundle, cluster, *more):
