@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,44 +27,87 @@ _REASONS = {
 
 
 def why(error: BaseException, url: str, credentials: Credentials, timeout_s: float) -> str | None:
-    """Why TLS with a server failed: the middle of a sentence about the server; None where `error` is not of TLS.
+    """Why TLS with a server failed: the middle of a sentence about the server; None where TLS is not the reason.
 
     Args:
       error: what was raised, also where an `ssl.SSLError` is but its cause.
       url: the server's https address.
       credentials: what was shown to it and trusted.
-      timeout_s: the most that asking a server for its names may take, in seconds. That is a second connection, made
-        where its certificate is for others than the one in `url`, and nothing is sent over it.
+      timeout_s: the most that connecting to the server once more may take, in seconds, and then waiting for what it
+        does. That is done where the error alone does not say which names the server's certificate is for, or whether
+        the server turns down everyone who comes like this. Nothing is sent over that connection.
 
-    Source: ours.
+    Blocks; not for where a request waits. Source: ours.
     """
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__ or cause.__context__
-    if not isinstance(cause, ssl.SSLCertVerificationError):
-        return None if cause is None else _REASONS.get(str(cause.reason))
-    message = cause.verify_message.rstrip(".")
-    if cause.verify_code in (_NOT_YET_VALID, _EXPIRED):
-        message += f", and {clock()}"
-    if cause.verify_code in (_OTHER_NAME, _OTHER_ADDRESS):
-        host = urlsplit(url).hostname
-        message = f"it is for {_names(url, credentials, timeout_s)} and not for {host!r}"
-    return f"its certificate is refused: {message}"
+    cause = None
+    link: BaseException | None = error
+    while link is not None:
+        # The innermost is of `ssl`; around it, aiohttp's own are of the same classes, and say less.
+        if isinstance(link, ssl.SSLError):
+            cause = link
+        link = link.__cause__ or link.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {_certificate(cause, url, credentials, timeout_s)}"
+    if cause is not None and cause.reason in _REASONS:
+        return _REASONS[cause.reason]
+    return _turned_down(url, credentials, timeout_s)
+
+
+def _certificate(error: ssl.SSLCertVerificationError, url: str, credentials: Credentials, timeout_s: float) -> str:
+    message = error.verify_message.rstrip(".")
+    if error.verify_code in (_NOT_YET_VALID, _EXPIRED):
+        return f"{message}, and {clock()}"
+    if error.verify_code in (_OTHER_NAME, _OTHER_ADDRESS):
+        return f"it is for {_names(url, credentials, timeout_s)} and not for {urlsplit(url).hostname!r}"
+    return message
 
 
 def _names(url: str, credentials: Credentials, timeout_s: float) -> str:
     """The names that a server's certificate is for, if it comes from an authority that is trusted."""
-    parts = urlsplit(url)
     try:
-        context = credentials.client_context()
-        context.check_hostname = False
-        with (
-            socket.create_connection((parts.hostname, parts.port or 443), timeout_s) as plain,
-            context.wrap_socket(plain, server_hostname=parts.hostname) as secured,
-        ):
-            certificate = secured.getpeercert() or {}
+        with _connection(url, credentials, timeout_s) as secured:
+            alternatives: Any = (secured.getpeercert() or {}).get("subjectAltName", ())
     except (OSError, ValueError, UserError):
         return "another name"
-    alternatives: Any = certificate.get("subjectAltName", ())
-    names = [value for _, value in alternatives]
-    return ", ".join(repr(name) for name in names) or "no name"
+    return ", ".join(repr(name) for _, name in alternatives) or "no name"
+
+
+def _turned_down(url: str, credentials: Credentials, timeout_s: float) -> str | None:
+    """What a server has against the certificate shown to it; None where it waits for a request, or is not there.
+
+    A server written in Python only closes the connection, and of TLS 1.3 after the handshake.
+    """
+    try:
+        with _connection(url, credentials, timeout_s) as secured:
+            if secured.recv(1):
+                return None
+    except ssl.SSLCertVerificationError:
+        return None
+    except ssl.SSLError as error:
+        if error.reason in _REASONS:
+            return _REASONS[error.reason]
+        if not isinstance(error, ssl.SSLEOFError):
+            return None
+    except (ConnectionResetError, ConnectionAbortedError, BrokenPipeError):
+        pass
+    except (OSError, ValueError, UserError):
+        return None
+    if credentials.tls_cert is None:
+        return "it turns down callers that show no certificate; legal: tls_cert and tls_key"
+    return (
+        f"it turns down callers that show certificate {credentials.tls_cert!r}; legal: one of an authority that it "
+        "trusts, valid by its clock"
+    )
+
+
+@contextlib.contextmanager
+def _connection(url: str, credentials: Credentials, timeout_s: float) -> Iterator[ssl.SSLSocket]:
+    """A connection whose server has to be of a trusted authority, but may have any name."""
+    parts = urlsplit(url)
+    context = credentials.client_context()
+    context.check_hostname = False
+    with (
+        socket.create_connection((parts.hostname, parts.port or 443), timeout_s) as plain,
+        context.wrap_socket(plain, server_hostname=parts.hostname) as secured,
+    ):
+        yield secured
