@@ -97,7 +97,7 @@ def _places(target: Path, devices: Sequence[Device]) -> list[Place]:
         for device in devices
     ]
     # One certificate for both its sides: to users a server, to workers a client.
-    places.append(Place("coordinator", target / "coordinator", (), client=True))
+    places.append(Place("coordinator", target / "coordinator", _coordinator_names(), client=True))
     return places + [Place(f"user {name}", users / name, (), client=True) for name in dict.fromkeys(names)]
 
 
@@ -105,15 +105,16 @@ def _host(url: str) -> str:
     return urlsplit(url).hostname or ""
 
 
-def _coordinator_names(present: Sequence[str]) -> tuple[str, ...]:
-    """What users call the coordinator by: the flag's names, or those `present` in its certificate."""
-    if _COORDINATOR.value is None:
-        return tuple(present) or _LOCAL
+def _coordinator_names() -> tuple[str, ...]:
+    """What users call the coordinator by, from the flag; () where that is not given."""
     given = []
-    for name in _COORDINATOR.value:
-        url = f"https://[{name}]" if ":" in name else f"https://{name}"
-        given.append(_host(cluster.check_url(url, "--coordinator")))
-    return tuple(dict.fromkeys((*given, *_LOCAL)))
+    for name in _COORDINATOR.value or ():
+        try:
+            url = cluster.check_url(f"https://[{name}]" if ":" in name else f"https://{name}", "--coordinator")
+        except UserError as error:
+            raise UserError(f"--coordinator has {name!r}; legal: DNS names and IP addresses.") from error
+        given.append(_host(url))
+    return tuple(dict.fromkeys((*given, *_LOCAL))) if given else ()
 
 
 def _certificates(target: Path, places: Sequence[Place]) -> list[tuple[str, str, str, str]]:
@@ -133,7 +134,7 @@ def _certificates(target: Path, places: Sequence[Place]) -> list[tuple[str, str,
         cert, key, ca = (place.folder / name for name in ("cert.pem", "key.pem", "ca.pem"))
         names = place.names
         if place.title == "coordinator":
-            names = _coordinator_names(names_of(read(cert)) if cert.exists() else ())
+            names = names or (tuple(names_of(read(cert))) if cert.exists() else _LOCAL)
         wanted = Wanted(place.title, names, place.client)
         why = "new" if _RENEW.value else made.unfit(cert, key, wanted)
         if why is not None:
