@@ -77,10 +77,11 @@ class Authority:
             write_bytes(cert_path, self._certificate.public_bytes(serialization.Encoding.PEM))
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
         self.until = self._certificate.not_valid_after_utc
-        if not self._certificate.not_valid_before_utc <= now < self.until:
+        begin = self._certificate.not_valid_before_utc
+        if not begin <= now < self.until:
             raise UserError(
-                f"the authority {str(cert_path)!r} is valid until {self.until:%Y-%m-%d}, and the clock of this machine "
-                f"says {now:%Y-%m-%d}; legal: a new --target, with an authority of its own."
+                f"the authority {str(cert_path)!r} is valid from {begin:%Y-%m-%d} to {self.until:%Y-%m-%d}, and the clock "
+                f"of this machine says {now:%Y-%m-%d}; legal: a new --target, with an authority of its own."
             )
 
     def issue(self, wanted: Wanted, days: int) -> tuple[bytes, bytes]:

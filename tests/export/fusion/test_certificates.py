@@ -158,7 +158,7 @@ def test_authority_ends(tmp_path):
     # No longer than the authority; hence not made anew at each run, near its end.
     assert late.unfit(cert, key, wanted) is None
     for days in (-2, 3650):
-        with pytest.raises(UserError, match="valid until 2040-05-14, and the clock of this machine says"):
+        with pytest.raises(UserError, match="valid from 2030-05-16 to 2040-05-14, and the clock of this machine says"):
             Authority(tmp_path, NOW + timedelta(days=days))
     (tmp_path / "ca_key.pem").unlink()
     with pytest.raises(UserError, match=r"private key '.*ca_key.pem' cannot be read: No such file"):
