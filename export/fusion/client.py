@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from . import oip
+from . import oip, refusals
 from .answers import CLASSES, PIXELS
 from .bundle import CLASSIFICATION, SUPER_RESOLUTION
 from .cluster import check_url
@@ -22,6 +21,9 @@ from .oip import OipError, TensorSpec
 from .program import UserError
 from .security import Credentials
 from .tensors import DTYPES
+
+# Seconds to find out why TLS failed.
+_TLS_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class FusionClient:
 
     def __init__(self, url: str, credentials: Credentials, timeout_s: float = 30.0) -> None:
         self._url = check_url(url, "the server")
+        self._credentials = credentials
         token = credentials.token()
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         parts = urlsplit(self._url)
@@ -173,10 +176,9 @@ class FusionClient:
             answer = response.read()
         except TimeoutError as error:
             raise self._failed(phase, f"nothing within {self._timeout_s:g} s") from error
-        except ssl.SSLCertVerificationError as error:
-            raise self._failed(phase, f"its certificate is refused: {error.verify_message}") from error
         except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            reason = self._url.startswith("https") and refusals.why(error, self._url, self._credentials, _TLS_S)
+            reason = reason or getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise self._failed(phase, reason) from error
         if response.status != 200:
             raise self._failed(phase, f"it answered {response.status}: {_said(answer)}")

@@ -11,6 +11,9 @@ from typing import Any
 
 from .program import UserError
 
+PRIVATE = 0o600
+"""Permissions of a file that nobody else may read."""
+
 
 def check_json_target(path: str | Path | None) -> None:
     """Finds out before the work whether `write_json` could write to `path` after it.
@@ -45,8 +48,8 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Writes `data` to `path`: aside first, then renamed over it.
+def write_bytes(path: str | Path, data: bytes, mode: int = 0o644) -> None:
+    """Writes `data` to `path`, with the permissions `mode`: aside first, then renamed over it.
 
     Raises `UserError` when that fails; an older file is then left as it was. Source: ours.
     """
@@ -57,7 +60,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
         # mkstemp gives a private file; a result is for whoever may read its folder.
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"file {str(path)!r} cannot be written: {error.strerror}.") from error

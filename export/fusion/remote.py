@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from . import oip
+from . import oip, refusals
 from .bundle import Bundle, SliceFile, SliceModel
 from .cluster import Device
 from .fuse import dequantize
@@ -160,15 +160,24 @@ class RemoteWorker:
         except aiohttp.ClientConnectorError as error:
             # A certificate or a missing TLS will not mend by waiting.
             lasting = isinstance(error, aiohttp.ClientSSLError)
-            raise self._error(503, CONNECTING, _reason(error), not lasting, what) from error
+            raise self._error(503, CONNECTING, await self._reason(error, body), not lasting, what) from error
         except (aiohttp.ServerDisconnectedError, ConnectionResetError) as error:
             kind = _ClosedError if phase == WAITING else DeviceError
-            raise self._error(503, phase, _reason(error), True, what, kind=kind) from error
+            raise self._error(503, phase, await self._reason(error, body), True, what, kind=kind) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise self._error(503, phase, _reason(error), True, what) from error
+            raise self._error(503, phase, await self._reason(error, body), True, what) from error
         if status != 200:
             raise self._refused(status, answer, what)
         return answer, header
+
+    async def _reason(self, error: Exception, body: bytes | None) -> str:
+        device = self.device
+        # Finding out takes time, which a request with images does not have.
+        if body is None and device.url.startswith("https"):
+            why = await asyncio.to_thread(refusals.why, error, device.url, device.credentials, self._connect_s)
+            if why is not None:
+                return why
+        return _reason(error)
 
     def wrong(self, found: str, what: str) -> DeviceError:
         """The failure of a worker that answers what it should not, about `what`."""
@@ -284,8 +293,6 @@ class RemoteSlice:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"its certificate is refused: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         if isinstance(error.os_error, ConnectionRefusedError):
             return "connection refused"
