@@ -183,9 +183,9 @@ def test_predict_wants_a_coordinator(bundle, worker, runner):
     assert one_error(done) == said
 
 
-def test_predict_refuses_a_folder(coordinator, runner, tmp_path):
+def test_predict_refuses_an_empty_folder(coordinator, runner, tmp_path):
     done = runner("predict", f"--url={coordinator.url}", tmp_path)
-    assert one_error(done) == f"error: image '{tmp_path}' is a folder; legal: an image file."
+    assert one_error(done).startswith(f"error: folder '{tmp_path}' has no images; legal: files ending in .bmp, ")
 
 
 def test_local_checks_the_samples(bundle, runner):
