@@ -11,9 +11,13 @@ import numpy as np
 
 from export.fusion import fuse
 from export.fusion.early import margins
+from export.fusion.program import UserError
 from paradis_tf.evaluation.live_subsets import live_subsets
 
 Arrived = frozenset[int]
+# What a needed margin is raised by, as a part of the largest one: leads of quantized outputs come in steps, so many
+# images share the one that just does not answer, and rounding in another order of addition must not let them pass.
+_RAISED = 1e-4
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,15 @@ class Outcomes:
 
 
 def outcomes(partial: Sequence[np.ndarray], labels: np.ndarray) -> Outcomes:
-    """The outcomes of dequantized partial logits, float64 (n, classes) for each slice, with the right classes (n,)."""
+    """The outcomes of dequantized partial logits, float64 (n, classes) for each slice, with the right classes (n,).
+
+    Raises:
+      UserError: a logit is NaN or infinite.
+    """
     devices = len(partial)
+    for device, one in enumerate(partial):
+        if not np.isfinite(one).all():
+            raise UserError(f"slice {device} of a switch of {devices} gives NaN or infinity; legal: finite logits.")
     right, lead = {}, {}
     for live in live_subsets(devices):
         summed = fuse.fuse([partial[device] for device in live])
@@ -79,11 +90,11 @@ def calibrate(found: Outcomes, max_drop: float) -> dict[Arrived, float]:
 
 
 def allowing(found: Outcomes, images: int) -> dict[Arrived, float]:
-    """By set of arrived slices, the least margin of 0 or more that is exceeded on so many lost images at most."""
+    """By set of arrived slices, about the least margin of 0 or more that is exceeded on so many lost images at most."""
     needed = {}
     for arrived, lead in found.lead.items():
         lost = np.sort(lead[found.lost(arrived)])[::-1]
-        needed[arrived] = float(lost[images]) if images < len(lost) else 0.0
+        needed[arrived] = float(lost[images] + _RAISED * lead.max()) if images < len(lost) else 0.0
     return needed
 
 

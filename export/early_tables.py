@@ -102,7 +102,7 @@ def _switches(found: Sequence[Calibrated]) -> str:
             )
         )
     return (
-        "accuracy on them, and the answers that did not wait for the last slice: over all orders of arrival, and in the "
+        "accuracy on them, and the answers that did not wait for the last slice: over all orders of arrival, and of the\n"
         "worst one\n" + columns.render(header, rows)
     )
 

@@ -67,8 +67,10 @@ class EarlyAnswer:
             needed = self._needed[arrived] = self.needed_margin(arrived)
         if needed == np.inf:
             return False
-        found = margins(partial_sum)
-        return bool(((found > needed) & (found < np.inf)).all())
+        # Of each image at least the leading class is within reach of itself, unless it is NaN.
+        leading = partial_sum.max(axis=-1, keepdims=True)
+        within_reach = np.count_nonzero(partial_sum >= leading - needed)
+        return within_reach == len(partial_sum) and bool(np.isfinite(leading).all())
 
     def needed_margin(self, arrived: frozenset[int]) -> float:
         """What the leading class has to be ahead by more than; infinity where nothing is settled.
@@ -91,13 +93,12 @@ class EarlyAnswer:
 
 
 def margins(sums: np.ndarray) -> np.ndarray:
-    """How far the leading class of each image is ahead of the second, (N,), of sums (N, K): 0 if they are equal or K is
-    1, NaN if both are infinite or one is NaN."""
+    """How far the leading class of each image is ahead of the second, (N,), of finite sums (N, K): 0 if they are equal,
+    infinity if K is 1."""
     if sums.shape[-1] < 2:
-        return np.zeros(sums.shape[:-1])
+        return np.full(sums.shape[:-1], np.inf)
     first_two = np.partition(sums, -2, axis=-1)[..., -2:]
-    with np.errstate(invalid="ignore"):
-        lead: np.ndarray = first_two[..., 1] - first_two[..., 0]
+    lead: np.ndarray = first_two[..., 1] - first_two[..., 0]
     return lead
 
 
