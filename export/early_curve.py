@@ -98,8 +98,11 @@ class _Requests:
         self._times = np.take_along_axis(ms, order, axis=1)
         self._sets = list(found.lead)
         self._place = {sum(1 << device for device in arrived): row for row, arrived in enumerate(self._sets)}
-        # After each arrival but the last, the row of the set that has arrived, -1 where outcomes have none.
-        self._arrived = [self._rows(masks) for masks in np.cumsum(1 << order, axis=1).T[:-1]]
+        # After each arrival but the last, the row of the set that has arrived, -1 where outcomes have none. Nobody
+        # answers between two that come at the same time.
+        alone = np.diff(self._times, axis=1).T > 0
+        masks = np.cumsum(1 << order, axis=1).T[:-1]
+        self._arrived = [np.where(one, self._rows(mask), -1) for one, mask in zip(alone, masks, strict=True)]
 
     def _rows(self, masks: np.ndarray) -> np.ndarray:
         different, which = np.unique(masks, return_inverse=True)

@@ -1,7 +1,8 @@
-"""The picture of early answers: accuracy against latency, a line per switch."""
+"""The picture of early answers: accuracy against latency, a line per switch, and what little of it costs little."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from export.early_curve import BOUND, CALIBRATED, CONFIDENCE, FULL, Point
 from paradis_tf.pictures.style import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, SKY, VERMILION, Labels, plt, save
 
 _COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
-_PANELS = (("mean_ms", "mean latency (ms)"), ("p95_ms", "latency that 95 % of the requests stay within (ms)"))
 _MARKS = {
     FULL: ("s", "all slices waited for"),
     BOUND: ("^", "early where the rest cannot matter (bound)"),
@@ -31,18 +31,22 @@ def draw(curves: Mapping[str, Sequence[Point]], title: str, conditions: str, ste
       stem: the pictures' path without suffix.
     """
     with matplotlib.rc_context({"font.size": 11, "axes.edgecolor": INK, "text.color": INK, "axes.labelcolor": INK}):
-        figure, axes = plt.subplots(1, 2, figsize=(13, 5.8), sharey=True, layout="constrained")
+        figure, axes = plt.subplots(1, 2, figsize=(13, 5.8), layout="constrained")
+        panels = [dict(curves), {switch: _compared(points) for switch, points in curves.items()}]
         colors = {switch: _COLORS[place % len(_COLORS)] for place, switch in enumerate(curves)}
-        for axis, (latency, text) in zip(axes, _PANELS, strict=True):
-            for switch, points in curves.items():
-                _draw_curve(axis, points, latency, colors[switch])
-            axis.set_xlabel(text)
-            axis.margins(x=0.06, y=0.08)
-            axis.set_xlim(left=0)
+        for axis, panel in zip(axes, panels, strict=True):
+            for switch, points in panel.items():
+                _draw_curve(axis, points, colors[switch])
             axis.grid(color=GRID, lw=0.8)
             axis.set_axisbelow(True)
             axis.spines[["top", "right"]].set_visible(False)
+        axes[0].set_xlabel("mean latency (ms)")
         axes[0].set_ylabel("accuracy (%)")
+        axes[0].margins(x=0.06, y=0.08)
+        axes[0].set_xlim(left=0)
+        axes[1].set_xlabel("mean latency, of that of waiting for all slices (%)")
+        axes[1].set_ylabel("accuracy against that of all slices (points)")
+        _near(axes[1], panels[1])
         figure.suptitle(f"{title}\n{conditions}", x=0.01, ha="left", fontsize=11)
         handles = [
             Line2D([], [], marker=marker, ls="none", ms=8, mec=INK, mfc="none" if kind == FULL else INK, label=label)
@@ -53,30 +57,62 @@ def draw(curves: Mapping[str, Sequence[Point]], title: str, conditions: str, ste
         # The layout moves the panels when it is first drawn; labels are placed in what it has come to.
         figure.canvas.draw()
         figure.set_layout_engine("none")
-        for axis, (latency, _) in zip(axes, _PANELS, strict=True):
-            _label(axis, curves, latency, colors)
+        for axis, panel in zip(axes, panels, strict=True):
+            _label(axis, panel, colors)
         save(figure, stem)
 
 
-def _of(points: Sequence[Point], kind: str, latency: str) -> tuple[list[float], list[float]]:
+def _compared(points: Sequence[Point]) -> list[Point]:
+    """The points as differences of accuracy and parts of latency from waiting for all slices."""
+    (full,) = [point for point in points if point.answers == FULL]
+    # A latency of nothing at all cannot be shortened.
+    return [
+        dataclasses.replace(
+            point,
+            accuracy=point.accuracy - full.accuracy,
+            mean_ms=100 * (point.mean_ms / full.mean_ms if full.mean_ms else 1.0),
+        )
+        for point in points
+    ]
+
+
+def _near(axis: Any, curves: Mapping[str, Sequence[Point]]) -> None:
+    """Shows of the lines what loses little: to some way below the marks."""
+    marks = [point for points in curves.values() for point in points if point.answers in _MARKS]
+    lowest = -max(1.0, -300 * min(point.accuracy for point in marks))
+    shown = [point for points in curves.values() for point in points if 100 * point.accuracy >= lowest]
+    left, right = min(point.mean_ms for point in shown), max(point.mean_ms for point in shown)
+    space = 0.06 * max(right - left, 1.0)
+    axis.set_xlim(left - space, right + space)
+    axis.set_ylim(lowest, max(100 * point.accuracy for point in shown) - 0.1 * lowest)
+
+
+def _of(points: Sequence[Point], kind: str) -> tuple[list[float], list[float]]:
     chosen = [point for point in points if point.answers == kind]
-    return [getattr(point, latency) for point in chosen], [100 * point.accuracy for point in chosen]
+    return [point.mean_ms for point in chosen], [100 * point.accuracy for point in chosen]
 
 
-def _draw_curve(axis: Any, points: Sequence[Point], latency: str, color: str) -> None:
-    x, y = _of(points, CONFIDENCE, latency)
-    axis.plot(x, y, color=color, lw=1.6, zorder=3)
+def _line(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    """Where so much confidence is needed that none has it, all slices are waited for: there the line begins."""
+    (x, y), (xs, ys) = _of(points, FULL), _of(points, CONFIDENCE)
+    return x + xs, y + ys
+
+
+def _draw_curve(axis: Any, points: Sequence[Point], color: str) -> None:
+    axis.plot(*_line(points), color=color, lw=1.6, zorder=3)
     for kind, (marker, _) in _MARKS.items():
         filled = {"mfc": "white", "mew": 2.0} if kind == FULL else {}
-        axis.plot(*_of(points, kind, latency), marker, color=color, ms=8, zorder=3 + (kind != FULL), **filled)
+        axis.plot(*_of(points, kind), marker, color=color, ms=8, zorder=3 + (kind != FULL), **filled)
 
 
-def _label(axis: Any, curves: Mapping[str, Sequence[Point]], latency: str, colors: Mapping[str, str]) -> None:
+def _label(axis: Any, curves: Mapping[str, Sequence[Point]], colors: Mapping[str, str]) -> None:
     labels = Labels(axis)
     for points in curves.values():
-        labels.avoid(*_of(points, CONFIDENCE, latency), size=(3.0, 3.0), joined=True)
+        labels.avoid(*_line(points), size=(3.0, 3.0), joined=True)
         for kind in _MARKS:
-            labels.avoid(*_of(points, kind, latency))
+            labels.avoid(*_of(points, kind))
+    low, high = axis.get_ylim()
     for switch, points in curves.items():
-        ends = [*zip(*_of(points, FULL, latency), strict=True), *zip(*_of(points, CONFIDENCE, latency), strict=True)]
-        labels.place(switch, ends, color=colors[switch], weight="bold")
+        places = [place for kind in (CALIBRATED, CONFIDENCE, FULL) for place in zip(*_of(points, kind), strict=True)]
+        inside = [place for place in places if low <= place[1] <= high]
+        labels.place(switch, inside, color=colors[switch], weight="bold")

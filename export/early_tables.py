@@ -102,8 +102,8 @@ def _switches(found: Sequence[Calibrated]) -> str:
             )
         )
     return (
-        "accuracy on them, and the answers that did not wait for the last slice: over all orders of arrival, and of the\n"
-        "worst one\n" + columns.render(header, rows)
+        "accuracy on them, and the answers that did not wait for the last slice: over all orders of arrival, and of\n"
+        "the worst one\n" + columns.render(header, rows)
     )
 
 

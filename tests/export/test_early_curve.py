@@ -45,6 +45,11 @@ def test_given_latencies():
     assert [(point.share, point.mean_ms) for point in falling[:2]] == [(0.0, 10.0), (1.0, 2.0)]
 
 
+def test_nothing_is_early_among_slices_that_arrive_together():
+    found = points(Latencies((3.0, 3.0)), {A: 0.0, B: 0.0})
+    assert of(CALIBRATED, found) == Point(CALIBRATED, 0.25, 1.0, 0.0, 3.0, 3.0)
+
+
 def test_stragglers_as_in_all_their_combinations():
     slice_ms, probability, factor = (3.0, 2.0), 0.3, 7.0
     calibrated = {A: 5.0, B: 15.0}
@@ -120,8 +125,13 @@ def test_the_picture_names_its_lines_and_marks(monkeypatch: pytest.MonkeyPatch) 
     assert "slices take 2, 10 ms" in figure.get_suptitle()
     (legend,) = figure.legends
     assert [text.get_text().split()[0] for text in legend.get_texts()] == ["all", "early", "early", "as"]
-    for axis, latency in zip(figure.axes, ("mean_ms", "p95_ms"), strict=True):
+    whole, compared = figure.axes
+    for axis in figure.axes:
         assert "0.5+0.5" in [text.get_text() for text in axis.texts]
-        line, *marks = axis.lines
-        assert list(line.get_xdata()) == [getattr(one, latency) for one in found if one.answers == CONFIDENCE]
-        assert [mark.get_ydata()[0] for mark in marks] == [100.0, 100.0, 100 * of(CALIBRATED, found).accuracy]
+    line, *marks = whole.lines
+    assert list(line.get_xdata()) == [one.mean_ms for one in found if one.answers in (FULL, CONFIDENCE)]
+    assert [mark.get_ydata()[0] for mark in marks] == [100.0, 100.0, 100 * of(CALIBRATED, found).accuracy]
+    full, _, calibrated = compared.lines[1:]
+    assert (full.get_xdata()[0], full.get_ydata()[0]) == (100.0, 0.0)
+    assert calibrated.get_xdata()[0] == 100 * of(CALIBRATED, found).mean_ms / of(FULL, found).mean_ms
+    assert calibrated.get_ydata()[0] == pytest.approx(100 * of(CALIBRATED, found).accuracy - 100)

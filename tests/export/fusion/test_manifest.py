@@ -152,7 +152,10 @@ CHANGES = {
     "NUL in a path": (lambda d: file_of(d).update(path="a\0b"), "legal: a string of Unicode characters without NUL"),
     "half a character": (lambda d: d["labels"].__setitem__(0, "\ud800"), "a string of Unicode characters"),
     "unknown precision": (lambda d: d.update(precisions=["int4"]), "legal: different ones of float32, float16"),
-    "early is no object": (lambda d: d["switches"][1].update(early=[1]), "switches[1]: 'early' is [1]; legal: an object"),
+    "early is no object": (
+        lambda d: d["switches"][1].update(early=[1]),
+        "switches[1]: 'early' is [1]; legal: an object",
+    ),
     "early of another precision": (
         lambda d: d["switches"][1].update(early={"float16": {}}),
         "switches[1]: 'early' is \"float16\"; legal: of the bundle's precisions, int8, float32",
@@ -176,7 +179,10 @@ CHANGES = {
     ),
     "early is no number": (lambda d: early(d, lambda e: e["margins"][0].update(margin=float("nan"))), "is NaN; legal"),
     "early text": (lambda d: early(d, lambda e: e["margins"][0].update(margin="1")), 'is "1"; legal: a number'),
-    "early drop": (lambda d: early(d, lambda e: e.update(max_drop=5)), "'max_drop' is 5.0; legal: a number from 0 to 1"),
+    "early drop": (
+        lambda d: early(d, lambda e: e.update(max_drop=5)),
+        "'max_drop' is 5.0; legal: a number from 0 to 1",
+    ),
     "early images": (lambda d: early(d, lambda e: e.update(images=-1)), "'images' is -1; legal: 0 or more"),
     "precision twice": (lambda d: d.update(precisions=["int8", "int8"]), "legal: different ones of float32, float16"),
 }
