@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from export import early_curve, early_latencies, early_tables, engines
+from export import early_curve, early_latencies, early_record, early_tables, engines
 from export.early_calibration import Outcomes, calibrate, outcomes
 from export.early_tables import Calibrated
 from export.fusion import manifest
@@ -73,7 +72,7 @@ def main(argv: list[str]) -> None:
     drawn = asked.switches(entries) if _TARGET.value else []
     target = _folder(_TARGET.value) if _TARGET.value else None
     check_json_target(bundle.folder / "manifest.json")
-    before = _read(bundle)
+    before = early_record.read(bundle)
     validation, test = _outcomes(bundle, entries, precision)
     max_drop = _MAX_DROP.value / 100
     found = [_calibrated(bundle, entry, precision, max_drop, validation, test) for entry in entries]
@@ -82,7 +81,7 @@ def main(argv: list[str]) -> None:
     allowed = int(max_drop * images)
     if allowed < _FEW:
         print(f"note: --max_drop is {allowed} of {images} validation images; more images would say it more surely")
-    _record(bundle, before, precision, max_drop, found)
+    early_record.write(bundle, before, precision, max_drop, found)
     print(f"wrote {bundle.folder / 'manifest.json'}")
     written: dict[str, Any] = {
         "model_id": bundle.model_id,
@@ -134,25 +133,6 @@ def _calibrated(
     return Calibrated(entry.switch, margins, bound, validation[entry.switch], test[entry.switch])
 
 
-def _record(bundle: Bundle, before: bytes, precision: str, max_drop: float, found: Sequence[Calibrated]) -> None:
-    """Adds the calibration to the manifest, in place of an older one of this precision."""
-    if _read(bundle) != before:
-        raise UserError(f"bundle {str(bundle.folder)!r} was changed meanwhile; calibrate it again.")
-    written = json.loads(before)
-    for one in found:
-        entry = next(entry for entry in written["switches"] if entry["switch"] == one.switch)
-        entry["early"] = (entry.get("early") or {}) | {
-            precision: {
-                "files": [part["files"][precision]["sha256"] for part in entry["slices"]],
-                "part": "validation",
-                "images": len(one.validation.full),
-                "max_drop": max_drop,
-                "margins": [{"devices": sorted(arrived), "margin": one.margins[arrived]} for arrived in one.sets()],
-            }
-        }
-    write_json(bundle.folder / "manifest.json", written)
-
-
 def _draw(
     bundle: Bundle,
     entries: Sequence[SwitchEntry],
@@ -198,14 +178,6 @@ def _folder(path: str) -> Path:
         raise UserError(f"--target={path} cannot be made: {error.strerror}.") from None
     check_json_target(target / "early.csv")
     return target
-
-
-def _read(bundle: Bundle) -> bytes:
-    path = bundle.folder / "manifest.json"
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"manifest {str(path)!r} cannot be read: {error.strerror}.") from error
 
 
 def _report(text: str) -> None:

@@ -32,7 +32,8 @@ def draw(curves: Mapping[str, Sequence[Point]], title: str, conditions: str, ste
     """
     with matplotlib.rc_context({"font.size": 11, "axes.edgecolor": INK, "text.color": INK, "axes.labelcolor": INK}):
         figure, axes = plt.subplots(1, 2, figsize=(13, 5.8), layout="constrained")
-        panels = [dict(curves), {switch: _compared(points) for switch, points in curves.items()}]
+        compared = {switch: _compared(points) for switch, points in curves.items()}
+        panels: list[Mapping[str, Sequence[Point]]] = [curves, compared]
         colors = {switch: _COLORS[place % len(_COLORS)] for place, switch in enumerate(curves)}
         for axis, panel in zip(axes, panels, strict=True):
             for switch, points in panel.items():
@@ -46,7 +47,7 @@ def draw(curves: Mapping[str, Sequence[Point]], title: str, conditions: str, ste
         axes[0].set_xlim(left=0)
         axes[1].set_xlabel("mean latency, of that of waiting for all slices (%)")
         axes[1].set_ylabel("accuracy against that of all slices (points)")
-        _near(axes[1], panels[1])
+        _near(axes[1], compared)
         figure.suptitle(f"{title}\n{conditions}", x=0.01, ha="left", fontsize=11)
         handles = [
             Line2D([], [], marker=marker, ls="none", ms=8, mec=INK, mfc="none" if kind == FULL else INK, label=label)

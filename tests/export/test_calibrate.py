@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export import calibrate, engines
+from export import early_record, engines
 from export.early_calibration import most_lost, outcomes
 from export.fusion import manifest
 from export.fusion.early import EarlyAnswer
@@ -71,7 +71,7 @@ def test_a_bundle_that_changes_meanwhile_is_left_alone(calibrated, tmp_path):
     before = (folder / "manifest.json").read_bytes()
     (folder / "manifest.json").write_bytes(before + b"\n")
     with pytest.raises(UserError, match="was changed meanwhile; calibrate it again"):
-        calibrate._record(bundle, before, "int8", 0.01, [])
+        early_record.write(bundle, before, "int8", 0.01, [])
     assert (folder / "manifest.json").read_bytes() == before + b"\n"
 
 

@@ -57,7 +57,7 @@ def test_stragglers_as_in_all_their_combinations():
     mean = full = 0.0
     for late in itertools.product((False, True), repeat=2):
         ms = [one * (factor if slow else 1.0) for one, slow in zip(slice_ms, late, strict=True)]
-        weight = np.prod([probability if slow else 1 - probability for slow in late])
+        weight = float(np.prod([probability if slow else 1 - probability for slow in late]))
         full += weight * max(ms)
         early = 2 if ms[0] < ms[1] else 1  # images that the first slice to come settles
         mean += weight * (early * min(ms) + (4 - early) * max(ms)) / 4
@@ -81,7 +81,7 @@ def test_rows():
 
 
 def entries(*devices):
-    return [SwitchEntry(f"{count}x", f"{count}x", 1, None, (None,) * count) for count in devices]  # type: ignore[arg-type]
+    return [SwitchEntry(f"{count}x", f"{count}x", 1, None, (None,) * count) for count in devices]
 
 
 def test_reads_latencies():
@@ -128,10 +128,10 @@ def test_the_picture_names_its_lines_and_marks(monkeypatch: pytest.MonkeyPatch) 
     whole, compared = figure.axes
     for axis in figure.axes:
         assert "0.5+0.5" in [text.get_text() for text in axis.texts]
-    line, *marks = whole.lines
-    assert list(line.get_xdata()) == [one.mean_ms for one in found if one.answers in (FULL, CONFIDENCE)]
-    assert [mark.get_ydata()[0] for mark in marks] == [100.0, 100.0, 100 * of(CALIBRATED, found).accuracy]
-    full, _, calibrated = compared.lines[1:]
-    assert (full.get_xdata()[0], full.get_ydata()[0]) == (100.0, 0.0)
-    assert calibrated.get_xdata()[0] == 100 * of(CALIBRATED, found).mean_ms / of(FULL, found).mean_ms
-    assert calibrated.get_ydata()[0] == pytest.approx(100 * of(CALIBRATED, found).accuracy - 100)
+    line, *marks = [np.asarray(line.get_xydata()) for line in whole.lines]
+    assert line[:, 0].tolist() == [one.mean_ms for one in found if one.answers in (FULL, CONFIDENCE)]
+    assert [mark[0, 1] for mark in marks] == [100.0, 100.0, 100 * of(CALIBRATED, found).accuracy]
+    full, _, calibrated = [np.asarray(line.get_xydata())[0] for line in compared.lines[1:]]
+    assert full.tolist() == [100.0, 0.0]
+    part = of(CALIBRATED, found).mean_ms / of(FULL, found).mean_ms
+    assert calibrated == pytest.approx([100 * part, 100 * of(CALIBRATED, found).accuracy - 100])

@@ -18,7 +18,7 @@ from export.fusion.program import UserError
 IMAGE = TensorInfo("image", "uint8", 1 / 128, 128)
 
 
-def made(outputs, margins=None, task="classification"):
+def made(outputs, margins=None, task="classification") -> tuple[Bundle, SwitchEntry]:
     """A bundle of one switch whose slices have these outputs, and the switch."""
     slices = tuple(
         SliceModel(i, "0", "1", f"m-{i}", 1, 1, {"int8": SliceFile(f"{i}", "0" * 64, 1, "int8", 0, IMAGE, output)})

@@ -31,6 +31,20 @@ def test_reads_a_calibration(bundle, altered):
     assert found.margins == {frozenset({0}): 0.5, frozenset({1}): 1.5}
 
 
+def test_refuses_a_calibration_of_super_resolution(altered):
+    def change(data):
+        file = {"path": "slices/tail.tflite", "sha256": "0" * 64, "bytes": 1, "arena_bytes": 1}
+        data["fusion"] |= {"scale": 2, "tail": file}
+        data.update(task="super_resolution", output={"name": "residual", "shape": [8, 6, 12]}, samples=[])
+        for slice_ in [slice_ for entry in data["switches"] for slice_ in entry["slices"]]:
+            for described in slice_["files"].values():
+                described["output"]["name"] = "residual"
+
+    assert manifest.load(altered(change)).task == "super_resolution"
+    with pytest.raises(UserError, match=r"'early' is \[\"int8\"\]; legal: null, since only classifiers answer early"):
+        manifest.load(altered(lambda data: change(data) or early(data)))
+
+
 @pytest.mark.parametrize("text", ["0.5+0.5", "2x0.5", "1/2+1/2"])
 def test_finds_a_switch_however_written(bundle, text):
     assert manifest.load(bundle).find_switch(text).switch == "0.5+0.5"
