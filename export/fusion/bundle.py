@@ -8,7 +8,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -79,14 +79,32 @@ class SliceModel:
 
 
 @dataclass(frozen=True)
+class EarlyMargins:
+    """When some slices of a switch may answer without the others, as `export.calibrate` found for one precision.
+
+    Attributes:
+      images: how many images of the validation part it was found on.
+      max_drop: the part of them, 0..1, that early answers were allowed to lose.
+      margins: by set of devices that have arrived, what the leading class of their sum has to be ahead of the second by
+        more than; a set that is not there does not answer.
+    """
+
+    images: int
+    max_drop: float
+    margins: Mapping[frozenset[int], float]
+
+
+@dataclass(frozen=True)
 class SwitchEntry:
-    """One switch of the bundle: `slices[i]` is for device i. `accuracy` is the manifest's object or None."""
+    """One switch of the bundle: `slices[i]` is for device i. `accuracy` is the manifest's object or None; `early` is by
+    precision, of those that are calibrated."""
 
     switch: str
     slug: str
     madds: int
     accuracy: Mapping[str, Any] | None
     slices: tuple[SliceModel, ...]
+    early: Mapping[str, EarlyMargins] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
