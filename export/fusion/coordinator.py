@@ -28,13 +28,14 @@ from socket import socket
 from absl import flags
 from aiohttp import web
 
-from . import answers, cluster, manifest, planning, runtime, serving
+from . import answers, cluster, early, manifest, planning, runtime, serving, status_page
 from .bundle import Bundle, SwitchEntry
 from .cluster import Device
 from .devices import FleetDevice
 from .fleet import Fleet
 from .fleet_metrics import FleetMetrics
-from .fused import FusedModel
+from .fused import FusedModel, Limits
+from .journal import Journal
 from .metrics import Metrics
 from .planner import Goal, Plan
 from .program import LONGEST_S, UserError, define_float, run
@@ -43,6 +44,14 @@ from .server import Handler, Server
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
 _CLUSTER = flags.DEFINE_string("cluster", None, "The cluster file (TOML) that names the devices.")
 _MAX_QUEUE = flags.DEFINE_integer("max_queue", 64, "Requests that may run at once; more are answered 503.", 1)
+_EARLY_ANSWER = flags.DEFINE_enum(
+    "early_answer",
+    "off",
+    early.MODES,
+    "Answers before every slice is there: `bound`, where the rest cannot change the class; `confidence`, also where it "
+    "is unlikely to, by the thresholds that export.calibrate has put in the bundle.",
+)
+_LOG = flags.DEFINE_string("log", None, "File that events are appended to, a JSON object each; - is standard output.")
 _RUNTIME = flags.DEFINE_enum(
     "runtime", "auto", runtime.RUNTIMES, "What runs the tail of a super-resolution bundle, here."
 )
@@ -60,10 +69,10 @@ _MARGIN_S = 5.0
 
 
 class _Log:
-    """Says on standard error what becomes of the devices and of the plan, each thing once."""
+    """Says on standard error and in the journal what becomes of the devices and of the plan, each thing once."""
 
-    def __init__(self, metrics: FleetMetrics) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: FleetMetrics, journal: Journal) -> None:
+        self._metrics, self._journal = metrics, journal
         self._states: dict[str, str] = {}
         self._planned: tuple[str, ...] | None = ()
 
@@ -74,6 +83,7 @@ class _Log:
         if self._states.get(device.name) != health.state:
             self._states[device.name] = health.state
             _say(f"{device.name} at {device.url} is {health.state}" + (f": {health.reason}" if health.reason else ""))
+            self._journal.write("device", device=device.name, url=device.url, state=health.state, reason=health.reason)
 
     def planned(self, plan: Plan | None) -> None:
         """What would be run now."""
@@ -84,10 +94,26 @@ class _Log:
         self._planned = key
         if plan is None:
             _say("plan: no switch can be run")
+            self._journal.write("plan", switch=None)
         else:
             accuracy = "" if plan.accuracy is None else f", accuracy {plan.accuracy:.4g}"
             devices = ", ".join(plan.devices)
             _say(f"plan: switch {plan.entry.switch} on {devices}, expected in {plan.latency_ms:.1f} ms{accuracy}")
+            self._journal.write(
+                "plan",
+                switch=plan.entry.switch,
+                devices=plan.devices,
+                expected_ms=plan.latency_ms,
+                expected_accuracy=plan.accuracy,
+            )
+
+    def reloaded(self, came: Sequence[str], went: Sequence[str]) -> None:
+        """The cluster file was read anew."""
+        for name in set(went) - set(came):
+            self._metrics.gone(name)
+            self._states.pop(name, None)
+        _say(f"cluster file read anew; new: {', '.join(came) or 'none'}; gone: {', '.join(went) or 'none'}")
+        self._journal.write("cluster", came=came, went=went)
 
 
 async def _start(fleet: Fleet, goal: Goal) -> None:
@@ -100,7 +126,7 @@ async def _start(fleet: Fleet, goal: Goal) -> None:
         await asyncio.sleep(_LOOK_S)
 
 
-async def _look_after(fleet: Fleet, goal: Goal, log: _Log, metrics: FleetMetrics) -> None:
+async def _look_after(fleet: Fleet, goal: Goal, log: _Log) -> None:
     """Reads the cluster file when it has changed, and says when the plan has."""
     asked = asyncio.Event()
     with contextlib.suppress(NotImplementedError, AttributeError):
@@ -120,9 +146,7 @@ async def _look_after(fleet: Fleet, goal: Goal, log: _Log, metrics: FleetMetrics
         except UserError as error:
             _say(f"the cluster stays as it was: {error}")
             continue
-        for name in set(went) - set(came):
-            metrics.gone(name)
-        _say(f"cluster file read anew; new: {', '.join(came) or 'none'}; gone: {', '.join(went) or 'none'}")
+        log.reloaded(came, went)
 
 
 def _stamp() -> tuple[int, int, int] | None:
@@ -142,27 +166,32 @@ async def _serve(
     token: str | None,
     context: ssl.SSLContext | None,
     sockets: Sequence[socket],
+    journal: Journal,
 ) -> int:
     max_batch, longest_s = serving.MAX_BATCH.value, serving.REQUEST_TIMEOUT_S.value
     precision = bundle.check_precision(planning.PRECISION.value)
     made = answers.of(bundle, _RUNTIME.value, runtime.available_cores())
     metrics = Metrics()
     fleet_metrics = FleetMetrics(metrics)
-    log = _Log(fleet_metrics)
+    log = _Log(fleet_metrics, journal)
     async with Fleet(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch, log.changed) as fleet:
         await fleet.update(devices)
         await _start(fleet, goal)
-        model = FusedModel(
-            bundle, fleet, goal, fleet_metrics, max_batch, _MAX_QUEUE.value, longest_s, made, settled=None
-        )
+        limits = Limits(max_batch, _MAX_QUEUE.value, longest_s, _EARLY_ANSWER.value)
+        settled = early.of_bundle(bundle, entries, precision, _EARLY_ANSWER.value)
+        model = FusedModel(bundle, fleet, goal, fleet_metrics, limits, made, settled, journal)
         body_mb, answer_s = serving.MAX_BODY_MB.value, longest_s + _MARGIN_S
-        pages = {"/status": _status_of(model)}
+        pages = {"/": _page, "/status": _status_of(model)}
         server = Server("coordinator", [model], metrics, token, body_mb, answer_s, pages)
-        watch = asyncio.create_task(_look_after(fleet, goal, log, fleet_metrics))
+        watch = asyncio.create_task(_look_after(fleet, goal, log))
         try:
             return await serving.serve(server.application(), "coordinator", context, sockets)
         finally:
             watch.cancel()
+
+
+async def _page(request: web.Request) -> web.Response:
+    return web.Response(body=status_page.PAGE, headers=status_page.HEADERS)
 
 
 def _status_of(model: FusedModel) -> Handler:
@@ -197,7 +226,8 @@ def main(arguments: list[str]) -> int:
     entries, goal = planning.entries(bundle), _goal(bundle)
     credentials = serving.credentials()
     context, token = credentials.server_context(), credentials.token()
-    return asyncio.run(_serve(bundle, entries, devices, goal, token, context, serving.bind()))
+    with Journal(_LOG.value) as journal:
+        return asyncio.run(_serve(bundle, entries, devices, goal, token, context, serving.bind(), journal))
 
 
 if __name__ == "__main__":

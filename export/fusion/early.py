@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from . import fuse
@@ -90,6 +92,16 @@ class EarlyAnswer:
         # The worst case: each missing slice gives the leader its least and another class its largest output.
         missing = sum(known[device][1] - known[device][0] for device in self._all - arrived)
         return missing + _ROUNDING * sum(max(abs(low), abs(high)) for low, high in known)
+
+
+def of_bundle(
+    bundle: Bundle, entries: Sequence[SwitchEntry], precision: str, mode: str
+) -> Callable[[SwitchEntry, np.ndarray, frozenset[int]], bool] | None:
+    """`EarlyAnswer.settled` of any of some switches; None for the mode `off`. Raises `UserError` as `EarlyAnswer`."""
+    if mode == "off":
+        return None
+    answers = {entry.switch: EarlyAnswer(bundle, entry, precision, mode) for entry in entries}
+    return lambda entry, partial_sum, arrived: answers[entry.switch].settled(partial_sum, arrived)
 
 
 def margins(sums: np.ndarray) -> np.ndarray:

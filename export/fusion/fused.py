@@ -20,11 +20,23 @@ from .dispatch import RETRY, Arrival, Dispatch, Outcome, Settled
 from .fleet import Fleet
 from .fleet_metrics import FleetMetrics
 from .fuse import fuse
+from .journal import Journal
 from .oip import OipError, TensorSpec
 from .planner import Goal
 from .server import ServedModel
 
 _RECENT = 50
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest batch of a request, how many requests may run at once, the longest deadline of one, in seconds, and
+    what may be answered early, of `early.MODES`."""
+
+    batch: int
+    running: int
+    longest_s: float
+    early_answer: str
 
 
 @dataclass(frozen=True)
@@ -46,11 +58,10 @@ class FusedModel(ServedModel):
       fleet: the devices.
       goal: what requests are planned for; a request's parameter `timeout`, in microseconds, takes its deadline's place.
       metrics: where all is counted.
-      max_batch: the largest batch of a request.
-      max_running: how many requests may run at once; more are refused.
-      longest_s: the longest deadline that a request gets.
+      limits: of a request.
       made: makes the answer of the sum.
       settled: decides early answers, or None.
+      journal: takes a line of every answer and refusal.
     """
 
     platform = "fusion"
@@ -61,17 +72,16 @@ class FusedModel(ServedModel):
         fleet: Fleet,
         goal: Goal,
         metrics: FleetMetrics,
-        max_batch: int,
-        max_running: int,
-        longest_s: float,
+        limits: Limits,
         made: Answers,
         settled: Settled | None,
+        journal: Journal,
     ) -> None:
-        self.name, self.max_batch = bundle.name, max_batch
+        self.name, self.max_batch = bundle.name, limits.batch
         self.inputs = (TensorSpec("image", "UINT8", (-1, *bundle.shape)),)
         self.outputs = made.outputs
         self._bundle, self._fleet, self._goal = bundle, fleet, goal
-        self._max_running, self._longest_s = max_running, longest_s
+        self._limits, self._journal = limits, journal
         self._made, self._settled = made, settled
         # A tail takes its time, and is not thread-safe.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tail") if bundle.tail else None
@@ -117,7 +127,7 @@ class FusedModel(ServedModel):
         if not isinstance(timeline, bool):
             raise OipError(400, f"parameter 'timeline' is {timeline!r}; legal: true or false.")
         goal = self._goal_of(request.parameters)
-        if self._running >= self._max_running:
+        if self._running >= self._limits.running:
             self._refused(arrived, 503)
             raise OipError(503, f"{self._running} requests are running, which is the most; try again later.", RETRY)
         self._running += 1
@@ -134,9 +144,8 @@ class FusedModel(ServedModel):
             self._metrics.count(dispatch.events)
             self._counts["late"] += len(dispatch.events.late)
         decode_ms = (decoded - arrived) * 1e3
-        self._answered(arrived, outcome)
         self._metrics.observe(outcome, decode_ms, fuse_ms)
-        said = self._said(outcome)
+        said = self._answered(arrived, outcome)
         if timeline:
             said["timeline"] = json.dumps(_timeline(outcome, arrived, decode_ms, fuse_ms))
         return list(zip(self.outputs, arrays, strict=True)), said
@@ -148,7 +157,7 @@ class FusedModel(ServedModel):
             "name": self.name,
             "model_id": self._bundle.model_id,
             "uptime_s": now - self._started,
-            "early_answer": self._settled is not None,
+            "early_answer": self._limits.early_answer,
             **planning.describe(self._fleet, self._goal),
             "requests": {"running": self._running, **self._counts},
             "recent": [
@@ -166,7 +175,7 @@ class FusedModel(ServedModel):
         timeout_s = oip.timeout_s(parameters)
         if timeout_s is None:
             return self._goal
-        return replace(self._goal, deadline_ms=min(timeout_s, self._longest_s) * 1e3)
+        return replace(self._goal, deadline_ms=min(timeout_s, self._limits.longest_s) * 1e3)
 
     async def _fused(self, images: np.ndarray, outcome: Outcome) -> tuple[Sequence[np.ndarray], float]:
         started = time.perf_counter()
@@ -184,14 +193,20 @@ class FusedModel(ServedModel):
             said["expected_accuracy"] = outcome.accuracy
         return said
 
-    def _answered(self, arrived: float, outcome: Outcome) -> None:
+    def _answered(self, arrived: float, outcome: Outcome) -> dict[str, str | int | float | bool]:
         self._counts["answered"] += 1
         self._counts["degraded"] += outcome.degraded
-        self._recent.append(_Recent(time.monotonic(), (time.perf_counter() - arrived) * 1e3, 200, outcome))
+        ms = (time.perf_counter() - arrived) * 1e3
+        self._recent.append(_Recent(time.monotonic(), ms, 200, outcome))
+        said = self._said(outcome)
+        self._journal.write("answer", ms=ms, **said)
+        return said
 
     def _refused(self, arrived: float, status: int) -> None:
         self._counts["refused"] += 1
-        self._recent.append(_Recent(time.monotonic(), (time.perf_counter() - arrived) * 1e3, status, None))
+        ms = (time.perf_counter() - arrived) * 1e3
+        self._recent.append(_Recent(time.monotonic(), ms, status, None))
+        self._journal.write("refusal", ms=ms, status=status)
 
 
 def _said_of(outcome: Outcome | None) -> dict[str, str | bool]:
