@@ -16,7 +16,7 @@ from export.fusion.program import UserError
 
 _FILES = {"manifest.json", "labels.txt", "requirements.txt", "README.md"}
 # What the folders of a bundle hold, by the ends of the names.
-_FOLDERS = {"slices": (".tflite",), "samples": (".png", ".npz"), "fusion": (".py", ".pyc", "requirements.txt")}
+_FOLDERS = {"slices": (".tflite",), "samples": (".png", ".npz"), "fusion": (".py", ".pyc", ".md", "requirements.txt")}
 _OLD = ".old"
 
 

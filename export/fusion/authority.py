@@ -80,8 +80,8 @@ class Authority:
         begin = self._certificate.not_valid_before_utc
         if not begin <= now < self.until:
             raise UserError(
-                f"the authority {str(cert_path)!r} is valid from {begin:%Y-%m-%d} to {self.until:%Y-%m-%d}, and the clock "
-                f"of this machine says {now:%Y-%m-%d}; legal: a new --target, with an authority of its own."
+                f"the authority {str(cert_path)!r} is valid from {begin:%Y-%m-%d} to {self.until:%Y-%m-%d}, and the "
+                f"clock of this machine says {now:%Y-%m-%d}; legal: a new --target, with an authority of its own."
             )
 
     def issue(self, wanted: Wanted, days: int) -> tuple[bytes, bytes]:
