@@ -125,7 +125,7 @@ def _trust(context: ssl.SSLContext, name: str) -> None:
     try:
         context.load_verify_locations(name)
     except ssl.SSLError as error:
-        raise UserError(f"TLS file {name!r} holds no PEM certificate ({error.reason or error}).") from error
+        raise UserError(f"TLS file {name!r} holds no PEM certificate.") from error
     authorities = context.get_ca_certs()
     if not authorities:
         raise UserError(
