@@ -123,6 +123,8 @@ class Tally:
     async def run(self, requests):
         queue = iter(requests)
         await asyncio.gather(*(self.connection(queue) for _ in range(CONNECTIONS)))
+        # The transports take a moment to close.
+        await asyncio.sleep(0.1)
         return self
 
     async def connection(self, queue):
@@ -135,9 +137,9 @@ class Tally:
                 self.wrong.append((status, data))
             stream = (reader, writer) if keep else None
             if stream is None:
-                writer.close()
+                writer.transport.abort()
         if stream:
-            stream[1].close()
+            stream[1].transport.abort()
 
     async def ask(self, reader, writer, data):
         """The status of the first answer, and whether the connection can take another request."""
@@ -163,7 +165,8 @@ class Tally:
             found = re.search(rb"\r\ncontent-length: (\d+)", headers)
             if found and not data.lstrip().startswith(b"HEAD"):
                 body = await reader.readexactly(int(found[1]))
-                if status >= 400:
+                # An odd Expect for an unknown path is answered by aiohttp itself.
+                if status >= 400 and status != 417:
                     assert list(json.loads(body)) == ["error"], body
             if status >= 200:
                 return status, headers
