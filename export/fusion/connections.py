@@ -20,7 +20,7 @@ _HEAD_S = 10.0
 _IDLE_S = 75.0
 # What is still to come of a refused body is read and dropped, so that the client gets to read the refusal.
 _LINGER_S = 2.0
-_DROPPED_BYTES = 2 << 20
+_DROPPED_BYTES = 128 << 20
 
 
 class Connections:
@@ -56,7 +56,7 @@ class Connections:
 class Connection(web.RequestHandler):
     """One connection of a server, with limits that aiohttp leaves to its users.
 
-    A head has to be complete within 10 s, what follows a refused body is read for 2 s and 2 MB at most, and bytes that
+    A head has to be complete within 10 s, what follows a refused body is read for 2 s and 128 MiB at most, and bytes that
     are no HTTP are answered with a 4xx and the OIP error object, without a word in the log. Source: ours.
 
     Attributes:
