@@ -27,8 +27,6 @@ from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-# As the bundle of `exported` was made.
-MADE = ("--name=digits", "--quantization=ptq")
 INT8 = {"CONV_2D", "DEPTHWISE_CONV_2D", "MEAN", "FULLY_CONNECTED", "QUANTIZE"}
 # The versions that tflite-runtime 2.14.0 was seen to run.
 VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "MEAN": 2, "FULLY_CONNECTED": 4, "QUANTIZE": 1}

@@ -126,7 +126,7 @@ def test_tiles_score_as_whole_images_do(upscaling: Upscaling) -> None:
     expected = [
         psnr(luma(high), luma(np.clip(np.rint(image), 0, 255)), 2) for high, image in zip(part.high, whole, strict=True)
     ]
-    assert judge.score(summed) == pytest.approx(np.mean(expected), abs=0.05)
+    assert judge.score(judge.answers(summed)) == pytest.approx(np.mean(expected), abs=0.05)
 
 
 def test_the_self_test_passes(upscaling: Upscaling, run_program: Run) -> None:
