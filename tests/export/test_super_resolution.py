@@ -81,7 +81,8 @@ def test_the_bundle_says_what_it_is(upscaling: Upscaling) -> None:
     assert bundle.tail is not None and bundle.tail.file.path == "slices/tail.float32.tflite"
     assert [sample.label for sample in bundle.samples] == [None] * len(bundle.samples)
     text = (upscaling.bundle / "README.md").read_text()
-    assert "enlarges 2 times" in text and "slices/tail.float32.tflite" in text
+    assert "enlarges 2 times" in text
+    assert f"| `slices/tail.float32.tflite` |  | the tail | {bundle.tail.file.bytes:,} |" in text
     with zipfile.ZipFile(upscaling.bundle.with_suffix(".zip")) as archive:
         assert archive.testzip() is None
         assert {f"bundle/{file.path}" for file in bundle.files()} <= set(archive.namelist())
