@@ -94,6 +94,7 @@ def main(argv: list[str]) -> None:
     with program.quiet():
         from export import bundle, pictures
         from paradis_tf import training
+    _report(f"loading {workdir.path} and its images")
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     enlarges = model.task.name == "super_resolution"
     height, width, _ = model.architecture.image_shape
@@ -126,12 +127,16 @@ def main(argv: list[str]) -> None:
         model,
         workdir.model_file,
         dataset,
-        lambda text: print(text, flush=True),
+        _report,
     )
     print(f"wrote {_BUNDLE.value}")
     if _ARCHIVE.value:
         archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
         print(f"wrote {_ARCHIVE.value}")
+
+
+def _report(text: str) -> None:
+    print(text, flush=True)
 
 
 def _max_drop(enlarges: bool) -> float:

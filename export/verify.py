@@ -60,6 +60,7 @@ def main(argv: list[str]) -> int:
         from export import judges, verification
         from export import verification_tables as tables
         from paradis_tf import training
+    print(f"loading {workdir.path} and its images", flush=True)
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     verification.require_same_model(bundle, model)
     judge = judges.of(bundle, _limited(dataset.test, _LIMIT.value))
