@@ -29,7 +29,11 @@ def test_of_super_resolution_it_is_the_tile_of_most_contrast() -> None:
 
 def test_rounding_is_far_below_what_the_self_test_sees_and_saves_room() -> None:
     answer = RNG.normal(0.3, 2, (1, 48, 48, 12)).astype(np.float32)
-    stored: dict[str, np.ndarray] = {"a/float32": answer, "a/int8": answer.astype(np.int8), "b/float32": np.full((1, 3), 7, np.float32)}
+    stored: dict[str, np.ndarray] = {
+        "a/float32": answer,
+        "a/int8": answer.astype(np.int8),
+        "b/float32": np.full((1, 3), 7, np.float32),
+    }
     data = samples.pack(np.zeros((1, 2, 2, 3), np.uint8), stored)
     found = unpack(data)
     assert {name: array.dtype for name, array in found.items() if name != "images"} == {
