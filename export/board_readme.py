@@ -55,6 +55,8 @@ python3 -c "import secrets; print(secrets.token_hex(16))" > token.txt
 .venv/bin/python -m fusion.worker --bundle=. --host=0.0.0.0 --port=8001 --token_file=token.txt
 ```
 
+   It takes all cores for an invocation; where several programs share a machine, give each its part by `--threads`.
+
 3. On the machine that is to answer, write `cluster.toml`, the boards in the order of the switch's slices, the widest
    first:
 
