@@ -43,8 +43,8 @@ def main(argv: list[str]) -> None:
                 outputs[key] = np.stack([run(image) for image in images])
                 print(key)
     # To an open file, since NumPy would add .npz to a name that lacks it.
-    with open(_OUTPUTS.value, "wb") as file:
-        np.savez(file, **outputs)
+    with open(_OUTPUTS.value, "wb") as written:
+        np.savez(written, **outputs)
 
 
 def _end_with_input() -> None:
