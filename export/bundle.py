@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import itertools
 import shutil
 import tempfile
@@ -13,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from export import board_readme, choice, conversion, engines, judges, pictures
+from export import board_readme, choice, conversion, engines, judges, pictures, samples
 from export.choice import Verdict
 from export.compression.settings import Compression
 from export.folder import written_aside
@@ -256,7 +254,7 @@ def _write_extras(folder: Path, written: dict[str, Any]) -> None:
 
 
 def _write_samples(folder: Path, dataset: Any, size: tuple[int, int]) -> dict[str, Any]:
-    images, labels = pictures.samples(dataset, size)
+    images, labels = samples.choose(dataset, size)
     bundle = manifest.load(folder)
     (folder / "samples").mkdir()
     entries: list[dict[str, Any]] = []
@@ -265,6 +263,5 @@ def _write_samples(folder: Path, dataset: Any, size: tuple[int, int]) -> dict[st
         Image.fromarray(image).save(folder / file)
         entries.append({"file": file, "label": None if labels is None else labels[number]})
     answers = engines.ask(bundle, engines.REFERENCE, images)
-    outputs = io.BytesIO()
-    np.savez_compressed(outputs, images=images, **answers.stored)
-    return {"samples": entries, "sample_outputs": _write(folder, "samples/outputs.npz", outputs.getvalue())}
+    packed = samples.pack(images, answers.stored)
+    return {"samples": entries, "sample_outputs": _write(folder, "samples/outputs.npz", packed)}
