@@ -8,6 +8,10 @@ native code and must not answer for each other.
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+
 import numpy as np
 from absl import flags
 
@@ -19,9 +23,14 @@ _RUNTIME = flags.DEFINE_enum("runtime", None, runtime.RUNTIMES, "The runtime.", 
 _DELEGATES = flags.DEFINE_bool("delegates", True, "Whether XNNPACK may take operations.")
 _IMAGES = flags.DEFINE_string("images", None, "A .npy file of uint8 images, NHWC.", required=True)
 _OUTPUTS = flags.DEFINE_string("outputs", None, "The .npz file to write.", required=True)
+_ENDS_WITH_INPUT = flags.DEFINE_bool(
+    "ends_with_input", False, "Whether to end when standard input does, as it does when the process behind it dies."
+)
 
 
 def main(argv: list[str]) -> None:
+    if _ENDS_WITH_INPUT.value:
+        threading.Thread(target=_end_with_input, daemon=True).start()
     bundle = manifest.load(_BUNDLE.value)
     images = np.load(_IMAGES.value, allow_pickle=False)
     chosen = runtime.choose(_RUNTIME.value)
@@ -33,7 +42,16 @@ def main(argv: list[str]) -> None:
                 key = f"{part.model}/{precision}"
                 outputs[key] = np.stack([run(image) for image in images])
                 print(key)
-    np.savez(_OUTPUTS.value, **outputs)
+    # To an open file, since NumPy would add .npz to a name that lacks it.
+    with open(_OUTPUTS.value, "wb") as written:
+        np.savez(written, **outputs)
+
+
+def _end_with_input() -> None:
+    # Not through `sys.stdin`, whose lock would be held when the interpreter ends.
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(1)
 
 
 if __name__ == "__main__":

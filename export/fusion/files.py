@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .program import UserError
 
@@ -53,17 +54,31 @@ def write_bytes(path: str | Path, data: bytes, mode: int = 0o644) -> None:
 
     Raises `UserError` when that fails; an older file is then left as it was. Source: ours.
     """
-    path = Path(path)
+    try:
+        with replacing(Path(path), prefix=os.path.basename(path), suffix=".part") as stream:
+            stream.write(data)
+    except OSError as error:
+        raise UserError(f"file {str(path)!r} cannot be written: {error.strerror}.") from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path, prefix: str, suffix: str = "") -> Iterator[IO[bytes]]:
+    """A new file beside `path`, which takes its place when the block ends, and goes when that ends by an error.
+
+    Args:
+      path: the file to replace or to make.
+      prefix, suffix: of the new file's name until then.
+
+    Raises `OSError` when it cannot be made or renamed. Source: ours.
+    """
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            yield stream
         # mkstemp gives a private file; a result is for whoever may read its folder.
         os.chmod(temporary, mode)
         os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"file {str(path)!r} cannot be written: {error.strerror}.") from error
     finally:
         # Also after Ctrl-C; of a file that was written nothing bears this name any more.
         if temporary is not None:
