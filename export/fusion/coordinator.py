@@ -31,7 +31,7 @@ from aiohttp import web
 from . import answers, cluster, early, manifest, planning, runtime, serving, status_page
 from .bundle import Bundle, SwitchEntry
 from .cluster import Device
-from .devices import FleetDevice
+from .devices import UNKNOWN, FleetDevice
 from .fleet import Fleet
 from .fleet_metrics import FleetMetrics
 from .fused import FusedModel, Limits
@@ -78,8 +78,10 @@ class _Log:
 
     def changed(self, device: FleetDevice) -> None:
         """A device came, went, or has new latencies."""
-        self._metrics.changed(device)
         health = device.health
+        if health.state == UNKNOWN:
+            return
+        self._metrics.changed(device)
         if self._states.get(device.name) != health.state:
             self._states[device.name] = health.state
             _say(f"{device.name} at {device.url} is {health.state}" + (f": {health.reason}" if health.reason else ""))

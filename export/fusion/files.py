@@ -55,19 +55,20 @@ def write_bytes(path: str | Path, data: bytes, mode: int = 0o644) -> None:
     Raises `UserError` when that fails; an older file is then left as it was. Source: ours.
     """
     try:
-        with replacing(Path(path), prefix=os.path.basename(path), suffix=".part") as stream:
+        with replacing(Path(path), prefix=os.path.basename(path), suffix=".part", mode=mode) as stream:
             stream.write(data)
     except OSError as error:
         raise UserError(f"file {str(path)!r} cannot be written: {error.strerror}.") from error
 
 
 @contextlib.contextmanager
-def replacing(path: Path, prefix: str, suffix: str = "") -> Iterator[IO[bytes]]:
+def replacing(path: Path, prefix: str, suffix: str = "", mode: int = 0o644) -> Iterator[IO[bytes]]:
     """A new file beside `path`, which takes its place when the block ends, and goes when that ends by an error.
 
     Args:
       path: the file to replace or to make.
       prefix, suffix: of the new file's name until then.
+      mode: its permissions then.
 
     Raises `OSError` when it cannot be made or renamed. Source: ours.
     """

@@ -4,6 +4,7 @@ models."""
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import logging
 import time
@@ -78,7 +79,8 @@ class Server:
       token: the bearer token to ask for, or None.
       max_body_mb: the largest request body, decompressed, in MB.
       request_timeout_s: how long a request may take, its body's arrival and its answer each.
-      pages: more paths to answer with GET, behind the same token, and what answers each.
+      pages: more paths to answer with GET, and what answers each; the token may also come as the password of HTTP's
+        basic authentication, as browsers send it.
 
     Source: the paths and objects are the OIP's and its model repository extension's; `/metrics` is
     ours.
@@ -159,9 +161,14 @@ class Server:
     async def _authorize(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if self._bearer is not None and request.path != _LIVE:
             shown = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+            is_page = request.path in self._pages
+            # Browsers ask their user for a name and a password, and for no bearer token.
+            if is_page and shown.startswith(b"Basic "):
+                shown = b"Bearer " + _password(shown.removeprefix(b"Basic "))
             if not hmac.compare_digest(shown, self._bearer):
                 message = "the bearer token is missing or wrong; legal: 'Authorization: Bearer <token>'."
-                return _error(401, message, {"WWW-Authenticate": "Bearer"})
+                asked = 'Basic realm="any name, and the token as password"' if is_page else "Bearer"
+                return _error(401, message, {"WWW-Authenticate": asked})
         return await handler(request)
 
     async def _server_metadata(self, request: web.Request) -> web.Response:
@@ -283,3 +290,11 @@ def _refusal(error: OipError) -> web.Response:
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
     body: dict[str, Any] = {"error": message}
     return web.json_response(body, status=status, headers=headers)
+
+
+def _password(encoded: bytes) -> bytes:
+    """The password of basic credentials, empty where they are none. Source: RFC 7617."""
+    try:
+        return base64.b64decode(encoded, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""

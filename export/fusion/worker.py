@@ -139,7 +139,7 @@ class ServedSlice(ServedModel):
         self, request: oip.Request, arrived: float, decoded: float
     ) -> tuple[Sequence[tuple[TensorSpec, np.ndarray]], Mapping[str, str | int | float | bool]]:
         """Answers with the stored output and, as parameters, the model's identity, `queue_ms` (from
-        the arrival of the request to the thread taking it), `load_ms` (only where the model had to be
+        its tensors being there to the thread taking it), `load_ms` (only where the model had to be
         loaded) and `invoke_ms` (all invocations of its batch).
 
         The request parameter `timeout` is how long the requester waits, in microseconds from the arrival.
@@ -157,7 +157,7 @@ class ServedSlice(ServedModel):
             raise
         self._metrics.queue_seconds.observe(taken - decoded)
         self._invoke_seconds.observe(ended - (loaded or taken))
-        times = {"queue_ms": (taken - arrived) * 1e3, "invoke_ms": (ended - (loaded or taken)) * 1e3}
+        times = {"queue_ms": (taken - decoded) * 1e3, "invoke_ms": (ended - (loaded or taken)) * 1e3}
         if loaded is not None:
             times["load_ms"] = (loaded - taken) * 1e3
         return [(self._output, stored)], self._identity | times
