@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from export.fusion.program import UserError
-from export.fusion.systemd import unit
+from export.fusion.units import unit
 
 ROOT = Path(__file__).resolve().parents[3]
 
