@@ -212,7 +212,7 @@ class FusionClient:
             phase = f"asking {path}"
             try:
                 response, answer = self._send(method, path, body, headers)
-            except (ConnectionError, http.client.BadStatusLine):
+            except (ConnectionError, http.client.BadStatusLine, ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 # A connection kept since the last request may have been closed meanwhile, as by a restart.
                 if not kept:
                     raise
