@@ -9,7 +9,7 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 _OPERATORS = schema.BuiltinOperator
-# What may read a sum whose scale is changed: kernels that take any scale. Where there are weights the bias goes with it.
+# What may read a sum whose scale is changed: kernels that take any scale. With weights, the bias goes with it.
 _WITH_BIAS = (_OPERATORS.CONV_2D, _OPERATORS.DEPTHWISE_CONV_2D, _OPERATORS.FULLY_CONNECTED)
 _READERS = (*_WITH_BIAS, _OPERATORS.ADD, _OPERATORS.MEAN)
 # Scales that are tried, each wider than the one before it, the last by a hundredth.

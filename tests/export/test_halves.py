@@ -22,7 +22,7 @@ IMAGES = RNG.uniform(-1, 1, (24, *SHAPE)).astype(np.float32)
 def convert(adds: bool) -> bytes:
     """Convolution, residual block (or none), convolution; int8 from end to end."""
     head, middle, last = (RNG.normal(0, 0.3, (3, 3, 4, 4)).astype(np.float32) for _ in range(3))
-    bias = np.float32([0.5, -0.5, 0.1, 2])
+    bias = np.array([0.5, -0.5, 0.1, 2], np.float32)
 
     @tf.function(input_signature=[tf.TensorSpec(SHAPE, tf.float32, name="x")], autograph=False)
     def net(x):
