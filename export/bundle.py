@@ -262,6 +262,7 @@ def _write_samples(folder: Path, dataset: Any, size: tuple[int, int]) -> dict[st
         file = f"samples/{number}.png"
         Image.fromarray(image).save(folder / file)
         entries.append({"file": file, "label": None if labels is None else labels[number]})
-    answers = engines.ask(bundle, engines.REFERENCE, images)
-    packed = samples.pack(images, answers.stored)
+    answers, like_arm = engines.ask_all(bundle, [engines.REFERENCE, engines.LIKE_ARM], images)
+    on_arm = {f"{key}/arm": stored for key, stored in like_arm.stored.items()}
+    packed = samples.pack(images, {**answers.stored, **on_arm})
     return {"samples": entries, "sample_outputs": _write(folder, "samples/outputs.npz", packed)}

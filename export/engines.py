@@ -31,15 +31,20 @@ class Engine:
 
     Attributes:
       board: the emulated board that it runs on, or None for this machine.
+      reference_kernels: whether TFLite's reference kernels run the int8 files, and no others: slow, and what the
+        built-in kernels of ARM give, on any machine.
     """
 
     runtime: str
     delegates: bool = True
     board: Board | None = None
+    reference_kernels: bool = False
 
     @property
     def kernels(self) -> str:
         """What runs int8 operations, for people."""
+        if self.reference_kernels:
+            return "reference kernels"
         return "XNNPACK" if self.delegates and self.runtime != REFERENCE.runtime else "built-in kernels"
 
     def __str__(self) -> str:
@@ -48,6 +53,7 @@ class Engine:
 
 # tflite-runtime gives no int8 operation to XNNPACK whatever it is told; LiteRT gives it nearly all.
 REFERENCE = Engine("tflite_runtime")
+LIKE_ARM = Engine("tflite_runtime", reference_kernels=True)
 _ENGINES = (REFERENCE, Engine("ai_edge_litert", delegates=False), Engine("ai_edge_litert"))
 
 
@@ -167,6 +173,7 @@ class Asked:
             passed = [self._images.fileno(), self._outputs.fileno()]
             arguments = ["-m", "export.slice_outputs", f"--bundle={bundle.folder.resolve()}"]
             arguments += [f"--runtime={engine.runtime}", f"--{'' if engine.delegates else 'no'}delegates"]
+            arguments += ["--reference_kernels"] if engine.reference_kernels else []
             arguments += [f"--images=/dev/fd/{passed[0]}", f"--outputs=/dev/fd/{passed[1]}", "--ends_with_input"]
             self._process = subprocess.Popen(
                 board.command(arguments) if board else [sys.executable, *arguments],

@@ -21,6 +21,9 @@ from export.fusion.interpreters import SliceInterpreter
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
 _RUNTIME = flags.DEFINE_enum("runtime", None, runtime.RUNTIMES, "The runtime.", required=True)
 _DELEGATES = flags.DEFINE_bool("delegates", True, "Whether XNNPACK may take operations.")
+_REFERENCE_KERNELS = flags.DEFINE_bool(
+    "reference_kernels", False, "Run int8 files, and no others, on the reference kernels."
+)
 _IMAGES = flags.DEFINE_string("images", None, "A .npy file of uint8 images, NHWC.", required=True)
 _OUTPUTS = flags.DEFINE_string("outputs", None, "The .npz file to write.", required=True)
 _ENDS_WITH_INPUT = flags.DEFINE_bool(
@@ -38,9 +41,10 @@ def main(argv: list[str]) -> None:
     for entry in bundle.switches:
         for part in entry.slices:
             for precision, file in part.files.items():
-                run = SliceInterpreter(bundle, file, chosen, threads=1, delegates=_DELEGATES.value)
                 key = f"{part.model}/{precision}"
-                outputs[key] = np.stack([run(image) for image in images])
+                if precision == "int8" or not _REFERENCE_KERNELS.value:
+                    run = SliceInterpreter(bundle, file, chosen, 1, _DELEGATES.value, _REFERENCE_KERNELS.value)
+                    outputs[key] = np.stack([run(image) for image in images])
                 print(key)
     # To an open file, since NumPy would add .npz to a name that lacks it.
     with open(_OUTPUTS.value, "wb") as written:

@@ -222,7 +222,8 @@ class Bundle:
 
     def read_samples(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The samples' images, uint8 (samples, *`shape`), and what the slice files give for them on the built-in
-        kernels of tflite_runtime: by `model/precision`, the outputs as stored, (samples, *`output_shape`).
+        kernels of tflite_runtime: by `model/precision`, the outputs as stored, (samples, *`output_shape`), on x86; of
+        int8 files also by `model/int8/arm`, those of ARM, which round halves below zero down and not up.
 
         Raises `UserError` as `read` does, when there are none, and when they are not of every file and sample.
         """
@@ -239,14 +240,19 @@ class Bundle:
             raise UserError(f"file {path!r} of bundle {str(self.folder)!r} lacks the images of its samples.")
         shape = (len(self.samples), *self.output_shape)
         for slice_ in [slice_ for entry in self.switches for slice_ in entry.slices]:
-            for precision, file in slice_.files.items():
-                array = outputs.get(f"{slice_.model}/{precision}")
+            for key, file in _output_keys(slice_):
+                array = outputs.get(key)
                 if array is None or array.shape != shape or array.dtype.name != file.output.dtype:
                     raise UserError(
-                        f"file {path!r} of bundle {str(self.folder)!r} lacks the outputs of {slice_.model} "
-                        f"({precision}), {file.output.dtype} {list(shape)}."
+                        f"file {path!r} of bundle {str(self.folder)!r} lacks the outputs {key!r}, "
+                        f"{file.output.dtype} {list(shape)}."
                     )
         return images, outputs
+
+
+def _output_keys(slice_: SliceModel) -> list[tuple[str, SliceFile]]:
+    found = [(f"{slice_.model}/{precision}", file) for precision, file in slice_.files.items()]
+    return found + [(f"{key}/arm", file) for key, file in found if key.endswith("/int8")]
 
 
 def widths_of(text: str) -> list[Fraction]:

@@ -49,7 +49,7 @@ def test_the_coordinator_names_the_device(bundle, runner, cluster_file, certific
         cluster = cluster_file(url, tls_ca=certificates.ca)
         done = runner("coordinator", f"--bundle={bundle}", f"--cluster={cluster}", "--switch=1.0")
     assert done.returncode == 2
-    assert f"error: device pi-0 at {url}: its certificate is refused: {said}" in done.stderr
+    assert f"device pi-0 at {url}: its certificate is refused: {said}" in done.stderr
 
 
 def test_no_tls_there(worker, certificates):
