@@ -9,6 +9,7 @@ from aiohttp import HttpVersion11, web
 
 from .connections import Connection
 from .oip import OipError
+from .waiting import within
 
 _ENCODINGS = ("", "identity", "gzip", "deflate")
 
@@ -45,7 +46,7 @@ class BodyReader:
             if request.content.is_eof():
                 body = await self._chunks(request)
             else:
-                body = await asyncio.wait_for(self._chunks(request), self._timeout_s)
+                body = await within(self._timeout_s, self._chunks(request))
         except asyncio.exceptions.TimeoutError as error:
             late = f"the request body did not arrive within {self._timeout_s:g} s."
             raise OipError(408, late) from error

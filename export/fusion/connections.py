@@ -56,8 +56,8 @@ class Connections:
 class Connection(web.RequestHandler):
     """One connection of a server, with limits that aiohttp leaves to its users.
 
-    A head has to be complete within 10 s, what follows a refused body is read for 2 s and 128 MiB at most, and bytes that
-    are no HTTP are answered with a 4xx and the OIP error object, without a word in the log. Source: ours.
+    A head has to be complete within 10 s, what follows a refused body is read for 2 s and 128 MiB at most, and bytes
+    that are no HTTP are answered with a 4xx and the OIP error object, without a word in the log. Source: ours.
 
     Attributes:
       idle_since: `time.monotonic()` when the last request ended or the connection was made; None while one runs.

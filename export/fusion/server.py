@@ -21,6 +21,7 @@ from .bodies import BodyReader, expect
 from .connections import Connection
 from .metrics import Metrics
 from .oip import OipError, TensorSpec
+from .waiting import within
 
 VERSION = "1"
 _LIVE = "/v2/health/live"
@@ -104,7 +105,11 @@ class Server:
     def application(self) -> web.Application:
         """The aiohttp application."""
         app = web.Application(middlewares=[self._errors, self._authorize])
+        model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+        # In the order in which they are tried.
         routes: list[tuple[str, str, Handler]] = [
+            ("POST", model + "/infer", self._infer),
+            ("POST", version + "/infer", self._infer),
             ("GET", "/v2", self._server_metadata),
             ("GET", _LIVE, self._live),
             ("GET", "/v2/health/ready", self._ready),
@@ -112,12 +117,8 @@ class Server:
             ("POST", "/v2/repository/index", self._index),
             ("GET", "/metrics", self._expose),
         ]
-        for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-            routes += [
-                ("GET", path, self._model_metadata),
-                ("GET", path + "/ready", self._model_ready),
-                ("POST", path + "/infer", self._infer),
-            ]
+        for path in (model, version):
+            routes += [("GET", path, self._model_metadata), ("GET", path + "/ready", self._model_ready)]
         routes += [("GET", path, page) for path, page in self._pages.items()]
         for method, path, handler in routes:
             app.router.add_route(method, path, handler, expect_handler=expect)
@@ -239,7 +240,7 @@ class Server:
         decoded = time.perf_counter()
         self._metrics.decode_seconds.observe(decoded - arrived)
         try:
-            outputs, parameters = await asyncio.wait_for(model.infer(message, arrived, decoded), self._timeout_s)
+            outputs, parameters = await within(self._timeout_s, model.infer(message, arrived, decoded))
         except asyncio.exceptions.TimeoutError as error:
             late = f"model {model.name!r} did not answer within {self._timeout_s:g} s."
             raise OipError(504, late) from error

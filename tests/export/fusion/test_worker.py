@@ -78,7 +78,7 @@ def test_drops_the_least_recently_used(bundle, start, infer, curl, data):
     first, second, third = (name for name, *_ in SLICES[:3])
     limit = max(limit_mb(bundle, *pair) for pair in ((first, second), (first, third), (second, third)))
     program = start("worker", f"--bundle={bundle}", "--threads=1", f"--memory_limit_mb={limit}")
-    answers = {}
+    answers: dict = {}
 
     def use(name):
         status, _, answer = infer(program, name, data[0][:1])
