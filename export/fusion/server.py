@@ -178,10 +178,10 @@ class Server:
         return web.json_response({"live": True})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        for model in self._models.values():
-            reason = await model.not_ready()
-            if reason is not None:
-                return _error(503, reason)
+        # A server that has some of its models answers for those.
+        reasons = [await model.not_ready() for model in self._models.values()]
+        if reasons and reasons[0] is not None and None not in reasons:
+            return _error(503, reasons[0])
         return web.json_response({"ready": True})
 
     async def _model_ready(self, request: web.Request) -> web.Response:

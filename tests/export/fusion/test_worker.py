@@ -105,6 +105,8 @@ def test_a_model_beyond_the_limit_is_refused(bundle, start, infer, curl, data):
     status, _, ready = curl(f"{program.url}/v2/models/{name}/ready")
     assert status == 503 and json.loads(ready) == answer
     assert metric(curl, program, 'fusion_refused_total{status="503"}') == 1
+    # It has no other model to be ready for.
+    assert curl(f"{program.url}/v2/health/ready")[0] == 503
 
 
 def test_a_file_that_went_bad_is_a_503_of_its_model_alone(altered, start, infer, curl, data):
@@ -120,6 +122,7 @@ def test_a_file_that_went_bad_is_a_503_of_its_model_alone(altered, start, infer,
     assert infer(program, "tiny-0.5_0.5-0", data[0][:1])[0] == 200
     states = {entry["name"]: entry["state"] for entry in json.loads(curl(f"{program.url}/v2/repository/index")[2])}
     assert states.pop("tiny-1.0-0") == "UNAVAILABLE" and set(states.values()) == {"READY"}
+    assert curl(f"{program.url}/v2/health/ready")[0] == 200
     assert "Traceback" not in program.stop()[2]
 
 
