@@ -29,7 +29,7 @@ _EXTENSIONS = ["binary_tensor_data", "model_repository"]
 # Above that many bytes of JSON, or packed ones, a body is decoded beside the event loop.
 _QUICK_BYTES = 65_536
 # Python reads JSON without letting anything else run, so there is an end to it; tensors can come in binary.
-_MOST_JSON_BYTES = 16_000_000
+_MOST_JSON_BYTES = 4_000_000
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 """Answers one HTTP request."""
 

@@ -99,7 +99,7 @@ def test_a_model_that_takes_too_long():
 def test_large_json_is_decoded_aside_and_has_an_end():
     async def visit(session):
         statuses = []
-        for count in (100_000, 5_000_000):
+        for count in (100_000, 1_000_000):
             message = {"inputs": [IMAGE | {"shape": [count, 2], "data": [7] * (2 * count)}]}
             sent = io.BytesIO(json.dumps(message).encode())
             async with session.post("/v2/models/echo/infer", data=sent) as answer:
@@ -108,7 +108,7 @@ def test_large_json_is_decoded_aside_and_has_an_end():
 
     (first, answered), (second, refused) = serve(Model(), visit)
     assert first == 200 and answered["outputs"][0]["data"] == [7] * 200_000
-    assert second == 413 and refused["error"].endswith("legal: at most 16 MB; larger tensors can be sent in binary.")
+    assert second == 413 and refused["error"].endswith("legal: at most 4 MB; larger tensors can be sent in binary.")
 
 
 def test_timeout_of_a_request():
