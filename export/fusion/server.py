@@ -121,7 +121,9 @@ class Server:
             routes += [("GET", path, self._model_metadata), ("GET", path + "/ready", self._model_ready)]
         routes += [("GET", path, page) for path, page in self._pages.items()]
         for method, path, handler in routes:
-            app.router.add_route(method, path, handler, expect_handler=expect)
+            # A GET comes with its HEAD.
+            add = app.router.add_get if method == "GET" else app.router.add_post
+            add(path, handler, expect_handler=expect)
         return app
 
     @web.middleware

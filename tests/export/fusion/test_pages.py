@@ -41,11 +41,11 @@ class Model(server.ServedModel):
         return [(self.outputs[0], request.inputs["image"])], {}
 
 
-def serve(model, visit, pages=None, timeout_s=60):
+def serve(model, visit, pages=None, timeout_s=60, max_body_mb=64):
     """The result of `visit(session)` with a session of a server of the model, which asks for the token."""
 
     async def main():
-        app = server.Server("coordinator", [model], Metrics(), TOKEN, 64, timeout_s, pages).application()
+        app = server.Server("coordinator", [model], Metrics(), TOKEN, max_body_mb, timeout_s, pages).application()
         runner = web.AppRunner(app)
         await runner.setup()
         assert runner.server is not None
@@ -72,6 +72,8 @@ def test_pages_are_behind_the_token():
             assert answer.status == 401
         async with session.post("/status") as answer:
             assert answer.status == 405
+        async with session.head("/v2/health/live") as answer:
+            assert answer.status == 200
         async with session.get("/other") as answer:
             said = "path '/other' is unknown; legal: /v2 and what lies below it, /metrics, /, /status."
             assert (answer.status, await answer.json()) == (404, {"error": said})
@@ -109,6 +111,29 @@ def test_large_json_is_decoded_aside_and_has_an_end():
     (first, answered), (second, refused) = serve(Model(), visit)
     assert first == 200 and answered["outputs"][0]["data"] == [7] * 200_000
     assert second == 413 and refused["error"].endswith("legal: at most 4 MB; larger tensors can be sent in binary.")
+
+
+def test_bodies_that_arrive_at_once_have_a_limit_together():
+    head = (
+        "POST /v2/models/echo/infer HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 1000000\r\n\r\n"
+    )
+
+    async def visit(session):
+        host, port = session._base_url.host, session._base_url.port
+        clients = [await asyncio.open_connection(host, port) for _ in range(5)]
+        for _, writer in clients:
+            writer.write((head % TOKEN).encode() + b" " * 900_000)
+            await writer.drain()
+        answers = [asyncio.ensure_future(reader.readuntil(b"\r\n\r\n")) for reader, _ in clients]
+        done, waiting = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+        for (_, writer), answer in zip(clients, answers, strict=True):
+            answer.cancel()
+            writer.transport.abort()
+        await asyncio.sleep(0.1)
+        async with session.post("/v2/models/echo/infer", json={"inputs": [IMAGE]}) as answer:
+            return answer.status, len(waiting), [found.result()[:12] for found in done]
+
+    assert serve(Model(), visit, max_body_mb=1) == (200, 4, [b"HTTP/1.1 503"])
 
 
 def test_timeout_of_a_request():
