@@ -9,7 +9,9 @@ from aiohttp import HttpVersion11, web
 
 from .connections import Connection
 from .oip import OipError
+from .waiting import within
 
+_LIMITS_AT_ONCE = 4
 _ENCODINGS = ("", "identity", "gzip", "deflate")
 
 
@@ -25,13 +27,15 @@ class BodyReader:
 
     def __init__(self, max_body_mb: float, timeout_s: float) -> None:
         self._limit, self._timeout_s = int(max_body_mb * 1e6), timeout_s
+        self._arriving = 0
         self._legal = f"legal: at most {max_body_mb:g} MB, decompressed"
 
     async def read(self, request: web.Request) -> tuple[bytes, bool]:
         """The body as it was sent, and whether it is packed: if so, `unpack` it.
 
         Raises `OipError`: 413 (too large; at once where its length is declared), 408 (too slow), 415 (packed in another
-        way than gzip or deflate) and 400 (broken, or its client is gone).
+        way than gzip or deflate), 503 (all bodies on their way would take more than four times the limit) and 400
+        (broken, or its client is gone).
         """
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in _ENCODINGS:
@@ -45,7 +49,7 @@ class BodyReader:
             if request.content.is_eof():
                 body = await self._chunks(request)
             else:
-                body = await asyncio.wait_for(self._chunks(request), self._timeout_s)
+                body = await within(self._timeout_s, self._chunks(request))
         except asyncio.exceptions.TimeoutError as error:
             late = f"the request body did not arrive within {self._timeout_s:g} s."
             raise OipError(408, late) from error
@@ -75,12 +79,20 @@ class BodyReader:
 
     async def _chunks(self, request: web.Request) -> bytes:
         chunks, size = [], 0
-        while chunk := await request.content.readany():
-            size += len(chunk)
-            if size > self._limit:
-                raise self._too_large()
-            chunks.append(chunk)
-        return b"".join(chunks)
+        try:
+            while chunk := await request.content.readany():
+                size += len(chunk)
+                self._arriving += len(chunk)
+                if size > self._limit:
+                    raise self._too_large()
+                if self._arriving > _LIMITS_AT_ONCE * self._limit:
+                    raise OipError(
+                        503, "too many large requests arrive at once; try again later.", {"Retry-After": "1"}
+                    )
+                chunks.append(chunk)
+            return b"".join(chunks)
+        finally:
+            self._arriving -= size
 
     def _too_large(self) -> OipError:
         return OipError(413, f"the request body is too large; {self._legal}.")

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from .oip import OipError
+from .waiting import within
 
 
 class Job:
@@ -77,7 +78,7 @@ class Invocations:
         try:
             if deadline is None:
                 return await job.future
-            return await asyncio.wait_for(job.future, max(0.0, deadline - time.perf_counter()))
+            return await within(max(0.0, deadline - time.perf_counter()), job.future)
         except asyncio.exceptions.TimeoutError as error:
             raise OipError(504, "the request was not answered within its timeout.") from error
         finally:

@@ -192,7 +192,7 @@ def _split(body: bytes, header_length: str | None, what: str) -> tuple[dict[str,
             _bad(f"{HEADER} is {header_length} but the body has {size} bytes; legal: at most those")
         size = int(header_length)
     try:
-        message = json.loads(body[:size].decode("utf-8"), parse_constant=_constant, object_pairs_hook=_object)
+        message = _DECODER.decode(body[:size].decode("utf-8"))
     except UnicodeDecodeError as error:
         _bad(f"the JSON of the {what} is not UTF-8 at byte {error.start}")
     except RecursionError:
@@ -330,7 +330,7 @@ def _names(specs: Sequence[TensorSpec]) -> str:
 
 
 def _dump(message: Mapping[str, Any]) -> bytes:
-    return json.dumps(message, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return _ENCODER.encode(message).encode("ascii")
 
 
 def _constant(text: str) -> NoReturn:
@@ -343,6 +343,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         _bad(f"the JSON has the key {brief(next(k for k in keys if keys.count(k) > 1))} twice")
     return values
+
+
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder(parse_constant=_constant, object_pairs_hook=_object)
 
 
 def _bad(message: str) -> NoReturn:

@@ -22,6 +22,7 @@ from .bodies import BodyReader, expect
 from .connections import Connection
 from .metrics import Metrics
 from .oip import OipError, TensorSpec
+from .waiting import within
 
 VERSION = "1"
 _LIVE = "/v2/health/live"
@@ -29,7 +30,7 @@ _EXTENSIONS = ["binary_tensor_data", "model_repository"]
 # Above that many bytes of JSON, or packed ones, a body is decoded beside the event loop.
 _QUICK_BYTES = 65_536
 # Python reads JSON without letting anything else run, so there is an end to it; tensors can come in binary.
-_MOST_JSON_BYTES = 16_000_000
+_MOST_JSON_BYTES = 4_000_000
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 """Answers one HTTP request."""
 
@@ -106,7 +107,11 @@ class Server:
     def application(self) -> web.Application:
         """The aiohttp application."""
         app = web.Application(middlewares=[self._errors, self._authorize])
+        model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+        # In the order in which they are tried.
         routes: list[tuple[str, str, Handler]] = [
+            ("POST", model + "/infer", self._infer),
+            ("POST", version + "/infer", self._infer),
             ("GET", "/v2", self._server_metadata),
             ("GET", _LIVE, self._live),
             ("GET", "/v2/health/ready", self._ready),
@@ -114,15 +119,13 @@ class Server:
             ("POST", "/v2/repository/index", self._index),
             ("GET", "/metrics", self._expose),
         ]
-        for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-            routes += [
-                ("GET", path, self._model_metadata),
-                ("GET", path + "/ready", self._model_ready),
-                ("POST", path + "/infer", self._infer),
-            ]
+        for path in (model, version):
+            routes += [("GET", path, self._model_metadata), ("GET", path + "/ready", self._model_ready)]
         routes += [("GET", path, page) for path, page in self._pages.items()]
         for method, path, handler in routes:
-            app.router.add_route(method, path, handler, expect_handler=expect)
+            # A GET comes with its HEAD.
+            add = app.router.add_get if method == "GET" else app.router.add_post
+            add(path, handler, expect_handler=expect)
         return app
 
     @web.middleware
@@ -184,10 +187,10 @@ class Server:
         return web.json_response({"live": True})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        for model in self._models.values():
-            reason = await model.not_ready()
-            if reason is not None:
-                return _error(503, reason)
+        # A server that has some of its models answers for those.
+        reasons = [await model.not_ready() for model in self._models.values()]
+        if reasons and reasons[0] is not None and None not in reasons:
+            return _error(503, reasons[0])
         return web.json_response({"ready": True})
 
     async def _model_ready(self, request: web.Request) -> web.Response:
@@ -246,7 +249,7 @@ class Server:
         decoded = time.perf_counter()
         self._metrics.decode_seconds.observe(decoded - arrived)
         try:
-            outputs, parameters = await asyncio.wait_for(model.infer(message, arrived, decoded), self._timeout_s)
+            outputs, parameters = await within(self._timeout_s, model.infer(message, arrived, decoded))
         except asyncio.exceptions.TimeoutError as error:
             late = f"model {model.name!r} did not answer within {self._timeout_s:g} s."
             raise OipError(504, late) from error

@@ -3,7 +3,6 @@
 import concurrent.futures
 import json
 import time
-from typing import Any
 
 import numpy as np
 import pytest
@@ -79,7 +78,7 @@ def test_drops_the_least_recently_used(bundle, start, infer, curl, data):
     first, second, third = (name for name, *_ in SLICES[:3])
     limit = max(limit_mb(bundle, *pair) for pair in ((first, second), (first, third), (second, third)))
     program = start("worker", f"--bundle={bundle}", "--threads=1", f"--memory_limit_mb={limit}")
-    answers: dict[str, Any] = {}
+    answers: dict = {}
 
     def use(name):
         status, _, answer = infer(program, name, data[0][:1])
@@ -106,6 +105,8 @@ def test_a_model_beyond_the_limit_is_refused(bundle, start, infer, curl, data):
     status, _, ready = curl(f"{program.url}/v2/models/{name}/ready")
     assert status == 503 and json.loads(ready) == answer
     assert metric(curl, program, 'fusion_refused_total{status="503"}') == 1
+    # It has no other model to be ready for.
+    assert curl(f"{program.url}/v2/health/ready")[0] == 503
 
 
 def test_a_file_that_went_bad_is_a_503_of_its_model_alone(altered, start, infer, curl, data):
@@ -121,6 +122,7 @@ def test_a_file_that_went_bad_is_a_503_of_its_model_alone(altered, start, infer,
     assert infer(program, "tiny-0.5_0.5-0", data[0][:1])[0] == 200
     states = {entry["name"]: entry["state"] for entry in json.loads(curl(f"{program.url}/v2/repository/index")[2])}
     assert states.pop("tiny-1.0-0") == "UNAVAILABLE" and set(states.values()) == {"READY"}
+    assert curl(f"{program.url}/v2/health/ready")[0] == 200
     assert "Traceback" not in program.stop()[2]
 
 
@@ -163,7 +165,7 @@ def busy(bundle, start_for_module):
     more."""
     limits = ("--max_batch=1000000", "--max_queue=2", "--threads=1", "--request_timeout_s=50")
     program = start_for_module("worker", f"--bundle={bundle}", *limits)
-    return program, np.zeros((40_000, 8, 6, 3), np.uint8)
+    return program, np.zeros((150_000, 8, 6, 3), np.uint8)
 
 
 def test_the_requesters_timeout(busy, hold, infer, curl, data):
@@ -217,7 +219,7 @@ def test_a_client_that_leaves_frees_its_place(busy, hold, curl):
     sent, header = body(many[:1])
     with concurrent.futures.ThreadPoolExecutor() as pool:
         long = hold(pool, program, many)
-        for _ in range(4):
+        for _ in range(3):
             with pytest.raises(AssertionError, match="28"):
                 url = f"{program.url}/v2/models/{name}/infer"
                 curl(url, "--max-time", "0.1", "-H", header, body=sent)
