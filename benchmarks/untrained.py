@@ -6,8 +6,8 @@
     python -m export.convert --workdir=build/untrained/mobilenet_224 --bundle=build/mobilenet_224 \
         --precision=int8,float32 --quantization=ptq
 
-The weights are the initial ones and the images noise, so there is no accuracy to speak of, and none is stated. A config's
-`dataset` table is replaced by the images that are written into the run folder.
+The weights are the initial ones and the images noise, so there is no accuracy to speak of, and none is stated. The
+config's `dataset` table is replaced by the images that are written into the run folder.
 """
 
 from __future__ import annotations

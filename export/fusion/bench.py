@@ -4,9 +4,9 @@
   python -m fusion.bench --switches=4x0.25                                        (inside a bundle)
   python -m fusion.bench --url=http://192.168.1.10:8000 --token_file=token.txt    (a cluster that runs)
 
-Without --url it starts a coordinator and workers for every switch on this machine, each worker on one core, and compares
-them with the interpreters alone in its own process, one thread on the same cores, in turns. The images are noise. All
-times are at the client: from an image to its decoded answer.
+Without --url it starts a coordinator and workers for every switch on this machine, each worker on one core, and
+compares them with the interpreters alone in its own process, one thread on the same cores, in turns. The images are
+noise. All times are at the client: from an image to its decoded answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,10 +63,7 @@ def main(arguments: list[str]) -> int:
     check_json_target(_JSON.value)
     check_json_target(_CSV.value)
     clients = [_clients(text) for text in _CLIENTS.value]
-    if _URL.value is None:
-        figures = _measure_bundle(clients)
-    else:
-        figures = _measure_url(clients)
+    figures = _measure_bundle(clients) if _URL.value is None else _measure_url(clients)
     bench_report.show(figures)
     if _JSON.value:
         write_json(_JSON.value, figures)

@@ -25,10 +25,10 @@ PHASES = (
 """The phases of a request, one after the other:
 
 client_encode: the client makes the request. decode: the coordinator, from the request's head to its image. queue: until
-the coordinator sends the image to the device that answers last. wire: that exchange, less what the worker tells of:
-HTTP and decoding at both ends. worker_queue: the worker's own waiting. invoke: its invocation. fuse: the coordinator adds
-what came. answer: the request's way to the coordinator, the answer's encoding and its way back. client_decode: the client
-reads it."""
+the coordinator sends the image to the device that answers last. wire: that exchange, less what the worker tells of,
+HTTP. worker_queue: the worker decodes, and waits. invoke: its invocation. fuse: the coordinator adds what came.
+answer: the request's way to the coordinator, the answer's encoding and its way back. client_decode: the client reads
+it."""
 
 
 def phases(reply: Reply) -> dict[str, float]:

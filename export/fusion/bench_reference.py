@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -67,7 +68,8 @@ class Alone:
                 count += 1
             return count / (time.perf_counter() - began)
 
-        return min(one.result() for one in [self._on_core(i, lambda i=i: run(i)) for i in range(len(self._cores))])
+        running = [self._on_core(i, functools.partial(run, i)) for i in range(len(self._cores))]
+        return min(one.result() for one in running)
 
     def _on_core(self, place: int, call: Callable[[], float]) -> Future[float]:
         def run() -> float:

@@ -21,7 +21,7 @@ class LocalCluster:
 
     Args:
       bundle: from `manifest.load`.
-      switch: one of the bundle's switches, e.g. `4x0.25`, which the coordinator is to run; None leaves the choice to it.
+      switch: one of the bundle's switches, e.g. `4x0.25`, that the coordinator is to run; None leaves the choice to it.
       precision: one of the bundle's precisions.
       runtime: `auto`, `ai_edge_litert` or `tflite_runtime`.
       threads: threads of each worker's invocations, 1 or more.
