@@ -23,7 +23,7 @@ from export.fusion.runtime import Runtime
 from export.fusion.security import Credentials
 
 _IMAGES = 8
-_TIMEOUT_S = 60.0
+_TIMEOUT_S, _STARTUP_S = 60.0, 180.0
 # How long nothing happens at the start, and nothing is asked at the end.
 WARM_S, _CALM_S, _QUIET_S = 10.0, 3.0, 5.0
 
@@ -93,6 +93,7 @@ def run(
         None,
         precision,
         runtime.name,
+        startup_timeout_s=_STARTUP_S,
         workers=settings.workers,
         coordinator_options=[f"--deadline_ms={settings.deadline_ms:g}", *coordinator_options],
         front=front,
