@@ -9,10 +9,13 @@ coordinator leaks. See METHODOLOGY.md.
 
 from __future__ import annotations
 
+import itertools
 import os
+import statistics
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -108,17 +111,35 @@ def _write(target: Path, result: Result, settings: Settings, what: str) -> None:
     from benchmarks.chaos import picture
 
     options = {"served": what, **{key: value for key, value in vars(settings).items()}}
-    header = ("at_s", "ms", "verdict", "switch", "why")
-    rows = [(round(one.at, 3), round(one.ms, 2), one.what, one.switch, one.why) for one in result.verdicts]
-    write_csv(target.with_name(target.name + ".csv"), header, rows)
+    header = ("second", "requests", *verdicts.ALL, "p50_ms", "most_ms", "coordinator_bytes", "descriptors", "threads")
+    write_csv(target.with_name(target.name + ".csv"), header, _seconds(result), options)
     events = [(round(d.began, 3), round(d.ended, 3), d.event.worker, d.event.kind, int(d.skipped)) for d in result.done]
     write_csv(
-        target.with_name(target.name + "_events.csv"),
-        ("began_s", "ended_s", "worker", "kind", "skipped"),
-        events,
-        options,
+        target.with_name(target.name + "_events.csv"), ("began_s", "ended_s", "worker", "kind", "skipped"), events
     )
     picture.draw(result, settings, what, target)
+
+
+def _seconds(result: Result) -> list[tuple[Any, ...]]:
+    """A row per second of the run."""
+    samples = {int(sample.at): sample for sample in result.samples}
+    rows: list[tuple[Any, ...]] = []
+    for second, group in itertools.groupby(result.verdicts, lambda one: int(one.at)):
+        mine = list(group)
+        times = [round(one.ms, 2) for one in mine]
+        counts = Counter(one.what for one in mine)
+        held = samples.get(second)
+        rows.append(
+            (
+                second,
+                len(mine),
+                *(counts[name] for name in verdicts.ALL),
+                statistics.median_high(times),
+                max(times),
+                *(("", "", "") if held is None else (held.memory, held.descriptors, held.threads)),
+            )
+        )
+    return rows
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ class Oracle:
             return f"its devices are {parameters.get('devices')!r} and its missing slices {said!r}, of {entry.switch}"
         if not arrived:
             return "it is of no slice"
-        if bool(parameters.get("degraded", False)) != bool(missing):
+        # An early answer lacks slices that cannot matter.
+        if parameters.get("degraded", False) != (bool(missing) and parameters.get("early") is not True):
             return f"degraded is {parameters.get('degraded')!r} with missing {said!r}"
         parts = [self._outputs[entry.switch][image][i] for i in arrived]
         summed = fuse([part[np.newaxis] for part in parts])

@@ -69,7 +69,7 @@ def draw(result: Result, settings: Settings, what: str, stem: Path) -> None:
     bars.legend(loc="upper left", bbox_to_anchor=(0, -0.02), fontsize=8, ncols=len(_BARS), frameon=False)
     memory.plot([one.at for one in result.samples], [one.memory / 1e6 for one in result.samples], color=GREEN)
     memory.set_ylabel("coordinator's\nmemory (MB)")
-    memory.set_ylim(bottom=0)
+    memory.set_ylim(0, 1.2 * max((one.memory / 1e6 for one in result.samples), default=1))
     memory.set_xlabel("seconds")
     for axis in (times, bars, memory):
         axis.grid(color=GRID)

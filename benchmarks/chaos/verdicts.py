@@ -14,6 +14,7 @@ from export.fusion.bench_measure import LATE_MS
 
 ANSWERED, DEGRADED, REFUSED = "answered", "degraded", "refused"
 LATE, WRONG, LOST, FAILED = "late", "wrong", "lost", "failed"
+ALL = (ANSWERED, DEGRADED, REFUSED, LATE, WRONG, LOST, FAILED)
 GOOD = (ANSWERED, DEGRADED, REFUSED)
 """Verdicts that a run may have: `refused` is 503 or 504 when nothing could be served."""
 

@@ -87,12 +87,14 @@ def main(argv: list[str]) -> None:
                 with _clusters(bundle, entry.switch, precision, joined) as (near, far):
                     rows += [_row(precision, entry.switch, found) for found in _measure(near, far, joined, images)]
     print(f"{bundle.name}, {chosen}; latency of one image, ms; bytes of an image on all links together")
+    print("\n".join(str(link) for link in (ETHERNET, WIFI)))
     print(columns.render([name.replace("_", " ") for name in _HEADER], rows))
     if _TARGET.value:
         from benchmarks.networks import picture
 
         target = Path(_TARGET.value)
-        options = {"bundle": bundle.name, "runtime": str(chosen), "threads": 1}
+        links = "; ".join(str(link) for link in (ETHERNET, WIFI))
+        options = {"bundle": bundle.name, "runtime": str(chosen), "threads": 1, "networks": links}
         write_csv(target.with_name(target.name + ".csv"), _HEADER, rows, options)
         picture.draw([dict(zip(_HEADER, row, strict=True)) for row in rows], f"{bundle.name}, {chosen}", target)
 
@@ -159,7 +161,7 @@ def _row(precision: str, switch: str, found: Measured) -> tuple[Any, ...]:
         to, back, lost = found.carried
         counts = [round(to / len(found.replies)), round(back / len(found.replies)), int(lost)]
     times = [round(value / 1e3, 2) for value in (total.p50, total.p95, total.p99, invoke.p50)]
-    return (precision, switch, str(found.link), total.count, *times, *counts)
+    return (precision, switch, found.link.name, total.count, *times, *counts)
 
 
 if __name__ == "__main__":

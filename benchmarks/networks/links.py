@@ -27,9 +27,9 @@ class Link:
 
     def __str__(self) -> str:
         said = [f"{self.mbit:g} Mbit/s{' shared' if self.shared else ''}"] if self.mbit else []
-        said += [f"{self.delay_ms:g} ms +- {self.jitter_ms:g} ms"] if self.delay_ms else []
+        said += [f"{self.delay_ms:g} ms" + (f" +- {self.jitter_ms:g} ms" if self.jitter_ms else "")]
         said += [f"{self.loss:.0%} loss"] if self.loss else []
-        return f"{self.name} ({', '.join(said)})" if said else self.name
+        return f"{self.name}: {', '.join(said)}"
 
 
 ETHERNET = Link("Ethernet 100", mbit=100.0, delay_ms=0.1)
@@ -57,7 +57,7 @@ class Traffic:
     _last: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def arrival(self, now: float, source: int, target: int, size: int) -> float | None:
-        """When, in seconds, `size` bytes arrive that machine `source` sends to `target` at `now`; None if they are lost."""
+        """When (in seconds) `size` bytes arrive that machine `source` sends to `target` at `now`; None if they are lost."""
         link = self.link
         if link.loss and self.rng.random() < link.loss:
             return None

@@ -22,7 +22,7 @@ def draw(rows: Sequence[Mapping[str, Any]], what: str, stem: Path) -> None:
     """
     precisions, switches, networks = (list(dict.fromkeys(row[key] for row in rows)) for key in _KEYS)
     figure, axes = plt.subplots(
-        1, len(precisions), figsize=(6.2 * len(precisions) + 1, 5), sharey=True, squeeze=False, layout="constrained"
+        1, len(precisions), figsize=(6.2 * len(precisions) + 2, 5), sharey=True, squeeze=False, layout="constrained"
     )
     for axis, precision in zip(axes[0], precisions, strict=True):
         for place, network in enumerate(networks):
@@ -48,8 +48,8 @@ def draw(rows: Sequence[Mapping[str, Any]], what: str, stem: Path) -> None:
         axis.set_axisbelow(True)
     axes[0][0].set_ylabel("latency of one image (ms): median, and line to p95")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
-    figure.suptitle(f"One image through the coordinator, workers behind a network: {what}")
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.suptitle(f"Workers behind a network: {what}")
     save(figure, stem)
 
 
