@@ -57,7 +57,7 @@ class Traffic:
     _last: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def arrival(self, now: float, source: int, target: int, size: int) -> float | None:
-        """When (in seconds) `size` bytes arrive that machine `source` sends to `target` at `now`; None if they are lost."""
+        """When `size` bytes that `source` sends to `target` at `now` arrive, in seconds; None if they get lost."""
         link = self.link
         if link.loss and self.rng.random() < link.loss:
             return None
