@@ -43,7 +43,7 @@ def test_schedule_leaves_a_worker_alone(workers):
     assert events == schedule.make(7, 10, 610, workers, 3) != schedule.make(8, 10, 610, workers, 3)
     kinds = {event.kind for event in events}
     assert kinds == {*schedule.OF_PROCESSES, *schedule.OF_PROXIES, schedule.BLACKOUT}
-    assert all(10 <= event.at and event.at + event.lasts <= 610 for event in events)
+    assert all(event.at >= 10 and event.at + event.lasts <= 610 for event in events)
     for event in events:
         during = {one.worker for one in events if one.at <= event.at < one.at + one.lasts}
         assert (len(during) < workers) if event.worker >= 0 else during == {-1}
