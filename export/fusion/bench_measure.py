@@ -58,11 +58,12 @@ class Latency:
 @dataclass(frozen=True)
 class Throughput:
     """Several clients at once, each with one request after the other: answered images per second, their time in
-    microseconds, outcomes, and the images per second of the interpreters alone, None where not measured."""
+    microseconds (None where none was answered), outcomes, and the images per second of the interpreters alone, None where
+    not measured."""
 
     clients: int
     images_per_s: float
-    total: Timing
+    total: Timing | None
     outcomes: Mapping[str, int]
     alone_images_per_s: float | None
 
@@ -136,10 +137,11 @@ def throughput(side: Side, images: np.ndarray, clients: int, seconds: float, dea
         rates.append(sum(reply.status == 200 for reply in found) / spent)
         if side.alone is not None:
             alone.append(side.alone.rate(images, part))
+    answered = [reply.ended - reply.started for reply in replies if reply.status == 200]
     return Throughput(
         clients,
         float(np.mean(rates)),
-        timing.of([reply.ended - reply.started for reply in replies]),
+        timing.of(answered) if answered else None,
         dict(Counter(outcome(reply, deadline_ms) for reply in replies)),
         float(np.mean(alone)) if alone else None,
     )

@@ -76,7 +76,7 @@ def csv_text(figures: Mapping[str, Any]) -> str:
         for rate in row["throughput"]:
             found = {key: _rounded(rate[key]) for key in ("clients", "images_per_s", "alone_images_per_s")}
             said = {"measured": "throughput", "outcomes": _outcomes(rate["outcomes"])}
-            writer.writerow(common | said | found | _times(rate["total"]))
+            writer.writerow(common | said | found | ({} if rate["total"] is None else _times(rate["total"])))
         if row["overload"]:
             found = {key: _rounded(row["overload"][key]) for key in ("offered_per_s", "images_per_s")}
             said = {"measured": "overload", "outcomes": _outcomes(row["overload"]["outcomes"])}
@@ -125,7 +125,7 @@ def _phases(found: Mapping[str, float]) -> list[str]:
 def _throughput(row: Mapping[str, Any]) -> list[list[str]]:
     lines = []
     for rate in row["throughput"]:
-        alone = rate["alone_images_per_s"]
+        alone, total = rate["alone_images_per_s"], rate["total"]
         lines.append(
             [
                 row["precision"],
@@ -134,7 +134,7 @@ def _throughput(row: Mapping[str, Any]) -> list[list[str]]:
                 f"{rate['images_per_s']:.1f}",
                 "" if alone is None else f"{alone:.1f}",
                 "" if alone is None else f"{rate['images_per_s'] / alone:.0%}",
-                *(f"{rate['total'][key] / 1e3:.1f}" for key in ("p50", "p95", "p99")),
+                *("" if total is None else f"{total[key] / 1e3:.1f}" for key in ("p50", "p95", "p99")),
                 _outcomes(rate["outcomes"]),
             ]
         )
