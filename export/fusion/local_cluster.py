@@ -1,25 +1,19 @@
-"""A whole cluster as processes of this machine: one worker per slice of a switch, and a
-coordinator."""
+"""A whole cluster as processes of this machine: workers, and one coordinator or more."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import queue
-import subprocess
-import sys
 import tempfile
-import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
-from .bundle import Bundle
+from .bundle import Bundle, SwitchEntry
+from .child import Child
 from .program import UserError
 
 _STOP_S = 10.0
-_LAST_LINES = 5
 
 
 class LocalCluster:
@@ -27,16 +21,23 @@ class LocalCluster:
 
     Args:
       bundle: from `manifest.load`.
-      switch: one of the bundle's switches, e.g. `4x0.25`.
+      switch: one of the bundle's switches, e.g. `4x0.25`, that the coordinator is to run; None leaves the choice to it.
       precision: one of the bundle's precisions.
       runtime: `auto`, `ai_edge_litert` or `tflite_runtime`.
       threads: threads of each worker's invocations, 1 or more.
       startup_timeout_s: how long all processes together may take to be ready, in seconds.
+      workers: how many workers, each of which serves any slice; None starts one for each slice of `switch`, which
+        serves that one alone.
+      cores: worker i is pinned to core `cores[i % len(cores)]`; none leaves the workers free.
+      coordinator_cores: the cores that coordinators are pinned to; none leaves them free.
+      worker_options, coordinator_options: more of their command lines, e.g. `--max_queue=4`.
+      worker_prefixes: what is put before each worker's command, by worker, e.g. `("ip", "netns", "exec", "NAME")`.
+      front: given the workers' addresses, the ones that the coordinator is told in their place.
 
     Attributes:
       url: the coordinator's address, once entered.
-      switch: the `SwitchEntry` that runs.
-      pids: the process ids, the workers' in slice order and the coordinator's last.
+      worker_urls: the workers' own addresses.
+      switch: the `SwitchEntry` that runs; None where the coordinator chooses.
 
     The processes end when the block does, also by an exception or Ctrl-C; and, since they watch a
     pipe from this process, when this process is killed. Raises `UserError` when the bundle lacks
@@ -47,45 +48,59 @@ class LocalCluster:
     def __init__(
         self,
         bundle: Bundle,
-        switch: str,
+        switch: str | None,
         precision: str = "int8",
         runtime: str = "auto",
         threads: int = 1,
         startup_timeout_s: float = 60.0,
+        workers: int | None = None,
+        cores: Sequence[int] = (),
+        coordinator_cores: Sequence[int] = (),
+        worker_options: Sequence[str] = (),
+        coordinator_options: Sequence[str] = (),
+        worker_prefixes: Sequence[Sequence[str]] = (),
+        front: Callable[[Sequence[str]], Sequence[str]] | None = None,
     ) -> None:
-        self._bundle, self.switch = bundle, bundle.find_switch(switch)
-        self._precision = bundle.check_precision(precision)
-        self._runtime, self._threads = runtime, threads
-        self._startup_timeout_s = startup_timeout_s
-        self._children: list[_Child] = []
+        self._bundle = bundle
+        self.switch: SwitchEntry | None = None if switch is None else bundle.find_switch(switch)
+        precision = bundle.check_precision(precision)
+        self._common = [f"--bundle={bundle.folder}", f"--precision={precision}"]
+        options = [f"--runtime={runtime}", f"--threads={threads}", *worker_options]
+        self._workers = []
+        for place, (name, own) in enumerate(self._roles(workers)):
+            pinned_to = [cores[place % len(cores)]] if cores else []
+            prefix = worker_prefixes[place] if worker_prefixes else ()
+            self._workers.append(_Worker(name, [*self._common, *own, *options], pinned_to, prefix))
+        self._coordinator_cores, self._coordinator_options = coordinator_cores, coordinator_options
+        self._startup_timeout_s, self._front = startup_timeout_s, front
+        self._coordinators: list[Child] = []
         self._stack = contextlib.ExitStack()
+        self._file = Path()
         self.url = ""
 
     @property
     def pids(self) -> list[int]:
-        return [child.process.pid for child in self._children]
+        """The process ids: the workers', in their order, then the coordinators'."""
+        return [child.process.pid for child in self._children()]
+
+    @property
+    def worker_urls(self) -> list[str]:
+        return [worker.url for worker in self._workers]
 
     def __enter__(self) -> LocalCluster:
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cluster")))
             stack.callback(self._stop)
             deadline = time.monotonic() + self._startup_timeout_s
-            common = [f"--bundle={self._bundle.folder}", f"--precision={self._precision}"]
-            common += [f"--switch={self.switch.switch}", "--port=0", "--stop_at_stdin_end"]
-            for slice_ in self.switch.slices:
-                name = f"worker {slice_.device} of switch {self.switch.switch}"
-                options = [f"--device={slice_.device}", f"--threads={self._threads}"]
-                options += [f"--runtime={self._runtime}"]
-                self._children.append(_Child(name, "worker", common + options))
-            lines = []
-            for i, child in enumerate(self._children):
-                url = child.url(deadline)
-                lines.append(f'[[device]]\nname = "worker-{i}"\nurl = "{url}"\n')
-            cluster = folder / "cluster.toml"
-            cluster.write_text("\n".join(lines), encoding="utf-8")
-            coordinator = _Child("the coordinator", "coordinator", [*common, f"--cluster={cluster}"])
-            self._children.append(coordinator)
-            self.url = coordinator.url(deadline)
+            for worker in self._workers:
+                worker.start()
+            urls: Sequence[str] = [worker.wait(deadline) for worker in self._workers]
+            if self._front is not None:
+                urls = self._front(urls)
+            self._file = folder / "cluster.toml"
+            lines = [f'[[device]]\nname = "worker-{i}"\nurl = "{url}"\n' for i, url in enumerate(urls)]
+            self._file.write_text("\n".join(lines), encoding="utf-8")
+            self.url = self._coordinate(self.switch, self._coordinator_options, deadline)
             self._stack = stack.pop_all()
         return self
 
@@ -97,76 +112,80 @@ class LocalCluster:
     ) -> None:
         self._stack.close()
 
+    def coordinate(self, switch: str | None, options: Sequence[str] = ()) -> str:
+        """Starts another coordinator over the same workers; returns its address. Raises `UserError` as the class
+        does, for the switch and for a process that does not come up."""
+        entry = None if switch is None else self._bundle.find_switch(switch)
+        return self._coordinate(entry, options, time.monotonic() + self._startup_timeout_s)
+
+    def signal(self, worker: int, number: int) -> None:
+        """Sends a worker a signal: SIGKILL ends it, SIGSTOP holds it, SIGCONT lets it go on."""
+        self._workers[worker].child().signal(number)
+
+    def restart(self, worker: int) -> None:
+        """Ends a worker, running, stopped or ended, and starts it anew on the same address; returns when it is ready.
+        Raises `UserError` when it does not become so."""
+        self._workers[worker].restart(time.monotonic() + self._startup_timeout_s)
+
+    def _roles(self, workers: int | None) -> list[tuple[str, list[str]]]:
+        """Each worker's name and what it serves."""
+        if workers is not None:
+            return [(f"worker {i}", []) for i in range(workers)]
+        if self.switch is None:
+            raise UserError("a cluster without a switch needs a number of workers; legal: 1 or more.")
+        switch = self.switch.switch
+        return [
+            (f"worker {slice_.device} of switch {switch}", [f"--switch={switch}", f"--device={slice_.device}"])
+            for slice_ in self.switch.slices
+        ]
+
+    def _coordinate(self, switch: SwitchEntry | None, options: Sequence[str], deadline: float) -> str:
+        fixed = [] if switch is None else [f"--switch={switch.switch}"]
+        child = Child(
+            "the coordinator",
+            "coordinator",
+            [*self._common, *fixed, f"--cluster={self._file}", "--port=0", *options],
+            self._coordinator_cores,
+        )
+        self._coordinators.append(child)
+        return child.url(deadline)
+
+    def _children(self) -> list[Child]:
+        return [worker.process for worker in self._workers if worker.process] + self._coordinators
+
     def _stop(self) -> None:
-        # The coordinator first, so that it never sees its workers go.
-        for child in reversed(self._children):
+        # The coordinators first, so that they never see their workers go.
+        for child in reversed(self._children()):
             child.tell_to_stop()
         deadline = time.monotonic() + _STOP_S
-        for child in reversed(self._children):
+        for child in reversed(self._children()):
             child.end(deadline)
 
 
-class _Child:
-    """One server process of this package. It stops when its standard input ends."""
+class _Worker:
+    """One worker, which keeps its address when its process is replaced."""
 
-    def __init__(self, name: str, program: str, options: list[str]) -> None:
-        package = __package__ or ""
-        root = str(Path(__file__).resolve().parents[len(package.split("."))])
-        path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
-        self._name, self._kind = name, program
-        self._errors: IO[bytes] = tempfile.TemporaryFile("a+b")  # noqa: SIM115
-        # In its own session it gets no Ctrl-C from the terminal: the parent ends all in order.
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", f"{package}.{program}", *options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=os.environ | {"PYTHONPATH": path},
-            start_new_session=True,
-        )
-        self._lines: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+    def __init__(self, name: str, options: list[str], cores: Sequence[int], prefix: Sequence[str]) -> None:
+        self._name, self._options, self._cores, self._prefix = name, options, cores, prefix
+        self.process: Child | None = None
+        self.url = ""
 
-    def url(self, deadline: float) -> str:
-        """The address in the process's readiness line. Raises `UserError` without one until the
-        deadline."""
-        try:
-            line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            raise UserError(f"{self._name} was not ready in time: {self._last_words()}") from None
-        prefix = f"{self._kind} ready: "
-        if not line.startswith(prefix):
-            status = self.process.wait()
-            raise UserError(f"{self._name} ended with status {status}: {self._last_words()}")
-        return line[len(prefix) :].strip()
+    def start(self, port: int = 0) -> None:
+        options = [f"--port={port}", *self._options]
+        self.process = Child(self._name, "worker", options, self._cores, self._prefix)
 
-    def tell_to_stop(self) -> None:
-        """Ends its standard input and sends SIGTERM; does not wait."""
-        with contextlib.suppress(OSError):
-            if self.process.stdin is not None:
-                self.process.stdin.close()
-        self.process.terminate()
+    def child(self) -> Child:
+        if self.process is None:
+            raise UserError(f"{self._name} is not started; legal: inside the cluster's block.")
+        return self.process
 
-    def end(self, deadline: float) -> None:
-        """Waits for its end, and forces it at the deadline."""
-        try:
-            self.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self._reader.join()
-        self._errors.close()
+    def wait(self, deadline: float) -> str:
+        self.url = self.child().url(deadline)
+        return self.url
 
-    def _read(self) -> None:
-        if self.process.stdout is not None:
-            with self.process.stdout as stream:
-                for line in stream:
-                    self._lines.put(line.decode(errors="replace"))
-        self._lines.put("")
-
-    def _last_words(self) -> str:
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").split("\n")
-        kept = [line.strip() for line in lines if line.strip()][-_LAST_LINES:]
-        return " | ".join(kept) or "it said nothing"
+    def restart(self, deadline: float) -> None:
+        child = self.child()
+        child.tell_to_stop()
+        child.end(min(deadline, time.monotonic() + _STOP_S))
+        self.start(int(self.url.rsplit(":", 1)[1]))
+        self.wait(deadline)

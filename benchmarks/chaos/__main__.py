@@ -1,0 +1,146 @@
+"""Kills, stops, restarts, slows and spoils workers of a cluster while requests come in, and judges every answer.
+
+    python -m benchmarks.chaos --bundle=build/resnet50_224 --minutes=10 --rate=20 --deadline_ms=1000 \
+        --target=benchmarks/results/chaos_resnet50_224
+
+Exits 1 if a request was answered wrongly, late or not at all, if one was refused that could have been served, or if the
+coordinator leaks. See METHODOLOGY.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from benchmarks.chaos import verdicts
+from benchmarks.chaos.run import Result, Settings, run
+from benchmarks.conditions import write_csv
+from export.fusion import columns, manifest, runtime
+from export.fusion.program import LONGEST_S, UserError, define_float
+from paradis_tf import program
+
+_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
+_PRECISION = flags.DEFINE_string("precision", None, "One of the bundle's; by default its first.")
+_RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "What runs the slice models.")
+_MINUTES = define_float("minutes", 10, "How long requests come in.", 0.3, LONGEST_S / 60)
+_RATE = define_float("rate", 20, "Requests per second, whatever becomes of them.", 0.1, 10_000)
+_CONNECTIONS = flags.DEFINE_integer("connections", 32, "Connections that requests come in on.", 1, 1024)
+_DEADLINE_MS = define_float("deadline_ms", 1000, "The coordinator's deadline.", 1, 1e6)
+_WORKERS = flags.DEFINE_integer("workers", 4, "Workers of the cluster.", 2, 64)
+_EVERY_S = define_float("every_s", 3, "Seconds between events, about.", 0.1, LONGEST_S)
+_SEED = flags.DEFINE_integer("seed", 0, "Draws the events and the images.", 0)
+_COORDINATOR = flags.DEFINE_multi_string("coordinator", [], "One more option of the coordinator, e.g. --max_queue=8.")
+_TARGET = flags.DEFINE_string("target", None, "Writes NAME.csv, NAME_events.csv, NAME.png and NAME.svg.")
+
+# How many bad requests are printed.
+_SHOWN = 10
+
+
+def main(argv: list[str]) -> int:
+    if _TARGET.value and not os.path.isdir(os.path.dirname(_TARGET.value) or "."):
+        raise UserError(f"--target={_TARGET.value}: its folder is not there; legal: a name in a folder that is.")
+    bundle = manifest.load(_BUNDLE.value)
+    precision = bundle.check_precision(_PRECISION.value)
+    chosen = runtime.choose(_RUNTIME.value)
+    settings = Settings(
+        seed=_SEED.value,
+        seconds=60 * (_MINUTES.value or 0.0),
+        rate=_RATE.value or 0.0,
+        connections=_CONNECTIONS.value,
+        deadline_ms=_DEADLINE_MS.value or 0.0,
+        workers=_WORKERS.value,
+        every_s=_EVERY_S.value or 0.0,
+    )
+    result = run(bundle, precision, chosen, settings, _progress, _COORDINATOR.value)
+    _show(result)
+    if _TARGET.value:
+        _write(Path(_TARGET.value), result, settings, f"{bundle.name} {precision}, {chosen}")
+    return 0 if result.good else 1
+
+
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _show(result: Result) -> None:
+    kinds = sorted({one.event.kind for one in result.done})
+    rows = []
+    for kind in kinds:
+        mine = [one for one in result.done if one.event.kind == kind]
+        during = Counter(
+            verdict.what
+            for verdict in result.verdicts
+            if any(one.began <= verdict.at <= one.ended and not one.skipped for one in mine)
+        )
+        rows.append((kind, sum(not one.skipped for one in mine), sum(one.skipped for one in mine), _counts(during)))
+    print(columns.render(("event", "times", "skipped", "requests that left meanwhile"), rows))
+    print(f"\nall requests: {_counts(Counter(one.what for one in result.verdicts))}")
+    print(f"switches:     {_counts(Counter(one.switch or 'none' for one in result.verdicts))}")
+    times = sorted(one.ms for one in result.verdicts if one.what in (verdicts.ANSWERED, verdicts.DEGRADED))
+    if times:
+        ranks = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "most": 1.0}
+        shown = ", ".join(f"{name} {times[min(len(times) - 1, int(r * len(times)))]:.0f}" for name, r in ranks.items())
+        print(f"answers, ms:  {shown}")
+    held = result.resources
+    print(
+        f"coordinator:  memory {held.memory[0] / 1e6:.1f} to {held.memory[1] / 1e6:.1f} MB, "
+        f"descriptors {held.descriptors[0]} to {held.descriptors[1]}, threads {held.threads[0]} to {held.threads[1]}"
+    )
+    bad = [one for one in result.verdicts if one.what not in verdicts.GOOD]
+    for one in bad[:_SHOWN]:
+        print(f"bad: at {one.at:.2f} s, {one.what}: {one.why[:200]}")
+    if len(bad) > _SHOWN:
+        print(f"bad: {len(bad) - _SHOWN} more")
+    for fault in (*held.faults, *result.left):
+        print(f"bad: {fault}")
+    print("good" if result.good else "not good")
+
+
+def _counts(found: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(found.items())) or "none"
+
+
+def _write(target: Path, result: Result, settings: Settings, what: str) -> None:
+    from benchmarks.chaos import picture
+
+    options = {"served": what, **{key: value for key, value in vars(settings).items()}}
+    header = ("second", "requests", *verdicts.ALL, "p50_ms", "most_ms", "coordinator_bytes", "descriptors", "threads")
+    write_csv(target.with_name(target.name + ".csv"), header, _seconds(result), options)
+    events = [(round(d.began, 3), round(d.ended, 3), d.event.worker, d.event.kind, int(d.skipped)) for d in result.done]
+    write_csv(
+        target.with_name(target.name + "_events.csv"), ("began_s", "ended_s", "worker", "kind", "skipped"), events
+    )
+    picture.draw(result, settings, what, target)
+
+
+def _seconds(result: Result) -> list[tuple[Any, ...]]:
+    """A row per second of the run."""
+    samples = {int(sample.at): sample for sample in result.samples}
+    rows: list[tuple[Any, ...]] = []
+    for second, group in itertools.groupby(result.verdicts, lambda one: int(one.at)):
+        mine = list(group)
+        times = [round(one.ms, 2) for one in mine]
+        counts = Counter(one.what for one in mine)
+        held = samples.get(second)
+        rows.append(
+            (
+                second,
+                len(mine),
+                *(counts[name] for name in verdicts.ALL),
+                statistics.median_high(times),
+                max(times),
+                *(("", "", "") if held is None else (held.memory, held.descriptors, held.threads)),
+            )
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,66 @@
+"""Whether an answer is what it claims to be: the sum of exactly these slices' outputs, computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from export.fusion import answers
+from export.fusion.bench_reference import Alone
+from export.fusion.bundle import Bundle
+from export.fusion.fuse import fuse
+from export.fusion.program import UserError
+from export.fusion.runtime import Runtime
+
+
+class Oracle:
+    """The outputs of every slice of a bundle for some images.
+
+    Args:
+      bundle, precision: whose slices.
+      runtime: the workers'.
+      images: uint8 (N, height, width, channels).
+
+    Raises `UserError` as `SliceInterpreter` does. Source: ours.
+    """
+
+    def __init__(self, bundle: Bundle, precision: str, runtime: Runtime, images: np.ndarray) -> None:
+        self._bundle, self._images = bundle, images
+        self._made = answers.of(bundle, runtime.name, 1)
+        self._outputs: dict[str, list[list[np.ndarray]]] = {}
+        for entry in bundle.switches:
+            with Alone(bundle, entry, precision, runtime, ()) as alone:
+                self._outputs[entry.switch] = [alone.outputs(image) for image in images]
+
+    def fault(self, image: int, outputs: Mapping[str, np.ndarray], parameters: Mapping[str, Any]) -> str | None:
+        """Why an answer to an image is not what its parameters claim, or None.
+
+        Looks at `model_id`, `switch`, `devices`, `missing` and `degraded`, and compares the output bit by bit.
+        """
+        if parameters.get("model_id") != self._bundle.model_id:
+            return f"its model_id is {parameters.get('model_id')!r}"
+        try:
+            entry = self._bundle.find_switch(str(parameters.get("switch")))
+        except UserError as error:
+            return str(error)
+        said = str(parameters.get("missing", ""))
+        missing = {int(one) for one in said.split(",")} if said else set()
+        devices = str(parameters.get("devices")).split(",")
+        arrived = [i for i in range(len(entry.slices)) if i not in missing]
+        if len(devices) != len(entry.slices) or [i for i, name in enumerate(devices) if name] != arrived:
+            return f"its devices are {parameters.get('devices')!r} and its missing slices {said!r}, of {entry.switch}"
+        if not arrived:
+            return "it is of no slice"
+        # An early answer lacks slices that cannot matter.
+        if parameters.get("degraded", False) != (bool(missing) and parameters.get("early") is not True):
+            return f"degraded is {parameters.get('degraded')!r} with missing {said!r}"
+        parts = [self._outputs[entry.switch][image][i] for i in arrived]
+        summed = fuse([part[np.newaxis] for part in parts])
+        wanted = self._made(self._images[image : image + 1], summed)[0][0]
+        (found,) = outputs.values()
+        if not np.array_equal(found, wanted):
+            apart = float(np.abs(found.astype(np.float64) - wanted).max())
+            return f"its output is {apart:.4g} from that of {entry.switch} without {said or 'none'} missing"
+        return None

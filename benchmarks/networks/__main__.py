@@ -1,0 +1,168 @@
+"""Measures clusters whose workers sit behind slow, late and lossy networks: latency and bytes by switch and precision.
+
+    python -m benchmarks.networks --bundle=build/resnet50_224 --precision=int8,float32 \
+        --target=benchmarks/results/networks_resnet50_224
+
+Needs root: each worker runs in a network namespace of its own. The client is at the coordinator. See METHODOLOGY.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from benchmarks.conditions import write_csv
+from benchmarks.networks.links import ETHERNET, WIFI, Link
+from benchmarks.networks.namespaces import Network, network
+from export.fusion import bench_cores, columns, manifest, runtime, timing
+from export.fusion.bench_load import Asker, Reply, Server
+from export.fusion.bench_phases import slowest_invoke
+from export.fusion.bundle import Bundle
+from export.fusion.local_cluster import LocalCluster
+from export.fusion.program import UserError
+from export.fusion.security import Credentials
+from paradis_tf import program
+
+_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
+_PRECISION = flags.DEFINE_list("precision", None, "Precisions to measure; by default the first of the bundle.")
+_SWITCHES = flags.DEFINE_list("switches", None, "The switches to measure; default: all of the bundle.")
+_RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "What runs the slice models.")
+_RUNS = flags.DEFINE_integer("runs", 50, "Images of each switch, precision and network.", 1)
+_SEED = flags.DEFINE_integer("seed", 0, "Draws losses, jitter and the images.", 0)
+_TARGET = flags.DEFINE_string("target", None, "Writes NAME.csv, NAME.png and NAME.svg.")
+
+LOOPBACK = Link("loopback")
+_BLOCK = 5
+_IMAGES = 8
+_TIMEOUT_S, _STARTUP_S = 60.0, 180.0
+# So late that no answer is degraded: it is the network's time that is asked for.
+_DEADLINE_MS = 30_000
+
+_HEADER = (
+    "precision",
+    "switch",
+    "network",
+    "images",
+    "p50_ms",
+    "p95_ms",
+    "p99_ms",
+    "invoke_p50_ms",
+    "bytes_to_workers",
+    "bytes_from_workers",
+    "packets_lost",
+)
+
+
+@dataclass
+class Measured:
+    """What a switch gave on a network: replies, and bytes to and from all workers and packets lost, of all of them;
+    None on loopback, where nobody counts."""
+
+    link: Link
+    replies: list[Reply]
+    carried: np.ndarray | None
+
+
+def main(argv: list[str]) -> None:
+    if _TARGET.value and not os.path.isdir(os.path.dirname(_TARGET.value) or "."):
+        raise UserError(f"--target={_TARGET.value}: its folder is not there; legal: a name in a folder that is.")
+    bundle = manifest.load(_BUNDLE.value)
+    precisions = [bundle.check_precision(name) for name in _PRECISION.value or [None]]
+    switches = [bundle.find_switch(text) for text in _SWITCHES.value or [entry.switch for entry in bundle.switches]]
+    chosen = runtime.choose(_RUNTIME.value)
+    images = np.random.default_rng(_SEED.value).integers(0, 256, (_IMAGES, *bundle.shape), dtype=np.uint8)
+    rows = []
+    with network(max(len(entry.slices) for entry in switches), ETHERNET, _SEED.value) as joined:
+        for precision in dict.fromkeys(precisions):
+            for entry in switches:
+                print(f"{precision}, switch {entry.switch}", file=sys.stderr, flush=True)
+                with _clusters(bundle, entry.switch, precision, joined) as (near, far):
+                    rows += [_row(precision, entry.switch, found) for found in _measure(near, far, joined, images)]
+    print(f"{bundle.name}, {chosen}; latency of one image, ms; bytes of an image on all links together")
+    print("\n".join(str(link) for link in (ETHERNET, WIFI)))
+    print(columns.render([name.replace("_", " ") for name in _HEADER], rows))
+    if _TARGET.value:
+        from benchmarks.networks import picture
+
+        target = Path(_TARGET.value)
+        links = "; ".join(str(link) for link in (ETHERNET, WIFI))
+        options = {"bundle": bundle.name, "runtime": str(chosen), "threads": 1, "networks": links}
+        write_csv(target.with_name(target.name + ".csv"), _HEADER, rows, options)
+        picture.draw([dict(zip(_HEADER, row, strict=True)) for row in rows], f"{bundle.name}, {chosen}", target)
+
+
+@contextlib.contextmanager
+def _clusters(bundle: Bundle, switch: str, precision: str, joined: Network) -> Iterator[tuple[Server, Server]]:
+    """The same cluster twice: on loopback, and with its workers in the namespaces."""
+    count = len(bundle.find_switch(switch).slices)
+    cores = bench_cores.place(sorted(os.sched_getaffinity(0)), count)
+    deadline = [f"--deadline_ms={_DEADLINE_MS}"]
+
+    def cluster(**more: Any) -> LocalCluster:
+        return LocalCluster(
+            bundle,
+            switch,
+            precision,
+            _RUNTIME.value,
+            startup_timeout_s=_STARTUP_S,
+            cores=cores.workers,
+            coordinator_cores=cores.coordinator,
+            coordinator_options=deadline,
+            **more,
+        )
+
+    def front(urls: Sequence[str]) -> list[str]:
+        ports = [url.rsplit(":", 1)[1] for url in urls]
+        return [f"http://{address}:{port}" for address, port in zip(joined.addresses, ports, strict=False)]
+
+    distant = cluster(worker_prefixes=joined.prefixes, worker_options=["--host=0.0.0.0", "--insecure"], front=front)
+    # They start on the faster network.
+    joined.relay.use(ETHERNET)
+    with cluster() as near, distant as far:
+        yield Server(near.url, Credentials(), _TIMEOUT_S), Server(far.url, Credentials(), _TIMEOUT_S)
+
+
+def _measure(near: Server, far: Server, joined: Network, images: np.ndarray) -> list[Measured]:
+    """Each network in turn, some images at a time."""
+    found = [Measured(LOOPBACK, [], None), *(Measured(link, [], np.zeros(3)) for link in (ETHERNET, WIFI))]
+    askers = {server: Asker(server, images, {"timeline": True}) for server in (near, far)}
+    for first in range(0, _RUNS.value, _BLOCK):
+        for one in found:
+            asker = askers[near if one.carried is None else far]
+            if one.carried is not None:
+                joined.relay.use(one.link)
+            asker.ask(0)
+            before = np.array(joined.relay.carried())
+            for i in range(first, min(_RUNS.value, first + _BLOCK)):
+                reply = asker.ask(i)
+                if reply.status != 200:
+                    raise UserError(f"{one.link}: a request was answered {reply.status}: {reply.error}")
+                one.replies.append(reply)
+            if one.carried is not None:
+                one.carried += np.array(joined.relay.carried()) - before
+    for asker in askers.values():
+        asker.close()
+    return found
+
+
+def _row(precision: str, switch: str, found: Measured) -> tuple[Any, ...]:
+    total = timing.of([reply.ended - reply.started for reply in found.replies])
+    invoke = timing.of([slowest_invoke(reply) / 1e3 for reply in found.replies])
+    counts: list[Any] = ["", "", ""]
+    if found.carried is not None:
+        to, back, lost = found.carried
+        counts = [round(to / len(found.replies)), round(back / len(found.replies)), int(lost)]
+    times = [round(value / 1e3, 2) for value in (total.p50, total.p95, total.p99, invoke.p50)]
+    return (precision, switch, found.link.name, total.count, *times, *counts)
+
+
+if __name__ == "__main__":
+    program.run(main)
