@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
         raise UserError("--cluster is missing; legal: the path of a cluster file.")
     if not _CERTIFICATES.value and not _TOKENS.value:
         raise UserError("there is nothing to make; legal: --certificates, --tokens or both.")
-    devices = cluster.load(_CLUSTER.value)
+    devices = cluster.load(_CLUSTER.value).devices
     target = Path(_TARGET.value)
     places = _places(target, devices)
     for folder in (target, *(place.folder for place in places)):

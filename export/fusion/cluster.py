@@ -1,4 +1,4 @@
-"""The cluster file: the devices that share the work, in order. Device i runs slice i of the switch.
+"""The cluster file: the devices that share the work.
 
     [[device]]
     name = "pi-1"
@@ -7,6 +7,10 @@
     tls_ca = "ca.pem"            # optional, with https: the authority of the worker's certificate
     tls_cert = "me.pem"          # optional, with https: what to show a worker that asks (mutual TLS)
     tls_key = "me.key"
+
+With a table `[discovery]`, devices that announce themselves by mDNS join it, if they serve the same model; it may hold
+the same file keys, for calling those. Anyone in the network can announce anything, so its token_file wants a tls_ca:
+the token is shown to those alone whose certificate comes from there.
 
 File names in it are relative to the cluster file.
 """
@@ -17,6 +21,7 @@ import importlib
 import ipaddress
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,12 +48,21 @@ class Device:
     credentials: Credentials
 
 
-def load(path: str | Path) -> tuple[Device, ...]:
-    """The devices of a cluster file, in order.
+@dataclass(frozen=True)
+class Cluster:
+    """What a cluster file says: its devices, in order, and how those that are discovered are called, None where none
+    shall be."""
 
-    Raises `UserError` when the file cannot be read or is no TOML, has no device, an unknown or
-    missing key, a value that is no string, a name or URL twice, or a URL that is not
-    http(s)://host[:port]. Source: ours.
+    devices: tuple[Device, ...]
+    discovery: Credentials | None
+
+
+def load(path: str | Path) -> Cluster:
+    """What a cluster file says.
+
+    Raises `UserError` when the file cannot be read or is no TOML, has neither device nor discovery, an unknown or
+    missing key, a value that is no string, a name or URL twice, a URL that is not http(s)://host[:port], or a token for
+    devices that anyone could announce. Source: ours.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -61,10 +75,14 @@ def load(path: str | Path) -> tuple[Device, ...]:
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"cluster file {str(path)!r} is not TOML: {error}.") from error
     for key in tables:
-        if key != "device":
-            raise UserError(f"cluster file {str(path)!r} has the key {key!r}; legal: [[device]] tables.")
+        if key not in ("device", "discovery"):
+            raise UserError(
+                f"cluster file {str(path)!r} has the key {key!r}; legal: [[device]] tables and one [discovery]."
+            )
+    discovery = _discovery(Path(path), tables["discovery"]) if "discovery" in tables else None
     entries = tables.get("device", [])
-    if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
+    some = isinstance(entries, list) and (entries or discovery is not None)
+    if not some or not all(isinstance(e, dict) for e in entries):
         raise UserError(f"cluster file {str(path)!r} names no device; legal: one [[device]] table each.")
     devices = tuple(_device(Path(path), i, entry) for i, entry in enumerate(entries))
     for key in ("name", "url"):
@@ -72,23 +90,43 @@ def load(path: str | Path) -> tuple[Device, ...]:
         for value in values:
             if values.count(value) > 1:
                 raise UserError(f"cluster file {str(path)!r} has the {key} {value!r} twice; legal: one device each.")
-    return devices
+    return Cluster(devices, discovery)
+
+
+def _discovery(path: Path, table: Any) -> Credentials:
+    where = f"[discovery] of cluster file {str(path)!r}"
+    if not isinstance(table, dict):
+        raise UserError(f"{where} is {table!r}; legal: a table.")
+    _check_keys(table, _FILES, where)
+    found = _credentials(path, table)
+    if found.token_file is not None and found.tls_ca is None:
+        raise UserError(
+            f"{where} has a token_file and no tls_ca; anyone could announce a device and be shown the token."
+        )
+    return found
+
+
+def _check_keys(table: dict[str, Any], legal: Sequence[str], where: str) -> None:
+    for key, value in table.items():
+        if key not in legal:
+            raise UserError(f"{where} has the key {key!r}; legal: {', '.join(legal)}.")
+        if not isinstance(value, str) or not value:
+            raise UserError(f"{where}: {key} is {value!r}; legal: a string.")
+
+
+def _credentials(path: Path, table: dict[str, Any]) -> Credentials:
+    return Credentials(**{key: str(path.parent / table[key]) for key in _FILES if key in table})
 
 
 def _device(path: Path, index: int, entry: dict[str, Any]) -> Device:
     where = f"device {index} of cluster file {str(path)!r}"
-    for key, value in entry.items():
-        if key not in _KEYS:
-            raise UserError(f"{where} has the key {key!r}; legal: {', '.join(_KEYS)}.")
-        if not isinstance(value, str) or not value:
-            raise UserError(f"{where}: {key} is {value!r}; legal: a string.")
+    _check_keys(entry, _KEYS, where)
     for key in ("name", "url"):
         if key not in entry:
             raise UserError(f"{where} has no {key}.")
     if not _NAME.fullmatch(entry["name"]):
         raise UserError(f"{where}: name is {entry['name']!r}; legal: letters, digits, '.', '_' and '-'.")
-    files = {key: str(path.parent / entry[key]) for key in _FILES if key in entry}
-    return Device(entry["name"], check_url(entry["url"], where), Credentials(**files))
+    return Device(entry["name"], check_url(entry["url"], where), _credentials(path, entry))
 
 
 def check_url(url: str, where: str) -> str:

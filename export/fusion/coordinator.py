@@ -10,14 +10,13 @@ The cluster file names the devices; any of them may run any slice that its worke
     url = "http://192.168.1.11:8001"
 
 Optional per device: token_file, tls_ca, tls_cert, tls_key (files, relative to the cluster file). The file is read anew
-when it changes, and on SIGHUP.
+when it changes, and on SIGHUP. With a table [discovery], devices that announce themselves join (see cluster.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import ssl
 import sys
@@ -28,14 +27,14 @@ from socket import socket
 from absl import flags
 from aiohttp import web
 
-from . import answers, cluster, early, manifest, planning, runtime, serving, status_page
+from . import answers, early, manifest, planning, runtime, serving, status_page
 from .bundle import Bundle, SwitchEntry
-from .cluster import Device
 from .devices import UNKNOWN, FleetDevice
 from .fleet import Fleet
 from .fleet_metrics import FleetMetrics
 from .fused import FusedModel, Limits
 from .journal import Journal
+from .members import Members
 from .metrics import Metrics
 from .planner import Goal, Plan
 from .program import LONGEST_S, UserError, define_float, run
@@ -74,7 +73,7 @@ class _Log:
     def __init__(self, metrics: FleetMetrics, journal: Journal) -> None:
         self._metrics, self._journal = metrics, journal
         self._states: dict[str, str] = {}
-        self._planned: tuple[str, ...] | None = ()
+        self._planned: tuple[str, ...] | None = None
 
     def changed(self, device: FleetDevice) -> None:
         """A device came, went, or has new latencies."""
@@ -109,12 +108,12 @@ class _Log:
                 expected_accuracy=plan.accuracy,
             )
 
-    def reloaded(self, came: Sequence[str], went: Sequence[str]) -> None:
-        """The cluster file was read anew."""
+    def updated(self, came: Sequence[str], went: Sequence[str]) -> None:
+        """These devices are new in the cluster, and those have left it."""
         for name in set(went) - set(came):
             self._metrics.gone(name)
             self._states.pop(name, None)
-        _say(f"cluster file read anew; new: {', '.join(came) or 'none'}; gone: {', '.join(went) or 'none'}")
+        _say(f"the cluster was looked at anew; new: {', '.join(came) or 'none'}; gone: {', '.join(went) or 'none'}")
         self._journal.write("cluster", came=came, went=went)
 
 
@@ -128,42 +127,29 @@ async def _start(fleet: Fleet, goal: Goal) -> None:
         await asyncio.sleep(_LOOK_S)
 
 
-async def _look_after(fleet: Fleet, goal: Goal, log: _Log) -> None:
-    """Reads the cluster file when it has changed, and says when the plan has."""
+async def _look_after(fleet: Fleet, members: Members, goal: Goal, log: _Log) -> None:
+    """Takes in devices that come and go, and says when the plan has changed."""
     asked = asyncio.Event()
     with contextlib.suppress(NotImplementedError, AttributeError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
-    before = _stamp()
     while True:
         log.planned(fleet.decide(goal).chosen)
         try:
             await asyncio.wait_for(asked.wait(), _RELOAD_S)
         except asyncio.exceptions.TimeoutError:
-            if _stamp() == before:
+            if not members.changed():
                 continue
         asked.clear()
-        before = _stamp()
         try:
-            came, went = await fleet.update(cluster.load(_CLUSTER.value))
+            log.updated(*await fleet.update(members.read()))
         except UserError as error:
             _say(f"the cluster stays as it was: {error}")
-            continue
-        log.reloaded(came, went)
-
-
-def _stamp() -> tuple[int, int, int] | None:
-    """Changes with the cluster file."""
-    try:
-        found = os.stat(_CLUSTER.value)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 async def _serve(
     bundle: Bundle,
     entries: Sequence[SwitchEntry],
-    devices: Sequence[Device],
+    members: Members,
     goal: Goal,
     token: str | None,
     context: ssl.SSLContext | None,
@@ -173,23 +159,24 @@ async def _serve(
     max_batch, longest_s = serving.MAX_BATCH.value, serving.REQUEST_TIMEOUT_S.value
     precision = bundle.check_precision(planning.PRECISION.value)
     made = answers.of(bundle, _RUNTIME.value, runtime.available_cores())
+    settled = early.of_bundle(bundle, entries, precision, _EARLY_ANSWER.value)
     metrics = Metrics()
     fleet_metrics = FleetMetrics(metrics)
     log = _Log(fleet_metrics, journal)
-    async with Fleet(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch, log.changed) as fleet:
-        await fleet.update(devices)
+    async with contextlib.AsyncExitStack() as stack:
+        fleet = await stack.enter_async_context(
+            Fleet(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch, log.changed)
+        )
+        await fleet.update(members.read())
+        watch = asyncio.create_task(_look_after(fleet, members, goal, log))
+        stack.callback(watch.cancel)
         await _start(fleet, goal)
         limits = Limits(max_batch, _MAX_QUEUE.value, longest_s, _EARLY_ANSWER.value)
-        settled = early.of_bundle(bundle, entries, precision, _EARLY_ANSWER.value)
         model = FusedModel(bundle, fleet, goal, fleet_metrics, limits, made, settled, journal)
         body_mb, answer_s = serving.MAX_BODY_MB.value, longest_s + _MARGIN_S
         pages = {"/": _page, "/status": _status_of(model)}
         server = Server("coordinator", [model], metrics, token, body_mb, answer_s, pages)
-        watch = asyncio.create_task(_look_after(fleet, goal, log))
-        try:
-            return await serving.serve(server.application(), "coordinator", context, sockets)
-        finally:
-            watch.cancel()
+        return await serving.serve(server.application(), "coordinator", context, sockets)
 
 
 async def _page(request: web.Request) -> web.Response:
@@ -223,13 +210,13 @@ def main(arguments: list[str]) -> int:
         if value is None:
             raise UserError(f"--{name} is missing; legal: the {name}'s path.")
     bundle = manifest.load(_BUNDLE.value)
-    devices = cluster.load(_CLUSTER.value)
+    members = Members(_CLUSTER.value, bundle.model_id)
     bundle.check_precision(planning.PRECISION.value)
     entries, goal = planning.entries(bundle), _goal(bundle)
     credentials = serving.credentials()
     context, token = credentials.server_context(), credentials.token()
-    with Journal(_LOG.value) as journal:
-        return asyncio.run(_serve(bundle, entries, devices, goal, token, context, serving.bind(), journal))
+    with members, Journal(_LOG.value) as journal:
+        return asyncio.run(_serve(bundle, entries, members, goal, token, context, serving.bind(), journal))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
             if value is None:
                 raise UserError(f"--{name} is missing; legal: the {name}'s path, or --url.")
         bundle = manifest.load(_BUNDLE.value)
-        status = asyncio.run(_measured(bundle, cluster.load(_CLUSTER.value), planning.goal(bundle)))
+        status = asyncio.run(_measured(bundle, cluster.load(_CLUSTER.value).devices, planning.goal(bundle)))
     _print(status)
     if _JSON.value:
         write_json(_JSON.value, status)

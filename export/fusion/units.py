@@ -23,6 +23,8 @@ StartLimitIntervalSec=0
 Type=exec
 WorkingDirectory={folder}
 ExecStart={command}
+# The coordinator reads its cluster file anew.
+ExecReload=/bin/kill -HUP $MAINPID
 {who}
 {more}LogsDirectory={name}
 Environment=PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1

@@ -10,6 +10,7 @@ bundle, so that one worker fits any place of any switch.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 from absl import flags
 from prometheus_client import Counter, Gauge, Histogram
 
-from . import manifest, oip, runtime, serving, slices
+from . import discovery, manifest, oip, runtime, serving, slices
 from .bundle import Bundle, SliceFile, SliceModel, SwitchEntry
 from .interpreters import SliceInterpreter
 from .invocations import Invocations, Job
@@ -56,6 +57,9 @@ _MEMORY_LIMIT_MB = define_float(
 )
 _MAX_QUEUE = flags.DEFINE_integer(
     "max_queue", 16, "Most requests that wait while one runs; one more is answered 503 with Retry-After at once.", 1
+)
+_ANNOUNCE = flags.DEFINE_string(
+    "announce", None, "Announces this worker on the local network by mDNS, under this device name; wants zeroconf."
 )
 flags.adopt_module_key_flags(serving)
 
@@ -252,7 +256,16 @@ def main(arguments: list[str]) -> int:
             serving.MAX_BODY_MB.value,
             serving.REQUEST_TIMEOUT_S.value,
         )
-        return asyncio.run(serving.serve(server.application(), "worker", context, sockets))
+        with _announced(bundle, sockets[0].getsockname()[1], context is not None):
+            return asyncio.run(serving.serve(server.application(), "worker", context, sockets))
+
+
+def _announced(bundle: Bundle, port: int, tls: bool) -> contextlib.AbstractContextManager[None]:
+    if _ANNOUNCE.value is None:
+        return contextlib.nullcontext()
+    # An address of all of this machine says nothing to others; one of loopback is for trials.
+    addresses = None if serving.HOST.value in ("0.0.0.0", "::", "") else [serving.HOST.value]
+    return discovery.announce(_ANNOUNCE.value, port, bundle.model_id, tls, addresses)
 
 
 if __name__ == "__main__":

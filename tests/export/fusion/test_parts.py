@@ -31,9 +31,18 @@ def test_reads_a_cluster_file(tmp_path):
         '[[device]]\nname = "a"\nurl = "http://10.0.0.1:8001/"\n'
         '[[device]]\nname = "b"\nurl = "https://b.local"\ntls_ca = "ca.pem"\n'
     )
-    first, second = cluster.load(path)
+    first, second = cluster.load(path).devices
     assert first == cluster.Device("a", "http://10.0.0.1:8001", Credentials())
     assert second.credentials.tls_ca == str(tmp_path / "ca.pem")
+
+
+def test_reads_how_discovered_devices_are_called(tmp_path):
+    path = tmp_path / "cluster.toml"
+    path.write_text("[discovery]\n")
+    assert cluster.load(path) == cluster.Cluster((), Credentials())
+    path.write_text('[discovery]\ntoken_file = "t"\ntls_ca = "ca.pem"\n')
+    found = cluster.load(path).discovery
+    assert found == Credentials(token_file=str(tmp_path / "t"), tls_ca=str(tmp_path / "ca.pem"))
 
 
 ONE = '[[device]]\nname = "a"\nurl = "http://h:1"\n'
@@ -46,7 +55,10 @@ ONE = '[[device]]\nname = "a"\nurl = "http://h:1"\n'
         ("[device]\n", "names no device"),
         ("device = [1]\n", "names no device"),
         ("x = ", "is not TOML"),
-        ("port = 1\n" + ONE, "has the key 'port'; legal: [[device]] tables"),
+        ("port = 1\n" + ONE, "has the key 'port'; legal: [[device]] tables and one [discovery]"),
+        ("discovery = 1\n" + ONE, "is 1; legal: a table"),
+        ('[discovery]\nurl = "http://h"\n', "has the key 'url'; legal: token_file, tls_ca"),
+        ('[discovery]\ntoken_file = "t"\n', "anyone could announce a device and be shown the token"),
         (ONE + 'ip = "1"\n', "has the key 'ip'; legal: name, url, token_file, tls_ca"),
         ('[[device]]\nname = "a"\n', "has no url"),
         ('[[device]]\nurl = "http://h"\n', "has no name"),
