@@ -1,4 +1,4 @@
-# demo, test, lint: each makes what it needs of .venv first.
+# install, demo, test, lint: each makes what it needs of .venv first.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -10,9 +10,10 @@ DEMO_BUNDLE := build/demo
 BUNDLE := $(DEMO_BUNDLE)
 TEST_PROCESSES := 2
 
-.PHONY: help demo emulated-boards test test-slow lint format clean
+.PHONY: help install demo emulated-boards test test-slow lint format clean
 
 help:
+	@echo "make install    .venv with all that the programs need (2 GB)"
 	@echo "make demo       train on handwritten digits, convert, verify, serve every switch, table and pictures"
 	@echo "make emulated-boards  self-test of BUNDLE=$(DEMO_BUNDLE) on emulated ARM boards (downloads 200 MB; x86_64 Linux with apt)"
 	@echo "make test       the tests (a quarter of an hour)"
@@ -20,6 +21,8 @@ help:
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff format the code"
 	@echo "make clean      remove .venv and caches; runs and build stay"
+
+install: $(VENV)/.host
 
 demo: $(VENV)/.host
 	$(BIN)/python -m paradis_tf.profile --config=paradis_tf/configs/digits_mobilenet_v1.py

@@ -1,6 +1,6 @@
 """Times the tail of a super-resolution bundle, what is done once with the summed maps, as a .tflite file and in NumPy.
 
-    python -m benchmarks.tail --bundle=build/sr --csv=benchmarks/results/tail_96.csv
+    python -m benchmarks.tail --bundle=build/sr --csv=benchmarks/results/tail_96_4cores.csv
 
 The tail of WDSR is a 5x5 convolution of the image, a bias, a pixel shuffle and the way back to pixels. The NumPy form
 takes the kernel and bias out of the file, gathers the windows of the image and multiplies once; both run on one thread
@@ -43,7 +43,8 @@ def main(argv: list[str]) -> None:
     rows = []
     for name in ("tflite_runtime", "ai_edge_litert"):
         chosen = runtime.choose(name)
-        tail = TailInterpreter(bundle, chosen, 1)
+        with program.quiet():
+            tail = TailInterpreter(bundle, chosen, 1)
         apart = int(np.abs(tail(image, summed).astype(int) - in_numpy(image, summed)).max())
         if apart > 1:
             raise UserError(f"the two forms differ by {apart} grey levels on {chosen}; legal: 1.")
@@ -87,7 +88,8 @@ class _NumpyTail:
 
 def _weights(bundle: Bundle) -> list[np.ndarray]:
     """The constant float tensors of the tail's file."""
-    from tensorflow.lite.python import schema_py_generated as schema
+    with program.quiet():
+        from tensorflow.lite.python import schema_py_generated as schema
 
     if bundle.tail is None:
         return []

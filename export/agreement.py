@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from export import engines
 from export.engines import Answers, machine
 from export.fusion.bundle import Bundle, SwitchEntry
 
 # Of float outputs, as a part of the largest: rounding, or, where all before them is int8, some steps of it.
 _TOLERANCES = {"float32": 1e-4, "float16": 1e-4, "int8": 0.02}
+# Precision and kernels that are not held to any others.
+_OWN_ROUNDING = {("int8", "XNNPACK"), ("int8", "reference kernels")}
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,8 @@ class Agreement:
       relative: largest difference of a slice's output, as a part of the reference's largest absolute value; None for
         quantized outputs.
       accuracy: of the fused switch, a part of 1.
-      held: whether a difference is a fault; not of XNNPACK on int8, which rounds in its own way, and not of `dynamic`,
-        whose activations each runtime quantizes in its own way.
+      held: whether a difference is a fault; not of XNNPACK and the reference kernels on int8, which round in their own
+        ways, and not of `dynamic`, whose activations each runtime quantizes in its own way.
     """
 
     switch: str
@@ -67,18 +70,23 @@ class Agreement:
 
 
 def compare(bundle: Bundle, outputs: Sequence[Answers], labels: np.ndarray) -> list[Agreement]:
-    """Compares every fused switch and its slices' outputs with those of the first engine.
+    """Compares every fused switch and its slices' outputs with those of the first engine; int8 of boards with those of
+    `engines.LIKE_ARM`, where it is among them.
 
     Args:
       bundle: the bundle.
       outputs: what the engines gave, the reference first.
       labels: the images' class indices, int (n,).
     """
+    like_arm = next((one for one in outputs if one.engine == engines.LIKE_ARM), outputs[0])
     return [
-        _compare_switch(entry, precision, answers, outputs[0], labels)
+        _compare_switch(
+            entry, precision, one, like_arm if one.engine.board and precision == "int8" else outputs[0], labels
+        )
         for entry in bundle.switches
         for precision in bundle.precisions
-        for answers in outputs
+        for one in outputs
+        if f"{entry.slices[0].model}/{precision}" in one.stored
     ]
 
 
@@ -106,5 +114,5 @@ def _compare_switch(
         quanta=max(quanta) if quanta else None,
         relative=max(relative) if relative else None,
         accuracy=float((classes == labels).mean()),
-        held=precision in _TOLERANCES and (precision, answers.engine.kernels) != ("int8", "XNNPACK"),
+        held=precision in _TOLERANCES and (precision, answers.engine.kernels) not in _OWN_ROUNDING,
     )

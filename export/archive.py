@@ -6,10 +6,10 @@ import contextlib
 import fcntl
 import glob
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 
+from export.fusion.files import replacing
 from export.fusion.program import UserError
 
 # The earliest date that the format knows, so that the same bundle gives the same bytes.
@@ -38,26 +38,19 @@ def write(bundle: Path, path: Path) -> None:
     files = sorted(file for file in bundle.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     name = bundle.resolve().name
     prefix = f".{path.name}.aside-"
-    temporary = None
     try:
         for left in path.parent.glob(f"{glob.escape(prefix)}*"):
             _remove_unless_locked(left)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in files:
-                entry = zipfile.ZipInfo(f"{name}/{file.relative_to(bundle).as_posix()}", _DATE)
-                entry.external_attr = 0o644 << 16
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(entry, file.read_bytes(), compresslevel=9)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with replacing(path, prefix) as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+                for file in files:
+                    entry = zipfile.ZipInfo(f"{name}/{file.relative_to(bundle).as_posix()}", _DATE)
+                    entry.external_attr = 0o644 << 16
+                    entry.compress_type = zipfile.ZIP_DEFLATED
+                    archive.writestr(entry, file.read_bytes(), compresslevel=9)
     except OSError as error:
         raise UserError(f"--archive={path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        # Also after Ctrl-C; of an archive that was written nothing bears this name any more.
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def _remove_unless_locked(left: Path) -> None:

@@ -55,6 +55,8 @@ python3 -c "import secrets; print(secrets.token_hex(16))" > token.txt
 .venv/bin/python -m fusion.worker --bundle=. --host=0.0.0.0 --port=8001 --token_file=token.txt
 ```
 
+   It takes all cores for an invocation; where several programs share a machine, give each its part by `--threads`.
+
 3. On the machine that is to answer, write `cluster.toml`, the boards in the order of the switch's slices, the widest
    first:
 
@@ -74,18 +76,17 @@ python3 -c "import secrets; print(secrets.token_hex(16))" > token.txt
 .venv/bin/python -m fusion.predict --url=http://127.0.0.1:8000 samples/0.png
 ```
 
-{asking}To move to another switch, start the coordinator again with another `--switch`; the workers stay as they are,
-and boards that the switch has no slice for stay unused.
-
-Worker and coordinator speak the Open Inference Protocol v2 over HTTP, so `curl http://127.0.0.1:8000/v2` and any client
-of that protocol work as well (with a token: `curl -H "Authorization: Bearer $(cat token.txt)" ...`). `--help` of each
-program lists its options.
+{asking}{moving}Worker and coordinator speak the Open Inference Protocol v2 over HTTP, so
+`curl http://127.0.0.1:8000/v2` and any client of that protocol work as well (with a token:
+`curl -H "Authorization: Bearer $(cat token.txt)" ...`). `--help` of each program lists its options.
 
 ## The files
 
 Each `.tflite` file has the signature `serving_default`, of batch 1: input `image`, uint8 (1, {height}, {width}, 3), the
 raw pixels; output `{output}`, {output_shape}, the slice's part of it. Where the output is int8, its real value is
-scale * (stored - zero point). {fusion}
+scale * (stored - zero point).
+
+{fusion}
 
 {files}
 
@@ -100,6 +101,7 @@ def render(manifest: dict[str, Any]) -> str:
     height, width, _ = manifest["input"]["shape"]
     classifies = manifest["task"] == CLASSIFICATION
     output = manifest["output"]
+    shape = f"({', '.join(str(size) for size in (1, *output['shape']))})"
     cluster = "\n\n".join(
         f'[[device]]\nname = "board-{number}"\nurl = "http://192.168.0.{10 + number}:8001"\ntoken_file = "token.txt"'
         for number in range(1, len(example["slices"]) + 1)
@@ -113,8 +115,14 @@ def render(manifest: dict[str, Any]) -> str:
     fusion = (
         "The answer is the sum over the slices of a switch."
         if classifies
-        else "The sum over the slices of a switch goes, with the image, through `slices/tail.float32.tflite` (inputs "
-        "`image` and `summed`, output `pixels`, float32, 0..255, not clipped), which the coordinator runs."
+        else "The sum over the slices of a switch goes, with the image, through the tail (inputs `image` and `summed`, "
+        f"{shape},\nfloat32; output `pixels`, float32, 0..255, not clipped), which the coordinator runs."
+    )
+    moving = (
+        "To move to another switch, start the coordinator again with another `--switch`; the workers stay as they\n"
+        "are, and boards that the switch has no slice for stay unused.\n\n"
+        if len(manifest["switches"]) > 1
+        else ""
     )
     return _TEXT.format(
         name=manifest["name"],
@@ -129,8 +137,9 @@ def render(manifest: dict[str, Any]) -> str:
         precisions=", ".join(manifest["precisions"]),
         cluster=cluster,
         asking=asking,
+        moving=moving,
         output=output["name"],
-        output_shape=f"({', '.join(str(size) for size in (1, *output['shape']))})",
+        output_shape=shape,
         fusion=fusion,
         files=_files(manifest),
     )
@@ -167,6 +176,10 @@ def _files(manifest: dict[str, Any]) -> str:
                 row = [f"`{file['path']}`", f"[{part['start']}, {part['stop']})", part["model"], f"{file['bytes']:,}"]
                 row += [f"{file['compressed_bytes']:,}", f"{part['parameters']:,}", output["dtype"], *quantization]
                 rows.append([str(value) for value in row])
+    tail = manifest["fusion"].get("tail")
+    if tail:
+        # Its channels, parameters and output are not those of a slice.
+        rows.append([f"`{tail['path']}`", "", "the tail", f"{tail['bytes']:,}", "", "", "float32", "", ""])
     return _table(columns, rows)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import itertools
 import shutil
 import tempfile
@@ -13,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from export import board_readme, choice, conversion, engines, judges, pictures
+from export import board_readme, choice, conversion, engines, judges, pictures, samples
 from export.choice import Verdict
 from export.compression.settings import Compression
 from export.folder import written_aside
@@ -25,7 +23,7 @@ from export.fusion.bundle import Bundle
 from export.fusion.files import write_json
 from export.jobs import Job
 from export.judges import Judge
-from export.making import Made, Maker, Plan
+from export.making import Maker, Plan
 from paradis_tf.builders.operations import Tailed
 from paradis_tf.records.workdir import package_versions
 from paradis_tf.supernet import Supernet
@@ -99,7 +97,7 @@ def write(
             with tempfile.TemporaryDirectory(dir=folder) as judged:
                 older = choice.older_verdicts(target)
                 settings, plan, verdicts = _choose(Path(judged), older, settings, maker, plan, model, dataset, report)
-        written = _write_slices(folder, settings, model, dataset, maker.make(plan))
+        written = _write_slices(folder, settings, model, dataset, maker, plan)
         for entry in written["switches"]:
             verdict = next((one for switch, one in verdicts.items() if str(switch) == entry["switch"]), None)
             entry["quantization"] = None if verdict is None else dataclasses.asdict(verdict)
@@ -141,7 +139,7 @@ def _choose(
         folder = aside / str(next(count))
         folder.mkdir()
         only = dataclasses.replace(settings, precisions=("int8",))
-        write_json(folder / "manifest.json", _write_slices(folder, only, model, dataset, maker.make(part)))
+        write_json(folder / "manifest.json", _write_slices(folder, only, model, dataset, maker, part))
         return manifest.load(folder)
 
     trained = dataclasses.replace(settings.compression, quantization_aware=True)
@@ -167,17 +165,10 @@ def _choose(
 
 
 def _write_slices(
-    folder: Path, settings: Settings, model: Supernet, dataset: Any, made: Mapping[Job, Made]
+    folder: Path, settings: Settings, model: Supernet, dataset: Any, maker: Maker, plan: Plan
 ) -> dict[str, Any]:
-    """Writes slice files and the tail's, and returns the manifest, without samples."""
-    files = {job: {**one.entry, **_write(folder, _path(job), one.data)} for job, one in made.items()}
-    return _describe(folder, settings, model, dataset, files)
-
-
-def _describe(
-    folder: Path, settings: Settings, model: Supernet, dataset: Any, files: Mapping[Job, dict[str, Any]]
-) -> dict[str, Any]:
-    """The manifest, without samples; writes the tail's file, if there is one."""
+    """Makes and writes the slice files of a plan and the tail's, and returns the manifest, without samples."""
+    files = {job: {**one.entry, **_write(folder, _path(job), one.data)} for job, one in maker.make(plan).items()}
     shape = (*settings.size, 3)
     written: dict[str, Any] = {
         "schema_version": manifest.SCHEMA_VERSION,
@@ -190,7 +181,7 @@ def _describe(
     }
     output = conversion.output_name(model)
     if isinstance(model.architecture, Tailed):
-        data, found = conversion.convert_tail(model, shape)
+        data, found = maker.tail
         tail = {**_write(folder, "slices/tail.float32.tflite", data), "arena_bytes": found.arena_bytes}
         written["fusion"] |= {"scale": dataset.test.scale, "tail": tail}
         maps = next(tensor.shape for tensor in found.inputs if tensor.name == "summed")
@@ -263,7 +254,7 @@ def _write_extras(folder: Path, written: dict[str, Any]) -> None:
 
 
 def _write_samples(folder: Path, dataset: Any, size: tuple[int, int]) -> dict[str, Any]:
-    images, labels = pictures.samples(dataset, size)
+    images, labels = samples.choose(dataset, size)
     bundle = manifest.load(folder)
     (folder / "samples").mkdir()
     entries: list[dict[str, Any]] = []
@@ -271,7 +262,7 @@ def _write_samples(folder: Path, dataset: Any, size: tuple[int, int]) -> dict[st
         file = f"samples/{number}.png"
         Image.fromarray(image).save(folder / file)
         entries.append({"file": file, "label": None if labels is None else labels[number]})
-    answers = engines.ask(bundle, engines.REFERENCE, images)
-    outputs = io.BytesIO()
-    np.savez_compressed(outputs, images=images, **answers.stored)
-    return {"samples": entries, "sample_outputs": _write(folder, "samples/outputs.npz", outputs.getvalue())}
+    answers, like_arm = engines.ask_all(bundle, [engines.REFERENCE, engines.LIKE_ARM], images)
+    on_arm = {f"{key}/arm": stored for key, stored in like_arm.stored.items()}
+    packed = samples.pack(images, {**answers.stored, **on_arm})
+    return {"samples": entries, "sample_outputs": _write(folder, "samples/outputs.npz", packed)}

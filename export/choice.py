@@ -18,7 +18,6 @@ from export.fusion import fuse
 from export.fusion.bundle import Bundle
 from export.fusion.program import UserError
 from export.fusion.table import Table
-from export.jobs import Job
 from export.judges import Judge
 from export.making import Maker, Plan
 from paradis_tf.supernet import Supernet
@@ -80,9 +79,14 @@ def choose(
     """
     jobs = [job for job in plan if job.precision == "int8"]
     switches = list(dict.fromkeys(job.switch for job in jobs))
-    verdicts: dict[Switch, Verdict] = {}
+    images = hashlib.sha256(np.ascontiguousarray(judge.images).tobytes()).hexdigest()
+    keys = {}
     for switch in switches:
-        key = _key(maker, [job for job in jobs if job.switch == switch], plan, training, max_drop, judge)
+        of_switch = [job for job in jobs if job.switch == switch]
+        recipes = [maker.recipe(job, compression) for job in of_switch for compression in (plan[job], training)]
+        keys[switch] = hashlib.sha256(json.dumps([recipes, max_drop, images]).encode()).hexdigest()
+    verdicts: dict[Switch, Verdict] = {}
+    for switch, key in keys.items():
         found = older.get(str(switch))
         if found is not None and found.key == key:
             verdicts[switch] = found
@@ -92,7 +96,7 @@ def choose(
         maker.make({job: one for job, one in plan.items() if job.switch in left or job.precision != "int8"})
         plural = "es" if len(left) > 1 else ""
         report(f"judging int8 files of {len(left)} switch{plural} by {judge.count} validation images")
-        floats = {switch: judge.score(_keras(model, switch, judge)) for switch in left}
+        floats = {switch: judge.score(judge.answers(_keras(model, switch, judge))) for switch in left}
         ptq = _scores(write, {job: plan[job] for job in jobs if job.switch in left}, judge)
         poor = [switch for switch in left if floats[switch] - ptq[switch] > max_drop + ROUNDING]
         for switch in left:
@@ -101,10 +105,9 @@ def choose(
             report(f"switch '{switch}': post-training quantization loses {lost:.2f} {judge.unit}{said}")
         qat = _scores(write, {job: training for job in jobs if job.switch in poor}, judge) if poor else {}
         for switch in left:
-            key = _key(maker, [job for job in jobs if job.switch == switch], plan, training, max_drop, judge)
             better = switch in qat and qat[switch] > ptq[switch]
             verdicts[switch] = Verdict(
-                key,
+                keys[switch],
                 judge.metric,
                 judge.count,
                 floats[switch],
@@ -122,20 +125,14 @@ def choose(
 def _scores(write: Callable[[Plan], Bundle], plan: Plan, judge: Judge) -> dict[Switch, float]:
     """By switch, the metric of its int8 files on the reference runtime."""
     bundle = write(plan)
-    answers = engines.ask(bundle, engines.REFERENCE, judge.images)
-    switches = dict.fromkeys(job.switch for job in plan)
-    return {switch: judge.score(answers.fused(bundle.find_switch(str(switch)), "int8")) for switch in switches}
+    outputs = engines.ask(bundle, engines.REFERENCE, judge.images)
+    fused = {job.switch: outputs.fused(bundle.find_switch(str(job.switch)), "int8") for job in plan}
+    return {switch: judge.score(judge.answers(summed)) for switch, summed in fused.items()}
 
 
 def _keras(model: Supernet, switch: Switch, judge: Judge) -> np.ndarray:
     partial: Sequence[np.ndarray] = verification.partial_outputs(model, switch, judge.images)
     return fuse.fuse([one.astype(np.float64) for one in partial])
-
-
-def _key(maker: Maker, jobs: Sequence[Job], plan: Plan, training: Compression, max_drop: float, judge: Judge) -> str:
-    recipes = [maker.recipe(job, compression) for job in jobs for compression in (plan[job], training)]
-    images = hashlib.sha256(np.ascontiguousarray(judge.images).tobytes()).hexdigest()
-    return hashlib.sha256(json.dumps([recipes, max_drop, images]).encode()).hexdigest()
 
 
 def older_verdicts(bundle: Path) -> dict[str, Verdict]:

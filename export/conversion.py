@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from export import graph, operators
+from export import graph, halves, operators
 from export.fusion.bundle import CLASSIFICATION
 from export.fusion.program import UserError
 from export.jobs import Job
@@ -76,7 +76,7 @@ def convert_slice(
                 converter = int8_converter(slice_model, ranged, shape, output, job.float_output)
             else:
                 converter = _float_converter(slice_model, job.precision, shape, output)
-            data = converter.convert()
+            data = halves.avoid_halves(converter.convert())
         found = graph.read(data)
     except Exception as error:  # the converter raises whatever its passes raise
         raise _failed(f"conversion of {job}", error) from error

@@ -3,6 +3,14 @@
     python -m export.convert --workdir=runs/digits --bundle=build/digits --precision=int8,float32
 
 Done again it converts only what has changed: files of the older bundle that would come out the same are kept.
+
+The flags, which are listed by name below, in the order of use:
+  from and to         --workdir, --data_dir; --bundle, --name, --archive
+  the files           --precision, --output, --image_size
+  int8                --calibration_images, --quantization, --max_drop
+  smaller files       --sparsity, --clusters
+  these trainings     --compression_steps, --compression_learning_rate, --compression_images
+  this machine        --processes
 """
 
 from __future__ import annotations
@@ -14,7 +22,7 @@ from pathlib import Path
 from absl import flags
 
 from export import archive
-from export.compression.settings import Compression
+from export.compression.settings import MOST_CLUSTERS, Compression
 from export.folder import check_target
 from export.fusion.bundle import PRECISIONS
 from export.fusion.program import UserError, define_float
@@ -30,7 +38,7 @@ _OUTPUT = flags.DEFINE_enum(
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     96,
-    "Of super-resolution: side of the square low-resolution image that the files take, in pixels; larger images are "
+    "Of super-resolution: side, in pixels, of the square low-resolution image that the files take; larger images are "
     "cut in tiles of it. Classifiers take images of the size they were trained on.",
     16,
     1024,
@@ -38,8 +46,9 @@ _IMAGE_SIZE = flags.DEFINE_integer(
 _CALIBRATION = flags.DEFINE_integer(
     "calibration_images",
     None,
-    "Images of the training part that set the ranges of int8 activations; by default 256, of super-resolution 64, or "
-    "all if there are fewer.",
+    "How many images of the training part set the ranges of int8 activations, at most all of them; by default 256, of "
+    "super-resolution 64, or all if there are fewer.",
+    1,
 )
 _QUANTIZATION = flags.DEFINE_enum(
     "quantization",
@@ -51,22 +60,41 @@ _QUANTIZATION = flags.DEFINE_enum(
 _MAX_DROP = define_float(
     "max_drop",
     None,
-    "With --quantization=auto: percentage points of accuracy, 0.5 by default, or dB of PSNR-Y, 0.05 by default.",
+    "With --quantization=auto: what a switch may lose before it is trained, in percentage points of accuracy, 0.5 by "
+    "default, or in dB of PSNR-Y, 0.05 by default.",
     0,
     100,
 )
 _CLUSTERS = flags.DEFINE_integer(
-    "clusters", 0, "Distinct weights that each convolution keeps, for files that compress well; 0 keeps all."
+    "clusters",
+    0,
+    "How many distinct weights each convolution keeps, for files that compress well: 2 or more, with --sparsity 3 or "
+    "more, of which one is 0; 0 keeps all.",
+    0,
+    MOST_CLUSTERS,
 )
-_SPARSITY = define_float("sparsity", 0.0, "Part of each convolution's weights that become 0.", 0, 0.99)
-_STEPS = flags.DEFINE_integer("compression_steps", Compression.steps, "Training steps of each of these, for a switch.")
+_SPARSITY = define_float("sparsity", 0.0, "Part of each convolution's weights that become 0; 0 keeps all.", 0, 0.99)
+_STEPS = flags.DEFINE_integer(
+    "compression_steps",
+    Compression.steps,
+    "Optimizer steps of each training of a switch: of pruning, of clustering and of quantization-aware training.",
+    1,
+    1_000_000,
+)
 _LEARNING_RATE = define_float(
-    "compression_learning_rate", Compression.learning_rate, "Learning rate of these trainings.", 1e-9, 1
+    "compression_learning_rate",
+    Compression.learning_rate,
+    "Adam's learning rate at the first step of quantization-aware training; it falls to 0. Pruning and clustering "
+    "start from five times as much.",
+    1e-9,
+    0.1,
 )
 _TRAINING_IMAGES = flags.DEFINE_integer(
-    "compression_images", 10_000, "Images of the training part that these trainings learn from at most.", 1
+    "compression_images", 10_000, "How many images of the training part these trainings learn from at most.", 1
 )
-_PROCESSES = flags.DEFINE_integer("processes", os.cpu_count(), "Conversions that run at once, one process each.", 1)
+_PROCESSES = flags.DEFINE_integer(
+    "processes", os.cpu_count(), "How many conversions or trainings run at once, one process each.", 1
+)
 _NAME = flags.DEFINE_string(
     "name", "", "The bundle's name, which its models bear in URLs; <dataset>_<architecture> if left out."
 )
@@ -94,6 +122,7 @@ def main(argv: list[str]) -> None:
     with program.quiet():
         from export import bundle, pictures
         from paradis_tf import training
+    _report(f"loading {workdir.path} and its images")
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     enlarges = model.task.name == "super_resolution"
     height, width, _ = model.architecture.image_shape
@@ -126,12 +155,16 @@ def main(argv: list[str]) -> None:
         model,
         workdir.model_file,
         dataset,
-        lambda text: print(text, flush=True),
+        _report,
     )
     print(f"wrote {_BUNDLE.value}")
     if _ARCHIVE.value:
         archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
         print(f"wrote {_ARCHIVE.value}")
+
+
+def _report(text: str) -> None:
+    print(text, flush=True)
 
 
 def _max_drop(enlarges: bool) -> float:

@@ -31,15 +31,20 @@ class Engine:
 
     Attributes:
       board: the emulated board that it runs on, or None for this machine.
+      reference_kernels: whether TFLite's reference kernels run the int8 files, and no others: slow, and what the
+        built-in kernels of ARM give, on any machine.
     """
 
     runtime: str
     delegates: bool = True
     board: Board | None = None
+    reference_kernels: bool = False
 
     @property
     def kernels(self) -> str:
         """What runs int8 operations, for people."""
+        if self.reference_kernels:
+            return "reference kernels"
         return "XNNPACK" if self.delegates and self.runtime != REFERENCE.runtime else "built-in kernels"
 
     def __str__(self) -> str:
@@ -48,6 +53,7 @@ class Engine:
 
 # tflite-runtime gives no int8 operation to XNNPACK whatever it is told; LiteRT gives it nearly all.
 REFERENCE = Engine("tflite_runtime")
+LIKE_ARM = Engine("tflite_runtime", reference_kernels=True)
 _ENGINES = (REFERENCE, Engine("ai_edge_litert", delegates=False), Engine("ai_edge_litert"))
 
 
@@ -140,35 +146,53 @@ class Asked:
       engine: what to run them on.
       images: uint8 (n, height, width, 3).
 
-    Leaving the block ends the process. Source: ours.
+    Leaving the block ends the process, and so does the death of this one, of which nothing stays behind.
+
+    Raises:
+      UserError: there is no room for the images.
+
+    Source: ours.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, images: np.ndarray) -> None:
         self.engine = engine
-        self._folder = tempfile.TemporaryDirectory()
-        folder = Path(self._folder.name)
-        np.save(folder / "images.npy", images)
-        arguments = ["-m", "export.slice_outputs", f"--bundle={bundle.folder.resolve()}"]
-        arguments += [f"--runtime={engine.runtime}", f"--{'' if engine.delegates else 'no'}delegates"]
-        arguments += [f"--images={folder / 'images.npy'}", f"--outputs={folder / 'outputs.npz'}"]
         board = engine.board
-        with open(folder / "done", "wb") as done, open(folder / "errors", "wb") as errors:
+        with ExitStack() as stack:
+            # These files have no names; they end with the last process that has them open.
+            self._images, self._outputs, self._done, self._errors = (
+                stack.enter_context(tempfile.TemporaryFile()) for _ in range(4)
+            )
+            try:
+                np.save(self._images, images)
+                self._images.flush()
+            except OSError as error:
+                raise UserError(
+                    f"the images for runtime {engine.runtime}, {images.nbytes:,} bytes, cannot be written to "
+                    f"{tempfile.gettempdir()}: {error.strerror or error}; give another folder in TMPDIR."
+                ) from error
+            passed = [self._images.fileno(), self._outputs.fileno()]
+            arguments = ["-m", "export.slice_outputs", f"--bundle={bundle.folder.resolve()}"]
+            arguments += [f"--runtime={engine.runtime}", f"--{'' if engine.delegates else 'no'}delegates"]
+            arguments += ["--reference_kernels"] if engine.reference_kernels else []
+            arguments += [f"--images=/dev/fd/{passed[0]}", f"--outputs=/dev/fd/{passed[1]}", "--ends_with_input"]
             self._process = subprocess.Popen(
                 board.command(arguments) if board else [sys.executable, *arguments],
                 cwd=Path(__file__).parents[1],
                 env=board.environment() if board else os.environ | {"PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=done,
-                stderr=errors,
+                stdin=subprocess.PIPE,
+                stdout=self._done,
+                stderr=self._errors,
+                pass_fds=passed,
             )
+            stack.enter_context(self._process)
+            stack.callback(self._process.kill)
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Asked:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._folder.cleanup()
+        self._stack.close()
 
     @property
     def running(self) -> bool:
@@ -177,7 +201,8 @@ class Asked:
     @property
     def done(self) -> int:
         """How many files have been run so far."""
-        return (Path(self._folder.name) / "done").read_bytes().count(b"\n")
+        # Reads without moving the place that the process writes at.
+        return os.pread(self._done.fileno(), 1 << 20, 0).count(b"\n")
 
     def answers(self) -> Answers:
         """Waits for the process and returns what the files gave.
@@ -185,12 +210,14 @@ class Asked:
         Raises:
           UserError: the engine could not run a file; its last words are quoted.
         """
-        folder, status = Path(self._folder.name), self._process.wait()
+        status = self._process.wait()
         if status:
-            lines = (folder / "errors").read_text(errors="replace").strip().splitlines()
+            self._errors.seek(0)
+            lines = self._errors.read().decode(errors="replace").strip().splitlines()
             last = (lines or [f"exit status {status}"])[-1].removeprefix("error: ")
             where = f" on {self.engine.board.name}" if self.engine.board else ""
             raise UserError(f"runtime {self.engine.runtime}{where} could not run the bundle: {last}")
-        with np.load(folder / "outputs.npz", allow_pickle=False) as file:
+        self._outputs.seek(0)
+        with np.load(self._outputs, allow_pickle=False) as file:
             stored = dict(file)
         return Answers(self.engine, f"{stored.pop('version')}, {self.engine.kernels}", stored)

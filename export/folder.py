@@ -16,7 +16,8 @@ from export.fusion.program import UserError
 
 _FILES = {"manifest.json", "labels.txt", "requirements.txt", "README.md"}
 # What the folders of a bundle hold, by the ends of the names.
-_FOLDERS = {"slices": (".tflite",), "samples": (".png", ".npz"), "fusion": (".py", ".pyc", "requirements.txt")}
+_RUNNER = (".py", ".pyc", ".html", ".md", "requirements.txt")
+_FOLDERS = {"slices": (".tflite",), "samples": (".png", ".npz"), "fusion": _RUNNER}
 _OLD = ".old"
 
 

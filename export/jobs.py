@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from paradis_tf.switches import Switch
 if TYPE_CHECKING:
     from export.compression.settings import Compression
     from export.graph import Graph
+    from paradis_tf.supernet import Supernet
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Training:
     switch: Switch
     compression: Compression
 
+    def __str__(self) -> str:
+        return f"switch '{self.switch}'"
+
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
@@ -56,7 +61,7 @@ def convert_all(
     processes: int,
     done: Callable[[Conversion, bytes, Graph], None],
 ) -> None:
-    """Converts in several processes at once, each of which loads the model once.
+    """Converts in several processes at once, each of which loads the model once and prints what it begins.
 
     Args:
       model_file: the trained supernet, as saved by Keras.
@@ -85,7 +90,7 @@ def train_all(
     processes: int,
     done: Callable[[Training, Any], None],
 ) -> None:
-    """Compresses switches in several processes at once, each of which loads the model once.
+    """Compresses switches in several processes at once, each of which loads the model once and prints how far it is.
 
     Args:
       model_file, processes: as of `convert_all`.
@@ -103,31 +108,49 @@ _process: dict[str, Any] = {}
 
 
 def _start_process(model_file: Path, images: np.ndarray) -> None:
-    # Imported here, so that a process can turn TensorFlow's start-up noise aside first.
-    with program.quiet():
-        from export import conversion
-    _process.update(convert=conversion.convert_slice, model=load_model(model_file), images=images)
+    _process.update(model_file=model_file, images=images)
+
+
+def _model(what: Job | Training) -> Supernet:
+    """The network, which a process loads for the first that it does."""
+    if "model" not in _process:
+        _say(f"{what}: loading TensorFlow and the network")
+        # Imported here, so that a process can turn TensorFlow's start-up noise aside first.
+        with program.quiet():
+            from export import conversion  # noqa: F401
+        _process["model"] = load_model(_process["model_file"])
+    model: Supernet = _process["model"]
+    return model
 
 
 def _convert_in_process(one: Conversion) -> tuple[bytes, Graph]:
+    model, images = _model(one.job), _process["images"]
+    trained = one.compression is not None and one.compression.quantization_aware
+    ranged = one.job.precision == "int8" and not trained
+    _say(f"{one.job}: tracing and converting" + (f", calibrating by {len(images):,} images" if ranged else ""))
+    from export import conversion
+
     if one.compression is None or one.weights is None:
-        return _process["convert"](_process["model"], one.job, _process["images"])
+        return conversion.convert_slice(model, one.job, images)
     from export.compression import compress
 
-    model, images = _process["model"], _process["images"]
     height, width, channels = images.shape[1:]
     slice_model = compress.rebuild(
         model, one.job.switch, one.job.device, one.compression, one.weights, (height, width, channels)
     )
-    trained = one.compression.quantization_aware
-    return _process["convert"](model, one.job, images, slice_model, ranges_are_trained=trained)
+    return conversion.convert_slice(model, one.job, images, slice_model, ranges_are_trained=trained)
 
 
 def _train_in_process(one: Training) -> Any:
+    model, images = _model(one), _process["images"]
+    _say(f"{one}: calibrating and tracing {', then '.join(one.compression.stages)}")
     with program.quiet():
         from export.compression import compress
 
-    def report(text: str) -> None:
-        print(text, flush=True)
+    return compress.compress(model, one.switch, one.compression, images, _say)
 
-    return compress.compress(_process["model"], one.switch, one.compression, _process["images"], report)
+
+def _say(text: str) -> None:
+    # In one write, line end and all, so that lines of several processes do not mix.
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

@@ -20,12 +20,12 @@ OVERLAP = 8
 
 
 class Judge(Protocol):
-    """Judges summed outputs, float32 (n, *output), of the images it has.
+    """Judges what slices give for the images it has.
 
     Attributes:
       images: what every slice is asked, uint8 (n, height, width, 3).
       count: how many images of the dataset these are.
-      metric: what `score` gives, by its name in a manifest; `unit` and `digits` are for people. Larger is better.
+      metric: what `score` gives, by its name in a manifest; `unit` is for people. Larger is better.
       per_unit: how many of the unit are 1 of the metric.
       most_lost: what quantized files may lose of the metric, unless a user says otherwise.
     """
@@ -38,11 +38,14 @@ class Judge(Protocol):
     agreement_unit: str
     most_lost: float
 
-    def score(self, summed: np.ndarray) -> float:
-        """How good they are, in the metric."""
+    def answers(self, summed: np.ndarray) -> Any:
+        """The answers that sums of the slices' outputs, (n, *output), are; for `score` and `agreement`."""
 
-    def agreement(self, summed: np.ndarray, wanted: np.ndarray) -> float:
-        """How near they are to others, in `agreement_unit`."""
+    def score(self, answers: Any) -> float:
+        """How good answers are, in the metric."""
+
+    def agreement(self, answers: Any, wanted: Any) -> float:
+        """How near answers are to others, in `agreement_unit`."""
 
 
 class ClassifierJudge:
@@ -55,11 +58,15 @@ class ClassifierJudge:
         self.images, self._labels = part.images[:], part.labels
         self.count = len(self.images)
 
-    def score(self, summed: np.ndarray) -> float:
-        return float((summed.argmax(axis=1) == self._labels).mean())
+    def answers(self, summed: np.ndarray) -> np.ndarray:
+        """The classes, (n,)."""
+        return summed.argmax(axis=1)
 
-    def agreement(self, summed: np.ndarray, wanted: np.ndarray) -> float:
-        return 100 * float((summed.argmax(axis=1) == wanted.argmax(axis=1)).mean())
+    def score(self, answers: np.ndarray) -> float:
+        return float((answers == self._labels).mean())
+
+    def agreement(self, answers: np.ndarray, wanted: np.ndarray) -> float:
+        return 100 * float((answers == wanted).mean())
 
 
 class UpscalerJudge:
@@ -79,18 +86,18 @@ class UpscalerJudge:
         self.count = len(pairs)
         self._tail = TailInterpreter(bundle, runtime.choose("tflite_runtime"), 1)
 
-    def score(self, summed: np.ndarray) -> float:
-        return self._mean(self._pairs.high, self.answers(summed))
-
-    def agreement(self, summed: np.ndarray, wanted: np.ndarray) -> float:
-        return self._mean(self.answers(wanted), self.answers(summed))
-
     def answers(self, summed: np.ndarray) -> list[np.ndarray]:
         """The images, uint8, that the tail makes of the sums of their tiles."""
         pixels = [self._tail(image, one) for image, one in zip(self.images, summed, strict=True)]
         ends = np.cumsum([len(tiles) for tiles in self._cut])
         groups = [pixels[end - len(tiles) : end] for tiles, end in zip(self._cut, ends, strict=True)]
         return [self._tiles.join(group, low.shape[:2]) for group, low in zip(groups, self._pairs.low, strict=True)]
+
+    def score(self, answers: Sequence[np.ndarray]) -> float:
+        return self._mean(self._pairs.high, answers)
+
+    def agreement(self, answers: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
+        return self._mean(wanted, answers)
 
     def _mean(self, truths: Sequence[np.ndarray], answers: Sequence[np.ndarray]) -> float:
         border = self._pairs.scale

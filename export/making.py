@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from export import graph
+from export import conversion, graph
 from export.compression import measurement
 from export.compression.settings import Compression
 from export.graph import Graph, Tensor
@@ -54,7 +55,7 @@ class Maker:
         processes: int,
         report: Callable[[str], None],
     ) -> None:
-        self._recipes = Recipes(model, images, training_images)
+        self._model, self._recipes = model, Recipes(model, images, training_images)
         self._older = OlderFiles(target)
         self._model_file, self._images, self._training_images = model_file, images, training_images
         self._processes, self._report = processes, report
@@ -68,6 +69,16 @@ class Maker:
         """Whether a file is made already, or in the older bundle."""
         recipe = self.recipe(job, compression)
         return recipe in self._made or self._older.find(recipe) is not None
+
+    @functools.cached_property
+    def tail(self) -> tuple[bytes, Graph]:
+        """The tail's file, for images of the size of `images`, and what was read back from it.
+
+        Raises:
+          UserError: as `conversion.convert_tail`.
+        """
+        _, height, width, channels = self._images.shape
+        return conversion.convert_tail(self._model, (height, width, channels))
 
     def make(self, plan: Plan) -> dict[Job, Made]:
         """The files of a plan: for each job how its switch is compressed, None for not at all.

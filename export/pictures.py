@@ -1,4 +1,4 @@
-"""The images that a bundle is made with: representative ones of the training part, samples of the validation part."""
+"""The images that a bundle is made with: representative ones of the training part, and those it is judged by."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from export.fusion.program import UserError
 from export.fusion.tiles import Tiles
 from paradis_tf.data.datasets import Part
 
-# How many; what slices give for an image to enlarge takes far more room.
-_SAMPLES, _LARGE_SAMPLES = 5, 2
 _MOST_JUDGED = 2000
 # Of tiles that compression trains on, in pixels.
 _TRAINING_SIDE = 32
@@ -63,17 +61,6 @@ def validation(dataset: Any) -> Any:
         return part
     chosen = _spread(len(part), min(len(part), _MOST_JUDGED))
     return Part(part.images[chosen], part.labels[chosen])
-
-
-def samples(dataset: Any, size: tuple[int, int]) -> tuple[np.ndarray, list[int] | None]:
-    """A few images of the validation part, uint8 (n, *size, 3), and their class indices, None where there are none."""
-    part = dataset.validation
-    if dataset.task == "super_resolution":
-        cut = [Tiles(size, 0, 1).cut(low) for low in part.low[:_LARGE_SAMPLES]]
-        return np.stack([tiles[len(tiles) // 2] for tiles in cut]), None
-    # One image of each of the first classes, so that the samples differ.
-    chosen = [int(np.flatnonzero(part.labels == label)[0]) for label in np.unique(part.labels)[:_SAMPLES]]
-    return part.images[chosen], [int(label) for label in part.labels[chosen]]
 
 
 def _spread(available: int, count: int) -> np.ndarray:

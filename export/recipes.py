@@ -24,6 +24,7 @@ _SOURCES = (
     "export/compression",
     "export/conversion.py",
     "export/graph.py",
+    "export/halves.py",
     "paradis_tf/builders",
     "paradis_tf/layers",
     "paradis_tf/models",

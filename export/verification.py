@@ -157,7 +157,7 @@ def verify(
     for entry in bundle.switches:
         report(f"comparing switch {entry.switch}")
         partial = partial_outputs(model, Switch.parse(entry.switch, model.grid), judge.images)
-        wanted = fuse.fuse([one.astype(np.float64) for one in partial])
+        wanted = judge.answers(fuse.fuse([one.astype(np.float64) for one in partial]))
         float_score = judge.score(wanted)
         for precision in bundle.precisions:
             found, bad = _operators(bundle, entry, precision)
@@ -182,8 +182,8 @@ def require_same_model(bundle: Bundle, model: Supernet) -> None:
 
 def partial_outputs(model: Supernet, switch: Switch, images: np.ndarray) -> list[np.ndarray]:
     """What Keras gives for each device of a switch, float32 (n, *output)."""
-    batch = max(1, min(_BATCH, _BATCH_PIXELS // (images.shape[1] * images.shape[2])))
-    batches = np.split(images, range(batch, len(images), batch))
+    size = max(1, min(_BATCH, _BATCH_PIXELS // (images.shape[1] * images.shape[2])))
+    batches = np.split(images, range(size, len(images), size))
     return [
         np.concatenate([model.call_slice(batch, switch, device).prediction.numpy() for batch in batches])
         for device in range(switch.devices)
@@ -203,9 +203,7 @@ def _operators(bundle: Bundle, entry: SwitchEntry, precision: str) -> tuple[list
             names.append(())
             continue
         names.append(tuple(f"{name} {version}" for name, version in sorted(found.operators)))
-        faults += [
-            f"switch '{entry.switch}', device {part.device}, {precision}: {one}" for one in operators.faults(found)
-        ]
+        faults += [f"{where}: {one}" for one in operators.faults(found)]
     return names, faults
 
 
@@ -252,19 +250,19 @@ def _check_slices(
 
 
 def _check_switch(
-    entry: SwitchEntry, precision: str, wanted: np.ndarray, float_score: float, answers: Answers, judge: Judge
+    entry: SwitchEntry, precision: str, wanted: Any, float_score: float, outputs: Answers, judge: Judge
 ) -> SwitchCheck:
-    summed = answers.fused(entry, precision)
+    answers = judge.answers(outputs.fused(entry, precision))
     return SwitchCheck(
         entry.switch,
         precision,
-        answers.name,
-        answers.engine.delegates,
+        outputs.name,
+        outputs.engine.delegates,
         judge.count,
         judge.metric,
-        judge.agreement(summed, wanted),
+        judge.agreement(answers, wanted),
         float_score,
-        judge.score(summed),
+        judge.score(answers),
     )
 
 
@@ -272,14 +270,15 @@ def _live(
     entry: SwitchEntry, precisions: Sequence[str], partial: Sequence[np.ndarray], answers: Answers, judge: Judge
 ) -> list[dict[str, Any]]:
     real = {precision: answers.real(entry, precision) for precision in precisions}
+
+    def score(parts: Sequence[np.ndarray], devices: Sequence[int]) -> float:
+        return judge.score(judge.answers(fuse.fuse([parts[device].astype(np.float64) for device in devices])))
+
     return [
         {
             "devices": list(devices),
-            "float": judge.score(fuse.fuse([partial[device].astype(np.float64) for device in devices])),
-            "exported": {
-                precision: judge.score(fuse.fuse([real[precision][device] for device in devices]))
-                for precision in precisions
-            },
+            "float": score(partial, devices),
+            "exported": {precision: score(real[precision], devices) for precision in precisions},
         }
         for devices in live_subsets(len(entry.slices))
     ]

@@ -19,7 +19,7 @@ from absl import flags
 from export import archive, baseline, board_readme
 from export.fusion import manifest
 from export.fusion.files import check_json_target, write_json, write_text
-from export.fusion.program import UserError
+from export.fusion.program import define_float
 from paradis_tf import program
 from paradis_tf.records.workdir import Workdir
 
@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run folder that the bundle was cut from.", required=True)
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
-_MAX_DROP = flags.DEFINE_float(
+_MAX_DROP = define_float(
     "max_drop",
     None,
     "What a fused switch may lose: percentage points of accuracy, 1 by default, or dB of PSNR-Y, 0.1 by default.",
+    0,
+    100,
 )
 _BASELINE = flags.DEFINE_string("baseline", "", "JSON of an earlier verification that no switch may fall behind.")
-_LIMIT = flags.DEFINE_integer("limit", 0, "Only so many test images; 0 takes all. A part leaves the manifest alone.")
+_LIMIT = flags.DEFINE_integer("limit", 0, "Only so many test images; 0 takes all. A part leaves the manifest alone.", 0)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset, as for training.")
 _SLICES = flags.DEFINE_bool("slices", False, "Also print every slice on every runtime.")
 _ARCHIVE = flags.DEFINE_string("archive", "", "Also write the bundle, if it passes, to this .zip file.")
@@ -42,10 +44,6 @@ _JSON = flags.DEFINE_string("json", "", "File to write the checks to as JSON.")
 
 
 def main(argv: list[str]) -> int:
-    if _LIMIT.value < 0 or not 0 <= (_MAX_DROP.value or 0) <= 100:
-        raise UserError(
-            f"--limit={_LIMIT.value} and --max_drop={_MAX_DROP.value}; the first is 0 or more, the second 0 to 100."
-        )
     check_json_target(_JSON.value)
     archive.check_target(_ARCHIVE.value, _BUNDLE.value)
     bundle = manifest.load(_BUNDLE.value)
@@ -60,6 +58,7 @@ def main(argv: list[str]) -> int:
         from export import judges, verification
         from export import verification_tables as tables
         from paradis_tf import training
+    print(f"loading {workdir.path} and its images", flush=True)
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     verification.require_same_model(bundle, model)
     judge = judges.of(bundle, _limited(dataset.test, _LIMIT.value))

@@ -67,6 +67,10 @@ def load_run(workdir: Workdir, data_dir: str | None) -> tuple[Supernet, Any]:
     config = workdir.config()
     checks.check_types(config, workdir.config_file)
     dataset = load_dataset(config, data_dir)
+    try:
+        make_architecture(config, dataset)
+    except UserError as error:
+        raise UserError(f"{workdir.config_file}: {error} {checks.OTHER_VERSION}") from None
     model = workdir.load_model()
     check_belongs(workdir.model_file, model, config, dataset)
     return model, dataset
@@ -83,10 +87,23 @@ def check_belongs(place: Path, model: Supernet, config: Any, dataset: Dataset) -
         ("normalization", model.normalization, config["normalization"]),
     ):
         if found != legal:
-            raise UserError(f"the model in {place} has {name} {found}; the run's config and dataset give {legal}.")
+            name, found, legal = _first_difference(name, found, legal)
+            raise UserError(
+                f"the model in {place} has {name} {found}; the run's config and dataset give {legal}. Another version "
+                "of the program made it, or it was trained on other data."
+            )
     broken = model.first_weight_not_finite()
     if broken:
         raise UserError(f"the model in {place}: weight {broken} is not finite; train again with a lower learning rate.")
+
+
+def _first_difference(name: str, found: Any, legal: Any) -> tuple[str, Any, Any]:
+    """Of tables the first option that they do not share, as its dotted name and its two values."""
+    if isinstance(found, dict) and isinstance(legal, dict):
+        for key in {**legal, **found}:
+            if key not in found or key not in legal or found[key] != legal[key]:
+                return f"{name}.{key}", found.get(key, "(missing)"), legal.get(key, "(missing)")
+    return name, found, legal
 
 
 def make_architecture(config: Any, dataset: Dataset) -> Any:

@@ -8,7 +8,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -79,14 +79,32 @@ class SliceModel:
 
 
 @dataclass(frozen=True)
+class EarlyMargins:
+    """When some slices of a switch may answer without the others, as `export.calibrate` found for one precision.
+
+    Attributes:
+      images: how many images of the validation part it was found on.
+      max_drop: the part of them, 0..1, that early answers were allowed to lose.
+      margins: by set of devices that have arrived, what the leading class of their sum has to be ahead of the second by
+        more than; a set that is not there does not answer.
+    """
+
+    images: int
+    max_drop: float
+    margins: Mapping[frozenset[int], float]
+
+
+@dataclass(frozen=True)
 class SwitchEntry:
-    """One switch of the bundle: `slices[i]` is for device i. `accuracy` is the manifest's object or None."""
+    """One switch of the bundle: `slices[i]` is for device i. `accuracy` is the manifest's object or None; `early` is by
+    precision, of those that are calibrated."""
 
     switch: str
     slug: str
     madds: int
     accuracy: Mapping[str, Any] | None
     slices: tuple[SliceModel, ...]
+    early: Mapping[str, EarlyMargins] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -204,7 +222,8 @@ class Bundle:
 
     def read_samples(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The samples' images, uint8 (samples, *`shape`), and what the slice files give for them on the built-in
-        kernels of tflite_runtime: by `model/precision`, the outputs as stored, (samples, *`output_shape`).
+        kernels of tflite_runtime: by `model/precision`, the outputs as stored, (samples, *`output_shape`), on x86; of
+        int8 files also by `model/int8/arm`, those of ARM, which round halves below zero down and not up.
 
         Raises `UserError` as `read` does, when there are none, and when they are not of every file and sample.
         """
@@ -221,14 +240,19 @@ class Bundle:
             raise UserError(f"file {path!r} of bundle {str(self.folder)!r} lacks the images of its samples.")
         shape = (len(self.samples), *self.output_shape)
         for slice_ in [slice_ for entry in self.switches for slice_ in entry.slices]:
-            for precision, file in slice_.files.items():
-                array = outputs.get(f"{slice_.model}/{precision}")
+            for key, file in _output_keys(slice_):
+                array = outputs.get(key)
                 if array is None or array.shape != shape or array.dtype.name != file.output.dtype:
                     raise UserError(
-                        f"file {path!r} of bundle {str(self.folder)!r} lacks the outputs of {slice_.model} "
-                        f"({precision}), {file.output.dtype} {list(shape)}."
+                        f"file {path!r} of bundle {str(self.folder)!r} lacks the outputs {key!r}, "
+                        f"{file.output.dtype} {list(shape)}."
                     )
         return images, outputs
+
+
+def _output_keys(slice_: SliceModel) -> list[tuple[str, SliceFile]]:
+    found = [(f"{slice_.model}/{precision}", file) for precision, file in slice_.files.items()]
+    return found + [(f"{key}/arm", file) for key, file in found if key.endswith("/int8")]
 
 
 def widths_of(text: str) -> list[Fraction]:

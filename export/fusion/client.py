@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from . import oip
+from . import oip, refusals
 from .answers import CLASSES, PIXELS
 from .bundle import CLASSIFICATION, SUPER_RESOLUTION
 from .cluster import check_url
@@ -22,6 +23,18 @@ from .oip import OipError, TensorSpec
 from .program import UserError
 from .security import Credentials
 from .tensors import DTYPES
+
+# Seconds to find out why TLS failed.
+_TLS_S = 2.0
+_LEAST_WAIT_S = 0.05
+
+
+class RefusedError(UserError):
+    """The server answered, but not with what it was asked for; it may answer the next request."""
+
+
+class UnreachableError(UserError):
+    """No answer came."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,16 @@ class Answer:
         """The class's name."""
         return str(self.outputs["label"].decode())
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The numbers of the slices that are not in it, as text."""
+        return tuple(filter(None, str(self.parameters.get("missing", "")).split(",")))
+
+    @property
+    def degraded(self) -> bool:
+        """Whether slices are missing that would have made it better."""
+        return self.parameters.get("degraded") is True
+
 
 class FusionClient:
     """One connection to a coordinator, kept open between images; a context manager.
@@ -63,13 +86,14 @@ class FusionClient:
       scale: how many times larger the sides of its answer are, of super-resolution; 1 otherwise.
       model_parameters: what its metadata says: model_id, switch, devices, precision.
 
-    Connects and reads the metadata at once. Raises `UserError`, naming the url and the phase, when
-    the server is not there, is too slow, refuses, or serves no fused model (a worker does not).
-    Source: ours.
+    Connects and reads the metadata at once. Raises `UserError`, naming the url and the phase, when the server is not
+    there or is too slow (`UnreachableError`), refuses (`RefusedError`), or serves no fused model (a worker does not);
+    after one of the first two, the next request connects anew. Source: ours.
     """
 
     def __init__(self, url: str, credentials: Credentials, timeout_s: float = 30.0) -> None:
         self._url = check_url(url, "the server")
+        self._credentials = credentials
         token = credentials.token()
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         parts = urlsplit(self._url)
@@ -103,12 +127,30 @@ class FusionClient:
         """Closes the connection."""
         self._connection.close()
 
-    def infer(self, image: np.ndarray, timeline: bool = False) -> Answer:
-        """Asks for one raw image, uint8 of `shape`, 0..255. Raises `UserError` as the constructor
-        does."""
-        parameters = {"timeline": True} if timeline else {}
+    def infer(self, image: np.ndarray, timeline: bool = False, deadline_ms: float | None = None) -> Answer:
+        """Asks for one raw image, uint8 of `shape`, 0..255.
+
+        Args:
+          image: the image.
+          timeline: whether the answer is to say when what was done.
+          deadline_ms: by when the coordinator is to answer, in ms, instead of its own deadline.
+
+        A server that has no time now, 503 with Retry-After, is asked again after as many seconds, until `timeout_s`
+        have passed since the first time. Raises `UserError` as the constructor does.
+        """
+        parameters: dict[str, bool | int] = {"timeline": True} if timeline else {}
+        if deadline_ms is not None:
+            parameters["timeout"] = max(1, round(deadline_ms * 1e3))
         body, length = oip.encode_request([(self._input, image[np.newaxis])], self._names, parameters)
-        answer, header = self._exchange("POST", f"{self._path}/infer", body, {oip.HEADER: length})
+        until = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                answer, header = self._exchange("POST", f"{self._path}/infer", body, {oip.HEADER: length})
+                break
+            except _BusyError as error:
+                if time.monotonic() + error.after_s >= until:
+                    raise
+                time.sleep(error.after_s)
         try:
             response = oip.decode_response(answer, header, self._outputs, 1)
             found = Answer({name: response.outputs[name][0] for name in self._names}, response.parameters)
@@ -119,6 +161,15 @@ class FusionClient:
             raise self._failed("reading the answer", error.message.rstrip(".")) from error
         except (KeyError, UnicodeDecodeError) as error:
             raise self._failed("reading the answer", f"it misses or garbles {error}") from error
+
+    def status(self) -> dict[str, Any]:
+        """What the coordinator says of its plan, its devices and its requests. Raises `UserError` as the constructor
+        does."""
+        body, _ = self._exchange("GET", "/status", None, {})
+        try:
+            return dict(json.loads(body))
+        except (ValueError, TypeError) as error:
+            raise self._failed("reading the status", "it is not understood") from error
 
     def _describe(self) -> None:
         phase = "reading the model metadata"
@@ -156,30 +207,52 @@ class FusionClient:
     ) -> tuple[bytes, str | None]:
         phase = "connecting"
         try:
-            if self._connection.sock is None:
+            kept = self._connection.sock is not None
+            if not kept:
                 self._connection.connect()
             phase = f"asking {path}"
-            self._connection.request(method, path, body, self._headers | headers)
-            response = self._connection.getresponse()
-            answer = response.read()
+            try:
+                response, answer = self._send(method, path, body, headers)
+            except (ConnectionError, http.client.BadStatusLine, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                # A connection kept since the last request may have been closed meanwhile, as by a restart.
+                if not kept:
+                    raise
+                self._connection.close()
+                response, answer = self._send(method, path, body, headers)
         except TimeoutError as error:
-            raise self._failed(phase, f"nothing within {self._timeout_s:g} s") from error
-        except ssl.SSLCertVerificationError as error:
-            raise self._failed(phase, f"its certificate is refused: {error.verify_message}") from error
+            raise self._failed(phase, f"nothing within {self._timeout_s:g} s", UnreachableError) from error
         except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise self._failed(phase, reason) from error
+            reason = self._url.startswith("https") and refusals.why(error, self._url, self._credentials, _TLS_S)
+            reason = reason or getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise self._failed(phase, reason, UnreachableError) from error
         if response.status != 200:
-            raise self._failed(phase, f"it answered {response.status}: {_said(answer)}")
+            failed = self._failed(phase, f"it answered {response.status}: {_said(answer)}", RefusedError)
+            after = response.headers.get("Retry-After", "")
+            if response.status == 503 and after.isascii() and after.isdigit():
+                raise _BusyError(str(failed), max(_LEAST_WAIT_S, float(after)))
+            raise failed
         return answer, response.headers.get(oip.HEADER)
+
+    def _send(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        self._connection.request(method, path, body, self._headers | headers)
+        response = self._connection.getresponse()
+        return response, response.read()
 
     def _not_fused(self, what: str) -> UserError:
         self._connection.close()
         return UserError(f"server {self._url}: {what}; legal: the address of a coordinator.")
 
-    def _failed(self, phase: str, what: str) -> UserError:
+    def _failed(self, phase: str, what: str, kind: type[UserError] = RefusedError) -> UserError:
         self._connection.close()
-        return UserError(f"server {self._url}: {what} while {phase}.")
+        return kind(f"server {self._url}: {what} while {phase}.")
+
+
+class _BusyError(RefusedError):
+    def __init__(self, message: str, after_s: float) -> None:
+        super().__init__(message)
+        self.after_s = after_s
 
 
 def _spec(entry: Any) -> TensorSpec:

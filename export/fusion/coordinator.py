@@ -1,276 +1,235 @@
-"""Serves the fused model: sends each image to the workers of a switch and adds what they answer.
+"""Serves the fused model: plans each image for the devices that are there, sends it to them and adds what they answer.
 
   python -m export.fusion.coordinator --bundle=build/digits --cluster=cluster.toml --port=8000
   python -m fusion.coordinator --cluster=cluster.toml --port=8000              (inside the bundle)
 
-The cluster file names the devices in order: device i runs slice i of the switch.
+The cluster file names the devices; any of them may run any slice that its worker serves.
 
     [[device]]
     name = "pi-1"
     url = "http://192.168.1.11:8001"
 
-Optional per device: token_file, tls_ca, tls_cert, tls_key (files, relative to the cluster file).
+Optional per device: token_file, tls_ca, tls_cert, tls_key (files, relative to the cluster file). The file is read anew
+when it changes, and on SIGHUP.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import socket
+import contextlib
+import os
+import signal
 import ssl
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from socket import socket
 
-import aiohttp
-import numpy as np
 from absl import flags
-from prometheus_client import Counter, Histogram
+from aiohttp import web
 
-from . import answers, cluster, manifest, oip, runtime, serving
-from .answers import Answers
+from . import answers, cluster, early, manifest, planning, runtime, serving, status_page
 from .bundle import Bundle, SwitchEntry
 from .cluster import Device
-from .fuse import fuse
-from .oip import OipError, TensorSpec
+from .devices import UNKNOWN, FleetDevice
+from .fleet import Fleet
+from .fleet_metrics import FleetMetrics
+from .fused import FusedModel, Limits
+from .journal import Journal
+from .metrics import Metrics
+from .planner import Goal, Plan
 from .program import LONGEST_S, UserError, define_float, run
-from .remote import DeviceError, Partial, RemoteSlice
-from .server import LATENCY_BUCKETS, Metrics, ServedModel, Server
+from .server import Handler, Server
 
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
 _CLUSTER = flags.DEFINE_string("cluster", None, "The cluster file (TOML) that names the devices.")
-_SWITCH = flags.DEFINE_string("switch", None, "The switch to run; default: the only one with a slice for each device.")
-_PRECISION = flags.DEFINE_string(
-    "precision", None, "Which files of the bundle the workers serve; by default the first of the bundle."
+_MAX_QUEUE = flags.DEFINE_integer("max_queue", 64, "Requests that may run at once; more are answered 503.", 1)
+_EARLY_ANSWER = flags.DEFINE_enum(
+    "early_answer",
+    "off",
+    early.MODES,
+    "Answers before every slice is there: `bound`, where the rest cannot change the class; `confidence`, also where it "
+    "is unlikely to, by the thresholds that export.calibrate has put in the bundle.",
 )
+_LOG = flags.DEFINE_string("log", None, "File that events are appended to, a JSON object each; - is standard output.")
 _RUNTIME = flags.DEFINE_enum(
     "runtime", "auto", runtime.RUNTIMES, "What runs the tail of a super-resolution bundle, here."
 )
 _STARTUP_TIMEOUT_S = define_float(
-    "startup_timeout_s", 30, "Seconds to wait at the start for every worker to be there.", 0, LONGEST_S
+    "startup_timeout_s", 30, "Seconds to wait at the start for devices that can run a switch.", 0, LONGEST_S
 )
-_CONNECT_TIMEOUT_S = define_float(
-    "connect_timeout_s", 2, "Seconds that connecting to a worker may take.", 0.001, LONGEST_S
-)
+flags.adopt_module_key_flags(planning)
 flags.adopt_module_key_flags(serving)
 
-_READY_TIMEOUT_S = 1.0
-_RETRY_S = 0.2
-# The workers' own limit must strike first, since only it can name the device.
+_LOOK_S = 0.05
+# Between two looks at the cluster file.
+_RELOAD_S = 2.0
+# The deadline must strike first, since only it can fuse what has arrived.
 _MARGIN_S = 5.0
 
 
-class FusedModel(ServedModel):
-    """The sum of a switch's slices; see `ServedModel`. Gives what `answers` makes of it for `image` UINT8 (N, height,
-    width, channels)."""
+class _Log:
+    """Says on standard error and in the journal what becomes of the devices and of the plan, each thing once."""
 
-    platform = "fusion"
+    def __init__(self, metrics: FleetMetrics, journal: Journal) -> None:
+        self._metrics, self._journal = metrics, journal
+        self._states: dict[str, str] = {}
+        self._planned: tuple[str, ...] | None = ()
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        entry: SwitchEntry,
-        precision: str,
-        slices: Sequence[RemoteSlice],
-        metrics: Metrics,
-        max_batch: int,
-        made: Answers,
-    ) -> None:
-        self.name, self.max_batch = bundle.name, max_batch
-        self.inputs = (TensorSpec("image", "UINT8", (-1, *bundle.shape)),)
-        self.outputs = made.outputs
-        self._made, self._slices, self._switch = made, slices, entry.switch
-        # A tail takes its time, and is not thread-safe.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tail") if bundle.tail else None
-        self._identity = {
-            "model_id": bundle.model_id,
-            "switch": entry.switch,
-            "devices": ",".join(remote.device.name for remote in slices),
-        }
-        self._parameters = self._identity | {"precision": precision}
-        self._seconds = Histogram(
-            "fusion_device_seconds",
-            "From sending a device its request to having its answer.",
-            ["device"],
-            registry=metrics.registry,
-            buckets=LATENCY_BUCKETS,
-        )
-        self._failures = Counter(
-            "fusion_device_failures",
-            "Requests that a device failed, by the phase it failed in.",
-            ["device", "phase"],
-            registry=metrics.registry,
-        )
+    def changed(self, device: FleetDevice) -> None:
+        """A device came, went, or has new latencies."""
+        health = device.health
+        if health.state == UNKNOWN:
+            return
+        self._metrics.changed(device)
+        if self._states.get(device.name) != health.state:
+            self._states[device.name] = health.state
+            _say(f"{device.name} at {device.url} is {health.state}" + (f": {health.reason}" if health.reason else ""))
+            self._journal.write("device", device=device.name, url=device.url, state=health.state, reason=health.reason)
 
-    def parameters(self) -> Mapping[str, str | int | float | bool]:
-        return self._parameters
-
-    async def not_ready(self) -> str | None:
-        reasons = await asyncio.gather(*(r.not_ready(_READY_TIMEOUT_S) for r in self._slices))
-        return " ".join(reason for reason in reasons if reason) or None
-
-    async def infer(
-        self, request: oip.Request, arrived: float, decoded: float
-    ) -> tuple[Sequence[tuple[TensorSpec, np.ndarray]], Mapping[str, str | int | float | bool]]:
-        """Answers with the fused outputs; with the request parameter `timeline` true, also with a
-        JSON `timeline` whose times are in ms since the request arrived."""
-        timeline = request.parameters.get("timeline", False)
-        if not isinstance(timeline, bool):
-            raise OipError(400, f"parameter 'timeline' is {timeline!r}; legal: true or false.")
-        images = request.inputs["image"]
-        partials = await self._fan_out(images)
-        started = time.perf_counter()
-        summed = fuse([partial.outputs for partial in partials])
-        if self._thread is None:
-            arrays = self._made(images, summed)
+    def planned(self, plan: Plan | None) -> None:
+        """What would be run now."""
+        # Devices that are equally fast change places all the time.
+        key = None if plan is None else (plan.entry.switch, *sorted(set(plan.devices)))
+        if key == self._planned:
+            return
+        self._planned = key
+        if plan is None:
+            _say("plan: no switch can be run")
+            self._journal.write("plan", switch=None)
         else:
-            arrays = await asyncio.get_running_loop().run_in_executor(self._thread, self._made, images, summed)
-        parameters = dict(self._identity)
-        if timeline:
-            fuse_ms = (time.perf_counter() - started) * 1e3
-            parameters["timeline"] = self._timeline(partials, arrived, decoded, fuse_ms)
-        return list(zip(self.outputs, arrays, strict=True)), parameters
-
-    async def _fan_out(self, images: np.ndarray) -> list[Partial]:
-        """All workers at once; the first failure answers the request, without waiting for the
-        others."""
-        tasks = [asyncio.ensure_future(remote.infer(images)) for remote in self._slices]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        errors = [task.exception() for task in tasks if task in done]
-        for error in errors:
-            if isinstance(error, DeviceError):
-                self._failures.labels(error.device, error.phase).inc()
-        for error in errors:
-            if isinstance(error, DeviceError):
-                raise OipError(error.status, str(error)) from error
-            if error is not None:
-                raise error
-        partials = [task.result() for task in tasks]
-        for remote, partial in zip(self._slices, partials, strict=True):
-            self._seconds.labels(remote.device.name).observe(partial.received - partial.sent)
-        return partials
-
-    def _timeline(self, partials: Sequence[Partial], arrived: float, decoded: float, fuse_ms: float) -> str:
-        devices = [
-            {
-                "device": remote.device.name,
-                "url": remote.device.url,
-                "slice": remote.model.device,
-                "sent_ms": (partial.sent - arrived) * 1e3,
-                "received_ms": (partial.received - arrived) * 1e3,
-                "queue_ms": partial.queue_ms,
-                "invoke_ms": partial.invoke_ms,
-            }
-            for remote, partial in zip(self._slices, partials, strict=True)
-        ]
-        decode_ms = (decoded - arrived) * 1e3
-        return json.dumps({"switch": self._switch, "decode_ms": decode_ms, "devices": devices, "fuse_ms": fuse_ms})
-
-
-def _chosen(bundle: Bundle, devices: Sequence[Device]) -> SwitchEntry:
-    """The switch to run: the flag's, or the only one with as many slices as there are devices."""
-    if _SWITCH.value is not None:
-        entry = bundle.find_switch(_SWITCH.value)
-    else:
-        fitting = [entry for entry in bundle.switches if len(entry.slices) == len(devices)]
-        if len(fitting) != 1:
-            legal = ", ".join(entry.switch for entry in fitting or bundle.switches)
-            raise UserError(
-                f"--switch is missing, and {len(fitting)} switches of the bundle have the cluster file's "
-                f"{len(devices)} devices; legal: {legal}."
+            accuracy = "" if plan.accuracy is None else f", accuracy {plan.accuracy:.4g}"
+            devices = ", ".join(plan.devices)
+            _say(f"plan: switch {plan.entry.switch} on {devices}, expected in {plan.latency_ms:.1f} ms{accuracy}")
+            self._journal.write(
+                "plan",
+                switch=plan.entry.switch,
+                devices=plan.devices,
+                expected_ms=plan.latency_ms,
+                expected_accuracy=plan.accuracy,
             )
-        entry = fitting[0]
-    if len(entry.slices) > len(devices):
-        raise UserError(
-            f"switch {entry.switch!r} has {len(entry.slices)} slices but cluster file {_CLUSTER.value!r} "
-            f"names {len(devices)} devices; legal: one device per slice or more."
-        )
-    if len(entry.slices) < len(devices):
-        unused = ", ".join(device.name for device in devices[len(entry.slices) :])
-        _say(f"switch {entry.switch} has {len(entry.slices)} slices; not used: {unused}")
-    return entry
+
+    def reloaded(self, came: Sequence[str], went: Sequence[str]) -> None:
+        """The cluster file was read anew."""
+        for name in set(went) - set(came):
+            self._metrics.gone(name)
+            self._states.pop(name, None)
+        _say(f"cluster file read anew; new: {', '.join(came) or 'none'}; gone: {', '.join(went) or 'none'}")
+        self._journal.write("cluster", came=came, went=went)
 
 
-async def _wait_for(remote: RemoteSlice) -> None:
-    """Returns once the worker is there and serves the right slice; else raises `UserError`."""
+async def _start(fleet: Fleet, goal: Goal) -> None:
+    """Returns once a switch can be run and every device was reached or could not be."""
     deadline = time.monotonic() + _STARTUP_TIMEOUT_S.value
-    said = False
+    await fleet.met()
+    while fleet.decide(goal).chosen is None:
+        if time.monotonic() >= deadline:
+            raise UserError(f"no switch can be run. {fleet.reasons()}".strip())
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _look_after(fleet: Fleet, goal: Goal, log: _Log) -> None:
+    """Reads the cluster file when it has changed, and says when the plan has."""
+    asked = asyncio.Event()
+    with contextlib.suppress(NotImplementedError, AttributeError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    before = _stamp()
     while True:
+        log.planned(fleet.decide(goal).chosen)
         try:
-            return await remote.check()
-        except DeviceError as error:
-            if not error.temporary or time.monotonic() >= deadline:
-                raise UserError(str(error)) from error
-            if not said:
-                _say(f"waiting up to {_STARTUP_TIMEOUT_S.value:g} s: {error}")
-            said = True
-        await asyncio.sleep(_RETRY_S)
+            await asyncio.wait_for(asked.wait(), _RELOAD_S)
+        except asyncio.exceptions.TimeoutError:
+            if _stamp() == before:
+                continue
+        asked.clear()
+        before = _stamp()
+        try:
+            came, went = await fleet.update(cluster.load(_CLUSTER.value))
+        except UserError as error:
+            _say(f"the cluster stays as it was: {error}")
+            continue
+        log.reloaded(came, went)
+
+
+def _stamp() -> tuple[int, int, int] | None:
+    """Changes with the cluster file."""
+    try:
+        found = os.stat(_CLUSTER.value)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 async def _serve(
     bundle: Bundle,
-    entry: SwitchEntry,
+    entries: Sequence[SwitchEntry],
     devices: Sequence[Device],
+    goal: Goal,
     token: str | None,
     context: ssl.SSLContext | None,
-    sockets: Sequence[socket.socket],
+    sockets: Sequence[socket],
+    journal: Journal,
 ) -> int:
-    max_batch = serving.MAX_BATCH.value
-    precision = bundle.check_precision(_PRECISION.value)
+    max_batch, longest_s = serving.MAX_BATCH.value, serving.REQUEST_TIMEOUT_S.value
+    precision = bundle.check_precision(planning.PRECISION.value)
     made = answers.of(bundle, _RUNTIME.value, runtime.available_cores())
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        slices = [
-            RemoteSlice(
-                device,
-                bundle,
-                entry.switch,
-                model,
-                precision,
-                session,
-                _CONNECT_TIMEOUT_S.value,
-                serving.REQUEST_TIMEOUT_S.value,
-                max_batch,
-            )
-            for device, model in zip(devices, entry.slices, strict=False)
-        ]
-        await asyncio.gather(*(_wait_for(remote) for remote in slices))
-        names = ", ".join(f"{r.device.name} at {r.device.url}" for r in slices)
-        _say(f"{bundle.name}, switch {entry.switch} ({precision}), on {names}")
-        metrics = Metrics()
-        server = Server(
-            "coordinator",
-            [FusedModel(bundle, entry, precision, slices, metrics, max_batch, made)],
-            metrics,
-            token,
-            serving.MAX_BODY_MB.value,
-            serving.REQUEST_TIMEOUT_S.value + _MARGIN_S,
-        )
-        return await serving.serve(server.application(), "coordinator", context, sockets)
+    metrics = Metrics()
+    fleet_metrics = FleetMetrics(metrics)
+    log = _Log(fleet_metrics, journal)
+    async with Fleet(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch, log.changed) as fleet:
+        await fleet.update(devices)
+        await _start(fleet, goal)
+        limits = Limits(max_batch, _MAX_QUEUE.value, longest_s, _EARLY_ANSWER.value)
+        settled = early.of_bundle(bundle, entries, precision, _EARLY_ANSWER.value)
+        model = FusedModel(bundle, fleet, goal, fleet_metrics, limits, made, settled, journal)
+        body_mb, answer_s = serving.MAX_BODY_MB.value, longest_s + _MARGIN_S
+        pages = {"/": _page, "/status": _status_of(model)}
+        server = Server("coordinator", [model], metrics, token, body_mb, answer_s, pages)
+        watch = asyncio.create_task(_look_after(fleet, goal, log))
+        try:
+            return await serving.serve(server.application(), "coordinator", context, sockets)
+        finally:
+            watch.cancel()
+
+
+async def _page(request: web.Request) -> web.Response:
+    return web.Response(body=status_page.PAGE, headers=status_page.HEADERS)
+
+
+def _status_of(model: FusedModel) -> Handler:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response(model.status(), headers={"Cache-Control": "no-store"})
+
+    return answer
 
 
 def _say(text: str) -> None:
     print(f"coordinator: {text}", file=sys.stderr, flush=True)
 
 
+def _goal(bundle: Bundle) -> Goal:
+    goal, longest_s = planning.goal(bundle), serving.REQUEST_TIMEOUT_S.value
+    if goal.deadline_ms > longest_s * 1e3:
+        raise UserError(
+            f"--deadline_ms={goal.deadline_ms:g} is more than --request_timeout_s={longest_s:g}; raise that too."
+        )
+    return goal
+
+
 def main(arguments: list[str]) -> int:
-    """Checks the workers, then serves the fused model until a signal; returns the exit status."""
+    """Finds the devices, then serves the fused model until a signal; returns the exit status."""
     serving.watch_stdin()
     for name, value in (("bundle", _BUNDLE.value), ("cluster", _CLUSTER.value)):
         if value is None:
             raise UserError(f"--{name} is missing; legal: the {name}'s path.")
     bundle = manifest.load(_BUNDLE.value)
     devices = cluster.load(_CLUSTER.value)
-    bundle.check_precision(_PRECISION.value)
-    entry = _chosen(bundle, devices)
+    bundle.check_precision(planning.PRECISION.value)
+    entries, goal = planning.entries(bundle), _goal(bundle)
     credentials = serving.credentials()
     context, token = credentials.server_context(), credentials.token()
-    return asyncio.run(_serve(bundle, entry, devices, token, context, serving.bind()))
+    with Journal(_LOG.value) as journal:
+        return asyncio.run(_serve(bundle, entries, devices, goal, token, context, serving.bind(), journal))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,14 @@ import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .program import UserError
+
+PRIVATE = 0o600
+"""Permissions of a file that nobody else may read."""
 
 
 def check_json_target(path: str | Path | None) -> None:
@@ -45,22 +49,37 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Writes `data` to `path`: aside first, then renamed over it.
+def write_bytes(path: str | Path, data: bytes, mode: int = 0o644) -> None:
+    """Writes `data` to `path`, with the permissions `mode`: aside first, then renamed over it.
 
     Raises `UserError` when that fails; an older file is then left as it was. Source: ours.
     """
-    path = Path(path)
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        with os.fdopen(handle, "wb") as stream:
+        with replacing(Path(path), prefix=os.path.basename(path), suffix=".part", mode=mode) as stream:
             stream.write(data)
-        # mkstemp gives a private file; a result is for whoever may read its folder.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"file {str(path)!r} cannot be written: {error.strerror}.") from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path, prefix: str, suffix: str = "", mode: int = 0o644) -> Iterator[IO[bytes]]:
+    """A new file beside `path`, which takes its place when the block ends, and goes when that ends by an error.
+
+    Args:
+      path: the file to replace or to make.
+      prefix, suffix: of the new file's name until then.
+      mode: its permissions then.
+
+    Raises `OSError` when it cannot be made or renamed. Source: ours.
+    """
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+        # mkstemp gives a private file; a result is for whoever may read its folder.
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
     finally:
         # Also after Ctrl-C; of a file that was written nothing bears this name any more.
         if temporary is not None:

@@ -26,14 +26,27 @@ class SliceInterpreter:
       threads: how many threads one invocation may use, 1 or more.
       delegates: whether the runtime may hand operations to XNNPACK, as it does by default; its int8 results differ from
         the built-in kernels' by rounding.
+      reference: whether TFLite's reference kernels run all of it: slow ones, whose int8 results are those of ARM's
+        built-in kernels on any machine. Those of x86 round halves below zero up, and these away from zero.
 
     Raises `UserError` as `Bundle.read` does, when there is not memory enough, when the runtime cannot load the file,
     and when its input or output is not as the manifest says. Source: ours.
     """
 
-    def __init__(self, bundle: Bundle, file: SliceFile, runtime: Runtime, threads: int, delegates: bool = True) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        file: SliceFile,
+        runtime: Runtime,
+        threads: int,
+        delegates: bool = True,
+        reference: bool = False,
+    ) -> None:
         self.runtime, self.threads = runtime, threads
-        self._interpreter, inputs, outputs = _load(bundle, file, file.arena_bytes, runtime, threads, delegates)
+        resolvers = runtime.module.OpResolverType
+        resolver = resolvers.AUTO if delegates else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        resolver = resolvers.BUILTIN_REF if reference else resolver
+        self._interpreter, inputs, outputs = _load(bundle, file, file.arena_bytes, runtime, threads, resolver)
         self.input_shape, self.output_shape = (1, *bundle.shape), (1, *bundle.output_shape)
         self.input = _check(file.path, "input", inputs, file.input, self.input_shape)
         self.output = _check(file.path, "output", outputs, file.output, self.output_shape)
@@ -65,7 +78,8 @@ class TailInterpreter:
             raise UserError(f"bundle {str(bundle.folder)!r} has no tail; the sum of its slices is the answer.")
         height, width, channels = bundle.shape
         file = bundle.tail.file
-        self._interpreter, inputs, outputs = _load(bundle, file, bundle.tail.arena_bytes, runtime, threads, True)
+        resolver = runtime.module.OpResolverType.AUTO
+        self._interpreter, inputs, outputs = _load(bundle, file, bundle.tail.arena_bytes, runtime, threads, resolver)
         shapes = {"image": (1, *bundle.shape), "summed": (1, *bundle.output_shape)}
         dtypes = {"image": "uint8", "summed": "float32"}
         if set(inputs) != set(shapes):
@@ -91,19 +105,18 @@ class TailInterpreter:
 
 
 def _load(
-    bundle: Bundle, file: File, arena_bytes: int, runtime: Runtime, threads: int, delegates: bool
+    bundle: Bundle, file: File, arena_bytes: int, runtime: Runtime, threads: int, resolver: Any
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """The interpreter of a file, and the details of its inputs and outputs by name."""
     if threads < 1:
         raise UserError(f"threads is {threads}; legal: 1 or more.")
     data = bundle.read(file)
     memory.require(memory.needed(file.bytes, arena_bytes), f"slice file {file.path!r}")
-    kernels = runtime.module.OpResolverType
     try:
         interpreter = runtime.module.Interpreter(
             model_content=data,
             num_threads=threads,
-            experimental_op_resolver_type=kernels.AUTO if delegates else kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            experimental_op_resolver_type=resolver,
         )
         interpreter.allocate_tensors()
         if _SIGNATURE not in interpreter.get_signature_list():

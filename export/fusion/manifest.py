@@ -12,6 +12,7 @@ from .bundle import (
     PRECISIONS,
     SUPER_RESOLUTION,
     Bundle,
+    EarlyMargins,
     File,
     Sample,
     SliceFile,
@@ -131,13 +132,56 @@ def _switch(table: Table, precisions: tuple[str, ...], output: str) -> SwitchEnt
         raise table.refuse("slices", [], "one slice per device")
     switch = table.get("switch", str)
     _check_slices(table, slices, switch)
+    models = tuple(_slice(entry, i, precisions, output) for i, entry in enumerate(slices))
     return SwitchEntry(
         switch=switch,
         slug=table.matching("slug", _NAME),
         madds=table.count("madds"),
         accuracy=table.get("accuracy", dict, optional=True),
-        slices=tuple(_slice(entry, i, precisions, output) for i, entry in enumerate(slices)),
+        slices=models,
+        early=_early(table, models, precisions, output),
     )
+
+
+def _early(
+    switch: Table, slices: tuple[SliceModel, ...], precisions: tuple[str, ...], output: str
+) -> dict[str, EarlyMargins]:
+    """The calibrations of a switch by precision; none where the key is missing, as in a bundle just converted."""
+    if "early" not in switch.names() or switch.get("early", dict, optional=True) is None:
+        return {}
+    table, found = switch.table("early"), {}
+    if output != _OUTPUTS[CLASSIFICATION][0]:
+        raise switch.refuse("early", table.names(), "null, since only classifiers answer early")
+    for precision in table.names():
+        if precision not in precisions:
+            raise switch.refuse("early", precision, f"of the bundle's precisions, {', '.join(precisions)}")
+        entry = table.table(precision)
+        hashes = [slice_.files[precision].sha256 for slice_ in slices]
+        if list(entry.array("files", str)) != hashes:
+            legal = f"the SHA-256 of the switch's {precision} files; calibrate the bundle again"
+            raise entry.refuse("files", entry.get("files", list), legal)
+        margins: dict[frozenset[int], float] = {}
+        for one in entry.tables("margins"):
+            arrived = _arrived(one, len(slices))
+            if arrived in margins:
+                raise one.refuse("devices", sorted(arrived), "every set of devices once")
+            margins[arrived] = _number(one, "margin", 0, 2.0**128)
+        found[precision] = EarlyMargins(entry.count("images"), _number(entry, "max_drop", 0, 1), margins)
+    return found
+
+
+def _arrived(table: Table, devices: int) -> frozenset[int]:
+    values = table.array("devices", int)
+    if list(values) != sorted(set(values)) or not set(values) < set(range(devices)):
+        raise table.refuse("devices", list(values), f"some, not all, of 0 to {devices - 1} in ascending order")
+    return frozenset(values)
+
+
+def _number(table: Table, key: str, low: float, high: float) -> float:
+    value: float = table.get(key, float)
+    if not low <= value <= high:  # NaN is not, either
+        raise table.refuse(key, value, f"a number from {low:g} to {high:g}")
+    return value
 
 
 def _check_slices(table: Table, slices: list[Table], switch: str) -> None:

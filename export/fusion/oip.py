@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from .program import LONGEST_S
 from .tensors import (
     OipError,
     brief,
@@ -165,7 +166,24 @@ def encode_response(
     return b"".join([head, *chunks]), str(len(head)) if any(request.outputs.values()) else None
 
 
-def _split(body: bytes, header_length: str | None, what: str) -> tuple[dict[str, Any], bytes | None]:
+def json_bytes(body: bytes, header_length: str | None) -> int:
+    """How many bytes of a body are JSON, as far as its header can be believed."""
+    believed = header_length is not None and header_length.isascii() and header_length.isdigit()
+    return min(len(body), int(header_length[:20])) if believed and header_length else len(body)
+
+
+def timeout_s(parameters: Parameters) -> float | None:
+    """How long the requester waits, in seconds: the request parameter `timeout`, an integer of microseconds above 0, as
+    Triton has it; None where there is none. More than a day counts as a day. Raises `OipError` (400)."""
+    value = parameters.get("timeout")
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        _bad(f"parameter 'timeout' is {brief(value)}; legal: a number of microseconds, 1 or more")
+    return min(value, int(LONGEST_S * 1e6)) / 1e6
+
+
+def _split(body: bytes, header_length: str | None, what: str) -> tuple[dict[str, Any], memoryview | None]:
     size = len(body)
     if header_length is not None:
         if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 20):
@@ -174,7 +192,7 @@ def _split(body: bytes, header_length: str | None, what: str) -> tuple[dict[str,
             _bad(f"{HEADER} is {header_length} but the body has {size} bytes; legal: at most those")
         size = int(header_length)
     try:
-        message = json.loads(body[:size].decode("utf-8"), parse_constant=_constant, object_pairs_hook=_object)
+        message = _DECODER.decode(body[:size].decode("utf-8"))
     except UnicodeDecodeError as error:
         _bad(f"the JSON of the {what} is not UTF-8 at byte {error.start}")
     except RecursionError:
@@ -185,7 +203,7 @@ def _split(body: bytes, header_length: str | None, what: str) -> tuple[dict[str,
         _bad(f"the {what} is not JSON: {error}")
     if not isinstance(message, dict):
         _bad(f"the {what} is {brief(message)}; legal: a JSON object")
-    return message, None if header_length is None else body[size:]
+    return message, None if header_length is None else memoryview(body)[size:]
 
 
 def _tensors(
@@ -193,7 +211,7 @@ def _tensors(
     key: str,
     side: str,
     specs: Sequence[TensorSpec],
-    tail: bytes | None,
+    tail: memoryview | None,
     max_batch: int,
 ) -> dict[str, np.ndarray]:
     """The arrays of `message[key]`; binary ones are taken off `tail` in order, which they must use
@@ -312,7 +330,7 @@ def _names(specs: Sequence[TensorSpec]) -> str:
 
 
 def _dump(message: Mapping[str, Any]) -> bytes:
-    return json.dumps(message, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return _ENCODER.encode(message).encode("ascii")
 
 
 def _constant(text: str) -> NoReturn:
@@ -325,6 +343,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         _bad(f"the JSON has the key {brief(next(k for k in keys if keys.count(k) > 1))} twice")
     return values
+
+
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder(parse_constant=_constant, object_pairs_hook=_object)
 
 
 def _bad(message: str) -> NoReturn:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import ssl
+import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import own_certificate
 from .program import UserError
 
 
@@ -36,6 +41,7 @@ class Credentials:
             raise UserError(f"token file {self.token_file!r} cannot be read: {error.strerror}.") from error
         except UnicodeDecodeError as error:
             raise UserError(f"token file {self.token_file!r} is not ASCII text.") from error
+        warn_if_open(self.token_file)
         if len(token) < 16 or not token.isprintable() or " " in token:
             raise UserError(
                 f"token file {self.token_file!r} holds {len(token)} characters; "
@@ -47,8 +53,8 @@ class Credentials:
         """TLS 1.2 or newer for listening, asking clients for a certificate (mutual TLS) if there is
         a `tls_ca`.
 
-        Returns None without TLS. Raises `UserError` on a key without a certificate and on
-        unreadable files.
+        Returns None without TLS. Raises `UserError` on a key without a certificate, on files that cannot be used, and
+        on a certificate that is not valid now or not for a server.
         """
         if self.tls_cert is None and self.tls_key is None and self.tls_ca is None:
             return None
@@ -73,19 +79,59 @@ class Credentials:
     def _load(self, context: ssl.SSLContext) -> ssl.SSLContext:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         for name in (self.tls_ca, self.tls_cert, self.tls_key):
-            if name is not None and not Path(name).is_file():
-                raise UserError(f"TLS file {name!r} does not exist.")
-        try:
-            if self.tls_ca is not None:
-                context.load_verify_locations(self.tls_ca)
-            if self.tls_cert is not None:
-                context.load_cert_chain(self.tls_cert, self.tls_key, password=_no_password)
-        except (OSError, ValueError) as error:
-            files = ", ".join(repr(n) for n in (self.tls_ca, self.tls_cert, self.tls_key) if n)
-            raise UserError(f"TLS files {files} cannot be used: {error}.") from error
+            if name is not None:
+                _check_readable(name)
+        if self.tls_ca is not None:
+            _trust(context, self.tls_ca)
+        if self.tls_cert is not None and self.tls_key is not None:
+            warn_if_open(self.tls_key)
+            own_certificate.load(context, self.tls_cert, self.tls_key)
         return context
 
 
-def _no_password() -> str:
-    # Without this OpenSSL would stop and ask at the terminal.
-    raise ValueError("the private key is encrypted; legal: an unencrypted one")
+@functools.cache
+def warn_if_open(name: str) -> None:
+    """Says, once per file, on standard error that every user of this machine can read or change it.
+
+    Its group may: a service often runs as a user of its own, that reads a file of root's by its group.
+    """
+    if os.name != "posix":
+        return
+    try:
+        mode = os.stat(name).st_mode
+    except OSError:
+        return
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
+        print(
+            f"warning: file {name!r} is secret, and every user of this machine can read it (mode "
+            f"{stat.S_IMODE(mode):04o}); legal: chmod 600.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _check_readable(name: str) -> None:
+    try:
+        if not Path(name).is_file():
+            raise UserError(f"TLS file {name!r} does not exist.")
+        with open(name, "rb"):
+            return
+    except OSError as error:
+        raise UserError(f"TLS file {name!r} cannot be read: {error.strerror}.") from error
+
+
+def _trust(context: ssl.SSLContext, name: str) -> None:
+    """Adds the authorities of a file to those the other side's certificate may come from."""
+    try:
+        context.load_verify_locations(name)
+    except ssl.SSLError as error:
+        raise UserError(f"TLS file {name!r} holds no PEM certificate.") from error
+    authorities = context.get_ca_certs()
+    if not authorities:
+        raise UserError(
+            f"TLS file {name!r} holds a certificate, but of no authority; legal: as tls_ca, that of the authority "
+            "which signed the other side's."
+        )
+    reasons = [own_certificate.untimely(authority) for authority in authorities]
+    if all(reasons):
+        raise UserError(f"the authority in {name!r} {reasons[0]}; legal: one that is valid now.")

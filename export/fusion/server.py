@@ -4,26 +4,35 @@ models."""
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import logging
 import time
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import generate_latest
 
 from . import oip
+from .bodies import BodyReader, expect
+from .connections import Connection
+from .metrics import Metrics
 from .oip import OipError, TensorSpec
+from .waiting import within
 
 VERSION = "1"
 _LIVE = "/v2/health/live"
 _EXTENSIONS = ["binary_tensor_data", "model_repository"]
-_ENCODINGS = ("", "identity", "gzip", "deflate")
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+# Above that many bytes of JSON, or packed ones, a body is decoded beside the event loop.
+_QUICK_BYTES = 65_536
+# Python reads JSON without letting anything else run, so there is an end to it; tensors can come in binary.
+_MOST_JSON_BYTES = 4_000_000
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+"""Answers one HTTP request."""
 
 
 class ServedModel(ABC):
@@ -61,26 +70,6 @@ class ServedModel(ABC):
         """
 
 
-class Metrics:
-    """The Prometheus metrics of one server: `fusion_requests_total` by model and status, and
-    `fusion_request_seconds` by model. More can be added to `registry`."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter("fusion_requests", "Inference requests.", ["model", "status"], registry=self.registry)
-        self.seconds = Histogram(
-            "fusion_request_seconds",
-            "From the arrival of an inference request to its answer.",
-            ["model"],
-            registry=self.registry,
-            buckets=LATENCY_BUCKETS,
-        )
-
-
-LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-"""Upper bounds in seconds for every latency histogram."""
-
-
 class Server:
     """The routes of one server.
 
@@ -91,6 +80,8 @@ class Server:
       token: the bearer token to ask for, or None.
       max_body_mb: the largest request body, decompressed, in MB.
       request_timeout_s: how long a request may take, its body's arrival and its answer each.
+      pages: more paths to answer with GET, and what answers each; the token may also come as the password of HTTP's
+        basic authentication, as browsers send it.
 
     Source: the paths and objects are the OIP's and its model repository extension's; `/metrics` is
     ours.
@@ -104,39 +95,59 @@ class Server:
         token: str | None,
         max_body_mb: float,
         request_timeout_s: float,
+        pages: Mapping[str, Handler] | None = None,
     ) -> None:
-        self._kind, self._metrics, self._token = kind, metrics, token
+        self._kind, self._metrics = kind, metrics
         self._models = {model.name: model for model in models}
-        self._max_body_mb, self._timeout_s = max_body_mb, request_timeout_s
+        self._bodies, self._timeout_s = BodyReader(max_body_mb, request_timeout_s), request_timeout_s
+        self._pages = dict(pages or {})
+        self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self._bearer = None if token is None else f"Bearer {token}".encode()
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        limit = int(self._max_body_mb * 1e6)
-        app = web.Application(middlewares=[self._errors, self._authorize], client_max_size=limit)
-        app.router.add_get("/v2", self._server_metadata)
-        app.router.add_get(_LIVE, self._live)
-        app.router.add_get("/v2/health/ready", self._ready)
-        for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-            app.router.add_get(path, self._model_metadata)
-            app.router.add_get(path + "/ready", self._model_ready)
-            app.router.add_post(path + "/infer", self._infer)
-        app.router.add_route("GET", "/v2/repository/index", self._index)
-        app.router.add_route("POST", "/v2/repository/index", self._index)
-        app.router.add_get("/metrics", self._expose)
+        app = web.Application(middlewares=[self._errors, self._authorize])
+        model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+        # In the order in which they are tried.
+        routes: list[tuple[str, str, Handler]] = [
+            ("POST", model + "/infer", self._infer),
+            ("POST", version + "/infer", self._infer),
+            ("GET", "/v2", self._server_metadata),
+            ("GET", _LIVE, self._live),
+            ("GET", "/v2/health/ready", self._ready),
+            ("GET", "/v2/repository/index", self._index),
+            ("POST", "/v2/repository/index", self._index),
+            ("GET", "/metrics", self._expose),
+        ]
+        for path in (model, version):
+            routes += [("GET", path, self._model_metadata), ("GET", path + "/ready", self._model_ready)]
+        routes += [("GET", path, page) for path, page in self._pages.items()]
+        for method, path, handler in routes:
+            # A GET comes with its HEAD.
+            add = app.router.add_get if method == "GET" else app.router.add_post
+            add(path, handler, expect_handler=expect)
         return app
 
     @web.middleware
-    async def _errors(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+    async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Every refusal leaves as the OIP error object."""
+        connection = request.protocol
+        if not isinstance(connection, Connection):
+            return await self._refusals(request, handler)
+        connection.begin(request)
+        try:
+            return await self._refusals(request, handler)
+        finally:
+            connection.end()
+
+    async def _refusals(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
         except OipError as error:
-            return _error(error.status, error.message)
+            return _refusal(error)
         except web.HTTPNotFound:
-            return _error(
-                404,
-                f"path {request.path!r} is unknown; legal: /v2 and what lies below it, /metrics.",
-            )
+            known = ", ".join(["/v2 and what lies below it", "/metrics", *self._pages])
+            return _error(404, f"path {request.path!r} is unknown; legal: {known}.")
         except web.HTTPMethodNotAllowed as error:
             legal = ", ".join(sorted(error.allowed_methods))
             message = f"method {request.method} is not allowed at {request.path!r}; legal: {legal}."
@@ -150,12 +161,17 @@ class Server:
             return _error(500, "the server failed on this request; its log has the traceback.")
 
     @web.middleware
-    async def _authorize(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        if self._token is not None and request.path != _LIVE:
+    async def _authorize(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if self._bearer is not None and request.path != _LIVE:
             shown = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-            if not hmac.compare_digest(shown, f"Bearer {self._token}".encode()):
+            is_page = request.path in self._pages
+            # Browsers ask their user for a name and a password, and for no bearer token.
+            if is_page and shown.startswith(b"Basic "):
+                shown = b"Bearer " + _password(shown.removeprefix(b"Basic "))
+            if not hmac.compare_digest(shown, self._bearer):
                 message = "the bearer token is missing or wrong; legal: 'Authorization: Bearer <token>'."
-                return _error(401, message, {"WWW-Authenticate": "Bearer"})
+                asked = 'Basic realm="any name, and the token as password"' if is_page else "Bearer"
+                return _error(401, message, {"WWW-Authenticate": asked})
         return await handler(request)
 
     async def _server_metadata(self, request: web.Request) -> web.Response:
@@ -171,10 +187,10 @@ class Server:
         return web.json_response({"live": True})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        for model in self._models.values():
-            reason = await model.not_ready()
-            if reason is not None:
-                return _error(503, reason)
+        # A server that has some of its models answers for those.
+        reasons = [await model.not_ready() for model in self._models.values()]
+        if reasons and reasons[0] is not None and None not in reasons:
+            return _error(503, reasons[0])
         return web.json_response({"ready": True})
 
     async def _model_ready(self, request: web.Request) -> web.Response:
@@ -215,7 +231,7 @@ class Server:
         try:
             response = await self._answer(request, model, arrived)
         except OipError as error:
-            response = _error(error.status, error.message)
+            response = _refusal(error)
         except Exception:
             self._metrics.requests.labels(model.name, "500").inc()
             raise
@@ -224,42 +240,41 @@ class Server:
         return response
 
     async def _answer(self, request: web.Request, model: ServedModel, arrived: float) -> web.Response:
-        body = await self._body(request)
-        message = oip.decode_request(
-            body, request.headers.get(oip.HEADER), model.inputs, model.outputs, model.max_batch
+        body, packed = await self._bodies.read(request)
+        self._metrics.received_bytes.inc(len(body))
+        header = request.headers.get(oip.HEADER)
+        message = await self._aside(
+            packed or oip.json_bytes(body, header) > _QUICK_BYTES, self._decode, body, packed, header, model
         )
+        decoded = time.perf_counter()
+        self._metrics.decode_seconds.observe(decoded - arrived)
         try:
-            outputs, parameters = await asyncio.wait_for(
-                model.infer(message, arrived, time.perf_counter()), self._timeout_s
-            )
+            outputs, parameters = await within(self._timeout_s, model.infer(message, arrived, decoded))
         except asyncio.exceptions.TimeoutError as error:
             late = f"model {model.name!r} did not answer within {self._timeout_s:g} s."
             raise OipError(504, late) from error
-        body, length = oip.encode_response(model.name, VERSION, message, outputs, parameters)
+        as_json = sum(array.size for spec, array in outputs if not message.outputs.get(spec.name, True))
+        body, length = await self._aside(
+            as_json * 4 > _QUICK_BYTES, oip.encode_response, model.name, VERSION, message, outputs, parameters
+        )
+        self._metrics.sent_bytes.inc(len(body))
         if length is None:
             return web.Response(body=body, content_type="application/json")
         return web.Response(body=body, content_type="application/octet-stream", headers={oip.HEADER: length})
 
-    async def _body(self, request: web.Request) -> bytes:
-        encoding = request.headers.get("Content-Encoding", "").strip().lower()
-        if encoding not in _ENCODINGS:
-            raise OipError(415, f"content encoding {encoding!r} is not supported; legal: gzip, deflate.")
-        limit = f"legal: at most {self._max_body_mb:g} MB, decompressed"
-        if (request.content_length or 0) > self._max_body_mb * 1e6:
-            raise OipError(413, f"the request body has {request.content_length} bytes; {limit}.")
-        try:
-            body = await asyncio.wait_for(request.read(), self._timeout_s)
-            packed = encoding in ("gzip", "deflate")
-            return _decompress(body, int(self._max_body_mb * 1e6)) if packed else body
-        except web.HTTPRequestEntityTooLarge as error:
-            raise OipError(413, f"the request body is too large; {limit}.") from error
-        except asyncio.exceptions.TimeoutError as error:
-            late = f"the request body did not arrive within {self._timeout_s:g} s."
-            raise OipError(408, late) from error
-        except web.RequestPayloadError as error:
-            raise OipError(400, f"the request body cannot be read: {error}.") from error
-        except ConnectionResetError as error:
-            raise OipError(400, "the client closed the connection before its request was there.") from error
+    def _decode(self, body: bytes, packed: bool, header: str | None, model: ServedModel) -> oip.Request:
+        plain = self._bodies.unpack(body) if packed else body
+        size = oip.json_bytes(plain, header)
+        if size > _MOST_JSON_BYTES:
+            most = f"{_MOST_JSON_BYTES / 1e6:g} MB; larger tensors can be sent in binary"
+            raise OipError(413, f"the JSON of the request has {size} bytes; legal: at most {most}.")
+        return oip.decode_request(plain, header, model.inputs, model.outputs, model.max_batch)
+
+    async def _aside(self, is_long: bool, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Does some work, beside the event loop where it takes long."""
+        if not is_long:
+            return work(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._decoding, work, *arguments)
 
     def _model(self, request: web.Request) -> ServedModel:
         name, version = request.match_info["name"], request.match_info.get("version", VERSION)
@@ -271,20 +286,18 @@ class Server:
         return model
 
 
-def _decompress(body: bytes, limit: int) -> bytes:
-    """What the gzip or zlib stream `body` holds; unpacks no more than `limit` bytes of it."""
-    stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    try:
-        plain = stream.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise OipError(400, "the request body is not as its content encoding says.") from error
-    if len(plain) > limit:
-        raise web.HTTPRequestEntityTooLarge(limit, len(plain))
-    if not stream.eof or stream.unused_data:
-        raise OipError(400, "the request body is not as its content encoding says.")
-    return plain
+def _refusal(error: OipError) -> web.Response:
+    return _error(error.status, error.message, error.headers)
 
 
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
     body: dict[str, Any] = {"error": message}
     return web.json_response(body, status=status, headers=headers)
+
+
+def _password(encoded: bytes) -> bytes:
+    """The password of basic credentials, empty where they are none. Source: RFC 7617."""
+    try:
+        return base64.b64decode(encoded, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""

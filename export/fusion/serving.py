@@ -19,6 +19,7 @@ from typing import Any
 from absl import flags
 from aiohttp import web
 
+from .connections import Connections
 from .program import LONGEST_S, UserError, define_float
 from .security import Credentials
 
@@ -42,11 +43,17 @@ MAX_BATCH = flags.DEFINE_integer("max_batch", 32, "Largest batch of a request, i
 REQUEST_TIMEOUT_S = define_float(
     "request_timeout_s", 10, "Seconds that one request may take before it is answered 504.", 0.001, LONGEST_S
 )
+MAX_CONNECTIONS = flags.DEFINE_integer(
+    "max_connections", 256, "Most connections at a time; one more takes the place of one that is idle, or gets 503.", 1
+)
 STOP_AT_STDIN_END = flags.DEFINE_bool(
     "stop_at_stdin_end",
     False,
     "Stops when standard input ends, so that the server never outlives the program that started it.",
 )
+
+_HANDSHAKE_S = 10.0
+_BACKLOG = 128
 
 
 def credentials() -> Credentials:
@@ -126,18 +133,22 @@ async def serve(
         # Event loops on Windows have no signal handlers; there Ctrl-C ends the program at once.
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, _stop, stopped, number)
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        shutdown_timeout=REQUEST_TIMEOUT_S.value,
-        # The server unpacks request bodies itself, within its limit.
-        auto_decompress=False,
-    )
+    # Nobody wants the answer of a request whose client is gone.
+    runner = web.AppRunner(app, shutdown_timeout=REQUEST_TIMEOUT_S.value, handler_cancellation=True)
     await runner.setup()
+    servers: list[asyncio.Server] = []
     try:
+        if runner.server is None:
+            raise RuntimeError("the runner was not set up")
+        connections = Connections(runner.server, MAX_CONNECTIONS.value)
+        handshake_s = None if context is None else _HANDSHAKE_S
         try:
             for bound in sockets:
-                await web.SockSite(runner, bound, ssl_context=context).start()
+                servers.append(
+                    await loop.create_server(
+                        connections, sock=bound, ssl=context, ssl_handshake_timeout=handshake_s, backlog=_BACKLOG
+                    )
+                )
         except OSError as error:
             raise UserError(_cannot_listen(error)) from error
         port = sockets[0].getsockname()[1]
@@ -147,6 +158,8 @@ async def serve(
         print(f"{kind} stops: finishing the running requests", file=sys.stderr, flush=True)
         return status
     finally:
+        for server in servers:
+            server.close()
         await runner.cleanup()
 
 

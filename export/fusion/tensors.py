@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -31,13 +32,14 @@ DATATYPES = {"uint8": "UINT8", "int8": "INT8", "float32": "FP32"}
 
 class OipError(Exception):
     """A request that is refused, or an answer that cannot be given: `status` is the HTTP status,
-    400 to 599, and `message` the sentence for the `error` key of the OIP error object. Source:
-    ours."""
+    400 to 599, `message` the sentence for the `error` key of the OIP error object, and `headers`
+    what the answer's head says beside it, such as Retry-After. Source: ours."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.headers = dict(headers or {})
 
 
 def data_from_json(label: str, datatype: str, shape: tuple[int, ...], data: Any) -> np.ndarray:
@@ -68,21 +70,21 @@ def data_from_json(label: str, datatype: str, shape: tuple[int, ...], data: Any)
     return np.array(flat, dtype).reshape(shape)
 
 
-def data_from_bytes(label: str, datatype: str, shape: tuple[int, ...], data: bytes) -> np.ndarray:
-    """The array, of `shape` and `DTYPES[datatype]`, in a binary tensor.
+def data_from_bytes(label: str, datatype: str, shape: tuple[int, ...], data: memoryview) -> np.ndarray:
+    """The array, of `shape` and `DTYPES[datatype]`, in a binary tensor; not a copy, where it can be.
 
     Raises `OipError` (400), starting with `label`, on a wrong number of bytes, a BOOL byte other
     than 0 and 1, and BYTES elements that do not fill `data` exactly.
     """
     dtype, count = DTYPES[datatype], math.prod(shape)
     if datatype == "BYTES":
-        return _array(_elements(label, data, count), shape)
+        return _array(_elements(label, bytes(data), count), shape)
     if len(data) != count * dtype.itemsize:
         _bad(
             f"{label} has {len(data)} bytes of data; legal: {count * dtype.itemsize}, from its shape "
             f"{list(shape)} and datatype {datatype}"
         )
-    if datatype == "BOOL" and data.strip(b"\0\1"):
+    if datatype == "BOOL" and bytes(data).strip(b"\0\1"):
         _bad(f"{label} has a byte other than 0 and 1; legal: {_legal(datatype)}")
     return np.frombuffer(data, dtype).reshape(shape)
 

@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from absl import flags
-from prometheus_client import Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
-from . import manifest, oip, runtime, serving
+from . import manifest, oip, runtime, serving, slices
 from .bundle import Bundle, SliceFile, SliceModel, SwitchEntry
 from .interpreters import SliceInterpreter
+from .invocations import Invocations, Job
+from .metrics import LATENCY_BUCKETS, Metrics
 from .oip import OipError, TensorSpec
-from .program import UserError, run
-from .server import LATENCY_BUCKETS, Metrics, ServedModel, Server
+from .program import UserError, define_float, run
+from .server import ServedModel, Server
+from .slices import LoadedSlices
 from .tensors import DATATYPES
 
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
@@ -44,14 +46,55 @@ _THREADS = flags.DEFINE_integer(
     1,
     runtime.MAX_THREADS,
 )
+_MEMORY_LIMIT_MB = define_float(
+    "memory_limit_mb",
+    None,
+    "What the loaded slice models may take together, in MB; the least recently used go first. "
+    "The default is four fifths of what is free at the start.",
+    1,
+    1e9,
+)
+_MAX_QUEUE = flags.DEFINE_integer(
+    "max_queue", 16, "Most requests that wait while one runs; one more is answered 503 with Retry-After at once.", 1
+)
 flags.adopt_module_key_flags(serving)
+
+
+class WorkerMetrics(Metrics):
+    """What a worker counts beside `Metrics`: its queue, its invocations, and what it loads and drops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue_seconds = Histogram(
+            "fusion_queue_seconds",
+            "From a request's tensors being there to the invocation thread taking it.",
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.invoke_seconds = Histogram(
+            "fusion_invoke_seconds",
+            "Invocations of one request's images.",
+            ["model"],
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.waiting = Gauge(
+            "fusion_queue_requests", "Requests that wait for the invocation thread.", registry=self.registry
+        )
+        self.loaded_bytes = Gauge(
+            "fusion_loaded_bytes", "Memory that the loaded models take, as estimated.", registry=self.registry
+        )
+        self.loads = Counter("fusion_loads", "Slice models loaded.", ["model"], registry=self.registry)
+        self.evictions = Counter("fusion_evictions", "Slice models dropped for others.", registry=self.registry)
+        self.refused = Counter(
+            "fusion_refused", "Inference requests refused, by the reason's status.", ["status"], registry=self.registry
+        )
 
 
 class ServedSlice(ServedModel):
     """One slice model of one switch on this worker; see `ServedModel`.
 
-    `thread` is the worker's single invocation thread, shared by its models, so that the event loop
-    stays free and two invocations never fight for the same cores.
+    `loaded` and `invocations` are shared by the worker's models; `runs_on` says what runs them, for the metadata.
     """
 
     platform = "tflite"
@@ -62,62 +105,81 @@ class ServedSlice(ServedModel):
         entry: SwitchEntry,
         model: SliceModel,
         file: SliceFile,
-        interpreter: SliceInterpreter,
-        thread: ThreadPoolExecutor,
-        seconds: Histogram,
+        loaded: LoadedSlices,
+        invocations: Invocations,
+        metrics: WorkerMetrics,
+        runs_on: Mapping[str, str | int],
         max_batch: int,
     ) -> None:
         self.name, self.max_batch = model.model, max_batch
         self.inputs = (TensorSpec("image", "UINT8", (-1, *bundle.shape)),)
         self._output = TensorSpec(bundle.output_name, DATATYPES[file.output.dtype], (-1, *bundle.output_shape))
         self.outputs = (self._output,)
-        self._interpreter, self._thread = interpreter, thread
-        self._seconds = seconds.labels(model.model)
+        self._file, self._loaded, self._invocations, self._metrics = file, loaded, invocations, metrics
+        self._invoke_seconds = metrics.invoke_seconds.labels(model.model)
         self._identity = {"model_id": bundle.model_id, "file_sha256": file.sha256}
         self._parameters: dict[str, str | int | float | bool] = {
             **self._identity,
             "switch": entry.switch,
             "device": model.device,
             "precision": file.precision,
-            "runtime": str(interpreter.runtime),
-            "threads": interpreter.threads,
+            **runs_on,
         }
         if file.output.scale is not None and file.output.zero_point is not None:
             self._parameters["output_scale"] = file.output.scale
             self._parameters["output_zero_point"] = file.output.zero_point
 
     def parameters(self) -> Mapping[str, str | int | float | bool]:
-        return self._parameters
+        return self._parameters | {"loaded": self._file in self._loaded}
 
     async def not_ready(self) -> str | None:
-        return None
+        return self._loaded.refusal(self._file)
 
     async def infer(
         self, request: oip.Request, arrived: float, decoded: float
     ) -> tuple[Sequence[tuple[TensorSpec, np.ndarray]], Mapping[str, str | int | float | bool]]:
         """Answers with the stored output and, as parameters, the model's identity, `queue_ms` (from
-        the arrival of the request to its first invocation) and `invoke_ms` (all invocations of its
-        batch)."""
-        abandoned = threading.Event()
-        loop = asyncio.get_running_loop()
+        its tensors being there to the thread taking it), `load_ms` (only where the model had to be
+        loaded) and `invoke_ms` (all invocations of its batch).
+
+        The request parameter `timeout` is how long the requester waits, in microseconds from the arrival.
+        """
+        timeout_s = oip.timeout_s(request.parameters)
+        deadline = None if timeout_s is None else arrived + timeout_s
         try:
-            stored, started, ended = await loop.run_in_executor(
-                self._thread, self._invoke, request.inputs["image"], abandoned
-            )
-        finally:
-            abandoned.set()
-        self._seconds.observe(ended - started)
-        times = {"queue_ms": (started - arrived) * 1e3, "invoke_ms": (ended - started) * 1e3}
+            reason = self._loaded.refusal(self._file)
+            if reason is not None:
+                raise slices.refused(reason)
+            work = partial(self._invoke, request.inputs["image"])
+            stored, taken, loaded, ended = await self._invocations.run(work, deadline)
+        except OipError as error:
+            self._metrics.refused.labels(str(error.status)).inc()
+            raise
+        self._metrics.queue_seconds.observe(taken - decoded)
+        self._invoke_seconds.observe(ended - (loaded or taken))
+        times = {"queue_ms": (taken - decoded) * 1e3, "invoke_ms": (ended - (loaded or taken)) * 1e3}
+        if loaded is not None:
+            times["load_ms"] = (loaded - taken) * 1e3
         return [(self._output, stored)], self._identity | times
 
-    def _invoke(self, images: np.ndarray, abandoned: threading.Event) -> tuple[np.ndarray, float, float]:
-        started = time.perf_counter()
+    def _invoke(self, images: np.ndarray, job: Job) -> tuple[np.ndarray, float, float | None, float]:
+        """In the invocation thread: (stored outputs, when the thread took the job, when it had loaded the model if
+        it had to, when it was done)."""
+        taken, loaded = time.perf_counter(), None
+        is_new = self._file not in self._loaded
+        interpreter = self._loaded.get(self._file)
+        if is_new:
+            loaded = time.perf_counter()
         stored = []
         for image in images:
-            if abandoned.is_set():
+            if job.gone:
                 raise OipError(504, "the request was given up before its last image.")
-            stored.append(self._interpreter(image))
-        return np.stack(stored), started, time.perf_counter()
+            try:
+                stored.append(interpreter(image))
+            except Exception:
+                self._loaded.drop(self._file)
+                raise
+        return np.stack(stored), taken, loaded, time.perf_counter()
 
 
 def _chosen(bundle: Bundle) -> list[tuple[SwitchEntry, SliceModel]]:
@@ -137,7 +199,7 @@ def _chosen(bundle: Bundle) -> list[tuple[SwitchEntry, SliceModel]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Loads the slices and serves them until a signal; returns the exit status."""
+    """Serves the slices, each loaded when it is first used, until a signal; returns the exit status."""
     serving.watch_stdin()
     if _BUNDLE.value is None:
         raise UserError("--bundle is missing; legal: the folder of a bundle.")
@@ -148,31 +210,35 @@ def main(arguments: list[str]) -> int:
     chosen = runtime.choose(_RUNTIME.value)
     selected = _chosen(bundle)
     sockets = serving.bind()
-    metrics = Metrics()
-    seconds = Histogram(
-        "fusion_invoke_seconds",
-        "Invocations of one request's images.",
-        ["model"],
-        registry=metrics.registry,
-        buckets=LATENCY_BUCKETS,
+    metrics = WorkerMetrics()
+    names = {model.files[precision]: model.model for _, model in selected}
+    for file in names:
+        slices.check_present(bundle, file)
+    limit = slices.default_limit() if _MEMORY_LIMIT_MB.value is None else int(_MEMORY_LIMIT_MB.value * 1e6)
+    loaded = LoadedSlices(
+        lambda file: SliceInterpreter(bundle, file, chosen, _THREADS.value),
+        limit,
+        lambda file: metrics.loads.labels(names[file]).inc(),
+        lambda file: metrics.evictions.inc(),
     )
-    with ThreadPoolExecutor(1, thread_name_prefix="invoke") as thread:
-        models = []
-        for entry, model in selected:
-            file = model.files[precision]
-            interpreter = SliceInterpreter(bundle, file, chosen, _THREADS.value)
-            models.append(
-                ServedSlice(
-                    bundle,
-                    entry,
-                    model,
-                    file,
-                    interpreter,
-                    thread,
-                    seconds,
-                    serving.MAX_BATCH.value,
-                )
+    metrics.loaded_bytes.set_function(loaded.used_bytes)
+    runs_on: dict[str, str | int] = {"runtime": str(chosen), "threads": _THREADS.value}
+    with Invocations(_MAX_QUEUE.value) as invocations:
+        metrics.waiting.set_function(invocations.depth)
+        models = [
+            ServedSlice(
+                bundle,
+                entry,
+                model,
+                model.files[precision],
+                loaded,
+                invocations,
+                metrics,
+                runs_on,
+                serving.MAX_BATCH.value,
             )
+            for entry, model in selected
+        ]
         print(
             f"worker: {len(models)} slice models of {bundle.name} ({precision}), {chosen}, threads: {_THREADS.value}",
             file=sys.stderr,

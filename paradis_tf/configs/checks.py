@@ -9,6 +9,11 @@ from typing import Any
 from export.fusion.program import UserError
 from paradis_tf.configs import defaults
 
+# What to do with a run folder that this version of the program cannot take.
+OTHER_VERSION = (
+    "Another version of the program made the run, or the file was edited: use the run with the version that made it, "
+    "or train it again in a new folder."
+)
 # Tables whose options depend on their `name`; whoever makes the object checks them.
 _NAMED = ("model", "method")
 
@@ -26,14 +31,14 @@ def check_types(config: Mapping[str, Any], where: object) -> None:
         known = json.loads(defaults.get_super_resolution_config().to_json())
     for key, like in known.items():
         if key not in config:
-            raise UserError(f"{where} lacks {key!r}.")
+            raise UserError(f"{where} lacks {key!r}. {OTHER_VERSION}")
         _check(config[key], like, key, where)
         if isinstance(like, dict):
             if "name" in like and "name" not in config[key]:
-                raise UserError(f"{where} lacks 'name' of {key}.")
+                raise UserError(f"{where} lacks 'name' of {key}. {OTHER_VERSION}")
             unknown = () if key in _NAMED else sorted(config[key].keys() - like.keys())
             if unknown:
-                raise UserError(f"{where}: {key} has {', '.join(unknown)}; it takes {', '.join(like)}.")
+                raise UserError(f"{where}: {key} has {', '.join(unknown)}; it takes {', '.join(like)}. {OTHER_VERSION}")
             for option in ("name",) if key in _NAMED else like:
                 if option in config[key]:
                     _check(config[key][option], like[option], f"{key}.{option}", where)

@@ -154,7 +154,7 @@ def load(
         raise UserError("config.dataset.validation_low is given without validation; its folders are pairs of those.")
     if not 0 <= seed < 2**31 - 1:
         raise UserError(f"seed is {seed}; it lies between 0 and {2**31 - 2}.")
-    reader = _Reader(scale, Path(data_dir) if data_dir else Path(), skip_broken)
+    reader = _Reader(scale, data_dir, skip_broken)
     whole = reader.read("train", train, train_low, patch_size)
     tested = reader.read("test", test, test_low, -(-_LEAST_EVALUATED_SIDE // scale))
     if validation:
@@ -170,9 +170,11 @@ def load(
 
 
 class _Reader:
-    def __init__(self, scale: int, root: Path, skip_broken: bool) -> None:
+    def __init__(self, scale: int, data_dir: str | None, skip_broken: bool) -> None:
         self.scale = scale
-        self.root = root
+        self.root = Path(data_dir) if data_dir else Path()
+        given = f"which is {data_dir}" if data_dir else "which is not given, so it was looked for in the current folder"
+        self._where = f"Relative folders are in --data_dir, {given}."
         self.skip_broken = skip_broken
         self.bytes = 0
 
@@ -208,7 +210,8 @@ class _Reader:
         try:
             found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
         except OSError as error:
-            raise UserError(f"config.dataset.{key}: folder {path} cannot be read: {error.strerror}.") from None
+            hint = "" if Path(folder).is_absolute() else f" {self._where}"
+            raise UserError(f"config.dataset.{key}: folder {path} cannot be read: {error.strerror}.{hint}") from None
         files: dict[str, Path] = {}
         for file in found:
             if file.stem in files:

@@ -153,12 +153,16 @@ class Workdir:
         if not self.evaluation_file.exists():
             raise UserError(f"--workdir={self.path} is not evaluated; run paradis_tf.evaluate on it.")
         rows = read_json(self.evaluation_file)
+        again = "run paradis_tf.evaluate again."
         if not isinstance(rows, list) or not all(
             isinstance(row, dict) and isinstance(row.get(key), str) for row in rows for key in ("model_id", "switch")
         ):
-            raise UserError(f"{self.evaluation_file} is no evaluation; run paradis_tf.evaluate again.")
+            raise UserError(f"{self.evaluation_file} is no evaluation; {again}")
         for row in rows:
-            metric = metric_of(row, str(self.evaluation_file)).key
+            try:
+                metric = metric_of(row, str(self.evaluation_file)).key
+            except UserError as error:
+                raise UserError(f"{error} Another version of the program may have written it; {again}") from None
             if not math.isfinite(row[metric]):
                 raise UserError(f"{self.evaluation_file}: {metric} is {row[metric]}; it is a finite number.")
         return rows
@@ -289,6 +293,12 @@ def flat(config: Mapping[str, Any], prefix: str = "config.") -> dict[str, Any]:
 def _compare(path: Path, kept: dict[str, Any], asked: dict[str, Any]) -> None:
     for key in sorted(kept.keys() | asked.keys()):
         old, new = kept.get(key), asked.get(key)
+        if key not in kept or key not in asked:
+            held = f"with {key}={old!r}" if key in kept else f"without {key}"
+            raise UserError(
+                f"--workdir={path} holds a run {held}, and {new!r} was asked for; resume it with the config and the "
+                "version of the program that began it, or give another folder."
+            )
         if old != new:
             raise UserError(
                 f"--workdir={path} holds a run with {key}={old!r}, and {new!r} was asked for; resume it with the "
@@ -345,7 +355,9 @@ def load_model(file: Path) -> Supernet:
         # Of these Keras says that there is no such file.
         if file.exists() and not zipfile.is_zipfile(file):
             reason = "it is no zip archive, which a .keras file is."
-        raise UserError(f"model file {file} cannot be loaded, it may be damaged: {reason}") from None
+        raise UserError(
+            f"model file {file} cannot be loaded, it may be damaged or of another version of the program: {reason}"
+        ) from None
     if not isinstance(model, Supernet):
         raise UserError(f"model file {file} holds a {type(model).__name__}; it takes a Supernet.")
     return model

@@ -113,6 +113,12 @@ def read_folder(path: str, label: str = "") -> Run:
     if config["method"]["name"] == "individual":
         same = {key: value for key, value in same.items() if key not in ("switches", "grid")}
     metric = rows[0].get("metric", "accuracy")
+    try:
+        measured = tuple(make_row(row, str(workdir.evaluation_file), metric) for row in rows)
+    except UserError as error:
+        raise UserError(
+            f"{error} Another version of the program may have written it; run paradis_tf.evaluate again."
+        ) from None
     return Run(
         where=str(workdir.path),
         name=workdir.path.resolve().name,
@@ -122,7 +128,7 @@ def read_folder(path: str, label: str = "") -> Run:
         metric=metric,
         line=json.dumps(same, sort_keys=True),
         identity=identity_of({f"config.{key}": value for key, value in flat(config, "").items()}),
-        rows=tuple(make_row(row, str(workdir.evaluation_file), metric) for row in rows),
+        rows=measured,
         label=label,
         config=config,
         versions=read_json(workdir.path / "versions.json"),

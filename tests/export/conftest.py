@@ -17,16 +17,16 @@ from paradis_tf.records.workdir import Workdir
 from paradis_tf.supernet import Supernet
 
 SWITCHES = ("1.0", "0.5+0.25+0.25")
-# What decides the int8 files of the bundle, beside the run.
-MADE = ("--name=digits", "--quantization=ptq")
+_MADE = ("--name=digits", "--quantization=ptq")
 
 
 class Exported(NamedTuple):
-    """A run folder, its model, and a bundle of it in both precisions."""
+    """A run folder, its model, a bundle of it in both precisions, and the flags that decide its int8 files."""
 
     workdir: Path
     model: Supernet
     bundle: Path
+    made: tuple[str, ...]
 
 
 @pytest.fixture(scope="session")
@@ -66,9 +66,8 @@ def exported(
         f"--workdir={folder}",
         f"--bundle={bundle}",
         "--precision=int8,float32",
-        "--name=digits",
-        "--quantization=ptq",
+        *_MADE,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((bundle / "manifest.json").read_text())["name"] == "digits"
-    return Exported(folder, model, bundle)
+    return Exported(folder, model, bundle, _MADE)

@@ -59,6 +59,19 @@ def test_equal_outputs_agree(bundle: Bundle) -> None:
         assert one.fault(max_quanta=0) is None
 
 
+def test_int8_of_boards_is_held_to_the_kernels_that_round_as_they_do(bundle: Bundle, tmp_path: Path) -> None:
+    board = answers_of(bundle, Engine("tflite_runtime", board=stub_board(tmp_path, "aarch64", "exit 1")))
+    whole = {key: stored for key, stored in board.stored.items() if key.endswith("/int8")}
+    for stored in whole.values():
+        stored[1, 1] -= 3
+    like_arm = Answers(engines.LIKE_ARM, "made up", whole)
+    found = agreement.compare(bundle, [answers_of(bundle), like_arm, board], np.arange(IMAGES))
+    quanta = [(one.quanta, one.held) for one in found if (one.switch, one.precision) == ("1.0", "int8")]
+    assert quanta == [(0, True), (3, False), (0, True)]
+    part = [(one.relative, one.held) for one in found if (one.switch, one.precision) == ("1.0", "float32")]
+    assert part == [(0.0, True), (0.0, True)]
+
+
 def test_differences_are_counted_in_steps_and_in_parts(bundle: Bundle) -> None:
     other = answers_of(bundle, LITERT)
     model = bundle.find_switch("0.5+0.25+0.25").slices[2].model

@@ -27,10 +27,13 @@ class StubJudge:
     images = np.zeros((3, 2, 2, 3), np.uint8)
     count, metric, unit, per_unit, agreement_unit, most_lost = 3, "accuracy", "points", 100.0, "", 0.01
 
-    def score(self, summed: Any) -> float:
-        return float(summed)
+    def answers(self, summed: Any) -> Any:
+        return summed
 
-    def agreement(self, summed: Any, wanted: Any) -> float:
+    def score(self, answers: Any) -> float:
+        return float(answers)
+
+    def agreement(self, answers: Any, wanted: Any) -> float:
         raise NotImplementedError
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -27,8 +28,6 @@ from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-# As the bundle of `exported` was made.
-MADE = ("--name=digits", "--quantization=ptq")
 INT8 = {"CONV_2D", "DEPTHWISE_CONV_2D", "MEAN", "FULLY_CONNECTED", "QUANTIZE"}
 # The versions that tflite-runtime 2.14.0 was seen to run.
 VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "MEAN": 2, "FULLY_CONNECTED": 4, "QUANTIZE": 1}
@@ -156,6 +155,12 @@ def test_a_second_conversion_converts_what_is_new(exported, run_program: Run, tm
     done = run_program("export.convert", *flags, "--output=float32")
     assert done.returncode == 0, done.stderr
     assert "3 of 8 slice files are as they were" in done.stdout
+    # Each line says whose it is, as several processes write them.
+    lines = done.stdout.splitlines()
+    assert "switch '1.0', device 0, int8: tracing and converting, calibrating by 256 images" in lines
+    assert "switch '1.0', device 0, float32: tracing and converting" in lines
+    loading = [line for line in lines if line.endswith(": loading TensorFlow and the network")]
+    assert loading and all(line.startswith("switch '") for line in loading)
     loaded = manifest.load(bundle)
     again = {name: digest for name, digest in files(bundle).items() if name.endswith("float32.tflite")}
     assert again == {name: digest for name, digest in slices.items() if name.endswith("float32.tflite")}
@@ -271,7 +276,7 @@ def test_another_model_in_the_run_is_refused(exported, run_program: Run, mobilen
     mobilenet.save(tmp_path / "run" / "model.keras")
     done = run_program("export.convert", f"--workdir={tmp_path / 'run'}", f"--bundle={tmp_path / 'new'}")
     assert done.returncode == 2
-    assert "model.keras has architecture" in done.stderr
+    assert re.search(r"model.keras has architecture\.\w+ .*give .*Another version of the program made it", done.stderr)
     assert not (tmp_path / "new").exists()
 
 

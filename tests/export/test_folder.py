@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,12 @@ def test_files_of_somebody_else_are_kept(target: Path, name: str) -> None:
     (target / name).write_text("mine")
     with pytest.raises(UserError, match=f"holds '{name.removesuffix('/x.tflite')}', which is not part of a bundle"):
         folder.check_target(target)
+
+
+def test_all_of_the_runner_is_part_of_a_bundle(target: Path) -> None:
+    runner = Path(folder.__file__).parent / "fusion"
+    shutil.copytree(runner, target / "fusion", ignore=shutil.ignore_patterns("__pycache__"))
+    folder.check_target(target)
 
 
 def test_files_that_come_during_a_conversion_are_kept(target: Path) -> None:

@@ -57,4 +57,5 @@ def test_a_residual_slice_answers_on_both_runtimes(
     for runtime in ("tflite_runtime", "ai_edge_litert"):
         subprocess.run([sys.executable, "-c", RUN, runtime, str(file), str(images), str(answers)], check=True)
         error = np.abs(np.load(answers) - expected).max() / np.abs(expected).max()
-        assert error < {"int8": 0.08, "dynamic": 0.08, "float16": 2e-3, "float32": 1e-5}[precision]
+        # Found at most: 0.052, 0.011, 8e-4, 8e-7; a step of int8 is 0.008 at most.
+        assert error < {"int8": 0.06, "dynamic": 0.02, "float16": 2e-3, "float32": 1e-5}[precision]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
 import subprocess
 import zipfile
@@ -10,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import flatbuffers
 import keras
 import numpy as np
 import pytest
 from PIL import Image
+from tensorflow.lite.python import schema_py_generated as schema
 
-from export import judges
+from export import conversion, judges
 from export.fusion import manifest
 from export.fusion.evaluation import evaluate
 from export.fusion.local_cluster import LocalCluster
@@ -81,7 +85,8 @@ def test_the_bundle_says_what_it_is(upscaling: Upscaling) -> None:
     assert bundle.tail is not None and bundle.tail.file.path == "slices/tail.float32.tflite"
     assert [sample.label for sample in bundle.samples] == [None] * len(bundle.samples)
     text = (upscaling.bundle / "README.md").read_text()
-    assert "enlarges 2 times" in text and "slices/tail.float32.tflite" in text
+    assert "enlarges 2 times" in text
+    assert f"| `slices/tail.float32.tflite` |  | the tail | {bundle.tail.file.bytes:,} |" in text
     with zipfile.ZipFile(upscaling.bundle.with_suffix(".zip")) as archive:
         assert archive.testzip() is None
         assert {f"bundle/{file.path}" for file in bundle.files()} <= set(archive.namelist())
@@ -113,6 +118,64 @@ def test_verification_scores_whole_images(upscaling: Upscaling, run_program: Run
     assert "earlier; it may lose 2 dB." in done.stdout
 
 
+def of_unknown_version(data: bytes) -> bytes:
+    """A file whose convolutions claim a version that no runtime has."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
+    for code in model.operatorCodes:
+        if code.builtinCode == schema.BuiltinOperator.CONV_2D:
+            code.version = 99
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def of_another_run(model: Supernet) -> bytes:
+    other = Supernet(model.architecture, ["1.0"], normalization=model.normalization)
+    other.set_weights([weight + np.float32(0.01) for weight in other.get_weights()])
+    return conversion.convert_tail(other, (24, 24, 3))[0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "sentence"),
+    [
+        ("another run's tail", 1, "fault: the tail differs from Keras by"),
+        ("tampered tail", 2, r"slices/tail.float32.tflite' has SHA-256 .*, its manifest says"),
+        (
+            "unknown operator of the tail",
+            2,
+            "tail.float32.tflite' needs operator CONV_2D version 99, which tflite_runtime",
+        ),
+        ("unknown operator of a slice", 2, "0.int8.tflite' needs operator CONV_2D version 99, which tflite_runtime"),
+    ],
+)
+def test_a_wrong_file_is_named(
+    upscaling: Upscaling, run_program: Run, tmp_path: Path, fault: str, status: int, sentence: str
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(upscaling.bundle, bundle)
+    written = json.loads((bundle / "manifest.json").read_text())
+    entry = written["fusion"]["tail"]
+    if fault.endswith("slice"):
+        entry = written["switches"][0]["slices"][0]["files"]["int8"]
+    file = bundle / entry["path"]
+    data = file.read_bytes()
+    if fault.startswith("unknown"):
+        data = of_unknown_version(data)
+    elif fault.startswith("another"):
+        data = of_another_run(upscaling.model)
+    else:
+        data = data[:-4] + bytes(byte ^ 1 for byte in data[-4:])
+    file.write_bytes(data)
+    if status == 1 or fault.startswith("unknown"):
+        entry |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        (bundle / "manifest.json").write_text(json.dumps(written))
+    flags = [f"--workdir={upscaling.workdir}", f"--bundle={bundle}", "--max_drop=5", "--limit=1"]
+    done = run_program("export.verify", *flags)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert re.search(sentence, done.stdout + done.stderr)
+    assert "Traceback" not in done.stderr
+
+
 def test_tiles_score_as_whole_images_do(upscaling: Upscaling) -> None:
     """With tiles as large as the image, the judge gives the PSNR of the network on it."""
     bundle = manifest.load(upscaling.bundle)
@@ -126,7 +189,7 @@ def test_tiles_score_as_whole_images_do(upscaling: Upscaling) -> None:
     expected = [
         psnr(luma(high), luma(np.clip(np.rint(image), 0, 255)), 2) for high, image in zip(part.high, whole, strict=True)
     ]
-    assert judge.score(summed) == pytest.approx(np.mean(expected), abs=0.05)
+    assert judge.score(judge.answers(summed)) == pytest.approx(np.mean(expected), abs=0.05)
 
 
 def test_the_self_test_passes(upscaling: Upscaling, run_program: Run) -> None:

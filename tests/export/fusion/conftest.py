@@ -125,7 +125,8 @@ def altered_outputs(altered):
         def change(data):
             with np.load(folder / "samples" / "outputs.npz") as file:
                 outputs = dict(file)
-            outputs[key][1, place] += shift
+            for one in {key, f"{key}/arm"} & set(outputs):
+                outputs[one][1, place] += shift
             np.savez(folder / "samples" / "outputs.npz", **outputs)
             stored = (folder / "samples" / "outputs.npz").read_bytes()
             data["sample_outputs"] |= {"sha256": hashlib.sha256(stored).hexdigest(), "bytes": len(stored)}

@@ -23,6 +23,28 @@ def test_reads_a_bundle(bundle):
     assert (outputs["tiny-1.0-0/int8"].shape, outputs["tiny-1.0-0/int8"].dtype.name) == ((4, 4), "int8")
 
 
+def test_reads_a_calibration(bundle, altered):
+    assert not any(entry.early for entry in manifest.load(bundle).switches)
+    assert not manifest.load(altered(lambda d: d["switches"][1].update(early=None))).switches[1].early
+    (found,) = manifest.load(altered(early)).switches[1].early.values()
+    assert (found.images, found.max_drop) == (500, 0.005)
+    assert found.margins == {frozenset({0}): 0.5, frozenset({1}): 1.5}
+
+
+def test_refuses_a_calibration_of_super_resolution(altered):
+    def change(data):
+        file = {"path": "slices/tail.tflite", "sha256": "0" * 64, "bytes": 1, "arena_bytes": 1}
+        data["fusion"] |= {"scale": 2, "tail": file}
+        data.update(task="super_resolution", output={"name": "residual", "shape": [8, 6, 12]}, samples=[])
+        for slice_ in [slice_ for entry in data["switches"] for slice_ in entry["slices"]]:
+            for described in slice_["files"].values():
+                described["output"]["name"] = "residual"
+
+    assert manifest.load(altered(change)).task == "super_resolution"
+    with pytest.raises(UserError, match=r"'early' is \[\"int8\"\]; legal: null, since only classifiers answer early"):
+        manifest.load(altered(lambda data: change(data) or early(data)))
+
+
 @pytest.mark.parametrize("text", ["0.5+0.5", "2x0.5", "1/2+1/2"])
 def test_finds_a_switch_however_written(bundle, text):
     assert manifest.load(bundle).find_switch(text).switch == "0.5+0.5"
@@ -47,6 +69,16 @@ def test_lists_the_legal_precisions(bundle):
 
 def file_of(data):
     return data["switches"][0]["slices"][0]["files"]["int8"]
+
+
+def early(data, change=lambda early: None, switch=1):
+    """Calibrates a switch of a manifest as export.calibrate does; then `change` changes that of int8."""
+    slices = data["switches"][switch]["slices"]
+    margins = [{"devices": [device], "margin": device + 0.5} for device in range(len(slices))]
+    hashes = [slice_["files"]["int8"]["sha256"] for slice_ in slices]
+    entry = {"files": hashes, "images": 500, "max_drop": 0.005, "margins": margins}
+    change(entry)
+    data["switches"][switch]["early"] = {"int8": entry}
 
 
 CHANGES = {
@@ -134,6 +166,38 @@ CHANGES = {
     "NUL in a path": (lambda d: file_of(d).update(path="a\0b"), "legal: a string of Unicode characters without NUL"),
     "half a character": (lambda d: d["labels"].__setitem__(0, "\ud800"), "a string of Unicode characters"),
     "unknown precision": (lambda d: d.update(precisions=["int4"]), "legal: different ones of float32, float16"),
+    "early is no object": (
+        lambda d: d["switches"][1].update(early=[1]),
+        "switches[1]: 'early' is [1]; legal: an object",
+    ),
+    "early of another precision": (
+        lambda d: d["switches"][1].update(early={"float16": {}}),
+        "switches[1]: 'early' is \"float16\"; legal: of the bundle's precisions, int8, float32",
+    ),
+    "early of other files": (
+        lambda d: early(d, lambda e: e["files"].reverse()),
+        "early: int8: 'files' is [",
+    ),
+    "early without files": (lambda d: early(d, lambda e: e.pop("files")), "early: int8 has no key 'files'"),
+    "early of one slice": (lambda d: early(d, switch=0), "legal: some, not all, of 0 to 0 in ascending order"),
+    "early of a device": (
+        lambda d: early(d, lambda e: e["margins"][1].update(devices=[2])),
+        "early: int8: margins[1]: 'devices' is [2]; legal: some, not all, of 0 to 1",
+    ),
+    "early of all devices": (lambda d: early(d, lambda e: e["margins"][1].update(devices=[0, 1])), "is [0, 1]; legal"),
+    "early of no devices": (lambda d: early(d, lambda e: e["margins"][1].update(devices=[])), "a list of one or more"),
+    "early twice": (lambda d: early(d, lambda e: e["margins"][1].update(devices=[0])), "every set of devices once"),
+    "early below nothing": (
+        lambda d: early(d, lambda e: e["margins"][0].update(margin=-0.1)),
+        "margins[0]: 'margin' is -0.1; legal: a number from 0 to",
+    ),
+    "early is no number": (lambda d: early(d, lambda e: e["margins"][0].update(margin=float("nan"))), "is NaN; legal"),
+    "early text": (lambda d: early(d, lambda e: e["margins"][0].update(margin="1")), 'is "1"; legal: a number'),
+    "early drop": (
+        lambda d: early(d, lambda e: e.update(max_drop=5)),
+        "'max_drop' is 5.0; legal: a number from 0 to 1",
+    ),
+    "early images": (lambda d: early(d, lambda e: e.update(images=-1)), "'images' is -1; legal: 0 or more"),
     "precision twice": (lambda d: d.update(precisions=["int8", "int8"]), "legal: different ones of float32, float16"),
 }
 

@@ -142,7 +142,7 @@ def test_refuses_bad_credentials(tmp_path):
     with pytest.raises(UserError, match="TLS file 'a' does not exist"):
         Credentials(tls_cert="a", tls_key="b").server_context()
     (tmp_path / "ca").write_text("no certificate")
-    with pytest.raises(UserError, match="ca' cannot be used"):
+    with pytest.raises(UserError, match="ca' holds no PEM certificate"):
         Credentials(tls_ca=str(tmp_path / "ca")).client_context()
 
 

@@ -49,6 +49,12 @@ def test_names_a_slice_that_answers_otherwise(altered_outputs, runner):
     assert len(faults) == 1 and faults[0] in legal
 
 
+def test_an_int8_slice_may_answer_as_on_x86_or_as_on_arm(altered_outputs, runner):
+    folder = altered_outputs("tiny-0.5_0.5-1/int8/arm", 2, 5)
+    done = runner("selftest", f"--bundle={folder}", "--runs=0", "--precision=int8")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_names_a_fused_answer_of_another_class(altered_outputs, runner):
     folder = altered_outputs("tiny-1.0-0/float32", 2, 1000)
     done = runner("selftest", f"--bundle={folder}", "--runs=0", "--switch=1.0", "--precision=float32")

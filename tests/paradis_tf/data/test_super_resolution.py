@@ -30,7 +30,7 @@ def write(folder: Path, sides: dict[str, tuple[int, int]]) -> dict[str, np.ndarr
 def load(root: Path, **options: Any) -> PairDataset:
     table = dict(defaults.get_super_resolution_config().dataset)
     table |= {"train": ["train"], "test": ["Five/HR"], "patch_size": 16, "validation_fraction": 0.25}
-    return super_resolution.load(**{**table, **options}, data_dir=str(root))
+    return super_resolution.load(**{**table, "data_dir": str(root), **options})
 
 
 @pytest.fixture
@@ -121,7 +121,14 @@ BAD = [
     (sixteen_bits, "image .*deep.png has pixels of mode I;16"),
     (twins, "has a.bmp and a.png"),
     (empty, "folder .*none has no images"),
-    (lambda root: {"train": ["nowhere"]}, "config.dataset.train: folder .*nowhere cannot be read: No such file"),
+    (
+        lambda root: {"train": ["nowhere"]},
+        "config.dataset.train: folder .*nowhere cannot be read: No such file.*are in --data_dir, which is .",
+    ),
+    (
+        lambda root: {"train": ["nowhere"], "data_dir": None},
+        "folder nowhere cannot be read: No such file.*--data_dir, which is not given, so",
+    ),
     (lambda root: {"train": []}, "config.dataset.train is .*; it is at least one folder"),
     (lambda root: {"train_low": ["train", "train"]}, "train_low has 2 folders and train 1"),
     (lambda root: {"train": [5]}, r"config.dataset.train is \[5\]; it is a list of folders, each a string"),

@@ -1,0 +1,55 @@
+"""Writes calibrated early answers into the manifest of their bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from export.early_tables import Calibrated
+from export.fusion.bundle import Bundle
+from export.fusion.files import write_json
+from export.fusion.program import UserError
+
+
+def read(bundle: Bundle) -> bytes:
+    """The manifest as it is now.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    path = bundle.folder / "manifest.json"
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"manifest {str(path)!r} cannot be read: {error.strerror}.") from error
+
+
+def write(bundle: Bundle, before: bytes, precision: str, max_drop: float, found: Sequence[Calibrated]) -> None:
+    """Adds the calibration to the manifest as `early` of each switch, in place of an older one of this precision.
+
+    Args:
+      bundle: what was calibrated.
+      before: its manifest then.
+      precision: of the files that were calibrated.
+      max_drop: what early answers were allowed to lose, 0..1.
+      found: the switches.
+
+    Raises:
+      UserError: the manifest is another by now, since the files may be, or cannot be written.
+    """
+    if read(bundle) != before:
+        raise UserError(f"bundle {str(bundle.folder)!r} was changed meanwhile; calibrate it again.")
+    written = json.loads(before)
+    for one in found:
+        entry = next(entry for entry in written["switches"] if entry["switch"] == one.switch)
+        entry["early"] = (entry.get("early") or {}) | {
+            precision: {
+                # What tells that it is of these very files.
+                "files": [part["files"][precision]["sha256"] for part in entry["slices"]],
+                "part": "validation",
+                "images": len(one.validation.full),
+                "max_drop": max_drop,
+                "margins": [{"devices": sorted(arrived), "margin": one.margins[arrived]} for arrived in one.sets()],
+            }
+        }
+    write_json(bundle.folder / "manifest.json", written)

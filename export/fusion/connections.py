@@ -1,0 +1,185 @@
+"""The connections of a server: how many there may be, how long a client may take, and what is no HTTP at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+
+# A request line, and each field of a head; aiohttp itself counts the fields.
+_LINE_BYTES = 8190
+# A head that is not there by then, in seconds, is not waited for.
+_HEAD_S = 10.0
+# Between two requests, in seconds; longer than clients keep their side open.
+_IDLE_S = 75.0
+# What is still to come of a refused body is read and dropped, so that the client gets to read the refusal.
+_LINGER_S = 2.0
+_DROPPED_BYTES = 128 << 20
+
+
+class Connections:
+    """Makes a connection's protocol for each client of `server`; for `loop.create_server`.
+
+    At most `most` are open at a time. One more takes the place of the connection that has been without a request
+    longest; where a request runs on each, it is answered 503 and closed. Source: ours.
+    """
+
+    def __init__(self, server: web.Server, most: int) -> None:
+        self.server, self._most = server, most
+        self._open: set[Connection] = set()
+
+    def __call__(self) -> asyncio.Protocol:
+        if len(self._open) >= self._most:
+            idle = [connection for connection in self._open if connection.idle_since is not None]
+            if not idle:
+                return _Full(self._most)
+            oldest = min(idle, key=lambda connection: connection.idle_since or 0.0)
+            self._open.discard(oldest)
+            oldest.force_close()
+        return Connection(self)
+
+    def add(self, connection: Connection) -> None:
+        """Counts a connection as open."""
+        self._open.add(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """Counts it no more."""
+        self._open.discard(connection)
+
+
+class Connection(web.RequestHandler):
+    """One connection of a server, with limits that aiohttp leaves to its users.
+
+    A head has to be complete within 10 s, what follows a refused body is read for 2 s and 128 MiB at most, and bytes
+    that are no HTTP are answered with a 4xx and the OIP error object, without a word in the log. Source: ours.
+
+    Attributes:
+      idle_since: `time.monotonic()` when the last request ended or the connection was made; None while one runs.
+      broken: what is wrong with the body of the running request, as a sentence; None while nothing is.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        super().__init__(
+            connections.server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=_IDLE_S,
+            access_log=None,  # type: ignore[arg-type]
+            # The server unpacks request bodies itself, within its limit.
+            auto_decompress=False,
+            max_line_size=_LINE_BYTES,
+            max_field_size=_LINE_BYTES,
+            lingering_time=_LINGER_S,
+        )
+        self._connections = connections
+        self.idle_since: float | None = time.monotonic()
+        self.broken: str | None = None
+        self._request: web.BaseRequest | None = None
+        self._unclaimed = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._connections.add(self)
+        self._await_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._connections.discard(self)
+        self._stop_waiting()
+        super().connection_lost(exc)
+        self._request = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._request is None and data:
+            self._unclaimed += len(data)
+            if self._unclaimed > _DROPPED_BYTES:
+                self.force_close()
+                return
+            if self._timer is None:
+                self._await_head()
+        super().data_received(data)
+        if self._request is not None and self._messages:
+            self._note_broken_body(self._request)
+
+    def begin(self, request: web.BaseRequest) -> None:
+        """A request's head is there."""
+        self._stop_waiting()
+        self._request, self.idle_since, self._unclaimed = request, None, 0
+
+    def end(self) -> None:
+        """Its answer is made."""
+        self._request, self.idle_since = None, time.monotonic()
+        if self.broken is not None:
+            self.close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to bytes that are no HTTP, and to what no handler should have let through."""
+        if status >= 500:
+            logging.error("%s failed", request.method, exc_info=exc)
+            text = "the server failed on this request; its log has the traceback."
+        else:
+            status = 431 if isinstance(exc, LineTooLong) else status
+            text = _not_http(message)
+        answer = web.json_response({"error": text}, status=status)
+        answer.force_close()
+        return answer
+
+    def _note_broken_body(self, request: web.BaseRequest) -> None:
+        """Ends the running request's body where what came of it cannot be parsed, which aiohttp says only to the
+        request after it."""
+        error = getattr(self._messages[-1][0], "exc", None)
+        if error is not None and not request.content.is_eof():
+            self.broken = _not_http(getattr(error, "message", ""))
+            request.content.feed_eof()
+
+    def _await_head(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_HEAD_S, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if self.transport is not None and self._unclaimed:
+            self.transport.write(_last_answer(408, f"the request's head did not arrive within {_HEAD_S:g} s."))
+        self.force_close()
+
+
+class _Full(asyncio.Protocol):
+    """What a client gets that comes when there are connections enough."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            said = f"the server has {self._most} connections, which is all it takes."
+            transport.write(_last_answer(503, said, {"Retry-After": "1"}))
+        transport.close()
+
+
+def _not_http(message: str | None) -> str:
+    reason = (message or "it is malformed").strip().split("\n")[0].rstrip(":. ")
+    return f"the request is not HTTP/1.1: {reason}."
+
+
+def _last_answer(status: int, message: str, headers: Mapping[str, str] | None = None) -> bytes:
+    """The bytes of an answer with the OIP error object, after which the connection closes."""
+    body = json.dumps({"error": message}).encode()
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Content-Type: application/json; charset=utf-8"]
+    lines += [f"Content-Length: {len(body)}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body

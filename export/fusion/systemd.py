@@ -1,0 +1,65 @@
+r"""Writes a hardened systemd unit that starts the worker or the coordinator of this machine.
+
+  python -m fusion.systemd --kind=worker --user=pi --target=/etc/systemd/system -- --host=0.0.0.0 --port=8001 \
+      --token_file=token.txt
+  python -m fusion.systemd --kind=coordinator --cluster=cluster.toml --memory_max_mb=400 -- --port=8000
+
+What stands after -- goes to the program as it is. The unit is printed, or written to the folder --target; afterwards
+`systemctl daemon-reload` and `systemctl enable --now NAME`. The service runs as a user made up by systemd, or as
+--user; it can write to /var/log/NAME alone, and starts again after a failure, at longer and longer times up to a
+minute (before systemd 254 every 2 seconds). The files of --token_file, --tls_cert, --tls_key and --tls_ca may belong to
+root alone: systemd hands them over. Those that a cluster file names, and the bundle, the service's user must be able to
+read.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from . import manifest
+from .files import write_text
+from .program import UserError, define_float, run
+from .units import unit
+
+_KIND = flags.DEFINE_enum("kind", None, ("worker", "coordinator"), "Which program the service runs.")
+_BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
+_CLUSTER = flags.DEFINE_string("cluster", None, "The coordinator's cluster file.")
+_PYTHON = flags.DEFINE_string("python", sys.executable, "The Python that runs it.")
+_NAME = flags.DEFINE_string("name", None, "The unit's name; by default paradis-tf-worker or paradis-tf-coordinator.")
+_USER = flags.DEFINE_string("user", None, "The user to run as; by default one that systemd makes up.")
+_MEMORY_MAX_MB = define_float("memory_max_mb", None, "Ends the service when it takes more memory.", 16, 1e6)
+_TARGET = flags.DEFINE_string("target", None, "Folder to write NAME.service to; by default it is printed.")
+
+
+def main(arguments: list[str]) -> int:
+    """Prints or writes the unit; returns the exit status."""
+    if _KIND.value is None:
+        raise UserError("--kind is missing; legal: worker, coordinator.")
+    if _BUNDLE.value is None:
+        raise UserError("--bundle is missing; legal: the folder of a bundle.")
+    manifest.load(_BUNDLE.value)
+    name = _NAME.value or f"paradis-tf-{_KIND.value}"
+    text = unit(
+        _KIND.value,
+        name,
+        _BUNDLE.value,
+        _CLUSTER.value,
+        _PYTHON.value,
+        _USER.value,
+        _MEMORY_MAX_MB.value,
+        arguments,
+    )
+    if _TARGET.value is None:
+        print(text, end="")
+        return 0
+    path = Path(_TARGET.value) / f"{name}.service"
+    write_text(path, text)
+    print(f"{path} is written; next: systemctl daemon-reload && systemctl enable --now {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main, takes_arguments=True)
