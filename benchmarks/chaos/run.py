@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.chaos import schedule, verdicts
+from benchmarks.chaos.injector import Done, Injector
 from benchmarks.chaos.oracle import Oracle
 from benchmarks.chaos.proxies import Proxies
 from benchmarks.chaos.verdicts import Resources, Verdict
-from benchmarks.chaos.villain import Done, Villain
 from benchmarks.chaos.watch import Sample, Watch
 from export.fusion.bench_load import Reply, Server, open_loop
 from export.fusion.bundle import Bundle
@@ -127,14 +127,14 @@ def _run(
                 progress(f"{time.perf_counter() - began:.0f} s, {len(found)} requests")
 
     events = schedule.make(settings.seed, WARM_S, settings.seconds - _CALM_S, settings.workers, settings.every_s)
-    villain = Villain(cluster, proxies, settings.workers, 2 * settings.deadline_ms / 1e3, began)
+    injector = Injector(cluster, proxies, settings.workers, 2 * settings.deadline_ms / 1e3, began)
     done: list[Done] = []
     with Watch(cluster.pids[-1], began) as watch:
         failed: list[BaseException] = []
 
         def attack() -> None:
             try:
-                done.extend(villain.carry_out(events))
+                done.extend(injector.carry_out(events))
             except BaseException as error:
                 failed.append(error)
 

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.chaos.injector import Done, servable
 from benchmarks.chaos.oracle import Oracle
-from benchmarks.chaos.villain import Done, servable
 from benchmarks.chaos.watch import Sample
 from export.fusion.bench_load import Reply
 from export.fusion.bench_measure import LATE_MS

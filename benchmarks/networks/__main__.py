@@ -104,7 +104,7 @@ def _clusters(bundle: Bundle, switch: str, precision: str, joined: Network) -> I
     """The same cluster twice: on loopback, and with its workers in the namespaces."""
     count = len(bundle.find_switch(switch).slices)
     cores = bench_cores.place(sorted(os.sched_getaffinity(0)), count)
-    deadline = [f"--deadline_ms={_DEADLINE_MS}"]
+    patient = [f"--deadline_ms={_DEADLINE_MS}", f"--request_timeout_s={2 * _DEADLINE_MS / 1e3:g}"]
 
     def cluster(**more: Any) -> LocalCluster:
         return LocalCluster(
@@ -115,7 +115,7 @@ def _clusters(bundle: Bundle, switch: str, precision: str, joined: Network) -> I
             startup_timeout_s=_STARTUP_S,
             cores=cores.workers,
             coordinator_cores=cores.coordinator,
-            coordinator_options=deadline,
+            coordinator_options=patient,
             **more,
         )
 

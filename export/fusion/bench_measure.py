@@ -57,9 +57,9 @@ class Latency:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Several clients at once, each with one request after the other: answered images per second, their time in
-    microseconds (None where none was answered), outcomes, and the images per second of the interpreters alone, None
-    where not measured."""
+    """Several clients at once, each with one request after the other: answered images per second and their time in
+    microseconds (None where none was answered), outcomes, and the images per second of the interpreters alone (None
+    where not measured)."""
 
     clients: int
     images_per_s: float

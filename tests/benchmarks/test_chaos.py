@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from benchmarks.chaos import proxies, schedule, verdicts
+from benchmarks.chaos.injector import Done, servable
 from benchmarks.chaos.oracle import Oracle
 from benchmarks.chaos.proxies import Proxies
 from benchmarks.chaos.schedule import Event
-from benchmarks.chaos.villain import Done, servable
 from benchmarks.chaos.watch import Sample
 from export.fusion import manifest, runtime
 from export.fusion.bench_load import Reply

@@ -1,4 +1,4 @@
-"""Carries out a schedule on a running cluster, and remembers when which worker was not well."""
+"""Injects the faults of a schedule into a running cluster, and remembers when which worker was not well."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Done:
     skipped: bool
 
 
-class Villain:
-    """Does to a cluster what a schedule says.
+class Injector:
+    """Injects faults into a cluster, as a schedule says.
 
     Args:
       cluster: entered; its coordinator speaks to the proxies.
