@@ -46,7 +46,7 @@ A switch of this bundle names one slice per device:
    Make a token once (16 or more characters without spaces) and copy it into each of these folders:
 
 ```sh
-python3 -c "import secrets; print(secrets.token_hex(16))" > token.txt
+(umask 077; python3 -c "import secrets; print(secrets.token_hex(16))" > token.txt)
 ```
 
 2. On each board that is to run a slice, start a worker. It serves every slice of the bundle:
@@ -57,23 +57,23 @@ python3 -c "import secrets; print(secrets.token_hex(16))" > token.txt
 
    It takes all cores for an invocation; where several programs share a machine, give each its part by `--threads`.
 
-3. On the machine that is to answer, write `cluster.toml`, the boards in the order of the switch's slices, the widest
-   first:
+3. On the machine that is to answer, write `cluster.toml`, which names the boards:
 
 ```toml
 {cluster}
 ```
 
-   With the workers running, start the coordinator:
+   Start the coordinator. It measures the boards and decides which of them runs which slice:
 
 ```sh
-.venv/bin/python -m fusion.coordinator --bundle=. --cluster=cluster.toml --switch={example} --port=8000
+.venv/bin/python -m fusion.coordinator --bundle=. --cluster=cluster.toml --port=8000
 ```
 
 4. Ask it:
 
 ```sh
 .venv/bin/python -m fusion.predict --url=http://127.0.0.1:8000 samples/0.png
+.venv/bin/python -m fusion.plan --url=http://127.0.0.1:8000 --explain
 ```
 
 {asking}{moving}Worker and coordinator speak the Open Inference Protocol v2 over HTTP, so
@@ -119,8 +119,8 @@ def render(manifest: dict[str, Any]) -> str:
         f"{shape},\nfloat32; output `pixels`, float32, 0..255, not clipped), which the coordinator runs."
     )
     moving = (
-        "To move to another switch, start the coordinator again with another `--switch`; the workers stay as they\n"
-        "are, and boards that the switch has no slice for stay unused.\n\n"
+        "It runs the most accurate switch that the boards it reaches are expected to answer by within `--deadline_ms`, and\n"
+        "moves to another by itself when boards fail, are slow or join; `--switch=` fixes one.\n\n"
         if len(manifest["switches"]) > 1
         else ""
     )
