@@ -119,7 +119,7 @@ def render(manifest: dict[str, Any]) -> str:
         f"{shape},\nfloat32; output `pixels`, float32, 0..255, not clipped), which the coordinator runs."
     )
     moving = (
-        "It runs the most accurate switch that the boards it reaches are expected to answer by within `--deadline_ms`, and\n"
+        "It runs the most accurate switch that the boards are expected to answer with within `--deadline_ms`, and\n"
         "moves to another by itself when boards fail, are slow or join; `--switch=` fixes one.\n\n"
         if len(manifest["switches"]) > 1
         else ""
