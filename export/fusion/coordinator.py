@@ -171,6 +171,7 @@ async def _serve(
         watch = asyncio.create_task(_look_after(fleet, members, goal, log))
         stack.callback(watch.cancel)
         await _start(fleet, goal)
+        log.planned(fleet.decide(goal).chosen)
         limits = Limits(max_batch, _MAX_QUEUE.value, longest_s, _EARLY_ANSWER.value)
         model = FusedModel(bundle, fleet, goal, fleet_metrics, limits, made, settled, journal)
         body_mb, answer_s = serving.MAX_BODY_MB.value, longest_s + _MARGIN_S

@@ -1,0 +1,99 @@
+"""The plan of real processes: told by a coordinator, measured without one, and what they write and show beside it."""
+
+import json
+import signal
+
+import pytest
+
+LIVE: dict[str, dict[tuple[int, ...], float]] = {
+    "1.0": {(0,): 0.9},
+    "0.5+0.5": {(0,): 0.5, (1,): 0.4, (0, 1): 0.8},
+    "0.75+0.25": {(0,): 0.6, (1,): 0.3, (0, 1): 0.7},
+}
+
+
+def verified(manifest):
+    """As if the bundle had been verified."""
+    for entry in manifest["switches"]:
+        found = LIVE[entry["switch"]]
+        whole = max(found.values())
+        live = [{"devices": list(key), "float": value, "exported": {"int8": value}} for key, value in found.items()]
+        entry["accuracy"] = {
+            "part": "test",
+            "images": 100,
+            "metric": "accuracy",
+            "float": whole,
+            "exported": {"int8": whole, "float32": whole},
+            "live_subsets": live,
+        }
+
+
+@pytest.fixture
+def verified_bundle(altered):
+    return altered(verified)
+
+
+def test_a_coordinator_tells_its_plan(verified_bundle, start, worker, cluster_file, runner, curl, tmp_path):
+    cluster = cluster_file(worker.url)
+    log = tmp_path / "log.jsonl"
+    options = (f"--bundle={verified_bundle}", f"--cluster={cluster}")
+    coordinator = start("coordinator", *options, f"--log={log}")
+    out = tmp_path / "plan.json"
+    told = runner("plan", f"--url={coordinator.url}", "--explain", f"--json={out}")
+    assert told.returncode == 0, told.stderr
+    lines = told.stdout.splitlines()
+    chosen, *others = [line.split() for line in lines[2:5]]
+    assert (chosen[0], chosen[1], chosen[3:]) == ("1.0", "pi-0", ["0.9", "chosen"])
+    assert {one[0] for one in others} == {"0.5+0.5", "0.75+0.25"}
+    assert "is less accurate, 0.8 against 0.9" in told.stdout
+    assert f"pi-0    {worker.url}  up" in told.stdout
+    status = json.loads(out.read_text())
+    assert (status["plan"]["switch"], status["plan"]["accuracy"], status["early_answer"]) == ("1.0", 0.9, "off")
+    metadata = json.loads(curl(f"{coordinator.url}/v2/models/tiny")[2])["parameters"]
+    assert (metadata["switch"], metadata["devices"], metadata["expected_accuracy"]) == ("1.0", "pi-0", 0.9)
+    assert {one["switch"] for one in json.loads(metadata["rejected"])} == {"0.5+0.5", "0.75+0.25"}
+
+    image = {"name": "image", "datatype": "UINT8", "shape": [1, 8, 6, 3], "data": [7] * 144}
+    for body in ({"inputs": [image]}, {"inputs": [image], "parameters": {"timeout": 1}}):
+        curl(f"{coordinator.url}/v2/models/tiny/infer", body=json.dumps(body).encode())
+    coordinator.stop(signal.SIGTERM)
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    by_kind = {one["event"]: one for one in events}
+    assert by_kind["device"]["state"] == "up" and by_kind["plan"]["switch"] == "1.0"
+    assert (by_kind["answer"]["switch"], by_kind["answer"]["expected_accuracy"]) == ("1.0", 0.9)
+    assert by_kind["refusal"]["status"] == 504
+
+
+def test_a_plan_without_a_coordinator(verified_bundle, start, worker, cluster_file, runner):
+    options = (f"--bundle={verified_bundle}", f"--cluster={cluster_file(worker.url)}")
+    told = runner("plan", *options, "--switch=0.5+0.5")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines()[2].split()[:3] == ["0.5+0.5", "pi-0,", "pi-0"]
+    assert len(told.stdout.splitlines()) == 3
+    told = runner("plan", *options, "--min_accuracy=75", "--deadline_ms=10000")
+    assert told.stdout.splitlines()[2].split()[0] in ("1.0", "0.5+0.5")
+
+
+def test_nothing_to_plan(bundle, cluster_file, runner, free_port):
+    cluster = cluster_file(f"http://127.0.0.1:{free_port}")
+    told = runner("plan", f"--bundle={bundle}", f"--cluster={cluster}", "--explain")
+    assert (told.returncode, told.stdout.splitlines()[0]) == (1, "no switch can be run")
+    assert "no living device serves slice 0" in told.stdout and "connection refused" in told.stdout
+    told = runner("plan", f"--bundle={bundle}")
+    assert (told.returncode, "--cluster is missing; legal: the cluster's path, or --url." in told.stderr) == (2, True)
+
+
+def test_early_answers_by_the_bound(verified_bundle, start, worker, cluster_file, curl):
+    """Of a tiny network the bound seldom holds; what it answers is then not degraded, and else nothing is missing."""
+    options = (f"--bundle={verified_bundle}", f"--cluster={cluster_file(worker.url)}", "--switch=0.75+0.25")
+    coordinator = start("coordinator", *options, "--early_answer=bound")
+    image = {"name": "image", "datatype": "UINT8", "shape": [1, 8, 6, 3], "data": [200] * 144}
+    status, _, body = curl(f"{coordinator.url}/v2/models/tiny/infer", body=json.dumps({"inputs": [image]}).encode())
+    said = json.loads(body)["parameters"]
+    assert status == 200 and said["degraded"] is False and said["early"] is bool(said["missing"])
+
+
+def test_confidence_wants_a_calibration(verified_bundle, worker, cluster_file, runner):
+    options = (f"--bundle={verified_bundle}", f"--cluster={cluster_file(worker.url)}")
+    done = runner("coordinator", *options, "--early_answer=confidence")
+    assert done.returncode == 2 and "has no calibrated early answers for int8" in done.stderr
