@@ -62,6 +62,8 @@ flags.adopt_module_key_flags(planning)
 flags.adopt_module_key_flags(serving)
 
 _LOOK_S = 0.05
+# A device that hangs or is slow does not keep the others from answering; it is planned with once it is measured.
+_MEET_S = 5.0
 # Between two looks at the cluster file.
 _RELOAD_S = 2.0
 # The deadline must strike first, since only it can fuse what has arrived.
@@ -112,27 +114,27 @@ class _Log:
     def reloaded(self, came: Sequence[str], went: Sequence[str]) -> None:
         """The cluster file was read anew."""
         for name in set(went) - set(came):
-            self._metrics.gone(name)
-            self._states.pop(name, None)
+            # One that was not reached before it went has no metrics.
+            if self._states.pop(name, None) is not None:
+                self._metrics.gone(name)
         _say(f"cluster file read anew; new: {', '.join(came) or 'none'}; gone: {', '.join(went) or 'none'}")
         self._journal.write("cluster", came=came, went=went)
 
 
 async def _start(fleet: Fleet, goal: Goal) -> None:
-    """Returns once a switch can be run and every device was reached or could not be."""
+    """Returns once a switch can be run and every device was reached or could not be, or takes long to."""
     deadline = time.monotonic() + _STARTUP_TIMEOUT_S.value
-    await fleet.met()
+    met = asyncio.create_task(fleet.met())
+    await asyncio.wait({met}, timeout=_MEET_S)
     while fleet.decide(goal).chosen is None:
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline and met.done():
             raise UserError(f"no switch can be run. {fleet.reasons()}".strip())
         await asyncio.sleep(_LOOK_S)
+    met.cancel()
 
 
-async def _look_after(fleet: Fleet, goal: Goal, log: _Log) -> None:
-    """Reads the cluster file when it has changed, and says when the plan has."""
-    asked = asyncio.Event()
-    with contextlib.suppress(NotImplementedError, AttributeError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+async def _look_after(fleet: Fleet, goal: Goal, log: _Log, asked: asyncio.Event) -> None:
+    """Reads the cluster file when it has changed or is `asked` to, and says when the plan has."""
     before = _stamp()
     while True:
         log.planned(fleet.decide(goal).chosen)
@@ -176,6 +178,10 @@ async def _serve(
     metrics = Metrics()
     fleet_metrics = FleetMetrics(metrics)
     log = _Log(fleet_metrics, journal)
+    asked = asyncio.Event()
+    # From here on, since it would else end a program that still waits for its devices.
+    with contextlib.suppress(NotImplementedError, AttributeError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
     async with Fleet(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch, log.changed) as fleet:
         await fleet.update(devices)
         await _start(fleet, goal)
@@ -185,7 +191,7 @@ async def _serve(
         body_mb, answer_s = serving.MAX_BODY_MB.value, longest_s + _MARGIN_S
         pages = {"/": _page, "/status": _status_of(model)}
         server = Server("coordinator", [model], metrics, token, body_mb, answer_s, pages)
-        watch = asyncio.create_task(_look_after(fleet, goal, log))
+        watch = asyncio.create_task(_look_after(fleet, goal, log, asked))
         try:
             return await serving.serve(server.application(), "coordinator", context, sockets)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -182,6 +183,12 @@ class FleetDevice:
                 await asyncio.sleep(retry_s * random.uniform(0.5, 1.5))
                 retry_s = min(2 * retry_s, _LAST_RETRY_S)
                 continue
+            except Exception as error:
+                # Whatever it was, the device is not given up for ever.
+                logging.exception("device %s could not be looked at", self.name)
+                self._set(DOWN, f"device {self.name} at {self.url}: {type(error).__name__} while looking at it.")
+                await asyncio.sleep(_LAST_RETRY_S)
+                continue
             # A failed request makes the next look come at once, but not more often than a retry would.
             try:
                 await asyncio.wait_for(self._failed.wait(), _WATCH_S)
@@ -201,11 +208,11 @@ class FleetDevice:
         for one in found.values():
             await one.check(_CHECK_S)
         self._served = {name: one.model for name, one in found.items()}
-        if self._doubted or set(self._served) - set(self._estimates):
+        able = [model for name, model in self._served.items() if name not in self._unable]
+        if self._doubted or not able or set(self._served) - set(self._estimates):
             await self._measure()
         else:
             # It was here before: one answer shows that it can do it.
-            able = [model for name, model in self._served.items() if name not in self._unable]
             smallest = min(able, key=lambda model: model.madds)
             await self._all[smallest.model].infer(self._blank(), _MEASURE_S)
 

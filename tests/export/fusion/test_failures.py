@@ -172,9 +172,10 @@ def test_devices_that_come_and_go_by_the_cluster_file(bundle, start, worker, clu
     coordinator.process.send_signal(signal.SIGHUP)
     until(lambda: "pi-1" in infer(coordinator)[1]["parameters"]["devices"])
     # A file that is no cluster changes nothing.
-    path.write_text("[[device]]\nname = 1\n")
-    coordinator.process.send_signal(signal.SIGHUP)
-    time.sleep(0.3)
+    for text in ("x = " + "[" * 20_000, "[[device]]\nname = 1\n"):
+        path.write_text(text)
+        coordinator.process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
     assert "pi-1" in infer(coordinator)[1]["parameters"]["devices"]
     cluster_file(second.url)
     until(lambda: [one["name"] for one in status_of(curl, coordinator)["devices"]] == ["pi-0"])
@@ -344,6 +345,36 @@ def test_broken_exchanges(deceived, true_answer, infer, answer, status, said):
     assert f"device pi-0 at {impostor.url}: " in error["error"] and said in error["error"]
     impostor.answer = (200, {}, json.dumps(true_answer).encode())
     until(lambda: infer(coordinator)[0] == 200)
+
+
+@pytest.mark.parametrize("said", ["1e999", "-1e999", "1" + "0" * 400, "-5"])
+def test_times_that_cannot_be_are_not_believed(deceived, true_answer, infer, curl, said):
+    coordinator, impostor = deceived
+    parameters = true_answer["parameters"] | {"queue_ms": "@", "invoke_ms": "@"}
+    lie = json.dumps(true_answer | {"parameters": parameters}).replace('"@"', said).encode()
+    impostor.answer = (200, {}, lie)
+    assert infer(coordinator)[0] == 200
+    (latency,) = device(curl, coordinator, "pi-0")["latency_ms"].values()
+    assert 0 < latency < 1000
+    impostor.answer = (200, {}, json.dumps(true_answer).encode())
+
+
+def test_a_device_that_hangs_at_the_start_is_not_waited_for(bundle, worker, curl, infer, start, cluster_file):
+    hung = Impostor(curl(f"{worker.url}/v2/models/{SLICE}")[2])
+    asked, released = threading.Event(), threading.Event()
+    answer = hung.server.RequestHandlerClass.reply
+    hung.server.RequestHandlerClass.reply = lambda self, *said: (  # type: ignore[method-assign,assignment]
+        (asked.set(), released.wait(WAIT_S)) if "/infer" in self.path else None,
+        answer(self, *said),
+    )
+    started = time.monotonic()
+    try:
+        coordinator = start("coordinator", f"--bundle={bundle}", f"--cluster={cluster_file(hung.url, worker.url)}")
+        assert time.monotonic() - started < WAIT_S and asked.is_set()
+        assert infer(coordinator)[1]["parameters"]["devices"] == "pi-1"
+    finally:
+        released.set()
+        hung.stop()
 
 
 def test_a_client_that_goes_in_the_middle_of_its_request_leaves_no_traceback(bundle, start):
