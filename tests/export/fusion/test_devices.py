@@ -2,6 +2,7 @@
 
 import asyncio
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from export.fusion.bundle import SliceModel, SwitchEntry
 from export.fusion.devices import DOWN, UP, FleetDevice
 from export.fusion.remote import Partial
 
+MADDS = {"m": 16, "wide": 64}
+
 
 class FakeWorker:
     """Serves the models `names`; raises `raised` where it is asked for them."""
@@ -17,7 +20,9 @@ class FakeWorker:
     device = SimpleNamespace(name="a", url="http://h:1")
 
     def __init__(self, *names):
-        self.names, self.raised = list(names), None
+        self.names = list(names)
+        self.raised: Exception | None = None
+        self.asked: list[str] = []
 
     async def check_alive(self, timeout_s):
         if self.raised is not None:
@@ -30,12 +35,13 @@ class FakeWorker:
 
 class FakeSlice:
     def __init__(self, worker, bundle, switch, model, precision, max_batch):
-        self.model = model
+        self.model, self.worker = model, worker
 
     async def check(self, timeout_s):
         pass
 
     async def infer(self, images, timeout_s):
+        self.worker.asked.append(self.model.model)
         return Partial(np.zeros((1, 4)), 0.0, 0.001, 0.0, 1.0)
 
 
@@ -44,9 +50,10 @@ def made(monkeypatch, worker):
     monkeypatch.setattr(devices, "_FIRST_RETRY_S", 0.001)
     monkeypatch.setattr(devices, "_LAST_RETRY_S", 0.01)
     monkeypatch.setattr(devices, "_WATCH_S", 0.01)
-    models = [SliceModel(0, "0", "1", "m", 16, 1, {})]
-    entry = SwitchEntry("1.0", "1.0", 16, None, tuple(models))
-    return FleetDevice(worker, SimpleNamespace(shape=(2, 2, 3)), [entry], "int8", 1, lambda device: None)
+    slices = [SliceModel(0, "0", "1", name, madds, 1, {}) for name, madds in MADDS.items()]
+    entries = [SwitchEntry(one.model, one.model, one.madds, None, (one,)) for one in slices]
+    bundle: Any = SimpleNamespace(shape=(2, 2, 3))
+    return FleetDevice(worker, bundle, entries, "int8", 1, lambda device: None)
 
 
 async def reaches(device, state):
@@ -82,5 +89,43 @@ def test_a_worker_that_comes_back_with_only_what_it_could_not_load_is_measured(m
         await reaches(device, UP)
         assert list(device.latencies) == ["m"]
         watch.cancel()
+
+    asyncio.run(story())
+
+
+def test_only_what_is_doubted_is_measured_anew(monkeypatch):
+    """Measuring everything would keep a device from its requests, which would doubt it again."""
+
+    async def story():
+        worker = FakeWorker("m", "wide")
+        device = made(monkeypatch, worker)
+        watch = asyncio.create_task(device.watch())
+        await reaches(device, UP)
+        assert worker.asked == ["m", "m", "wide", "wide"]
+        device.doubt("m")
+        await asyncio.sleep(0.1)
+        assert worker.asked[4:] == ["m"]
+        watch.cancel()
+
+    asyncio.run(story())
+
+
+def test_a_device_that_is_measured_is_busy(monkeypatch):
+    async def story():
+        worker = FakeWorker("m")
+        device = made(monkeypatch, worker)
+        device._estimates = {"m": devices.Estimate(5000)}
+        device._served = {"m": device._all["m"].model}
+        seen = []
+
+        async def infer(images, timeout_s):
+            seen.append((device.running, device.busy_ms))
+            return Partial(np.zeros((1, 4)), 0.0, 0.001, 0.0, 1.0)
+
+        monkeypatch.setattr(device._all["m"], "infer", infer)
+        await device._measure([["m"]], 1)
+        ((running, busy_ms),) = seen
+        assert running == 1 and 4000 < busy_ms <= 5000
+        assert (device.running, device.busy_ms) == (0, 0.0)
 
     asyncio.run(story())
