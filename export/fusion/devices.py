@@ -106,6 +106,8 @@ class FleetDevice:
         }
         self._served: dict[str, SliceModel] = {}
         self._estimates: dict[str, Estimate] = {}
+        # The part of it that one request after the other takes; the rest, as on the wire, they take at one time.
+        self._invocations: dict[str, Estimate] = {}
         # Those that it serves and could not answer, for want of memory.
         self._unable: set[str] = set()
         # Those that took longer than expected, and when each is to be measured anew.
@@ -134,9 +136,10 @@ class FleetDevice:
     async def infer(self, model: str, images: np.ndarray, timeout_s: float) -> Partial:
         """Asks for a slice. Raises `DeviceError`; the device is then down unless it was only busy or slow."""
         self.requests += 1
-        started = time.perf_counter()
+        # It is not slow for what it was asked before.
+        started = time.perf_counter() + self.busy_ms / 1e3
         try:
-            with self._asked(self._estimates[model].ms * len(images)):
+            with self._asked(self._invocations[model].ms * len(images)):
                 partial = await self._all[model].infer(images, timeout_s)
         except asyncio.CancelledError:
             self._slower_than(model, started, len(images))
@@ -151,6 +154,7 @@ class FleetDevice:
                 self._failed.set()
             raise
         self._estimates[model].add(_alone_ms(partial) / len(images))
+        self._invocations[model].add(partial.invoke_ms / len(images))
         return partial
 
     def doubt(self, model: str) -> None:
@@ -247,7 +251,7 @@ class FleetDevice:
     async def _measure(self, sizes: Sequence[Sequence[str]], times: int) -> None:
         """Measures one slice of each size so many times; the last counts."""
         for names in sizes:
-            known = self._estimates.get(names[0])
+            known = self._invocations.get(names[0])
             try:
                 for _ in range(times):
                     with self._asked(0.0 if known is None else known.ms):
@@ -261,6 +265,7 @@ class FleetDevice:
                 ms = _alone_ms(partial)
                 self._unable -= set(names)
                 self._estimates |= {name: Estimate(ms) for name in names}
+                self._invocations |= {name: Estimate(partial.invoke_ms) for name in names}
             # Uneven, so that not all devices are away at one moment.
             pause_s = max(_REFRESH_S, ms / 1e3 / _REFRESH_PART) * random.uniform(0.75, 1.25)
             self._due |= dict.fromkeys(names, time.monotonic() + pause_s)

@@ -114,7 +114,8 @@ def test_a_device_that_is_measured_is_busy(monkeypatch):
     async def story():
         worker = FakeWorker("m")
         device = made(monkeypatch, worker)
-        device._estimates = {"m": devices.Estimate(5000)}
+        device._estimates = {"m": devices.Estimate(6000)}
+        device._invocations = {"m": devices.Estimate(5000)}
         device._served = {"m": device._all["m"].model}
         seen = []
 
@@ -127,5 +128,34 @@ def test_a_device_that_is_measured_is_busy(monkeypatch):
         ((running, busy_ms),) = seen
         assert running == 1 and 4000 < busy_ms <= 5000
         assert (device.running, device.busy_ms) == (0, 0.0)
+
+    asyncio.run(story())
+
+
+def test_waiting_for_other_requests_is_no_slowness(monkeypatch):
+    """Else a queue makes a device look slow, which makes its queue look long, and nothing is sent to it any more."""
+
+    async def story():
+        device = made(monkeypatch, FakeWorker("m"))
+        device._estimates, device._invocations = {"m": devices.Estimate(60)}, {"m": devices.Estimate(50)}
+
+        async def infer(images, timeout_s):
+            await asyncio.sleep(60)
+
+        monkeypatch.setattr(device._all["m"], "infer", infer)
+        images = np.zeros((1, 2, 2, 3), np.uint8)
+        tasks = [asyncio.create_task(device.infer("m", images, 60)) for _ in range(10)]
+        await asyncio.sleep(0)
+        assert 400 < device.busy_ms <= 500
+        await asyncio.sleep(0.1)
+        tasks[-1].cancel()
+        await asyncio.gather(tasks[-1], return_exceptions=True)
+        assert device._estimates["m"].ms == 60
+        tasks[0].cancel()
+        await asyncio.gather(tasks[0], return_exceptions=True)
+        assert device._estimates["m"].ms >= 100
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run(story())
