@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import importlib
 import ipaddress
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,9 @@ def load(path: str | Path) -> Cluster:
     missing key, a value that is no string, a name or URL twice, a URL that is not http(s)://host[:port], or a token for
     devices that anyone could announce. Source: ours.
     """
+    # A pipe in its place would be waited for.
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"cluster file {str(path)!r} is no file.")
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -72,7 +76,10 @@ def load(path: str | Path) -> Cluster:
         raise UserError(f"cluster file {str(path)!r} is not UTF-8 text.") from error
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise UserError(f"cluster file {str(path)!r} is nested too deeply; legal: [[device]] tables.") from error
+    except ValueError as error:
+        # A number of too many digits is none of tomllib's own errors.
         raise UserError(f"cluster file {str(path)!r} is not TOML: {error}.") from error
     for key in tables:
         if key not in ("device", "discovery"):
@@ -130,16 +137,17 @@ def _device(path: Path, index: int, entry: dict[str, Any]) -> Device:
 
 
 def check_url(url: str, where: str) -> str:
-    """`url` without a trailing slash, if it is http(s)://host[:port]; else raises `UserError`,
-    naming `where`."""
+    """`url` in lower case and without a trailing slash, if it is http(s)://host[:port]; else raises `UserError`, naming
+    `where`."""
     try:
         parts = urlsplit(url)
-        plain = parts.scheme in ("http", "https") and _is_host(parts.hostname) and parts.port != 0
+        # urlsplit drops tabs and line ends without a word.
+        plain = url.isprintable() and parts.scheme in ("http", "https") and _is_host(parts.hostname) and parts.port != 0
     except ValueError:
         plain = False
     if not plain or parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
         raise UserError(f"{where}: url is {url!r}; legal: http(s)://host[:port].")
-    return url.rstrip("/")
+    return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
 def _is_host(host: str | None) -> bool:

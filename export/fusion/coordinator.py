@@ -61,6 +61,8 @@ flags.adopt_module_key_flags(planning)
 flags.adopt_module_key_flags(serving)
 
 _LOOK_S = 0.05
+# A device that hangs or is slow does not keep the others from answering; it is planned with once it is measured.
+_MEET_S = 5.0
 # Between two looks at the cluster file.
 _RELOAD_S = 2.0
 # The deadline must strike first, since only it can fuse what has arrived.
@@ -111,20 +113,23 @@ class _Log:
     def updated(self, came: Sequence[str], went: Sequence[str]) -> None:
         """These devices are new in the cluster, and those have left it."""
         for name in set(went) - set(came):
-            self._metrics.gone(name)
-            self._states.pop(name, None)
+            # One that was not reached before it went has no metrics.
+            if self._states.pop(name, None) is not None:
+                self._metrics.gone(name)
         _say(f"the cluster was looked at anew; new: {', '.join(came) or 'none'}; gone: {', '.join(went) or 'none'}")
         self._journal.write("cluster", came=came, went=went)
 
 
 async def _start(fleet: Fleet, goal: Goal) -> None:
-    """Returns once a switch can be run and every device was reached or could not be."""
+    """Returns once a switch can be run and every device was reached or could not be, or takes long to."""
     deadline = time.monotonic() + _STARTUP_TIMEOUT_S.value
-    await fleet.met()
+    met = asyncio.create_task(fleet.met())
+    await asyncio.wait({met}, timeout=_MEET_S)
     while fleet.decide(goal).chosen is None:
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline and met.done():
             raise UserError(f"no switch can be run. {fleet.reasons()}".strip())
         await asyncio.sleep(_LOOK_S)
+    met.cancel()
 
 
 async def _look_after(fleet: Fleet, members: Members, goal: Goal, log: _Log) -> None:
@@ -168,6 +173,7 @@ async def _serve(
             Fleet(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch, log.changed)
         )
         await fleet.update(members.read())
+        # From the start on, since SIGHUP would else end a program that still waits for its devices.
         watch = asyncio.create_task(_look_after(fleet, members, goal, log))
         stack.callback(watch.cancel)
         await _start(fleet, goal)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +21,11 @@ UNKNOWN, UP, DOWN = "unknown", "up", "down"
 _CHECK_S, _ALIVE_S = 5.0, 1.0
 # A measurement is no request: a slow board may take its time.
 _MEASURE_S = 60.0
-# Between two looks at a device that is there; an idle device's latencies are measured anew after the other.
-_WATCH_S, _REFRESH_S = 1.0, 30.0
+# Between two looks at a device that is there.
+_WATCH_S = 1.0
+# An idle device's latencies are measured anew after the one, but not for more than the other of its time: a request
+# that comes meanwhile has to wait.
+_REFRESH_S, _REFRESH_PART = 30.0, 0.01
 # Between two tries to reach a device that is not: doubled each time, and made uneven so that devices are not all tried
 # at one moment.
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.2, 10.0
@@ -75,7 +80,7 @@ class FleetDevice:
       name: of the cluster file.
       health: its state.
       requests, failures: how many slices it was asked for, and failed.
-      running: how many of them it has not answered.
+      running: how many of them, and of its measurements, it has not answered.
 
     `watch` keeps these true; a device that fails a request is tried again with growing pauses, and is up again once it
     serves this bundle's slices and has answered one. Source: ours.
@@ -101,9 +106,13 @@ class FleetDevice:
         }
         self._served: dict[str, SliceModel] = {}
         self._estimates: dict[str, Estimate] = {}
+        # The part of it that one request after the other takes; the rest, as on the wire, they take at one time.
+        self._invocations: dict[str, Estimate] = {}
         # Those that it serves and could not answer, for want of memory.
         self._unable: set[str] = set()
-        self._measured_at, self._doubted = 0.0, False
+        # Those that took longer than expected, and when each is to be measured anew.
+        self._doubted: set[str] = set()
+        self._due: dict[str, float] = {}
         # Expected milliseconds of what it was asked and has not answered, and since when it is at the first of them.
         self._asked_ms, self._begun = 0.0, 0.0
         self._failed = asyncio.Event()
@@ -126,15 +135,12 @@ class FleetDevice:
 
     async def infer(self, model: str, images: np.ndarray, timeout_s: float) -> Partial:
         """Asks for a slice. Raises `DeviceError`; the device is then down unless it was only busy or slow."""
-        expected = self._estimates[model].ms * len(images)
-        if not self.running:
-            self._begun = time.perf_counter()
         self.requests += 1
-        self.running += 1
-        self._asked_ms += expected
-        started = time.perf_counter()
+        # It is not slow for what it was asked before.
+        started = time.perf_counter() + self.busy_ms / 1e3
         try:
-            partial = await self._all[model].infer(images, timeout_s)
+            with self._asked(self._invocations[model].ms * len(images)):
+                partial = await self._all[model].infer(images, timeout_s)
         except asyncio.CancelledError:
             self._slower_than(model, started, len(images))
             raise
@@ -142,22 +148,33 @@ class FleetDevice:
             self.failures += 1
             if error.status == 504:
                 self._slower_than(model, started, len(images))
-                self.doubt()
+                self.doubt(model)
             elif not error.busy:
                 self._set(DOWN, str(error))
                 self._failed.set()
             raise
-        finally:
-            self.running -= 1
-            self._asked_ms -= expected
-            self._begun = time.perf_counter()
         self._estimates[model].add(_alone_ms(partial) / len(images))
+        self._invocations[model].add(partial.invoke_ms / len(images))
         return partial
 
-    def doubt(self) -> None:
-        """Has it looked at now, and measured anew, since it takes longer than expected."""
-        self._doubted = True
+    def doubt(self, model: str) -> None:
+        """Has it looked at now, and a slice measured anew, since that takes longer than expected."""
+        self._doubted.add(model)
         self._failed.set()
+
+    @contextlib.contextmanager
+    def _asked(self, expected_ms: float) -> Iterator[None]:
+        """While it has so much more work before it."""
+        if not self.running:
+            self._begun = time.perf_counter()
+        self.running += 1
+        self._asked_ms += expected_ms
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self._asked_ms -= expected_ms
+            self._begun = time.perf_counter()
 
     def _slower_than(self, model: str, started: float, images: int) -> None:
         self._estimates[model].at_least((time.perf_counter() - started) * 1e3 / images)
@@ -169,9 +186,8 @@ class FleetDevice:
             try:
                 if self.health.state == UP:
                     await self.worker.check_alive(_ALIVE_S)
-                    old = time.monotonic() - self._measured_at > _REFRESH_S
-                    if (old or self._doubted) and not self.running:
-                        await self._measure()
+                    if not self.running:
+                        await self._measure(self._stale(), 1)
                 else:
                     await self._meet()
                     self._set(UP, "")
@@ -181,6 +197,12 @@ class FleetDevice:
                     self._set(DOWN, str(error))
                 await asyncio.sleep(retry_s * random.uniform(0.5, 1.5))
                 retry_s = min(2 * retry_s, _LAST_RETRY_S)
+                continue
+            except Exception as error:
+                # Whatever it was, the device is not given up for ever.
+                logging.exception("device %s could not be looked at", self.name)
+                self._set(DOWN, f"device {self.name} at {self.url}: {type(error).__name__} while looking at it.")
+                await asyncio.sleep(_LAST_RETRY_S)
                 continue
             # A failed request makes the next look come at once, but not more often than a retry would.
             try:
@@ -201,36 +223,57 @@ class FleetDevice:
         for one in found.values():
             await one.check(_CHECK_S)
         self._served = {name: one.model for name, one in found.items()}
-        if self._doubted or set(self._served) - set(self._estimates):
-            await self._measure()
+        able = [model for name, model in self._served.items() if name not in self._unable]
+        if self._doubted or not able or set(self._served) - set(self._estimates):
+            # Twice, since a worker may load it at the first.
+            await self._measure(self._sizes(), 2)
         else:
             # It was here before: one answer shows that it can do it.
-            able = [model for name, model in self._served.items() if name not in self._unable]
             smallest = min(able, key=lambda model: model.madds)
             await self._all[smallest.model].infer(self._blank(), _MEASURE_S)
 
-    async def _measure(self) -> None:
-        """Measures one slice of each size, twice, since a worker may load it at the first."""
+    def _sizes(self) -> list[list[str]]:
+        """The slices that it serves, those of a size together, since they take the same time."""
         of_size: dict[tuple[int, int], list[str]] = {}
         for name, model in self._served.items():
             of_size.setdefault((model.madds, model.parameters), []).append(name)
-        unable: dict[str, DeviceError] = {}
-        for names in of_size.values():
+        return list(of_size.values())
+
+    def _stale(self) -> list[list[str]]:
+        """The one size that is to be measured now: a doubted one, or else one that was not measured for long; or none.
+
+        Never all of them one after the other, as the device would be away for too long."""
+        now = time.monotonic()
+        doubted = [names for names in self._sizes() if self._doubted & set(names)]
+        due = [names for names in self._sizes() if any(self._due.get(name, 0.0) <= now for name in names)]
+        return (doubted or due)[:1]
+
+    async def _measure(self, sizes: Sequence[Sequence[str]], times: int) -> None:
+        """Measures one slice of each size so many times; the last counts."""
+        for names in sizes:
+            known = self._invocations.get(names[0])
             try:
-                for _ in range(2):
-                    partial = await self._all[names[0]].infer(self._blank(), _MEASURE_S)
+                for _ in range(times):
+                    with self._asked(0.0 if known is None else known.ms):
+                        partial = await self._all[names[0]].infer(self._blank(), _MEASURE_S)
             except DeviceError as error:
                 if not error.busy:
                     raise
-                unable |= dict.fromkeys(names, error)
-                continue
-            for name in names:
-                self._estimates[name] = Estimate(_alone_ms(partial))
-        if len(unable) == len(self._served):
-            raise next(iter(unable.values()))
-        self._unable = set(unable)
-        self._measured_at, self._doubted = time.monotonic(), False
-        self._changed(self)
+                refused, ms = error, 0.0
+                self._unable |= set(names)
+            else:
+                ms = _alone_ms(partial)
+                self._unable -= set(names)
+                self._estimates |= {name: Estimate(ms) for name in names}
+                self._invocations |= {name: Estimate(partial.invoke_ms) for name in names}
+            # Uneven, so that not all devices are away at one moment.
+            pause_s = max(_REFRESH_S, ms / 1e3 / _REFRESH_PART) * random.uniform(0.75, 1.25)
+            self._due |= dict.fromkeys(names, time.monotonic() + pause_s)
+            self._doubted -= set(names)
+        if sizes and self._unable >= set(self._served):
+            raise refused
+        if sizes:
+            self._changed(self)
 
     def _blank(self) -> np.ndarray:
         return np.zeros((1, *self._shape), np.uint8)

@@ -195,7 +195,7 @@ class Dispatch:
         for sent in self._running.values():
             if time.perf_counter() >= self._patience and sent.device.name not in self._avoided:
                 self._avoided.add(sent.device.name)
-                sent.device.doubt()
+                sent.device.doubt(sent.entry.slices[sent.slice].model)
         left_ms = (self._deadline - time.perf_counter()) * 1e3
         options = self._completions() + self._other_plans(left_ms)
         in_time = [option for option in options if option[0].latency_ms <= left_ms]

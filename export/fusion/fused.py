@@ -41,12 +41,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class _Recent:
-    """An answer or refusal, for the status."""
+    """An answer or refusal, for the status; without its outputs, which may be large."""
 
     at: float
     ms: float
     status: int
-    outcome: Outcome | None
+    said: Mapping[str, str | bool]
 
 
 class FusedModel(ServedModel):
@@ -165,7 +165,7 @@ class FusedModel(ServedModel):
                     "age_s": now - one.at,
                     "ms": one.ms,
                     "status": one.status,
-                    **_said_of(one.outcome),
+                    **one.said,
                 }
                 for one in reversed(self._recent)
             ],
@@ -197,7 +197,7 @@ class FusedModel(ServedModel):
         self._counts["answered"] += 1
         self._counts["degraded"] += outcome.degraded
         ms = (time.perf_counter() - arrived) * 1e3
-        self._recent.append(_Recent(time.monotonic(), ms, 200, outcome))
+        self._recent.append(_Recent(time.monotonic(), ms, 200, _said_of(outcome)))
         said = self._said(outcome)
         self._journal.write("answer", ms=ms, **said)
         return said
@@ -205,7 +205,7 @@ class FusedModel(ServedModel):
     def _refused(self, arrived: float, status: int) -> None:
         self._counts["refused"] += 1
         ms = (time.perf_counter() - arrived) * 1e3
-        self._recent.append(_Recent(time.monotonic(), ms, status, None))
+        self._recent.append(_Recent(time.monotonic(), ms, status, _said_of(None)))
         self._journal.write("refusal", ms=ms, status=status)
 
 

@@ -119,6 +119,7 @@ def assign(
     device with several models runs them one after the other. Exact: branch and bound.
     """
     order = {device: rank for rank, device in enumerate(dict.fromkeys(device for device, _ in latencies))}
+    starts = {device: busy.get(device, 0.0) for device in order}
     options = [
         sorted((latency, order[device], device) for (device, one), latency in latencies.items() if one == model)
         for model in models
@@ -127,30 +128,50 @@ def assign(
         return None
     # The model that takes longest at best is placed first: what it rules out need not be tried with the others.
     places = sorted(range(len(models)), key=lambda index: (-options[index][0][0], index))
+    placed = [options[index] for index in places]
+    # As many devices as there are models are enough for each: whatever the others take, one of its best is left.
+    most = len(models)
+    earliest = [sorted(one, key=lambda option: starts[option[2]] + option[0])[:most] for one in placed]
+    found, (latest, _) = _search(earliest, starts, math.inf, lambda latest, work: (latest, 0.0))
+    in_time = [[option for option in one if starts[option[2]] + option[0] <= latest][:most] for one in placed]
+    found, _ = _search(in_time, starts, latest, lambda latest, work: (0.0, work))
+    return tuple(found[places.index(index)] for index in range(len(models))), latest
+
+
+def _search(
+    options: Sequence[Sequence[tuple[float, int, str]]],
+    starts: Mapping[str, float],
+    limit: float,
+    cost: Callable[[float, float], tuple[float, float]],
+) -> tuple[tuple[str, ...], tuple[float, float]]:
+    """The cheapest devices for some models and their cost, of those that have all answered by `limit`.
+
+    `options` are the latencies, ranks and devices of each model; `cost` is that of when the last answers and of the
+    work in all, and rises with both.
+    """
     # What the models from each step on add to the work at least.
-    least = [sum(options[index][0][0] for index in places[step:]) for step in range(len(places) + 1)]
-    ends = {device: busy.get(device, 0.0) for device in order}
-    taken = [""] * len(models)
+    least = [sum(min(one)[0] for one in options[step:]) for step in range(len(options) + 1)]
+    ends = dict(starts)
+    taken = [""] * len(options)
     best: tuple[float, float] = (math.inf, math.inf)
     found: tuple[str, ...] = ()
 
     def place(step: int, latest: float, work: float) -> None:
         nonlocal best, found
-        if (latest, work + least[step]) >= best:
+        if latest > limit or cost(latest, work + least[step]) >= best:
             return
-        if step == len(places):
-            best, found = (latest, work), tuple(taken)
+        if step == len(options):
+            best, found = cost(latest, work), tuple(taken)
             return
-        index = places[step]
         # The earliest first, so that little is left to try after it.
-        ordered = sorted((ends[device] + latency, rank, latency, device) for latency, rank, device in options[index])
+        ordered = sorted((ends[device] + latency, rank, latency, device) for latency, rank, device in options[step])
         for end, _, latency, device in ordered:
-            before, ends[device], taken[index] = ends[device], end, device
+            before, ends[device], taken[step] = ends[device], end, device
             place(step + 1, max(latest, end), work + latency)
             ends[device] = before
 
     place(0, 0.0, 0.0)
-    return found, best[0]
+    return found, best
 
 
 def _is_good(plan: Plan, goal: Goal) -> bool:

@@ -61,7 +61,7 @@ class _ClosedError(DeviceError):
 class Partial:
     """One worker's answer: its slice's outputs, dequantized, float64 (N, *`Bundle.output_shape`);
     `time.perf_counter()` when the request left and when the answer was there; the worker's own waiting and
-    invocation times."""
+    invocation times, neither more than what lies between these."""
 
     outputs: np.ndarray
     sent: float
@@ -249,7 +249,7 @@ class RemoteSlice:
         self._check_identity(parameters)
         for key, (found, said) in tensors.items():
             if found != said:
-                raise self._wrong(f"it serves {key} {json.dumps(found)}; legal: {json.dumps(said)}")
+                raise self._wrong(f"it serves {key} {_text(found)}; legal: {json.dumps(said)}")
 
     async def infer(self, images: np.ndarray, timeout_s: float) -> Partial:
         """The partial outputs of uint8 images (N, height, width, channels). Raises `DeviceError`."""
@@ -273,9 +273,9 @@ class RemoteSlice:
         real = dequantize(stored, output.scale, output.zero_point)
         if not np.isfinite(real).all():
             raise self._wrong(f"its {name} holds NaN or infinity; legal: finite numbers")
-        times = [response.parameters.get(key) for key in ("queue_ms", "invoke_ms")]
-        queue_ms, invoke_ms = (float(t) if isinstance(t, (int, float)) else 0.0 for t in times)
-        return Partial(real, sent, received, queue_ms, invoke_ms)
+        whole_ms = (received - sent) * 1e3
+        times = [_part(response.parameters.get(key), whole_ms) for key in ("queue_ms", "invoke_ms")]
+        return Partial(real, sent, received, *times)
 
     async def _exchange(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout_s: float
@@ -290,6 +290,11 @@ class RemoteSlice:
 
     def _wrong(self, found: str) -> DeviceError:
         return self._worker.wrong(found, self._where)
+
+
+def _part(value: Any, whole_ms: float) -> float:
+    """The milliseconds that a worker says a part took, within those that the whole was seen to take."""
+    return float(min(max(value, 0.0), whole_ms)) if isinstance(value, (int, float)) else 0.0
 
 
 def _reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ file that is written again and again."""
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,15 @@ def chain(*parts: Iterable[Source]) -> Iterator[Source]:
         yield from part
 
 
+def _never_ends(path: str) -> bool:
+    """Whether reading a file may wait for ever: a pipe, a socket or a terminal. One that is not there is none."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def _walk(folder: str) -> tuple[list[str], int]:
     """The images of a folder and below, and how many other files there are; hidden ones are neither."""
     found, others = [], 0
@@ -134,8 +144,9 @@ def _walk(folder: str) -> tuple[list[str], int]:
     for parent, below, names in os.walk(folder, onerror=failed):
         below[:] = sorted(name for name in below if not name.startswith("."))
         for name in sorted(name for name in names if not name.startswith(".")):
-            if name.lower().endswith(_ENDS):
-                found.append(os.path.join(parent, name))
+            path = os.path.join(parent, name)
+            if name.lower().endswith(_ENDS) and not _never_ends(path):
+                found.append(path)
             else:
                 others += 1
     return found, others

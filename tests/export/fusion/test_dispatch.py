@@ -47,7 +47,7 @@ class FakeDevice:
         now = time.perf_counter()
         return Partial(np.full((len(images), 4), 1.0 + int(model[-1])), now - self.ms / 1e3, now, 0.0, self.ms)
 
-    def doubt(self):
+    def doubt(self, model):
         self.doubted = True
 
 

@@ -172,9 +172,10 @@ def test_devices_that_come_and_go_by_the_cluster_file(bundle, start, worker, clu
     coordinator.process.send_signal(signal.SIGHUP)
     until(lambda: [one["state"] for one in status_of(curl, coordinator)["devices"]] == ["up", "up"])
     # A file that is no cluster changes nothing.
-    path.write_text("[[device]]\nname = 1\n")
-    coordinator.process.send_signal(signal.SIGHUP)
-    time.sleep(0.3)
+    for text in ("x = " + "[" * 20_000, "[[device]]\nname = 1\n"):
+        path.write_text(text)
+        coordinator.process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
     assert [one["state"] for one in status_of(curl, coordinator)["devices"]] == ["up", "up"]
     cluster_file(second.url)
     until(lambda: [one["name"] for one in status_of(curl, coordinator)["devices"]] == ["pi-0"])
@@ -229,10 +230,12 @@ def test_a_deadline_that_no_request_may_have(bundle, worker, cluster_file, runne
 
 
 class Impostor:
-    """A server with a true worker's metadata and whatever answer a test gives it."""
+    """A server with a true worker's metadata and whatever answer a test gives it, once that is `released`."""
 
     def __init__(self, metadata):
         self.answer: Any = (200, {}, b"")
+        self.released = threading.Event()
+        self.released.set()
         impostor = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -246,6 +249,7 @@ class Impostor:
                 if self.path == "/v2/repository/index":
                     self.reply(200, {}, json.dumps([{"name": SLICE}]).encode())
                     return
+                impostor.released.wait()
                 if impostor.answer is None:
                     self.close_connection = True
                     return
@@ -344,6 +348,31 @@ def test_broken_exchanges(deceived, true_answer, infer, answer, status, said):
     assert f"device pi-0 at {impostor.url}: " in error["error"] and said in error["error"]
     impostor.answer = (200, {}, json.dumps(true_answer).encode())
     until(lambda: infer(coordinator)[0] == 200)
+
+
+@pytest.mark.parametrize("said", ["1e999", "-1e999", "1" + "0" * 400, "-5"])
+def test_times_that_cannot_be_are_not_believed(deceived, true_answer, infer, curl, said):
+    coordinator, impostor = deceived
+    parameters = true_answer["parameters"] | {"queue_ms": "@", "invoke_ms": "@"}
+    lie = json.dumps(true_answer | {"parameters": parameters}).replace('"@"', said).encode()
+    impostor.answer = (200, {}, lie)
+    assert infer(coordinator)[0] == 200
+    (latency,) = device(curl, coordinator, "pi-0")["latency_ms"].values()
+    assert 0 < latency < 1000
+    impostor.answer = (200, {}, json.dumps(true_answer).encode())
+
+
+def test_a_device_that_hangs_at_the_start_is_not_waited_for(bundle, worker, curl, infer, start, cluster_file):
+    hung = Impostor(curl(f"{worker.url}/v2/models/{SLICE}")[2])
+    hung.released.clear()
+    started = time.monotonic()
+    try:
+        coordinator = start("coordinator", f"--bundle={bundle}", f"--cluster={cluster_file(hung.url, worker.url)}")
+        assert time.monotonic() - started < WAIT_S
+        assert infer(coordinator)[1]["parameters"]["devices"] == "pi-1"
+    finally:
+        hung.released.set()
+        hung.stop()
 
 
 def test_a_client_that_goes_in_the_middle_of_its_request_leaves_no_traceback(bundle, start):

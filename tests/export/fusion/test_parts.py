@@ -55,6 +55,8 @@ ONE = '[[device]]\nname = "a"\nurl = "http://h:1"\n'
         ("[device]\n", "names no device"),
         ("device = [1]\n", "names no device"),
         ("x = ", "is not TOML"),
+        ("x = " + "1" * 5000, "is not TOML"),
+        ("x = " + "[" * 20_000, "is nested too deeply"),
         ("port = 1\n" + ONE, "has the key 'port'; legal: [[device]] tables and one [discovery]"),
         ("discovery = 1\n" + ONE, "is 1; legal: a table"),
         ('[discovery]\nurl = "http://h"\n', "has the key 'url'; legal: token_file, tls_ca"),
@@ -66,6 +68,8 @@ ONE = '[[device]]\nname = "a"\nurl = "http://h:1"\n'
         ('[[device]]\nname = "a,b"\nurl = "http://h"\n', "legal: letters, digits"),
         (ONE + ONE.replace(":1", ":2"), "has the name 'a' twice"),
         (ONE + ONE.replace('"a"', '"b"'), "has the url 'http://h:1' twice"),
+        (ONE + ONE.replace('"a"', '"b"').replace("http://h", "HTTP://H"), "has the url 'http://h:1' twice"),
+        (ONE.replace(":1", r":1\n"), r"url is 'http://h:1\n'; legal: http(s)://host"),
         *(
             (f'[[device]]\nname = "a"\nurl = "{url}"\n', f"url is '{url}'; legal: http(s)://host")
             for url in ("h:1", "ftp://h", "http://", "http://h:x", "http://h:99999", "http://[")

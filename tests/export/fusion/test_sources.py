@@ -37,6 +37,16 @@ def test_folders_are_searched_in_order(tmp_path):
     assert others == 2
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_never_ends_is_no_image_of_a_folder(tmp_path):
+    fill(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    found, others = sources.files([str(tmp_path)])
+    assert [os.path.basename(name) for name in names(found)] == ["a.png", "gone.png"]
+    assert others == 1
+
+
 def test_a_folder_without_images_is_refused(tmp_path):
     fill(tmp_path, "readme.txt")
     with pytest.raises(UserError, match="has no images; legal: files ending in "):
