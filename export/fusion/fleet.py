@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-
-import aiohttp
 
 from . import planner
 from .bundle import Bundle, SwitchEntry
@@ -55,17 +52,12 @@ class Fleet:
         self._devices: dict[str, FleetDevice] = {}
         self._known: dict[str, Device] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._stack = contextlib.AsyncExitStack()
-        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Fleet:
-        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-        self._session = await self._stack.enter_async_context(session)
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self.update(())
-        await self._stack.aclose()
 
     @property
     def devices(self) -> tuple[FleetDevice, ...]:
@@ -82,17 +74,16 @@ class Fleet:
         Returns the names of those that came, and of those that went. Raises `UserError`, with nothing changed, when the
         token or TLS files of one are unfit.
         """
-        if self._session is None:
-            raise RuntimeError("a fleet is used in an `async with` block.")
         wanted = {device.name: device for device in devices}
         came = [name for name, device in wanted.items() if self._known.get(name) != device]
         made = {}
         for name in came:
-            worker = RemoteWorker(wanted[name], self._session, self._connect_s)
+            worker = RemoteWorker(wanted[name], self._connect_s)
             made[name] = FleetDevice(worker, self._bundle, self.entries, self.precision, self._max_batch, self._changed)
         went = [name for name in self._known if name in made or name not in wanted]
         for name in went:
             self._watches.pop(name).cancel()
+            self._devices[name].worker.close()
         self._devices = {name: made.get(name) or self._devices[name] for name in wanted}
         self._known = wanted
         for name, device in made.items():

@@ -123,7 +123,18 @@ def encode_request(
 ) -> tuple[bytes, str]:
     """A request with binary tensors both ways: (body, value of the
     `Inference-Header-Content-Length` header)."""
-    tensors, chunks = [], []
+    parts = request_parts(inputs, outputs, parameters)
+    return b"".join(parts), str(len(parts[0]))
+
+
+def request_parts(
+    inputs: Sequence[tuple[TensorSpec, np.ndarray]],
+    outputs: Iterable[str],
+    parameters: Parameters,
+) -> list[bytes | memoryview]:
+    """The body of such a request in parts: its JSON, and each input, where it can be without a copy."""
+    tensors: list[dict[str, Any]] = []
+    chunks: list[bytes | memoryview] = []
     for spec, array in inputs:
         chunks.append(data_to_bytes(spec.datatype, array))
         tensors.append(_tensor(spec, array) | {"parameters": {"binary_data_size": len(chunks[-1])}})
@@ -132,8 +143,7 @@ def encode_request(
         "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in outputs],
         "parameters": dict(parameters),
     }
-    head = _dump(message)
-    return b"".join([head, *chunks]), str(len(head))
+    return [_dump(message), *chunks]
 
 
 def encode_response(
@@ -150,7 +160,8 @@ def encode_response(
     the body plain JSON, where no output is binary. Raises `OipError` (500) if an output holds what
     JSON cannot: NaN, infinity.
     """
-    tensors, chunks = [], []
+    tensors: list[dict[str, Any]] = []
+    chunks: list[bytes | memoryview] = []
     by_name = {spec.name: (spec, array) for spec, array in outputs}
     for name, binary in request.outputs.items():
         spec, array = by_name[name]
