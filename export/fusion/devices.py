@@ -76,6 +76,7 @@ class FleetDevice:
       health: its state.
       requests, failures: how many slices it was asked for, and failed.
       running: how many of them it has not answered.
+      revision: another number after each change of what it can do, and each doubt of how long it takes.
 
     `watch` keeps these true; a device that fails a request is tried again with growing pauses, and is up again once it
     serves this bundle's slices and has answered one. Source: ours.
@@ -92,7 +93,7 @@ class FleetDevice:
     ) -> None:
         self.name, self.worker = worker.device.name, worker
         self.health = Health(UNKNOWN, "not reached yet", time.monotonic())
-        self.requests = self.failures = self.running = 0
+        self.requests = self.failures = self.running = self.revision = 0
         self._shape, self._changed = bundle.shape, changed
         self._all: dict[str, RemoteSlice] = {
             part.model: RemoteSlice(worker, bundle, entry.switch, part, precision, max_batch)
@@ -157,10 +158,12 @@ class FleetDevice:
     def doubt(self) -> None:
         """Has it looked at now, and measured anew, since it takes longer than expected."""
         self._doubted = True
+        self.revision += 1
         self._failed.set()
 
     def _slower_than(self, model: str, started: float, images: int) -> None:
         self._estimates[model].at_least((time.perf_counter() - started) * 1e3 / images)
+        self.revision += 1
 
     async def watch(self) -> None:
         """Keeps the state true until it is cancelled."""
@@ -201,6 +204,7 @@ class FleetDevice:
         for one in found.values():
             await one.check(_CHECK_S)
         self._served = {name: one.model for name, one in found.items()}
+        self.revision += 1
         if self._doubted or set(self._served) - set(self._estimates):
             await self._measure()
         else:
@@ -230,6 +234,7 @@ class FleetDevice:
             raise next(iter(unable.values()))
         self._unable = set(unable)
         self._measured_at, self._doubted = time.monotonic(), False
+        self.revision += 1
         self._changed(self)
 
     def _blank(self) -> np.ndarray:
@@ -240,6 +245,7 @@ class FleetDevice:
         if (before.state, before.reason) != (state, reason):
             since = before.since if before.state == state else time.monotonic()
             self.health = Health(state, reason, since)
+            self.revision += 1
             if before.state != state:
                 self._changed(self)
 

@@ -27,7 +27,7 @@ _LEAST_S = 0.001
 _END_OF_HEAD = b"\r\n\r\n"
 # RFC 9112: a status line, whose reason may be missing along with its space; a field, without folding.
 _STATUS = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n\0]*)?")
-_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*)")
+_FIELDS = re.compile(r"(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*)*")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 
@@ -109,7 +109,9 @@ class HttpClient:
         Raises `SlowError`, `GoneError` and `WrongAnswerError`.
         """
         deadline = asyncio.get_running_loop().time() + timeout_s
-        request = [b"%bContent-Length: %d\r\n\r\n" % (head, sum(map(len, body))), *body]
+        length = sum(map(len, body))
+        # The first part of a body is small, and goes along with the head.
+        request = [b"%bContent-Length: %d\r\n\r\n%b" % (head, length, b"".join(body[:1])), *body[1:]]
         connection = self._take_kept()
         if connection is not None:
             try:
@@ -259,17 +261,17 @@ class _Connection(asyncio.Protocol):
             if len(self._received) >= _MOST_HEAD_BYTES:
                 raise _wrong(f"the head of its answer is longer than {_MOST_HEAD_BYTES} bytes")
             return None
-        first, *lines = self._received[:end].decode("latin-1").split("\r\n")
+        head = self._received[:end].decode("latin-1")
         del self._received[: end + len(_END_OF_HEAD)]
-        said = _STATUS.fullmatch(first)
+        said = _STATUS.match(head)
         if said is None:
             raise _wrong("its answer is not HTTP/1.1")
+        if _FIELDS.fullmatch(head, said.end()) is None:
+            raise _wrong("the head of its answer is malformed")
         fields: dict[str, str] = {}
-        for line in lines:
-            field = _FIELD.fullmatch(line)
-            if field is None:
-                raise _wrong("the head of its answer is malformed")
-            name, value = field[1].lower(), field[2].rstrip(" \t")
+        for line in head[said.end() :].split("\r\n")[1:]:
+            name, _, value = line.partition(":")
+            name, value = name.lower(), value.strip(" \t")
             # One that stands twice is a list, which is no length.
             fields[name] = f"{fields[name]}, {value}" if name in fields else value
         options = [option.strip() for option in fields.get("connection", "").lower().split(",")]

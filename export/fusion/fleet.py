@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from . import planner
 from .bundle import Bundle, SwitchEntry
 from .cluster import Device
 from .devices import UNKNOWN, UP, FleetDevice
-from .planner import Decision, Goal
+from .planner import Decision, Goal, Plan, Rejected
 from .remote import RemoteWorker
+
+# What is expected of devices changes a little with every answer; for so long plans are not made anew for that.
+_PLANS_S = 0.1
 
 
 def expected_accuracy(entry: SwitchEntry, precision: str, slices: Collection[int]) -> float | None:
@@ -52,6 +57,8 @@ class Fleet:
         self._devices: dict[str, FleetDevice] = {}
         self._known: dict[str, Device] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
+        # By the number of images: the devices' revisions, when it was, and what was found.
+        self._plans: dict[int, tuple[Any, float, tuple[tuple[Plan, ...], tuple[Rejected, ...]]]] = {}
 
     async def __aenter__(self) -> Fleet:
         return self
@@ -105,7 +112,19 @@ class Fleet:
           idle: whether to plan as if no device had work before it.
         """
         busy = {} if idle else self.busy()
+        if not without and not any(busy.values()):
+            return planner.choose(*self._idle_plans(images), goal)
         return planner.decide(self.entries, self.accuracy, self.latencies(images, without), busy, goal)
+
+    def _idle_plans(self, images: int) -> tuple[tuple[Plan, ...], tuple[Rejected, ...]]:
+        """The best plan of each switch while no device has work before it; a recent one, where nothing has changed."""
+        revisions = tuple((device.name, device.revision) for device in self._devices.values())
+        now, kept = time.monotonic(), self._plans.get(images)
+        if kept is not None and kept[0] == revisions and now - kept[1] < _PLANS_S:
+            return kept[2]
+        plans = planner.best_plans(self.entries, self.accuracy, self.latencies(images), {})
+        self._plans[images] = revisions, now, plans
+        return plans
 
     def accuracy(self, entry: SwitchEntry) -> float | None:
         """Of a whole switch; see `expected_accuracy`."""

@@ -123,27 +123,33 @@ def encode_request(
 ) -> tuple[bytes, str]:
     """A request with binary tensors both ways: (body, value of the
     `Inference-Header-Content-Length` header)."""
-    parts = request_parts(inputs, outputs, parameters)
-    return b"".join(parts), str(len(parts[0]))
+    chunks = [data_to_bytes(spec.datatype, array) for spec, array in inputs]
+    shapes = [(spec, array.shape, len(chunk)) for (spec, array), chunk in zip(inputs, chunks, strict=True)]
+    head = request_json(shapes, outputs, parameters)
+    return b"".join([head, *chunks]), str(len(head))
 
 
-def request_parts(
-    inputs: Sequence[tuple[TensorSpec, np.ndarray]],
+def request_json(
+    inputs: Sequence[tuple[TensorSpec, tuple[int, ...], int]],
     outputs: Iterable[str],
     parameters: Parameters,
-) -> list[bytes | memoryview]:
-    """The body of such a request in parts: its JSON, and each input, where it can be without a copy."""
-    tensors: list[dict[str, Any]] = []
-    chunks: list[bytes | memoryview] = []
-    for spec, array in inputs:
-        chunks.append(data_to_bytes(spec.datatype, array))
-        tensors.append(_tensor(spec, array) | {"parameters": {"binary_data_size": len(chunks[-1])}})
+) -> bytes:
+    """The JSON of such a request, for inputs of these shapes and numbers of bytes, which follow it in their order."""
+    tensors = [
+        {
+            "name": spec.name,
+            "datatype": spec.datatype,
+            "shape": list(shape),
+            "parameters": {"binary_data_size": size},
+        }
+        for spec, shape, size in inputs
+    ]
     message = {
         "inputs": tensors,
         "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in outputs],
         "parameters": dict(parameters),
     }
-    return [_dump(message), *chunks]
+    return _dump(message)
 
 
 def encode_response(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from .cluster import Device
 from .exchange import CONNECTING, Answer, GoneError, HttpClient, SlowError, WrongAnswerError
 from .fuse import dequantize
 from .oip import OipError, TensorSpec
-from .tensors import DATATYPES
+from .tensors import DATATYPES, data_to_bytes
 
 CHECKING = "checking the answer"
 _SPARE_BYTES = 65536
@@ -175,7 +176,8 @@ class RemoteSlice:
         self._most_bytes = max_batch * math.prod(bundle.output_shape) * 32 + _SPARE_BYTES
         path = f"/v2/models/{model.model}"
         self._asking = worker.head("GET", path)
-        self._inferring = worker.head("POST", f"{path}/infer", {"Content-Type": "application/octet-stream"})
+        head = worker.head("POST", f"{path}/infer", {"Content-Type": "application/octet-stream"})
+        self._inferring = head + f"{oip.HEADER}: ".encode()
 
     async def check(self, timeout_s: float) -> None:
         """Asks the worker what it serves; raises `DeviceError` unless it is exactly this bundle's slice."""
@@ -197,11 +199,10 @@ class RemoteSlice:
     async def infer(self, images: np.ndarray, timeout_s: float) -> Partial:
         """The partial outputs of uint8 images (N, height, width, channels). Raises `DeviceError`."""
         # The worker need not begin what nobody waits for any more.
-        parameters = {"timeout": max(1, int(timeout_s * 1e6))}
-        body = oip.request_parts([(self._input, images)], [self._output.name], parameters)
-        head = b"%b%b: %d\r\n" % (self._inferring, oip.HEADER.encode(), len(body[0]))
+        asked = _asked(self._input, images.shape, self._output.name, max(1, int(timeout_s * 1e6)))
+        head = b"%b%d\r\n" % (self._inferring, len(asked))
         sent = time.perf_counter()
-        answer = await self._exchange(head, body, timeout_s)
+        answer = await self._exchange(head, (asked, data_to_bytes("UINT8", images)), timeout_s)
         received = time.perf_counter()
         header = answer.fields.get(oip.HEADER.lower())
         try:
@@ -233,6 +234,12 @@ class RemoteSlice:
 
     def _wrong(self, found: str) -> DeviceError:
         return self._worker.wrong(found, self._where)
+
+
+@functools.lru_cache(maxsize=16)
+def _asked(image: TensorSpec, shape: tuple[int, ...], output: str, timeout_us: int) -> bytes:
+    """The JSON of a request; that of all slices which are asked at once is the same."""
+    return oip.request_json([(image, shape, math.prod(shape))], [output], {"timeout": timeout_us})
 
 
 def _reason(error: GoneError) -> str:
