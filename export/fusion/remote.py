@@ -215,10 +215,10 @@ class RemoteSlice:
         if stored is None or len(stored) != len(images):
             count = "none" if stored is None else f"those of {len(stored)} images"
             raise self._wrong(f"it sent {count} of the {name}; legal: those of {len(images)} images")
+        if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+            raise self._wrong(f"its {name} holds NaN or infinity; legal: finite numbers")
         output = self._file.output
         real = dequantize(stored, output.scale, output.zero_point)
-        if not np.isfinite(real).all():
-            raise self._wrong(f"its {name} holds NaN or infinity; legal: finite numbers")
         times = [response.parameters.get(key) for key in ("queue_ms", "invoke_ms")]
         queue_ms, invoke_ms = (float(t) if isinstance(t, (int, float)) else 0.0 for t in times)
         return Partial(real, sent, received, queue_ms, invoke_ms)
