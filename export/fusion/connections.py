@@ -14,6 +14,8 @@ from aiohttp.http_exceptions import LineTooLong
 
 # A request line, and each field of a head; aiohttp itself counts the fields.
 _LINE_BYTES = 8190
+# Half of what is kept of a body that nobody reads yet; an image of 224x224 pixels arrives without a stop.
+_BUFFER_BYTES = 1 << 18
 # A head that is not there by then, in seconds, is not waited for.
 _HEAD_S = 10.0
 # Between two requests, in seconds; longer than clients keep their side open.
@@ -75,6 +77,7 @@ class Connection(web.RequestHandler):
             max_line_size=_LINE_BYTES,
             max_field_size=_LINE_BYTES,
             lingering_time=_LINGER_S,
+            read_bufsize=_BUFFER_BYTES,
         )
         self._connections = connections
         self.idle_since: float | None = time.monotonic()

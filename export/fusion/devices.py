@@ -81,6 +81,7 @@ class FleetDevice:
       health: its state.
       requests, failures: how many slices it was asked for, and failed.
       running: how many of them, and of its measurements, it has not answered.
+      revision: another number after each change of what it can do, and each doubt of how long it takes.
 
     `watch` keeps these true; a device that fails a request is tried again with growing pauses, and is up again once it
     serves this bundle's slices and has answered one. Source: ours.
@@ -97,7 +98,7 @@ class FleetDevice:
     ) -> None:
         self.name, self.worker = worker.device.name, worker
         self.health = Health(UNKNOWN, "not reached yet", time.monotonic())
-        self.requests = self.failures = self.running = 0
+        self.requests = self.failures = self.running = self.revision = 0
         self._shape, self._changed = bundle.shape, changed
         self._all: dict[str, RemoteSlice] = {
             part.model: RemoteSlice(worker, bundle, entry.switch, part, precision, max_batch)
@@ -160,6 +161,7 @@ class FleetDevice:
     def doubt(self, model: str) -> None:
         """Has it looked at now, and a slice measured anew, since that takes longer than expected."""
         self._doubted.add(model)
+        self.revision += 1
         self._failed.set()
 
     @contextlib.contextmanager
@@ -178,6 +180,7 @@ class FleetDevice:
 
     def _slower_than(self, model: str, started: float, images: int) -> None:
         self._estimates[model].at_least((time.perf_counter() - started) * 1e3 / images)
+        self.revision += 1
 
     async def watch(self) -> None:
         """Keeps the state true until it is cancelled."""
@@ -223,6 +226,7 @@ class FleetDevice:
         for one in found.values():
             await one.check(_CHECK_S)
         self._served = {name: one.model for name, one in found.items()}
+        self.revision += 1
         able = [model for name, model in self._served.items() if name not in self._unable]
         if self._doubted or not able or set(self._served) - set(self._estimates):
             # Twice, since a worker may load it at the first.
@@ -270,6 +274,7 @@ class FleetDevice:
             pause_s = max(_REFRESH_S, ms / 1e3 / _REFRESH_PART) * random.uniform(0.75, 1.25)
             self._due |= dict.fromkeys(names, time.monotonic() + pause_s)
             self._doubted -= set(names)
+            self.revision += 1
         if sizes and self._unable >= set(self._served):
             raise refused
         if sizes:
@@ -283,6 +288,7 @@ class FleetDevice:
         if (before.state, before.reason) != (state, reason):
             since = before.since if before.state == state else time.monotonic()
             self.health = Health(state, reason, since)
+            self.revision += 1
             if before.state != state:
                 self._changed(self)
 

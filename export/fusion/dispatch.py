@@ -106,6 +106,9 @@ class Dispatch:
         self._deadline = arrived + goal.deadline_ms / 1e3 - _MARGIN_S
         self._settled = settled
         self._running: dict[asyncio.Task[Partial], _Sent] = {}
+        # Of these, those that have ended and are not taken in; and what `run` waits for.
+        self._ended: list[asyncio.Task[Partial]] = []
+        self._awake: asyncio.Future[None] | None = None
         self._arrived: dict[str, dict[int, Arrival]] = {}
         self._entries: dict[str, SwitchEntry] = {}
         # Devices that failed this request or were too slow for it.
@@ -124,7 +127,8 @@ class Dispatch:
         try:
             while (left := self._deadline - time.perf_counter()) > 0 and self._running:
                 wait = min(left, max(0.0, self._patience - time.perf_counter()))
-                done, _ = await asyncio.wait(self._running, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                await self._ends(wait)
+                done, self._ended = self._ended, []
                 failed = [sent for task in done if (sent := self._take(task)) is not None]
                 outcome = self._finished()
                 if outcome is not None:
@@ -160,12 +164,46 @@ class Dispatch:
             if device is None:
                 continue
             asked = device.infer(entry.slices[number].model, self._images, max(0.001, self._deadline - now))
-            self._running[asyncio.ensure_future(asked)] = _Sent(entry, number, device, now + expected_ms / 1e3)
+            task = asyncio.ensure_future(asked)
+            task.add_done_callback(self._end)
+            self._running[task] = _Sent(entry, number, device, now + expected_ms / 1e3)
         left_ms = (self._deadline - now) * 1e3
         wait_ms = min(
             _PATIENCE * expected_ms + _PATIENCE_MS, max(1.1 * expected_ms, left_ms - _FALLBACK_PARTS * self._fastest)
         )
         self._patience = now + wait_ms / 1e3
+
+    async def _ends(self, wait_s: float) -> None:
+        """Returns when there is something to decide by the requests that have ended, or after so many seconds.
+
+        `asyncio.wait` would be woken by each of them.
+        """
+        if self._decides():
+            return
+        loop = asyncio.get_running_loop()
+        self._awake = loop.create_future()
+        timer = loop.call_later(wait_s, self._wake)
+        try:
+            await self._awake
+        finally:
+            timer.cancel()
+
+    def _end(self, task: asyncio.Task[Partial]) -> None:
+        if not task.cancelled():
+            self._ended.append(task)
+            if self._decides():
+                self._wake()
+
+    def _decides(self) -> bool:
+        """Whether what has ended may be enough: all of a first plan is, some of it where early answers are decided or
+        after a failure."""
+        if len(self._ended) < len(self._running) and self._settled is None and not self._avoided:
+            return any(task.exception() is not None for task in self._ended)
+        return bool(self._ended)
+
+    def _wake(self) -> None:
+        if self._awake is not None and not self._awake.done():
+            self._awake.set_result(None)
 
     def _take(self, task: asyncio.Task[Partial]) -> _Sent | None:
         """Takes an answer in; returns what was sent if it failed."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-
-import aiohttp
+from typing import Any
 
 from . import planner
 from .bundle import Bundle, SwitchEntry
 from .cluster import Device
 from .devices import UNKNOWN, UP, FleetDevice
-from .planner import Decision, Goal
+from .planner import Decision, Goal, Plan, Rejected
 from .remote import RemoteWorker
+
+# What is expected of devices changes a little with every answer; for so long plans are not made anew for that.
+_PLANS_S = 0.1
 
 
 def expected_accuracy(entry: SwitchEntry, precision: str, slices: Collection[int]) -> float | None:
@@ -55,17 +57,14 @@ class Fleet:
         self._devices: dict[str, FleetDevice] = {}
         self._known: dict[str, Device] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._stack = contextlib.AsyncExitStack()
-        self._session: aiohttp.ClientSession | None = None
+        # By the number of images: the devices' revisions, when it was, and what was found.
+        self._plans: dict[int, tuple[Any, float, tuple[tuple[Plan, ...], tuple[Rejected, ...]]]] = {}
 
     async def __aenter__(self) -> Fleet:
-        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
-        self._session = await self._stack.enter_async_context(session)
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self.update(())
-        await self._stack.aclose()
 
     @property
     def devices(self) -> tuple[FleetDevice, ...]:
@@ -82,17 +81,16 @@ class Fleet:
         Returns the names of those that came, and of those that went. Raises `UserError`, with nothing changed, when the
         token or TLS files of one are unfit.
         """
-        if self._session is None:
-            raise RuntimeError("a fleet is used in an `async with` block.")
         wanted = {device.name: device for device in devices}
         came = [name for name, device in wanted.items() if self._known.get(name) != device]
         made = {}
         for name in came:
-            worker = RemoteWorker(wanted[name], self._session, self._connect_s)
+            worker = RemoteWorker(wanted[name], self._connect_s)
             made[name] = FleetDevice(worker, self._bundle, self.entries, self.precision, self._max_batch, self._changed)
         went = [name for name in self._known if name in made or name not in wanted]
         for name in went:
             self._watches.pop(name).cancel()
+            self._devices[name].worker.close()
         self._devices = {name: made.get(name) or self._devices[name] for name in wanted}
         self._known = wanted
         for name, device in made.items():
@@ -114,7 +112,19 @@ class Fleet:
           idle: whether to plan as if no device had work before it.
         """
         busy = {} if idle else self.busy()
+        if not without and not any(busy.values()):
+            return planner.choose(*self._idle_plans(images), goal)
         return planner.decide(self.entries, self.accuracy, self.latencies(images, without), busy, goal)
+
+    def _idle_plans(self, images: int) -> tuple[tuple[Plan, ...], tuple[Rejected, ...]]:
+        """The best plan of each switch while no device has work before it; a recent one, where nothing has changed."""
+        revisions = tuple((device.name, device.revision) for device in self._devices.values())
+        now, kept = time.monotonic(), self._plans.get(images)
+        if kept is not None and kept[0] == revisions and now - kept[1] < _PLANS_S:
+            return kept[2]
+        plans = planner.best_plans(self.entries, self.accuracy, self.latencies(images), {})
+        self._plans[images] = revisions, now, plans
+        return plans
 
     def accuracy(self, entry: SwitchEntry) -> float | None:
         """Of a whole switch; see `expected_accuracy`."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 LATENCY_BUCKETS = (0.0001, 0.0003, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -29,6 +32,9 @@ class Metrics:
             registry=self.registry,
             buckets=LATENCY_BUCKETS,
         )
+        # Finding a metric by its labels takes longer than counting.
+        self._requests_of: Callable[..., Counter] = functools.cache(self.requests.labels)
+        self._seconds_of: Callable[..., Histogram] = functools.cache(self.seconds.labels)
         self.decode_seconds = Histogram(
             "fusion_decode_seconds",
             "From the arrival of an inference request's head to its tensors being there.",
@@ -39,3 +45,8 @@ class Metrics:
             "fusion_received_bytes", "Bytes of inference requests' bodies, as sent.", registry=self.registry
         )
         self.sent_bytes = Counter("fusion_sent_bytes", "Bytes of inference answers' bodies.", registry=self.registry)
+
+    def answered(self, model: str, status: int, seconds: float) -> None:
+        """Counts an answer or a refusal."""
+        self._requests_of(model, str(status)).inc()
+        self._seconds_of(model).observe(seconds)

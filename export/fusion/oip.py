@@ -123,17 +123,33 @@ def encode_request(
 ) -> tuple[bytes, str]:
     """A request with binary tensors both ways: (body, value of the
     `Inference-Header-Content-Length` header)."""
-    tensors, chunks = [], []
-    for spec, array in inputs:
-        chunks.append(data_to_bytes(spec.datatype, array))
-        tensors.append(_tensor(spec, array) | {"parameters": {"binary_data_size": len(chunks[-1])}})
+    chunks = [data_to_bytes(spec.datatype, array) for spec, array in inputs]
+    shapes = [(spec, array.shape, len(chunk)) for (spec, array), chunk in zip(inputs, chunks, strict=True)]
+    head = request_json(shapes, outputs, parameters)
+    return b"".join([head, *chunks]), str(len(head))
+
+
+def request_json(
+    inputs: Sequence[tuple[TensorSpec, tuple[int, ...], int]],
+    outputs: Iterable[str],
+    parameters: Parameters,
+) -> bytes:
+    """The JSON of such a request, for inputs of these shapes and numbers of bytes, which follow it in their order."""
+    tensors = [
+        {
+            "name": spec.name,
+            "datatype": spec.datatype,
+            "shape": list(shape),
+            "parameters": {"binary_data_size": size},
+        }
+        for spec, shape, size in inputs
+    ]
     message = {
         "inputs": tensors,
         "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in outputs],
         "parameters": dict(parameters),
     }
-    head = _dump(message)
-    return b"".join([head, *chunks]), str(len(head))
+    return _dump(message)
 
 
 def encode_response(
@@ -150,7 +166,8 @@ def encode_response(
     the body plain JSON, where no output is binary. Raises `OipError` (500) if an output holds what
     JSON cannot: NaN, infinity.
     """
-    tensors, chunks = [], []
+    tensors: list[dict[str, Any]] = []
+    chunks: list[bytes | memoryview] = []
     by_name = {spec.name: (spec, array) for spec, array in outputs}
     for name, binary in request.outputs.items():
         spec, array = by_name[name]

@@ -81,6 +81,16 @@ def decide(
 
     Source: ours.
     """
+    return choose(*best_plans(switches, accuracy, latencies, busy), goal)
+
+
+def best_plans(
+    switches: Sequence[SwitchEntry],
+    accuracy: Callable[[SwitchEntry], float | None],
+    latencies: Latencies,
+    busy: Mapping[str, float],
+) -> tuple[tuple[Plan, ...], tuple[Rejected, ...]]:
+    """The best assignment of each switch, and the switches that have none; arguments as of `decide`."""
     plans: list[Plan] = []
     rejected: list[Rejected] = []
     for entry in switches:
@@ -94,8 +104,14 @@ def decide(
         else:
             devices, latency = found
             plans.append(Plan(entry, devices, latency, accuracy(entry)))
+    return tuple(plans), tuple(rejected)
+
+
+def choose(plans: Sequence[Plan], impossible: Sequence[Rejected], goal: Goal) -> Decision:
+    """Chooses among plans, one of each switch that has any; `impossible` are the others."""
     if not plans:
-        return Decision(None, tuple(rejected))
+        return Decision(None, tuple(impossible))
+    rejected = list(impossible)
     in_time = [plan for plan in plans if plan.latency_ms <= goal.deadline_ms]
     good = [plan for plan in in_time if _is_good(plan, goal)]
     if goal.min_accuracy is not None and good:

@@ -42,7 +42,7 @@ def why(error: BaseException, url: str, credentials: Credentials, timeout_s: flo
     cause = None
     link: BaseException | None = error
     while link is not None:
-        # The innermost is of `ssl`; around it, aiohttp's own are of the same classes, and say less.
+        # The innermost is what `ssl` itself raised.
         if isinstance(link, ssl.SSLError):
             cause = link
         link = link.__cause__ or link.__context__

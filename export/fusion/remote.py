@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import functools
 import json
 import math
+import os
+import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import numpy as np
 
 from . import oip, refusals
 from .bundle import Bundle, SliceFile, SliceModel
 from .cluster import Device
+from .exchange import CONNECTING, Answer, GoneError, HttpClient, SlowError, WrongAnswerError
 from .fuse import dequantize
 from .oip import OipError, TensorSpec
-from .tensors import DATATYPES
+from .tensors import DATATYPES, data_to_bytes
 
-CONNECTING = "connecting"
-WAITING = "waiting for the answer"
-READING = "reading the answer"
 CHECKING = "checking the answer"
-_READ_SIZE = 65536
 _SPARE_BYTES = 65536
 _MOST_INDEX_BYTES = 1 << 20
-_LEAST_S = 0.001
 
 
 class DeviceError(Exception):
@@ -53,10 +52,6 @@ class DeviceError(Exception):
         return "busy" if self.busy else {502: "wrong", 504: "slow"}.get(self.status, "gone")
 
 
-class _ClosedError(DeviceError):
-    """The worker closed the connection before it answered."""
-
-
 @dataclass(frozen=True)
 class Partial:
     """One worker's answer: its slice's outputs, dequantized, float64 (N, *`Bundle.output_shape`);
@@ -75,105 +70,62 @@ class RemoteWorker:
 
     Args:
       device: where it is and how to call it.
-      session: the connections to all workers; kept open between requests.
       connect_timeout_s: the limit of a connection.
 
     Raises `UserError` when the device's token or TLS files are unfit. Source: ours.
     """
 
-    def __init__(self, device: Device, session: aiohttp.ClientSession, connect_timeout_s: float) -> None:
-        self.device = device
-        self._session, self._connect_s = session, connect_timeout_s
-        self._ssl: ssl.SSLContext | bool = True
-        if device.url.startswith("https"):
-            self._ssl = device.credentials.client_context()
+    def __init__(self, device: Device, connect_timeout_s: float) -> None:
+        self.device, self._connect_s = device, connect_timeout_s
+        context = device.credentials.client_context() if device.url.startswith("https") else None
         token = device.credentials.token()
-        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        fields = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._client = HttpClient(device.url, context, fields, connect_timeout_s)
 
     async def check_alive(self, timeout_s: float) -> None:
         """Raises `DeviceError` unless the worker answers within `timeout_s`."""
-        await self.exchange("GET", "/v2/health/live", None, {}, timeout_s, _SPARE_BYTES, "its health")
+        await self.exchange(self.head("GET", "/v2/health/live"), (), timeout_s, _SPARE_BYTES, "its health")
 
     async def served(self, timeout_s: float) -> list[str]:
         """The names of the models that it serves. Raises `DeviceError`."""
         what = "its models"
-        body, _ = await self.exchange("POST", "/v2/repository/index", None, {}, timeout_s, _MOST_INDEX_BYTES, what)
+        head = self.head("POST", "/v2/repository/index")
+        answer = await self.exchange(head, (), timeout_s, _MOST_INDEX_BYTES, what)
         try:
-            return [str(entry["name"]) for entry in json.loads(body)]
+            return [str(entry["name"]) for entry in json.loads(answer.body)]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise self.wrong("it is no Open Inference Protocol server", what) from error
 
+    def head(self, method: str, path: str, fields: Mapping[str, str] | None = None) -> bytes:
+        """As `HttpClient.head`."""
+        return self._client.head(method, path, fields)
+
     async def exchange(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: dict[str, str],
-        timeout_s: float,
-        most_bytes: int,
-        what: str,
-    ) -> tuple[bytes, str | None]:
-        """One HTTP exchange, about `what`, whose answer has at most so many bytes: every failure becomes a
-        `DeviceError`. Returns (body, the OIP header's value)."""
-        began = time.monotonic()
+        self, head: bytes, body: Sequence[bytes | memoryview], timeout_s: float, most_bytes: int, what: str
+    ) -> Answer:
+        """As `HttpClient.exchange`, about `what`: every failure, and every answer but 200, becomes a `DeviceError`."""
         try:
-            return await self._exchange(method, path, body, headers, timeout_s, most_bytes, what)
-        except _ClosedError:
-            # It may have closed a kept connection long ago, at a restart; a new one shows whether it is there.
-            left_s = max(_LEAST_S, began + timeout_s - time.monotonic())
-            return await self._exchange(method, path, body, headers, left_s, most_bytes, what)
-
-    async def _exchange(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: dict[str, str],
-        timeout_s: float,
-        most_bytes: int,
-        what: str,
-    ) -> tuple[bytes, str | None]:
-        connect_s = min(self._connect_s, timeout_s)
-        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_s)
-        phase = WAITING
-        try:
-            async with self._session.request(
-                method,
-                self.device.url + path,
-                data=body,
-                headers=self._headers | headers,
-                timeout=timeout,
-                ssl=self._ssl,
-                allow_redirects=False,
-            ) as response:
-                phase = READING
-                answer = b""
-                async for chunk in response.content.iter_chunked(_READ_SIZE):
-                    answer += chunk
-                    if len(answer) > most_bytes:
-                        raise self.wrong(f"its answer is longer than {most_bytes} bytes", what)
-                status, header = response.status, response.headers.get(oip.HEADER)
-        except aiohttp.ConnectionTimeoutError as error:
-            raise self._slow(CONNECTING, connect_s, what) from error
-        except asyncio.exceptions.TimeoutError as error:
-            raise self._slow(phase, timeout_s, what) from error
-        except aiohttp.ClientConnectorError as error:
+            answer = await self._client.exchange(head, body, timeout_s, most_bytes)
+        except SlowError as error:
+            raise self._error(504, error.phase, str(error), True, what) from error
+        except WrongAnswerError as error:
+            raise self.wrong(str(error), what) from error
+        except GoneError as error:
             # A certificate or a missing TLS will not mend by waiting.
-            lasting = isinstance(error, aiohttp.ClientSSLError)
-            raise self._error(503, CONNECTING, await self._reason(error, body), not lasting, what) from error
-        except (aiohttp.ServerDisconnectedError, ConnectionResetError) as error:
-            kind = _ClosedError if phase == WAITING else DeviceError
-            raise self._error(503, phase, await self._reason(error, body), True, what, kind=kind) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._error(503, phase, await self._reason(error, body), True, what) from error
-        if status != 200:
-            raise self._refused(status, answer, what)
-        return answer, header
+            lasting = error.phase == CONNECTING and isinstance(error.__cause__, (ssl.SSLError, ssl.CertificateError))
+            raise self._error(503, error.phase, await self._reason(error, not body), not lasting, what) from error
+        if answer.status != 200:
+            raise self._refused(answer.status, answer.body, what)
+        return answer
 
-    async def _reason(self, error: Exception, body: bytes | None) -> str:
+    def close(self) -> None:
+        """Closes its connections, at once or after their exchanges."""
+        self._client.close()
+
+    async def _reason(self, error: GoneError, has_time: bool) -> str:
         device = self.device
         # Finding out takes time, which a request with images does not have.
-        if body is None and device.url.startswith("https"):
+        if has_time and device.url.startswith("https"):
             why = await asyncio.to_thread(refusals.why, error, device.url, device.credentials, self._connect_s)
             if why is not None:
                 return why
@@ -192,21 +144,11 @@ class RemoteWorker:
         text = f"it answered {status}: {_text(said).rstrip('.')}"
         return self._error(passed_on, CHECKING, text, status in (503, 504), what, busy=status == 503)
 
-    def _slow(self, phase: str, limit_s: float, what: str) -> DeviceError:
-        return self._error(504, phase, f"nothing within {limit_s:g} s", True, what)
-
     def _error(
-        self,
-        status: int,
-        phase: str,
-        found: str,
-        temporary: bool,
-        what: str,
-        busy: bool = False,
-        kind: type[DeviceError] = DeviceError,
+        self, status: int, phase: str, found: str, temporary: bool, what: str, busy: bool = False
     ) -> DeviceError:
         message = f"device {self.device.name} at {self.device.url}: {found} while {phase} ({what})."
-        return kind(status, self.device.name, phase, message, temporary, busy)
+        return DeviceError(status, self.device.name, phase, message, temporary, busy)
 
 
 class RemoteSlice:
@@ -232,13 +174,16 @@ class RemoteSlice:
         self._max_batch = max_batch
         # What the outputs take as JSON, and room for everything around them.
         self._most_bytes = max_batch * math.prod(bundle.output_shape) * 32 + _SPARE_BYTES
-        self._path = f"/v2/models/{model.model}"
+        path = f"/v2/models/{model.model}"
+        self._asking = worker.head("GET", path)
+        head = worker.head("POST", f"{path}/infer", {"Content-Type": "application/octet-stream"})
+        self._inferring = head + f"{oip.HEADER}: ".encode()
 
     async def check(self, timeout_s: float) -> None:
         """Asks the worker what it serves; raises `DeviceError` unless it is exactly this bundle's slice."""
-        body, _ = await self._exchange("GET", self._path, None, {}, timeout_s)
+        answer = await self._exchange(self._asking, (), timeout_s)
         try:
-            metadata = json.loads(body)
+            metadata = json.loads(answer.body)
             parameters = metadata["parameters"]
             tensors = {
                 "inputs": (metadata["inputs"], [self._input.metadata()]),
@@ -254,13 +199,14 @@ class RemoteSlice:
     async def infer(self, images: np.ndarray, timeout_s: float) -> Partial:
         """The partial outputs of uint8 images (N, height, width, channels). Raises `DeviceError`."""
         # The worker need not begin what nobody waits for any more.
-        parameters = {"timeout": max(1, int(timeout_s * 1e6))}
-        body, length = oip.encode_request([(self._input, images)], [self._output.name], parameters)
+        asked = _asked(self._input, images.shape, self._output.name, max(1, int(timeout_s * 1e6)))
+        head = b"%b%d\r\n" % (self._inferring, len(asked))
         sent = time.perf_counter()
-        answer, header = await self._exchange("POST", self._path + "/infer", body, {oip.HEADER: length}, timeout_s)
+        answer = await self._exchange(head, (asked, data_to_bytes("UINT8", images)), timeout_s)
         received = time.perf_counter()
+        header = answer.fields.get(oip.HEADER.lower())
         try:
-            response = oip.decode_response(answer, header, [self._output], self._max_batch)
+            response = oip.decode_response(answer.body, header, [self._output], self._max_batch)
         except OipError as error:
             raise self._wrong(error.message.rstrip(".")) from error
         self._check_identity(response.parameters)
@@ -269,18 +215,16 @@ class RemoteSlice:
         if stored is None or len(stored) != len(images):
             count = "none" if stored is None else f"those of {len(stored)} images"
             raise self._wrong(f"it sent {count} of the {name}; legal: those of {len(images)} images")
+        if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+            raise self._wrong(f"its {name} holds NaN or infinity; legal: finite numbers")
         output = self._file.output
         real = dequantize(stored, output.scale, output.zero_point)
-        if not np.isfinite(real).all():
-            raise self._wrong(f"its {name} holds NaN or infinity; legal: finite numbers")
         whole_ms = (received - sent) * 1e3
         times = [_part(response.parameters.get(key), whole_ms) for key in ("queue_ms", "invoke_ms")]
         return Partial(real, sent, received, *times)
 
-    async def _exchange(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout_s: float
-    ) -> tuple[bytes, str | None]:
-        return await self._worker.exchange(method, path, body, headers, timeout_s, self._most_bytes, self._where)
+    async def _exchange(self, head: bytes, body: Sequence[bytes | memoryview], timeout_s: float) -> Answer:
+        return await self._worker.exchange(head, body, timeout_s, self._most_bytes, self._where)
 
     def _check_identity(self, parameters: Any) -> None:
         for key, legal in self._identity.items():
@@ -297,14 +241,26 @@ def _part(value: Any, whole_ms: float) -> float:
     return float(min(max(value, 0.0), whole_ms)) if isinstance(value, (int, float)) else 0.0
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorError):
-        if isinstance(error.os_error, ConnectionRefusedError):
-            return "connection refused"
-        return error.os_error.strerror or str(error.os_error)
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "it closed the connection"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+@functools.lru_cache(maxsize=16)
+def _asked(image: TensorSpec, shape: tuple[int, ...], output: str, timeout_us: int) -> bytes:
+    """The JSON of a request; that of all slices which are asked at once is the same."""
+    return oip.request_json([(image, shape, math.prod(shape))], [output], {"timeout": timeout_us})
+
+
+def _reason(error: GoneError) -> str:
+    cause = error.__cause__
+    # Of a name with several addresses, all that failed stand in one error without a number.
+    if isinstance(cause, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(cause):
+        return "connection refused"
+    if cause is None:
+        return str(error)
+    if (
+        isinstance(cause, OSError)
+        and cause.errno is not None
+        and not isinstance(cause, (ssl.SSLError, socket.gaierror))
+    ):
+        return os.strerror(cause.errno)
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
 
 
 def _text(value: Any) -> str:

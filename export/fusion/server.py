@@ -235,8 +235,7 @@ class Server:
         except Exception:
             self._metrics.requests.labels(model.name, "500").inc()
             raise
-        self._metrics.requests.labels(model.name, str(response.status)).inc()
-        self._metrics.seconds.labels(model.name).observe(time.perf_counter() - arrived)
+        self._metrics.answered(model.name, response.status, time.perf_counter() - arrived)
         return response
 
     async def _answer(self, request: web.Request, model: ServedModel, arrived: float) -> web.Response:

@@ -102,11 +102,11 @@ def data_to_json(name: str, datatype: str, array: np.ndarray) -> list[Any]:
     return array.ravel().tolist()
 
 
-def data_to_bytes(datatype: str, array: np.ndarray) -> bytes:
-    """The binary tensor data of an array, little-endian and row-major."""
+def data_to_bytes(datatype: str, array: np.ndarray) -> bytes | memoryview:
+    """The binary tensor data of an array, little-endian and row-major; not a copy, where it can be."""
     if datatype == "BYTES":
         return b"".join(len(value).to_bytes(4, "little") + value for value in array.ravel())
-    return np.ascontiguousarray(array, DTYPES[datatype]).tobytes()
+    return np.ascontiguousarray(array, DTYPES[datatype]).reshape(-1).view(np.uint8).data
 
 
 def brief(value: Any) -> str:
