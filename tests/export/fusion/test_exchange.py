@@ -405,7 +405,7 @@ def test_a_long_body_and_an_answer_to_half_of_it():
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1024)
         client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, {}, 5.0)
-        long = [b"{}", *[memoryview(body[1])] * 10]
+        long: list[Any] = [b"{}", *[body[1]] * 10]
         answer = await client.exchange(client.head("POST", "/"), long, 5.0, 100)
         await asyncio.wait_for(closed.wait(), WAIT_S)
         server.close()
