@@ -28,6 +28,8 @@ from .tensors import DATATYPES, data_to_bytes
 CHECKING = "checking the answer"
 _SPARE_BYTES = 65536
 _MOST_INDEX_BYTES = 1 << 20
+# Times beyond are none.
+_MOST_MS = 1e9
 
 
 class DeviceError(Exception):
@@ -220,7 +222,7 @@ class RemoteSlice:
         output = self._file.output
         real = dequantize(stored, output.scale, output.zero_point)
         times = [response.parameters.get(key) for key in ("queue_ms", "invoke_ms")]
-        queue_ms, invoke_ms = (float(t) if isinstance(t, (int, float)) else 0.0 for t in times)
+        queue_ms, invoke_ms = (float(t) if isinstance(t, (int, float)) and 0 <= t < _MOST_MS else 0.0 for t in times)
         return Partial(real, sent, received, queue_ms, invoke_ms)
 
     async def _exchange(self, head: bytes, body: Sequence[bytes | memoryview], timeout_s: float) -> Answer:
