@@ -28,6 +28,7 @@ from .tensors import DATATYPES, data_to_bytes
 CHECKING = "checking the answer"
 _SPARE_BYTES = 65536
 _MOST_INDEX_BYTES = 1 << 20
+# Times beyond are none.
 
 
 class DeviceError(Exception):

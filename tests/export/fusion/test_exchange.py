@@ -240,8 +240,8 @@ def test_mutated_answers_are_read_as_by_the_standard_library_or_not_at_all():
                 found = await ask()
             except ExchangeError:
                 continue
-            wanted: Any = _Socket(answer)
-            other = http.client.HTTPResponse(wanted)
+            given: Any = _Socket(answer)
+            other = http.client.HTTPResponse(given)
             other.begin()
             assert (found.status, found.body) == (other.status, other.read()) or found.status != 200, answer
             read += 1
@@ -379,11 +379,11 @@ def test_nobody_there(free_port):
 
 
 def test_a_long_body_and_an_answer_to_half_of_it():
-    body = (b"{}", memoryview(random.Random(1).randbytes(3_000_000)))
+    long = memoryview(random.Random(1).randbytes(3_000_000))
 
     async def work(script, client, ask):
-        await ask(body=body)
-        return script.requests[0].endswith(b"\r\n\r\n{}" + body[1]), len(script.requests)
+        await ask(body=(b"{}", long))
+        return script.requests[0].endswith(b"\r\n\r\n{}" + long), len(script.requests)
 
     assert run(says(GOOD), work) == (True, 1)
 
@@ -405,8 +405,7 @@ def test_a_long_body_and_an_answer_to_half_of_it():
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1024)
         client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, {}, 5.0)
-        long: list[Any] = [b"{}", *[body[1]] * 10]
-        answer = await client.exchange(client.head("POST", "/"), long, 5.0, 100)
+        answer = await client.exchange(client.head("POST", "/"), [long] * 10, 5.0, 100)
         await asyncio.wait_for(closed.wait(), WAIT_S)
         server.close()
         return answer.status
