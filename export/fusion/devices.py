@@ -158,6 +158,10 @@ class FleetDevice:
         self._invocations[model].add(partial.invoke_ms / len(images))
         return partial
 
+    def leave(self) -> None:
+        """It is of the cluster no more: what becomes of requests it still has is nobody's news."""
+        self._changed = lambda device: None
+
     def doubt(self, model: str) -> None:
         """Has it looked at now, and a slice measured anew, since that takes longer than expected."""
         self._doubted.add(model)

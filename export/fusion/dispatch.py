@@ -25,7 +25,7 @@ Settled = Callable[[SwitchEntry, np.ndarray, frozenset[int]], bool]
 _PATIENCE, _PATIENCE_MS = 2.0, 20.0
 # Nor is it waited for so long that the fastest plan could not be run instead; what is expected of that is no promise.
 _FALLBACK_PARTS = 1.5
-# What is left for fusing and for sending the answer.
+# What is left for sending the answer.
 _MARGIN_S = 0.004
 
 RETRY = {"Retry-After": "1"}
@@ -95,15 +95,24 @@ class Dispatch:
       goal: what to plan for; its deadline counts from `arrived`.
       arrived: `time.perf_counter()` at which the request did.
       settled: decides early answers; None waits for every slice.
+      fuse_ms: how long making the answer of what arrives is expected to take.
 
     A failing or slow device does not fail the request: its slices go to others, or another switch is run on them,
     whichever is the more accurate in the time that is left. At the deadline what has arrived is fused, of the one
     switch of which that is expected to be the most accurate. Source: ours.
     """
 
-    def __init__(self, fleet: Fleet, images: np.ndarray, goal: Goal, arrived: float, settled: Settled | None) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        images: np.ndarray,
+        goal: Goal,
+        arrived: float,
+        settled: Settled | None,
+        fuse_ms: float = 0.0,
+    ) -> None:
         self._fleet, self._images, self._goal = fleet, images, goal
-        self._deadline = arrived + goal.deadline_ms / 1e3 - _MARGIN_S
+        self._deadline = arrived + (goal.deadline_ms - fuse_ms) / 1e3 - _MARGIN_S
         self._settled = settled
         self._running: dict[asyncio.Task[Partial], _Sent] = {}
         # Of these, those that have ended and are not taken in; and what `run` waits for.

@@ -90,6 +90,7 @@ class Fleet:
         went = [name for name in self._known if name in made or name not in wanted]
         for name in went:
             self._watches.pop(name).cancel()
+            self._devices[name].leave()
             self._devices[name].worker.close()
         self._devices = {name: made.get(name) or self._devices[name] for name in wanted}
         self._known = wanted

@@ -87,12 +87,12 @@ class FakeFleet:
         return "device c is down."
 
 
-def run(fleet, deadline_ms=400, settled=None, images=IMAGES):
+def run(fleet, deadline_ms=400, settled=None, images=IMAGES, fuse_ms=0.0):
     """The outcome, its events and the milliseconds it took."""
 
     async def one():
         started = time.perf_counter()
-        dispatch = Dispatch(fleet, images, Goal(deadline_ms), started, settled)
+        dispatch = Dispatch(fleet, images, Goal(deadline_ms), started, settled, fuse_ms)
         outcome = await dispatch.run()
         return outcome, dispatch.events, (time.perf_counter() - started) * 1e3
 
@@ -143,6 +143,12 @@ def test_what_has_arrived_is_fused_at_the_deadline_and_no_other_switch_is_mixed_
     outcome, events, ms = run(FakeFleet(*devices), deadline_ms=300)
     assert (answered_by(outcome), outcome.missing, outcome.degraded) == ({0: "a"}, (1,), True)
     assert outcome.accuracy == 0.5 and ms < 300 and events.late == ["b"]
+
+
+def test_time_is_left_for_what_comes_after():
+    devices = FakeDevice("a", 5, models=["0.5+0.5-0"]), FakeDevice("b", 5, "hangs", models=["0.5+0.5-1"])
+    outcome, _, ms = run(FakeFleet(*devices), deadline_ms=400, fuse_ms=200)
+    assert outcome.degraded and ms < 200
 
 
 def test_nothing_in_time():
