@@ -27,7 +27,7 @@ from socket import socket
 from absl import flags
 from aiohttp import web
 
-from . import answers, early, manifest, planning, runtime, serving, status_page
+from . import answers, early, manifest, planner, planning, runtime, serving, status_page
 from .bundle import Bundle, SwitchEntry
 from .devices import UNKNOWN, FleetDevice
 from .fleet import Fleet
@@ -75,7 +75,7 @@ class _Log:
     def __init__(self, metrics: FleetMetrics, journal: Journal) -> None:
         self._metrics, self._journal = metrics, journal
         self._states: dict[str, str] = {}
-        self._planned: tuple[str, ...] | None = None
+        self._planned: str | None = None
 
     def changed(self, device: FleetDevice) -> None:
         """A device came, went, or has new latencies."""
@@ -90,8 +90,8 @@ class _Log:
 
     def planned(self, plan: Plan | None) -> None:
         """What would be run now."""
-        # Devices that are equally fast change places all the time.
-        key = None if plan is None else (plan.entry.switch, *sorted(set(plan.devices)))
+        # Not the devices: those that are equally fast change places all the time.
+        key = None if plan is None else plan.entry.switch
         if key == self._planned:
             return
         self._planned = key
@@ -99,7 +99,7 @@ class _Log:
             _say("plan: no switch can be run")
             self._journal.write("plan", switch=None)
         else:
-            accuracy = "" if plan.accuracy is None else f", accuracy {plan.accuracy:.4g}"
+            accuracy = "" if plan.accuracy is None else f", accuracy {planner.accuracy_text(plan.accuracy)}"
             devices = ", ".join(plan.devices)
             _say(f"plan: switch {plan.entry.switch} on {devices}, expected in {plan.latency_ms:.1f} ms{accuracy}")
             self._journal.write(
@@ -112,6 +112,8 @@ class _Log:
 
     def updated(self, came: Sequence[str], went: Sequence[str]) -> None:
         """These devices are new in the cluster, and those have left it."""
+        if not came and not went:
+            return
         for name in set(went) - set(came):
             # One that was not reached before it went has no metrics.
             if self._states.pop(name, None) is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags
 
-from . import cluster, columns, manifest, planning
+from . import cluster, columns, manifest, planner, planning
 from .bundle import Bundle
 from .client import FusionClient
 from .cluster import Device
@@ -73,7 +73,7 @@ def _print(status: dict[str, Any]) -> None:
     if not plan:
         print("no switch can be run")
     if rows:
-        print(columns.render(("switch", "devices", "expected ms", "accuracy", ""), rows, left=(0, 1, 4)))
+        print(columns.render(("switch", "devices", "expected ms", "accuracy", "why"), rows, left=(0, 1, 4)))
     if _EXPLAIN.value:
         print()
         devices = [
@@ -89,7 +89,7 @@ def _row(plan: dict[str, Any], said: str) -> tuple[str, ...]:
         plan["switch"],
         ", ".join(plan["assignment"]) or "-",
         "-" if latency is None else f"{latency:.1f}",
-        "?" if accuracy is None else f"{accuracy:.4g}",
+        "?" if accuracy is None else planner.accuracy_text(accuracy),
         said,
     )
 

@@ -198,10 +198,17 @@ def _reason(plan: Plan, chosen: Plan, goal: Goal) -> str:
     if plan.latency_ms > goal.deadline_ms:
         return f"takes {plan.latency_ms:.1f} ms, the deadline is {goal.deadline_ms:g} ms"
     if not _is_good(plan, goal):
-        found = "unknown" if plan.accuracy is None else f"{plan.accuracy:.4g}"
-        return f"its accuracy is {found}, at least {goal.min_accuracy:g} is wanted"
+        found = accuracy_text(plan.accuracy)
+        return f"its accuracy is {found}, at least {accuracy_text(goal.min_accuracy)} is wanted"
     if plan.rank < chosen.rank and goal.min_accuracy is None:
         if plan.accuracy is None:
             return f"has fewer multiply-adds, {plan.entry.madds:,} against {chosen.entry.madds:,}"
-        return f"is less accurate, {plan.accuracy:.4g} against {chosen.accuracy:.4g}"
+        return f"is less accurate, {accuracy_text(plan.accuracy)} against {accuracy_text(chosen.accuracy)}"
     return f"takes longer, {plan.latency_ms:.1f} against {chosen.latency_ms:.1f} ms"
+
+
+def accuracy_text(accuracy: float | None) -> str:
+    """An accuracy for people: a part of 1 in per cent, PSNR, which is more, in dB."""
+    if accuracy is None:
+        return "unknown"
+    return f"{100 * accuracy:.2f} %" if accuracy <= 1 else f"{accuracy:.2f} dB"

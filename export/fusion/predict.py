@@ -213,7 +213,8 @@ def _classify(client: FusionClient, source: Source) -> _Answered:
     logits = answer.outputs["logits"]
     confidence = float(softmax(logits)[answer.index])
     row = {"class": answer.index, "label": answer.label, "confidence": confidence, "ms": ms, "logits": logits.tolist()}
-    said = f"{shown(answer.label)}  {confidence:6.1%}"
+    early = "  early" if answer.parameters.get("early") is True else ""
+    said = f"{shown(answer.label)}  {confidence:6.1%}{early}"
     return _Answered(said, row | served_by(answer.parameters), lacking(answer.parameters))
 
 

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from . import oip
 from .files import check_json_target
+from .planner import accuracy_text
 from .program import UserError
 
 STDOUT = "-"
@@ -38,7 +39,7 @@ def lacking(parameters: oip.Parameters) -> str:
         return ""
     missing = parameters.get("missing") or "?"
     accuracy = parameters.get("expected_accuracy")
-    expected = f", expected accuracy {accuracy:.1%}" if isinstance(accuracy, (int, float)) else ""
+    expected = f", expected accuracy {accuracy_text(accuracy)}" if isinstance(accuracy, (int, float)) else ""
     return f"degraded: without slice {missing} of {parameters.get('switch', '?')}{expected}"
 
 

@@ -43,9 +43,9 @@ def test_a_coordinator_tells_its_plan(verified_bundle, start, worker, cluster_fi
     assert told.returncode == 0, told.stderr
     lines = told.stdout.splitlines()
     chosen, *others = [line.split() for line in lines[2:5]]
-    assert (chosen[0], chosen[1], chosen[3:]) == ("1.0", "pi-0", ["0.9", "chosen"])
+    assert (chosen[0], chosen[1], chosen[3:]) == ("1.0", "pi-0", ["90.00", "%", "chosen"])
     assert {one[0] for one in others} == {"0.5+0.5", "0.75+0.25"}
-    assert "is less accurate, 0.8 against 0.9" in told.stdout
+    assert "is less accurate, 80.00 % against 90.00 %" in told.stdout
     assert f"pi-0    {worker.url}  up" in told.stdout
     status = json.loads(out.read_text())
     assert (status["plan"]["switch"], status["plan"]["accuracy"], status["early_answer"]) == ("1.0", 0.9, "off")

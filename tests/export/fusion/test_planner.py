@@ -105,8 +105,8 @@ def test_says_why_others_lost():
     assert reasons(Goal(100)) == (
         "1.0",
         {
-            "0.5+0.5": "is less accurate, 0.77 against 0.8",
-            "0.5+0.25+0.25": "is less accurate, 0.75 against 0.8",
+            "0.5+0.5": "is less accurate, 77.00 % against 80.00 %",
+            "0.5+0.25+0.25": "is less accurate, 75.00 % against 80.00 %",
             "4x0.25": "no living device serves slice 0, 1, 2, 3",
         },
     )
@@ -115,7 +115,7 @@ def test_says_why_others_lost():
     chosen, said = reasons(Goal(100, 0.75))
     assert (chosen, said["1.0"]) == ("0.5+0.25+0.25", "takes longer, 64.0 against 24.0 ms")
     chosen, said = reasons(Goal(100, 0.76))
-    assert (chosen, said["0.5+0.25+0.25"]) == ("0.5+0.5", "its accuracy is 0.75, at least 0.76 is wanted")
+    assert (chosen, said["0.5+0.25+0.25"]) == ("0.5+0.5", "its accuracy is 75.00 %, at least 76.00 % is wanted")
 
 
 def test_without_accuracies_more_multiply_adds_are_better():

@@ -149,7 +149,7 @@ def test_a_folder_of_anything(coordinator, runner, tmp_path):
     said = [line.split() for line in done.stdout.splitlines()]
     assert [line[:2] for line in said] == [[str(path), letter] for path, letter in zip(good, "abc", strict=True)]
     assert coordinator.asked == [{"timeout": 12_500}] * 3
-    phrase = "degraded: without slice 1 of 0.5+0.5, expected accuracy 50.0%"
+    phrase = "degraded: without slice 1 of 0.5+0.5, expected accuracy 50.00 %"
     assert sum(line.endswith(phrase) for line in done.stdout.splitlines()) == 1
     *errors, totals = done.stderr.splitlines()
     assert len(errors) == 2 and "broken.png" in errors[0] and "large.jpg" in errors[1]
