@@ -158,6 +158,7 @@ def main(argv: list[str]) -> None:
         _report,
     )
     print(f"wrote {_BUNDLE.value}")
+    print("its accuracies, which clusters plan by, are measured and written by export.verify")
     if _ARCHIVE.value:
         archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
         print(f"wrote {_ARCHIVE.value}")
