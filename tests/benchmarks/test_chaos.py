@@ -27,6 +27,8 @@ def test_a_minute_of_chaos(bundle, tmp_path):
     command = [sys.executable, "-m", "benchmarks.chaos", f"--bundle={bundle}", "--minutes=1", "--every_s=2"]
     # The slices of one switch, so that every event strikes requests.
     options = ["--coordinator=--switch=0.5+0.5", f"--target={tmp_path}/chaos", "--seed=1"]
+    # Easy on machines that do other work beside it.
+    options += ["--rate=10", "--deadline_ms=3000"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, (done.stdout, done.stderr[-3000:])
     assert done.stdout.splitlines()[-1] == "good"
@@ -34,7 +36,7 @@ def test_a_minute_of_chaos(bundle, tmp_path):
         assert f"\n{kind} " in done.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"chaos.csv", "chaos_events.csv", "chaos.png", "chaos.svg"}
     rows = (tmp_path / "chaos.csv").read_text().splitlines()
-    assert sum(int(row.split(",")[1]) for row in rows[1:]) == 1200
+    assert sum(int(row.split(",")[1]) for row in rows[1:]) == 600
 
 
 @pytest.mark.parametrize("workers", [2, 4])
