@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import weakref
@@ -17,13 +18,15 @@ from export.fusion.program import UserError
 
 # ImageNet practice: the input is the centre of an image whose short side is larger by this.
 MARGIN = 256 / 224
-# By it an error of TensorFlow is known to be of reading images.
-_SCOPE = "encoded_image"
+# By it an error of TensorFlow is known to be of reading images, and of whose.
+_SCOPE = "encoded_image_{}_"
 # What is read of a file at a time, in bytes: most images at once, and little beyond.
 _BUFFER = 65536
 # Images that a thread checks at a time.
 _CHUNK = 32
-_in_pipelines: weakref.WeakSet[EncodedImages] = weakref.WeakSet()
+# By the numbers of their readers.
+_in_pipelines: weakref.WeakValueDictionary[int, EncodedImages] = weakref.WeakValueDictionary()
+_numbers = itertools.count()
 
 
 class EncodedImages:
@@ -87,12 +90,13 @@ class EncodedImages:
         It runs without Python: an interpreter that ends while a pipeline waits for it would never end. So its errors
         do not name the file; see `fault_behind`.
         """
-        _in_pipelines.add(self)
+        number = next(_numbers)
+        _in_pipelines[number] = self
         files, file_of = tf.constant([os.fsencode(file) for file in self.files]), tf.constant(self._file_of)
         records = None if self._records is None else tf.constant(self._records, tf.int64)
 
         def read(place: tf.Tensor) -> tf.Tensor:
-            with tf.name_scope(_SCOPE):
+            with tf.name_scope(_SCOPE.format(number)):
                 file = tf.gather(files, tf.gather(file_of, place))
                 content = tf.io.read_file(file) if records is None else _of_record(file, tf.gather(records, place))
                 return _decoded(content)
@@ -160,15 +164,14 @@ def decode(content: bytes) -> tf.Tensor:
 def fault_behind(error: tf.errors.OpError) -> UserError | None:
     """What to say of an error of TensorFlow's that came of reading images in a pipeline; None for any other error.
 
-    The file is found by decoding the images of all pipelines until one cannot be.
+    The file is found by decoding the pipeline's images until one cannot be.
     """
-    if _SCOPE not in error.message:
+    scope = re.search(_SCOPE.format(r"(\d+)"), error.message)
+    if scope is None:
         return None
-    for images in list(_in_pipelines):
-        fault = images.first_fault()
-        if fault:
-            return fault
-    return UserError(f"an image of the dataset cannot be read ({_reason(error)}); prepare the set again.")
+    images = _in_pipelines.get(int(scope[1]))
+    fault = None if images is None else images.first_fault()
+    return fault or UserError(f"an image of the dataset cannot be read ({_reason(error)}); prepare the set again.")
 
 
 def _reason(error: tf.errors.OpError) -> str:

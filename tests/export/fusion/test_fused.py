@@ -5,6 +5,7 @@ import time
 import weakref
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 
@@ -19,8 +20,8 @@ from export.fusion.remote import Partial
 
 
 def test_recent_answers_are_kept_without_their_outputs():
-    bundle: Any = SimpleNamespace(name="tiny", shape=(2, 2, 3), tail=None, model_id="m")
-    made: Any = SimpleNamespace(outputs=())
+    bundle: Any = SimpleNamespace(name="tiny", shape=(2, 2, 3), output_shape=(1000,), tail=None, model_id="m")
+    made = Mock(outputs=())
     fleet: Any = None
     limits = Limits(32, 64, 10, "off")
     model = FusedModel(bundle, fleet, Goal(1000), FleetMetrics(Metrics()), limits, made, None, Journal(None))

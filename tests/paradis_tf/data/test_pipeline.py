@@ -278,6 +278,15 @@ def test_an_image_that_vanishes_in_the_midst_of_an_epoch_is_named(from_files: Pa
         list(evaluation_batches(from_files, 4))
 
 
+def test_of_two_pipelines_the_one_that_failed_is_named(from_files: Part, from_records: Part) -> None:
+    from_files.images.files[5].unlink()
+    from_records.images.files[1].unlink()
+    batches = [evaluation_batches(part, 4) for part in (from_files, from_records)]
+    for part, place, failing in ((from_records, 1, batches[1]), (from_files, 5, batches[0])):
+        with pytest.raises(UserError, match=f"{part.images.files[place]}' cannot be read"), reading():
+            list(failing)
+
+
 def test_other_errors_are_left_alone() -> None:
     with pytest.raises(tf.errors.InvalidArgumentError), reading():
         tf.reshape(tf.zeros(3), [2])
