@@ -60,7 +60,8 @@ def read(source: str | Path | bytes, shape: tuple[int, int, int] | None, resize:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=tuple(FORMATS))
         with opened as image:
-            if image.width * image.height > MOST_PIXELS:
+            # Where the model's size is given, that is the bound.
+            if image.width * image.height > MOST_PIXELS and (resize != REFUSE or shape is None):
                 raise UserError(f"image {name} is {image.width} x {image.height} pixels; {_FEWER}")
             if resize != REFUSE:
                 return _resized(image, shape, resize)

@@ -290,19 +290,16 @@ def test_a_worker_that_was_restarted_between_two_looks_is_met_anew(monkeypatch):
 
 
 def test_the_worker_of_another_device_is_refused(monkeypatch):
-    others = ["b"]
+    others: list[str | None] = [None]
 
     async def tell(worker, device):
+        others[0] = "b"
         worker.raised = GONE
         await reaches(device, DOWN)
         worker.raised = None
-        others[0] = "b"
-        await until(lambda: "device b too" in device.health.reason)
-        assert device.health.reason == (
-            "it is the worker of device b too; legal: a worker of its own for each device (its metadata)."
-        )
+        said = "it is the worker of device b too; legal: a worker of its own for each device (its metadata)."
+        await until(lambda: device.health.reason == said)
         others[0] = None
         await reaches(device, UP)
 
-    others[0] = None
     story_of(monkeypatch, tell, same=lambda device: others[0])
