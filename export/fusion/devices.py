@@ -215,10 +215,16 @@ class FleetDevice:
     async def _look(self) -> None:
         is_up = self.health.state == UP
         instance = await self.worker.alive(_ALIVE_S if is_up else _CHECK_S)
-        if not is_up or instance != self.instance:
+        if not is_up:
             self.instance = instance
             await self._meet()
             self._set(UP, "")
+        elif instance != self.instance:
+            # It was restarted between two looks, perhaps with other slices.
+            self.instance = instance
+            await self._find()
+            for name in set(self._served) - set(self._estimates):
+                self._measurements.doubt(name)
         if self._measuring is None or self._measuring.done():
             takes_ms = {name: one.ms for name, one in self._invocations.items()}
             names = self._measurements.due(self._sizes(), self.running, takes_ms)
@@ -246,6 +252,17 @@ class FleetDevice:
 
     async def _meet(self) -> None:
         """Finds out what a worker serves that was away or is new, and how long it takes."""
+        await self._find()
+        sizes, able = self._sizes(), [model for name, model in self._served.items() if name not in self._unable]
+        if able and not self._measurements.any_doubted and set(self._served) <= set(self._estimates):
+            # It was here before: one answer shows that it can do it.
+            smallest = min(able, key=lambda model: model.madds)
+            sizes = [names for names in sizes if smallest.model in names]
+        # Twice, since a worker may load it at the first.
+        await self._measure(sizes, 2)
+
+    async def _find(self) -> None:
+        """Finds out what it serves, of this bundle and for this device alone."""
         other = self._same(self)
         if other is not None:
             raise self.worker.wrong(
@@ -260,13 +277,6 @@ class FleetDevice:
             await one.check(_CHECK_S)
         self._served = {name: one.model for name, one in found.items()}
         self.revision += 1
-        sizes, able = self._sizes(), [model for name, model in self._served.items() if name not in self._unable]
-        if able and not self._measurements.any_doubted and set(self._served) <= set(self._estimates):
-            # It was here before: one answer shows that it can do it.
-            smallest = min(able, key=lambda model: model.madds)
-            sizes = [names for names in sizes if smallest.model in names]
-        # Twice, since a worker may load it at the first.
-        await self._measure(sizes, 2)
 
     def _sizes(self) -> list[list[str]]:
         """The slices that it serves, those of a size together, since they take the same time."""
@@ -307,13 +317,14 @@ class FleetDevice:
 
     def _set(self, state: str, reason: str) -> None:
         before = self.health
+        if state == DOWN:
+            # Whoever else is this worker may take its place.
+            self.instance = None
+            self._stop_measuring()
         if (before.state, before.reason) != (state, reason):
             since = before.since if before.state == state else time.monotonic()
             self.health = Health(state, reason, since)
             self.revision += 1
-            if state == DOWN:
-                self.instance = None
-                self._stop_measuring()
             if before.state != state:
                 self._changed(self)
 

@@ -299,6 +299,9 @@ def test_the_worker_of_another_device_is_refused(monkeypatch):
         worker.raised = None
         said = "it is the worker of device b too; legal: a worker of its own for each device (its metadata)."
         await until(lambda: device.health.reason == said)
+        # Also when it is refused again, it keeps nobody out.
+        await asyncio.sleep(0.1)
+        assert device.instance is None
         others[0] = None
         await reaches(device, UP)
 
