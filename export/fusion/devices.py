@@ -287,7 +287,7 @@ class FleetDevice:
 
     async def _measure(self, sizes: Sequence[Sequence[str]], times: int) -> None:
         """Measures one slice of each size so many times; the last counts. Raises `DeviceError`; that of a slice that it
-        has no room for now only where nothing else is left."""
+        cannot have, or has no time for, only where nothing else is left."""
         refused: DeviceError | None = None
         for names in sizes:
             known = self._invocations.get(names[0])
@@ -299,7 +299,10 @@ class FleetDevice:
                 refused = error
                 if error.unable:
                     self._cannot(names)
-                elif not error.busy:
+                elif error.busy:
+                    # Soon again, whatever there is to do.
+                    self._measurements.doubt(names[0])
+                else:
                     raise
                 continue
             ms = _alone_ms(partial)

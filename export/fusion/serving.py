@@ -125,7 +125,7 @@ async def serve(
     given: Credentials,
     context: ssl.SSLContext | None,
     sockets: Sequence[socket.socket],
-    on_hangup: Callable[[], None] | None = None,
+    on_hangup: Callable[[], None] = lambda: None,
 ) -> int:
     """Listens with `server` on `sockets`, from `bind`, until SIGINT or SIGTERM, then finishes the running requests.
 
@@ -159,7 +159,16 @@ async def serve(
             await listeners.listen(context)
         except OSError as error:
             raise UserError(_cannot_listen(error)) from error
-        renewals = asyncio.create_task(_renew(server, kind, given, listeners, on_hangup))
+        asked = asyncio.Event()
+
+        def hang_up() -> None:
+            asked.set()
+            on_hangup()
+
+        # Windows has neither the signal nor such handlers.
+        with contextlib.suppress(NotImplementedError, AttributeError):
+            loop.add_signal_handler(signal.SIGHUP, hang_up)
+        renewals = asyncio.create_task(_renew(server, kind, given, listeners, asked))
         stack.callback(renewals.cancel)
         port = sockets[0].getsockname()[1]
         host = f"[{HOST.value}]" if ":" in HOST.value else HOST.value
@@ -181,10 +190,10 @@ class _Listeners:
         loop = asyncio.get_running_loop()
         handshake_s = None if context is None else _HANDSHAKE_S
         made: list[asyncio.Server] = []
+        # A server closes its socket; of a duplicate, no client is turned away meanwhile.
+        duplicates = [bound.dup() for bound in self._sockets]
         try:
-            for bound in self._sockets:
-                # A server closes its socket; a duplicate of it, and no client is turned away meanwhile.
-                taken = bound.dup()
+            for taken in duplicates:
                 made.append(
                     await loop.create_server(
                         self._connections,
@@ -196,6 +205,7 @@ class _Listeners:
                 )
         except BaseException:
             _close(made)
+            _close(duplicates)
             raise
         _close(self._servers)
         self._servers = made
@@ -211,20 +221,8 @@ def _close(listening: Sequence[asyncio.Server | socket.socket]) -> None:
         one.close()
 
 
-async def _renew(
-    server: Server, kind: str, given: Credentials, listeners: _Listeners, on_hangup: Callable[[], None] | None
-) -> None:
-    """Reads token and certificate anew at every SIGHUP."""
-    asked = asyncio.Event()
-
-    def hang_up() -> None:
-        asked.set()
-        if on_hangup is not None:
-            on_hangup()
-
-    # Windows has neither the signal nor such handlers.
-    with contextlib.suppress(NotImplementedError, AttributeError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+async def _renew(server: Server, kind: str, given: Credentials, listeners: _Listeners, asked: asyncio.Event) -> None:
+    """Reads token and certificate anew whenever that is `asked`."""
     while True:
         await asked.wait()
         asked.clear()

@@ -16,7 +16,7 @@ MADDS = {"m": 16, "wide": 64}
 
 class FakeWorker:
     """Serves the models `names` by its process `instance`; raises `raised` where it is asked for them, and `refused`
-    where it is asked for an inference. With `hangs` that is not answered."""
+    where it is asked for an inference, of all models or of `only`. With `hangs` that is not answered."""
 
     device = SimpleNamespace(name="a", url="http://h:1")
 
@@ -24,6 +24,7 @@ class FakeWorker:
         self.names = list(names)
         self.raised: Exception | None = None
         self.refused: Exception | None = None
+        self.only: str | None = None
         self.hangs = False
         self.instance = "one"
         self.asked: list[str] = []
@@ -50,7 +51,7 @@ class FakeSlice:
 
     async def infer(self, images, timeout_s):
         self.worker.asked.append(self.model.model)
-        if self.worker.refused is not None:
+        if self.worker.refused is not None and self.worker.only in (None, self.model.model):
             raise self.worker.refused
         if self.worker.hangs:
             await asyncio.sleep(60)
@@ -306,3 +307,20 @@ def test_the_worker_of_another_device_is_refused(monkeypatch):
         await reaches(device, UP)
 
     story_of(monkeypatch, tell, same=lambda device: others[0])
+
+
+def test_a_slice_that_a_full_queue_kept_from_being_measured_is_known_soon(monkeypatch):
+    monkeypatch.setattr(estimates, "_DOUBT_S", 0.05)
+
+    async def story():
+        worker = FakeWorker("m", "wide")
+        worker.refused, worker.only = refusal(busy=True), "wide"
+        device = made(monkeypatch, worker)
+        watch = asyncio.create_task(device.watch())
+        await reaches(device, UP)
+        assert list(device.latencies) == ["m"]
+        device.running, worker.refused = 1, None
+        await until(lambda: list(device.latencies) == ["m", "wide"])
+        watch.cancel()
+
+    asyncio.run(story())
