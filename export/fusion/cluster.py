@@ -12,7 +12,8 @@ With a table `[discovery]`, devices that announce themselves by mDNS join it, if
 the same file keys, for calling those. Anyone in the network can announce anything, so its token_file wants a tls_ca:
 the token is shown to those alone whose certificate comes from there.
 
-File names in it are relative to the cluster file.
+File names in it are relative to the cluster file. A worker that two addresses lead to is noticed when the second device
+reaches it, and that device is told to be down.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ The cluster file names the devices; any of them may run any slice that its worke
     url = "http://192.168.1.11:8001"
 
 Optional per device: token_file, tls_ca, tls_cert, tls_key (files, relative to the cluster file). The file is read anew
-when it changes, and on SIGHUP. With a table [discovery], devices that announce themselves join (see cluster.py).
+when it changes, and on SIGHUP, then with the files that it names and those of --token_file and --tls_*. With a table
+[discovery], devices that announce themselves join (see cluster.py).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from .members import Members
 from .metrics import Metrics
 from .planner import Goal, Plan
 from .program import LONGEST_S, UserError, define_float, run
+from .security import Credentials
 from .server import Handler, Server
 
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
@@ -134,11 +136,9 @@ async def _start(fleet: Fleet, goal: Goal) -> None:
     met.cancel()
 
 
-async def _look_after(fleet: Fleet, members: Members, goal: Goal, log: _Log) -> None:
-    """Takes in devices that come and go, and says when the plan has changed."""
-    asked = asyncio.Event()
-    with contextlib.suppress(NotImplementedError, AttributeError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+async def _look_after(fleet: Fleet, members: Members, goal: Goal, log: _Log, asked: asyncio.Event) -> None:
+    """Takes in devices that come and go, and says when the plan has changed. Where that is `asked`, the cluster file is
+    read whether it has changed or not, and the tokens and certificates for the devices too."""
     while True:
         log.planned(fleet.decide(goal).chosen)
         try:
@@ -146,11 +146,15 @@ async def _look_after(fleet: Fleet, members: Members, goal: Goal, log: _Log) -> 
         except asyncio.exceptions.TimeoutError:
             if not members.changed():
                 continue
+        renew = asked.is_set()
         asked.clear()
         try:
-            log.updated(*await fleet.update(members.read()))
+            log.updated(*await fleet.update(members.read(), renew))
         except UserError as error:
             _say(f"the cluster stays as it was: {error}")
+            continue
+        if renew:
+            _say("the cluster file, and the tokens and certificates that it names, were read anew")
 
 
 async def _serve(
@@ -158,8 +162,9 @@ async def _serve(
     entries: Sequence[SwitchEntry],
     members: Members,
     goal: Goal,
-    token: str | None,
+    credentials: Credentials,
     context: ssl.SSLContext | None,
+    token: str | None,
     sockets: Sequence[socket],
     journal: Journal,
 ) -> int:
@@ -176,7 +181,10 @@ async def _serve(
         )
         await fleet.update(members.read())
         # From the start on, since SIGHUP would else end a program that still waits for its devices.
-        watch = asyncio.create_task(_look_after(fleet, members, goal, log))
+        asked = asyncio.Event()
+        with contextlib.suppress(NotImplementedError, AttributeError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+        watch = asyncio.create_task(_look_after(fleet, members, goal, log, asked))
         stack.callback(watch.cancel)
         await _start(fleet, goal)
         log.planned(fleet.decide(goal).chosen)
@@ -185,7 +193,7 @@ async def _serve(
         body_mb, answer_s = serving.MAX_BODY_MB.value, longest_s + _MARGIN_S
         pages = {"/": _page, "/status": _status_of(model)}
         server = Server("coordinator", [model], metrics, token, body_mb, answer_s, pages)
-        return await serving.serve(server.application(), "coordinator", context, sockets)
+        return await serving.serve(server, "coordinator", credentials, context, sockets, asked.set)
 
 
 async def _page(request: web.Request) -> web.Response:
@@ -225,7 +233,7 @@ def main(arguments: list[str]) -> int:
     credentials = serving.credentials()
     context, token = credentials.server_context(), credentials.token()
     with members, Journal(_LOG.value) as journal:
-        return asyncio.run(_serve(bundle, entries, members, goal, token, context, serving.bind(), journal))
+        return asyncio.run(_serve(bundle, entries, members, goal, credentials, context, token, serving.bind(), journal))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .bundle import Bundle, SliceModel, SwitchEntry
+from .estimates import Estimate, Measurements
 from .remote import DeviceError, Partial, RemoteSlice, RemoteWorker
 
 UNKNOWN, UP, DOWN = "unknown", "up", "down"
@@ -23,38 +24,9 @@ _CHECK_S, _ALIVE_S = 5.0, 1.0
 _MEASURE_S = 60.0
 # Between two looks at a device that is there.
 _WATCH_S = 1.0
-# An idle device's latencies are measured anew after the one, but not for more than the other of its time: a request
-# that comes meanwhile has to wait.
-_REFRESH_S, _REFRESH_PART = 30.0, 0.01
 # Between two tries to reach a device that is not: doubled each time, and made uneven so that devices are not all tried
 # at one moment.
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.2, 10.0
-# The parts that a new value moves the mean and the mean deviation by, and how many deviations are allowed for.
-_MEAN_PART, _DEVIATION_PART, _DEVIATIONS = 1 / 8, 1 / 4, 2.0
-
-
-class Estimate:
-    """What is expected of a latency, in milliseconds: its smoothed mean and twice its mean deviation.
-
-    Source: Jacobson and Karels 1988, the estimator of TCP's retransmission timer, with two deviations for four.
-    """
-
-    def __init__(self, first_ms: float) -> None:
-        self._mean, self._deviation = first_ms, 0.0
-
-    def add(self, ms: float) -> None:
-        """Takes a value in."""
-        error = ms - self._mean
-        self._mean += _MEAN_PART * error
-        self._deviation += _DEVIATION_PART * (abs(error) - self._deviation)
-
-    def at_least(self, ms: float) -> None:
-        """Takes in that a value would have been more than this."""
-        self._mean = max(self._mean, ms)
-
-    @property
-    def ms(self) -> float:
-        return self._mean + _DEVIATIONS * self._deviation
 
 
 @dataclass(frozen=True)
@@ -75,10 +47,12 @@ class FleetDevice:
       entries: the switches that may be run.
       max_batch: the largest batch ever sent.
       changed: is called when its state or its latencies have changed.
+      same: the name of another device that is this one's worker too, if there is one.
 
     Attributes:
       name: of the cluster file.
       health: its state.
+      instance: what tells its worker's process from all others; None where that is not known.
       requests, failures: how many slices it was asked for, and failed.
       running: how many of them, and of its measurements, it has not answered.
       revision: another number after each change of what it can do, and each doubt of how long it takes.
@@ -95,28 +69,35 @@ class FleetDevice:
         precision: str,
         max_batch: int,
         changed: Callable[[FleetDevice], None],
+        same: Callable[[FleetDevice], str | None] = lambda device: None,
     ) -> None:
-        self.name, self.worker = worker.device.name, worker
+        self.name = worker.device.name
         self.health = Health(UNKNOWN, "not reached yet", time.monotonic())
+        self.instance: str | None = None
         self.requests = self.failures = self.running = self.revision = 0
-        self._shape, self._changed = bundle.shape, changed
-        self._all: dict[str, RemoteSlice] = {
-            part.model: RemoteSlice(worker, bundle, entry.switch, part, precision, max_batch)
-            for entry in entries
-            for part in entry.slices
-        }
+        self._changed, self._same = changed, same
+        self._bundle, self._entries, self._precision, self._max_batch = bundle, entries, precision, max_batch
+        self.call(worker)
         self._served: dict[str, SliceModel] = {}
         self._estimates: dict[str, Estimate] = {}
         # The part of it that one request after the other takes; the rest, as on the wire, they take at one time.
         self._invocations: dict[str, Estimate] = {}
         # Those that it serves and could not answer, for want of memory.
         self._unable: set[str] = set()
-        # Those that took longer than expected, and when each is to be measured anew.
-        self._doubted: set[str] = set()
-        self._due: dict[str, float] = {}
+        self._measurements = Measurements()
+        self._measuring: asyncio.Task[None] | None = None
         # Expected milliseconds of what it was asked and has not answered, and since when it is at the first of them.
         self._asked_ms, self._begun = 0.0, 0.0
         self._failed = asyncio.Event()
+
+    def call(self, worker: RemoteWorker) -> None:
+        """Calls it by this `worker` from now on; what it was asked before it may still answer."""
+        self.worker = worker
+        self._all: dict[str, RemoteSlice] = {
+            part.model: RemoteSlice(worker, self._bundle, entry.switch, part, self._precision, self._max_batch)
+            for entry in self._entries
+            for part in entry.slices
+        }
 
     @property
     def url(self) -> str:
@@ -127,7 +108,8 @@ class FleetDevice:
         """Expected milliseconds by the slice models that it serves now."""
         if self.health.state != UP:
             return {}
-        return {name: self._estimates[name].ms for name in self._served if name not in self._unable}
+        able = [name for name in self._served if name in self._estimates and name not in self._unable]
+        return {name: self._estimates[name].ms for name in able}
 
     @property
     def busy_ms(self) -> float:
@@ -135,8 +117,10 @@ class FleetDevice:
         return max(0.0, self._asked_ms - (time.perf_counter() - self._begun) * 1e3) if self.running else 0.0
 
     async def infer(self, model: str, images: np.ndarray, timeout_s: float) -> Partial:
-        """Asks for a slice. Raises `DeviceError`; the device is then down unless it was only busy or slow."""
+        """Asks for a slice. Raises `DeviceError`; the device is then down unless it was only busy, slow, or unable to
+        have this slice."""
         self.requests += 1
+        self._measurements.used()
         # It is not slow for what it was asked before.
         started = time.perf_counter() + self.busy_ms / 1e3
         try:
@@ -150,10 +134,16 @@ class FleetDevice:
             if error.status == 504:
                 self._slower_than(model, started, len(images))
                 self.doubt(model)
+            elif error.unable:
+                self._cannot([model])
+                if not self.latencies:
+                    self._set(DOWN, str(error))
             elif not error.busy:
                 self._set(DOWN, str(error))
                 self._failed.set()
             raise
+        finally:
+            self._measurements.used()
         self._estimates[model].add(_alone_ms(partial) / len(images))
         self._invocations[model].add(partial.invoke_ms / len(images))
         return partial
@@ -164,7 +154,7 @@ class FleetDevice:
 
     def doubt(self, model: str) -> None:
         """Has it looked at now, and a slice measured anew, since that takes longer than expected."""
-        self._doubted.add(model)
+        self._measurements.doubt(model)
         self.revision += 1
         self._failed.set()
 
@@ -183,45 +173,101 @@ class FleetDevice:
             self._begun = time.perf_counter()
 
     def _slower_than(self, model: str, started: float, images: int) -> None:
-        self._estimates[model].at_least((time.perf_counter() - started) * 1e3 / images)
+        if self._estimates[model].at_least((time.perf_counter() - started) * 1e3 / images):
+            self._measurements.doubt(model)
+        self.revision += 1
+
+    def _cannot(self, models: Collection[str]) -> None:
+        """It serves these slices and cannot answer them for now."""
+        self._unable |= set(models)
+        self._measurements.done(models, 0.0)
         self.revision += 1
 
     async def watch(self) -> None:
         """Keeps the state true until it is cancelled."""
         retry_s = _FIRST_RETRY_S
-        while True:
-            try:
-                if self.health.state == UP:
-                    await self.worker.check_alive(_ALIVE_S)
-                    if not self.running:
-                        await self._measure(self._stale(), 1)
-                else:
-                    await self._meet()
-                    self._set(UP, "")
-                retry_s = _FIRST_RETRY_S
-            except DeviceError as error:
-                if not error.busy:
-                    self._set(DOWN, str(error))
-                await asyncio.sleep(retry_s * random.uniform(0.5, 1.5))
-                retry_s = min(2 * retry_s, _LAST_RETRY_S)
-                continue
-            except Exception as error:
-                # Whatever it was, the device is not given up for ever.
-                logging.exception("device %s could not be looked at", self.name)
-                self._set(DOWN, f"device {self.name} at {self.url}: {type(error).__name__} while looking at it.")
-                await asyncio.sleep(_LAST_RETRY_S)
-                continue
-            # A failed request makes the next look come at once, but not more often than a retry would.
-            try:
-                await asyncio.wait_for(self._failed.wait(), _WATCH_S)
-                self._failed.clear()
-                if self.health.state == UP:
-                    await asyncio.sleep(_FIRST_RETRY_S * random.uniform(0.5, 1.5))
-            except asyncio.exceptions.TimeoutError:
-                continue
+        try:
+            while True:
+                try:
+                    await self._look()
+                    retry_s = _FIRST_RETRY_S
+                except DeviceError as error:
+                    self._gave(error)
+                    await asyncio.sleep(retry_s * random.uniform(0.5, 1.5))
+                    retry_s = min(2 * retry_s, _LAST_RETRY_S)
+                    continue
+                except Exception as error:
+                    # Whatever it was, the device is not given up for ever.
+                    self._gave(error)
+                    await asyncio.sleep(_LAST_RETRY_S)
+                    continue
+                # A failed request makes the next look come at once, but not more often than a retry would.
+                try:
+                    await asyncio.wait_for(self._failed.wait(), _WATCH_S)
+                    self._failed.clear()
+                    if self.health.state == UP:
+                        await asyncio.sleep(_FIRST_RETRY_S * random.uniform(0.5, 1.5))
+                except asyncio.exceptions.TimeoutError:
+                    continue
+        finally:
+            self._stop_measuring()
+
+    async def _look(self) -> None:
+        is_up = self.health.state == UP
+        instance = await self.worker.alive(_ALIVE_S if is_up else _CHECK_S)
+        if not is_up:
+            self.instance = instance
+            await self._meet()
+            self._set(UP, "")
+        elif instance != self.instance:
+            # It was restarted between two looks, perhaps with other slices.
+            self.instance = instance
+            await self._find()
+            for name in set(self._served) - set(self._estimates):
+                self._measurements.doubt(name)
+        if self._measuring is None or self._measuring.done():
+            takes_ms = {name: one.ms for name, one in self._invocations.items()}
+            names = self._measurements.due(self._sizes(), self.running, takes_ms)
+            if names:
+                # Beside the watch, since a slow board may take longer than the news that it is gone.
+                self._measuring = asyncio.create_task(self._measure_beside(names), name=f"measure {self.name}")
+
+    async def _measure_beside(self, names: Sequence[str]) -> None:
+        try:
+            await self._measure([names], 1)
+        except Exception as error:
+            self._gave(error)
+
+    def _stop_measuring(self) -> None:
+        if self._measuring is not None and self._measuring is not asyncio.current_task():
+            self._measuring.cancel()
+
+    def _gave(self, error: Exception) -> None:
+        """Looking at it or measuring it gave an error."""
+        if not isinstance(error, DeviceError):
+            logging.error("device %s could not be looked at", self.name, exc_info=error)
+            self._set(DOWN, f"device {self.name} at {self.url}: {type(error).__name__} while looking at it.")
+        elif self.health.state != UP or not error.busy:
+            self._set(DOWN, str(error))
 
     async def _meet(self) -> None:
         """Finds out what a worker serves that was away or is new, and how long it takes."""
+        await self._find()
+        sizes, able = self._sizes(), [model for name, model in self._served.items() if name not in self._unable]
+        if able and not self._measurements.any_doubted and set(self._served) <= set(self._estimates):
+            # It was here before: one answer shows that it can do it.
+            smallest = min(able, key=lambda model: model.madds)
+            sizes = [names for names in sizes if smallest.model in names]
+        # Twice, since a worker may load it at the first.
+        await self._measure(sizes, 2)
+
+    async def _find(self) -> None:
+        """Finds out what it serves, of this bundle and for this device alone."""
+        other = self._same(self)
+        if other is not None:
+            raise self.worker.wrong(
+                f"it is the worker of device {other} too; legal: a worker of its own for each device", "its metadata"
+            )
         names = await self.worker.served(_CHECK_S)
         found = {name: one for name, one in self._all.items() if name in names}
         if not found:
@@ -231,14 +277,6 @@ class FleetDevice:
             await one.check(_CHECK_S)
         self._served = {name: one.model for name, one in found.items()}
         self.revision += 1
-        able = [model for name, model in self._served.items() if name not in self._unable]
-        if self._doubted or not able or set(self._served) - set(self._estimates):
-            # Twice, since a worker may load it at the first.
-            await self._measure(self._sizes(), 2)
-        else:
-            # It was here before: one answer shows that it can do it.
-            smallest = min(able, key=lambda model: model.madds)
-            await self._all[smallest.model].infer(self._blank(), _MEASURE_S)
 
     def _sizes(self) -> list[list[str]]:
         """The slices that it serves, those of a size together, since they take the same time."""
@@ -247,17 +285,10 @@ class FleetDevice:
             of_size.setdefault((model.madds, model.parameters), []).append(name)
         return list(of_size.values())
 
-    def _stale(self) -> list[list[str]]:
-        """The one size that is to be measured now: a doubted one, or else one that was not measured for long; or none.
-
-        Never all of them one after the other, as the device would be away for too long."""
-        now = time.monotonic()
-        doubted = [names for names in self._sizes() if self._doubted & set(names)]
-        due = [names for names in self._sizes() if any(self._due.get(name, 0.0) <= now for name in names)]
-        return (doubted or due)[:1]
-
     async def _measure(self, sizes: Sequence[Sequence[str]], times: int) -> None:
-        """Measures one slice of each size so many times; the last counts."""
+        """Measures one slice of each size so many times; the last counts. Raises `DeviceError`; that of a slice that it
+        cannot have, or has no time for, only where nothing else is left."""
+        refused: DeviceError | None = None
         for names in sizes:
             known = self._invocations.get(names[0])
             try:
@@ -265,30 +296,34 @@ class FleetDevice:
                     with self._asked(0.0 if known is None else known.ms):
                         partial = await self._all[names[0]].infer(self._blank(), _MEASURE_S)
             except DeviceError as error:
-                if not error.busy:
+                refused = error
+                if error.unable:
+                    self._cannot(names)
+                elif error.busy:
+                    # Soon again, whatever there is to do.
+                    self._measurements.doubt(names[0])
+                else:
                     raise
-                refused, ms = error, 0.0
-                self._unable |= set(names)
-            else:
-                ms = _alone_ms(partial)
-                self._unable -= set(names)
-                self._estimates |= {name: Estimate(ms) for name in names}
-                self._invocations |= {name: Estimate(partial.invoke_ms) for name in names}
-            # Uneven, so that not all devices are away at one moment.
-            pause_s = max(_REFRESH_S, ms / 1e3 / _REFRESH_PART) * random.uniform(0.75, 1.25)
-            self._due |= dict.fromkeys(names, time.monotonic() + pause_s)
-            self._doubted -= set(names)
+                continue
+            ms = _alone_ms(partial)
+            self._unable -= set(names)
+            self._estimates |= {name: Estimate(ms) for name in names}
+            self._invocations |= {name: Estimate(partial.invoke_ms) for name in names}
+            self._measurements.done(names, ms)
             self.revision += 1
-        if sizes and self._unable >= set(self._served):
+        if refused is not None and not set(self._served) & set(self._estimates) - self._unable:
             raise refused
-        if sizes:
-            self._changed(self)
+        self._changed(self)
 
     def _blank(self) -> np.ndarray:
-        return np.zeros((1, *self._shape), np.uint8)
+        return np.zeros((1, *self._bundle.shape), np.uint8)
 
     def _set(self, state: str, reason: str) -> None:
         before = self.health
+        if state == DOWN:
+            # Whoever else is this worker may take its place.
+            self.instance = None
+            self._stop_measuring()
         if (before.state, before.reason) != (state, reason):
             since = before.since if before.state == state else time.monotonic()
             self.health = Health(state, reason, since)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from .addresses import Addresses
 from .waiting import within
 
 CONNECTING = "connecting"
@@ -57,12 +59,13 @@ class WrongAnswerError(ExchangeError):
 
 @dataclass(frozen=True)
 class Answer:
-    """A server's answer: its status, its fields by name in lower case, and its body. The body of a refusal that came
-    without its length is empty."""
+    """A server's answer: its status, its fields by name in lower case, its body, and `time.perf_counter()` when that
+    was there. The body of a refusal that came without its length is empty."""
 
     status: int
     fields: Mapping[str, str]
     body: bytes
+    received: float
 
 
 class HttpClient:
@@ -84,6 +87,7 @@ class HttpClient:
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._context, self._connect_s = context, connect_timeout_s
+        self._addresses = Addresses(self._host, self._port)
         host = f"[{self._host}]" if ":" in self._host else self._host.encode("idna").decode("ascii")
         self._fields = {"Host": host if parts.port is None else f"{host}:{parts.port}", **fields}
         # Those without an exchange, the one used last at the end.
@@ -157,17 +161,28 @@ class HttpClient:
     async def _connect(self, deadline: float) -> _Connection:
         loop = asyncio.get_running_loop()
         limit_s = max(_LEAST_S, min(self._connect_s, deadline - loop.time()))
-        name = None if self._context is None else self._host
-        opened = loop.create_connection(
-            lambda: _Connection(loop), self._host, self._port, ssl=self._context, server_hostname=name
-        )
         try:
-            _, connection = await within(limit_s, opened)
+            return await within(limit_s, self._open(loop))
         except asyncio.exceptions.TimeoutError as error:
             raise SlowError(CONNECTING, f"nothing within {limit_s:.3g} s") from error
         except OSError as error:
             raise GoneError(CONNECTING, "no connection") from error
-        return connection
+
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> _Connection:
+        """A connection to the first of the host's addresses that takes one."""
+        name = None if self._context is None else self._host
+        failed = OSError(f"host {self._host!r} has no address")
+        for address in await self._addresses.found():
+            try:
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(loop), address, self._port, ssl=self._context, server_hostname=name
+                )
+                return connection
+            except ssl.SSLError:
+                raise
+            except OSError as error:
+                failed = error
+        raise failed
 
 
 class _Connection(asyncio.Protocol):
@@ -299,7 +314,7 @@ class _Connection(asyncio.Protocol):
         # An answer to half a request, or one with something after it, ends what the connection is good for.
         if len(self._received) > length or self._transport.get_write_buffer_size():
             self.is_open = False
-        self._answer.set_result(Answer(status, fields, bytes(self._received[:length])))
+        self._answer.set_result(Answer(status, fields, bytes(self._received[:length]), time.perf_counter()))
 
 
 def _wrong(message: str) -> WrongAnswerError:

@@ -75,18 +75,18 @@ class Fleet:
         """The device of that name, if the cluster has it."""
         return self._devices.get(name)
 
-    async def update(self, devices: Sequence[Device]) -> tuple[list[str], list[str]]:
+    async def update(self, devices: Sequence[Device], renew: bool = False) -> tuple[list[str], list[str]]:
         """Makes these the devices; those that stay as they are keep what is known of them.
 
-        Returns the names of those that came, and of those that went. Raises `UserError`, with nothing changed, when the
-        token or TLS files of one are unfit.
+        With `renew`, the tokens and certificates of those are read anew too. Returns the names of those that came, and
+        of those that went. Raises `UserError`, with nothing changed, when the token or TLS files of one are unfit.
         """
         wanted = {device.name: device for device in devices}
         came = [name for name, device in wanted.items() if self._known.get(name) != device]
-        made = {}
-        for name in came:
-            worker = RemoteWorker(wanted[name], self._connect_s)
-            made[name] = FleetDevice(worker, self._bundle, self.entries, self.precision, self._max_batch, self._changed)
+        # Reading certificates takes a while, on a board.
+        called = [name for name in wanted if renew or name in came]
+        workers = {name: await asyncio.to_thread(RemoteWorker, wanted[name], self._connect_s) for name in called}
+        made = {name: self._made(workers.pop(name)) for name in came}
         went = [name for name in self._known if name in made or name not in wanted]
         for name in went:
             self._watches.pop(name).cancel()
@@ -94,9 +94,23 @@ class Fleet:
             self._devices[name].worker.close()
         self._devices = {name: made.get(name) or self._devices[name] for name in wanted}
         self._known = wanted
-        for name, device in made.items():
-            self._watches[name] = asyncio.create_task(device.watch(), name=f"watch {name}")
+        for name, worker in workers.items():
+            self._devices[name].worker.close()
+            self._devices[name].call(worker)
+            # One that was turned down for the old token is looked at now.
+            self._watches[name].cancel()
+        for name in called:
+            self._watches[name] = asyncio.create_task(self._devices[name].watch(), name=f"watch {name}")
         return came, went
+
+    def _made(self, worker: RemoteWorker) -> FleetDevice:
+        return FleetDevice(
+            worker, self._bundle, self.entries, self.precision, self._max_batch, self._changed, self._same
+        )
+
+    def _same(self, device: FleetDevice) -> str | None:
+        others = (one for one in self.devices if one is not device and one.instance is not None)
+        return next((one.name for one in others if one.instance == device.instance), None)
 
     async def met(self) -> None:
         """Returns when every device has been reached, or could not be."""

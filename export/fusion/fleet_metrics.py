@@ -45,7 +45,7 @@ class FleetMetrics:
         self._phases: Callable[..., Histogram] = functools.cache(phases.labels)
         self._failures = Counter(
             "fusion_device_failures",
-            "Slices that a device failed, by the phase it failed in and the reason: busy, gone, slow or wrong.",
+            "Slices that a device failed, by the phase it failed in and the reason: busy, gone, slow, unable or wrong.",
             ["device", "phase", "reason"],
             registry=registry,
         )

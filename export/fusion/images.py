@@ -26,8 +26,12 @@ or hold no pixels, are not even looked at."""
 REFUSE, STRETCH, CROP, PAD = RESIZES = ("refuse", "stretch", "crop", "pad")
 """What is done with an image of another size than the model's."""
 
+MOST_PIXELS = 64_000_000
+"""An image of more is refused by its head, before any of it is decoded: decoding it would take 200 MB and more."""
+
 _MODES = ("RGB", "L")
 _CENTRE = 224 / 256
+_FEWER = f"legal: {MOST_PIXELS / 1e6:g} million in all."
 
 
 def read(source: str | Path | bytes, shape: tuple[int, int, int] | None, resize: str = REFUSE) -> np.ndarray:
@@ -43,8 +47,8 @@ def read(source: str | Path | bytes, shape: tuple[int, int, int] | None, resize:
         `stretch` fits it to the model's size, `pad` all of it, with black beside it, and `crop` its centre: 7/8 of the
         largest part of the model's proportions, as evaluation does, or more where that has fewer pixels than the model.
 
-    Raises `UserError` when the file is missing or no image of `FORMATS`, and with `refuse` when its size is not
-    `shape`'s, or its mode is neither RGB nor L (8-bit grey). Source: ours.
+    Raises `UserError` when the file is missing, no image of `FORMATS` or of more than `MOST_PIXELS`, and with `refuse`
+    when its size is not `shape`'s, or its mode is neither RGB nor L (8-bit grey). Source: ours.
     """
     channels = 3 if shape is None else shape[2]
     if channels != 3:
@@ -52,10 +56,13 @@ def read(source: str | Path | bytes, shape: tuple[int, int, int] | None, resize:
     name = "from standard input" if isinstance(source, bytes) else repr(str(source))
     try:
         with warnings.catch_warnings():
-            # Where the model's size is given, a huge image is refused by it before any of it is decoded.
+            # Our own bound is the lower one.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=tuple(FORMATS))
         with opened as image:
+            # Where the model's size is given, that is the bound.
+            if image.width * image.height > MOST_PIXELS and (resize != REFUSE or shape is None):
+                raise UserError(f"image {name} is {image.width} x {image.height} pixels; {_FEWER}")
             if resize != REFUSE:
                 return _resized(image, shape, resize)
             if image.mode not in _MODES:
@@ -72,7 +79,9 @@ def read(source: str | Path | bytes, shape: tuple[int, int, int] | None, resize:
         raise UserError(f"image {name} does not exist.") from error
     except IsADirectoryError as error:
         raise UserError(f"image {name} is a folder; legal: an image file.") from error
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise UserError(f"image {name} has far too many pixels; {_FEWER}") from error
+    except UnidentifiedImageError as error:
         raise UserError(f"file {name} is not an image that can be read.") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"image {name} cannot be read: {getattr(error, 'strerror', None) or error}.") from error

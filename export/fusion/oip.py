@@ -25,6 +25,8 @@ from .tensors import (
 )
 
 HEADER = "Inference-Header-Content-Length"
+# Of a 503 for a model that cannot be had for now, whatever else there is to do; ours.
+UNABLE = "Model-Unable"
 _REQUEST_KEYS = ("id", "parameters", "inputs", "outputs")
 _RESPONSE_KEYS = ("id", "parameters", "outputs", "model_name", "model_version")
 _TENSOR_KEYS = ("name", "datatype", "shape", "data", "parameters")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import functools
 import json
 import math
@@ -40,16 +39,28 @@ class DeviceError(Exception):
       phase: `connecting`, `waiting for the answer`, `reading the answer` or `checking the answer`.
       temporary: whether trying again later may help.
       busy: whether the worker is well and has too much to do.
+      unable: whether it is well and cannot have this slice for now, as for want of memory.
     """
 
-    def __init__(self, status: int, device: str, phase: str, message: str, temporary: bool, busy: bool = False) -> None:
+    def __init__(
+        self,
+        status: int,
+        device: str,
+        phase: str,
+        message: str,
+        temporary: bool,
+        busy: bool = False,
+        unable: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status, self.device, self.phase = status, device, phase
-        self.temporary, self.busy = temporary, busy
+        self.temporary, self.busy, self.unable = temporary, busy, unable
 
     @property
     def reason(self) -> str:
         """The kind of failure in a word, for metrics."""
+        if self.unable:
+            return "unable"
         return "busy" if self.busy else {502: "wrong", 504: "slow"}.get(self.status, "gone")
 
 
@@ -83,9 +94,16 @@ class RemoteWorker:
         fields = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._client = HttpClient(device.url, context, fields, connect_timeout_s)
 
-    async def check_alive(self, timeout_s: float) -> None:
-        """Raises `DeviceError` unless the worker answers within `timeout_s`."""
-        await self.exchange(self.head("GET", "/v2/health/live"), (), timeout_s, _SPARE_BYTES, "its health")
+    async def alive(self, timeout_s: float) -> str | None:
+        """What tells the worker's process from all others; None where its server does not say.
+
+        Raises `DeviceError` unless it answers within `timeout_s`."""
+        answer = await self.exchange(self.head("GET", "/v2"), (), timeout_s, _SPARE_BYTES, "its metadata")
+        try:
+            said = json.loads(answer.body)["instance"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return said if isinstance(said, str) else None
 
     async def served(self, timeout_s: float) -> list[str]:
         """The names of the models that it serves. Raises `DeviceError`."""
@@ -116,7 +134,7 @@ class RemoteWorker:
             lasting = error.phase == CONNECTING and isinstance(error.__cause__, (ssl.SSLError, ssl.CertificateError))
             raise self._error(503, error.phase, await self._reason(error, not body), not lasting, what) from error
         if answer.status != 200:
-            raise self._refused(answer.status, answer.body, what)
+            raise self._refused(answer, what)
         return answer
 
     def close(self) -> None:
@@ -136,20 +154,22 @@ class RemoteWorker:
         """The failure of a worker that answers what it should not, about `what`."""
         return self._error(502, CHECKING, found, False, what)
 
-    def _refused(self, status: int, body: bytes, what: str) -> DeviceError:
+    def _refused(self, answer: Answer, what: str) -> DeviceError:
+        status = answer.status
         try:
-            said = json.loads(body)["error"]
+            said = json.loads(answer.body)["error"]
         except (ValueError, KeyError, TypeError, RecursionError):
             said = "no reason given"
         passed_on = status if status in (503, 504) else 502
         text = f"it answered {status}: {_text(said).rstrip('.')}"
-        return self._error(passed_on, CHECKING, text, status in (503, 504), what, busy=status == 503)
+        error = self._error(passed_on, CHECKING, text, status in (503, 504), what)
+        error.unable = status == 503 and oip.UNABLE.lower() in answer.fields
+        error.busy = status == 503 and not error.unable
+        return error
 
-    def _error(
-        self, status: int, phase: str, found: str, temporary: bool, what: str, busy: bool = False
-    ) -> DeviceError:
+    def _error(self, status: int, phase: str, found: str, temporary: bool, what: str) -> DeviceError:
         message = f"device {self.device.name} at {self.device.url}: {found} while {phase} ({what})."
-        return DeviceError(status, self.device.name, phase, message, temporary, busy)
+        return DeviceError(status, self.device.name, phase, message, temporary)
 
 
 class RemoteSlice:
@@ -204,7 +224,6 @@ class RemoteSlice:
         head = b"%b%d\r\n" % (self._inferring, len(asked))
         sent = time.perf_counter()
         answer = await self._exchange(head, (asked, data_to_bytes("UINT8", images)), timeout_s)
-        received = time.perf_counter()
         header = answer.fields.get(oip.HEADER.lower())
         try:
             response = oip.decode_response(answer.body, header, [self._output], self._max_batch)
@@ -220,9 +239,9 @@ class RemoteSlice:
             raise self._wrong(f"its {name} holds NaN or infinity; legal: finite numbers")
         output = self._file.output
         real = dequantize(stored, output.scale, output.zero_point)
-        whole_ms = (received - sent) * 1e3
+        whole_ms = (answer.received - sent) * 1e3
         times = [_part(response.parameters.get(key), whole_ms) for key in ("queue_ms", "invoke_ms")]
-        return Partial(real, sent, received, *times)
+        return Partial(real, sent, answer.received, *times)
 
     async def _exchange(self, head: bytes, body: Sequence[bytes | memoryview], timeout_s: float) -> Answer:
         return await self._worker.exchange(head, body, timeout_s, self._most_bytes, self._where)
@@ -250,8 +269,7 @@ def _asked(image: TensorSpec, shape: tuple[int, ...], output: str, timeout_us: i
 
 def _reason(error: GoneError) -> str:
     cause = error.__cause__
-    # Of a name with several addresses, all that failed stand in one error without a number.
-    if isinstance(cause, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(cause):
+    if isinstance(cause, ConnectionRefusedError):
         return "connection refused"
     if cause is None:
         return str(error)

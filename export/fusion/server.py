@@ -7,6 +7,7 @@ import asyncio
 import base64
 import hmac
 import logging
+import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -102,6 +103,12 @@ class Server:
         self._bodies, self._timeout_s = BodyReader(max_body_mb, request_timeout_s), request_timeout_s
         self._pages = dict(pages or {})
         self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        # Another one for each process, so that whoever knows a server by two addresses can notice.
+        self._instance = secrets.token_hex(8)
+        self.change_token(token)
+
+    def change_token(self, token: str | None) -> None:
+        """Asks for this token from now on."""
         self._bearer = None if token is None else f"Bearer {token}".encode()
 
     def application(self) -> web.Application:
@@ -180,6 +187,7 @@ class Server:
                 "name": f"paradis-tf-fusion-{self._kind}",
                 "version": VERSION,
                 "extensions": _EXTENSIONS,
+                "instance": self._instance,
             }
         )
 

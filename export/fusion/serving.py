@@ -13,7 +13,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
@@ -22,6 +22,7 @@ from aiohttp import web
 from .connections import Connections
 from .program import LONGEST_S, UserError, define_float
 from .security import Credentials
+from .server import Server
 
 HOST = flags.DEFINE_string(
     "host",
@@ -119,13 +120,24 @@ def bind() -> list[socket.socket]:
 
 
 async def serve(
-    app: web.Application, kind: str, context: ssl.SSLContext | None, sockets: Sequence[socket.socket]
+    server: Server,
+    kind: str,
+    given: Credentials,
+    context: ssl.SSLContext | None,
+    sockets: Sequence[socket.socket],
+    on_hangup: Callable[[], None] = lambda: None,
 ) -> int:
-    """Listens with `app` on `sockets`, from `bind`, until SIGINT or SIGTERM, then finishes the running requests.
+    """Listens with `server` on `sockets`, from `bind`, until SIGINT or SIGTERM, then finishes the running requests.
 
-    Prints one line on standard output when it accepts requests: `<kind> ready: <url>`. Returns the
-    exit status, 130 after SIGINT and 143 after SIGTERM. Raises `UserError` when the address cannot
+    Prints one line on standard output when it accepts requests: `<kind> ready: <url>`. At SIGHUP the files of `given`
+    are read anew, for the requests and connections from then on; where they are unfit, that is said, and the old ones
+    stay. Returns the exit status, 130 after SIGINT and 143 after SIGTERM. Raises `UserError` when the address cannot
     be listened on.
+
+    Args:
+      given: where token and certificate come from.
+      context: what its files gave at the start.
+      on_hangup: is called at SIGHUP too.
     """
     stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     loop = asyncio.get_running_loop()
@@ -134,33 +146,98 @@ async def serve(
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, _stop, stopped, number)
     # Nobody wants the answer of a request whose client is gone.
+    app = server.application()
     runner = web.AppRunner(app, shutdown_timeout=REQUEST_TIMEOUT_S.value, handler_cancellation=True)
     await runner.setup()
-    servers: list[asyncio.Server] = []
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(runner.cleanup)
         if runner.server is None:
             raise RuntimeError("the runner was not set up")
-        connections = Connections(runner.server, MAX_CONNECTIONS.value)
-        handshake_s = None if context is None else _HANDSHAKE_S
+        listeners = _Listeners(Connections(runner.server, MAX_CONNECTIONS.value), sockets)
+        stack.callback(listeners.close)
         try:
-            for bound in sockets:
-                servers.append(
-                    await loop.create_server(
-                        connections, sock=bound, ssl=context, ssl_handshake_timeout=handshake_s, backlog=_BACKLOG
-                    )
-                )
+            await listeners.listen(context)
         except OSError as error:
             raise UserError(_cannot_listen(error)) from error
+        asked = asyncio.Event()
+
+        def hang_up() -> None:
+            asked.set()
+            on_hangup()
+
+        # Windows has neither the signal nor such handlers.
+        with contextlib.suppress(NotImplementedError, AttributeError):
+            loop.add_signal_handler(signal.SIGHUP, hang_up)
+        renewals = asyncio.create_task(_renew(server, kind, given, listeners, asked))
+        stack.callback(renewals.cancel)
         port = sockets[0].getsockname()[1]
         host = f"[{HOST.value}]" if ":" in HOST.value else HOST.value
         print(f"{kind} ready: {'https' if context else 'http'}://{host}:{port}", flush=True)
         status = await stopped
         print(f"{kind} stops: finishing the running requests", file=sys.stderr, flush=True)
         return status
-    finally:
-        for server in servers:
-            server.close()
-        await runner.cleanup()
+
+
+class _Listeners:
+    """What takes the connections of some sockets."""
+
+    def __init__(self, connections: Connections, sockets: Sequence[socket.socket]) -> None:
+        self._connections, self._sockets = connections, sockets
+        self._servers: list[asyncio.Server] = []
+
+    async def listen(self, context: ssl.SSLContext | None) -> None:
+        """Takes new connections with this TLS; those that are open keep theirs. Raises `OSError`."""
+        loop = asyncio.get_running_loop()
+        handshake_s = None if context is None else _HANDSHAKE_S
+        made: list[asyncio.Server] = []
+        # A server closes its socket; of a duplicate, no client is turned away meanwhile.
+        duplicates = [bound.dup() for bound in self._sockets]
+        try:
+            for taken in duplicates:
+                made.append(
+                    await loop.create_server(
+                        self._connections,
+                        sock=taken,
+                        ssl=context,
+                        ssl_handshake_timeout=handshake_s,
+                        backlog=_BACKLOG,
+                    )
+                )
+        except BaseException:
+            _close(made)
+            _close(duplicates)
+            raise
+        _close(self._servers)
+        self._servers = made
+
+    def close(self) -> None:
+        """Takes no more connections."""
+        _close(self._servers)
+        _close(self._sockets)
+
+
+def _close(listening: Sequence[asyncio.Server | socket.socket]) -> None:
+    for one in listening:
+        one.close()
+
+
+async def _renew(server: Server, kind: str, given: Credentials, listeners: _Listeners, asked: asyncio.Event) -> None:
+    """Reads token and certificate anew whenever that is `asked`."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        if given == Credentials():
+            continue
+        try:
+            # Both are read before either counts, beside the requests that run.
+            context, token = await asyncio.to_thread(lambda: (given.server_context(), given.token()))
+            if context is not None:
+                await listeners.listen(context)
+        except (UserError, OSError) as error:
+            print(f"{kind}: token and certificate stay as they were: {error}", file=sys.stderr, flush=True)
+            continue
+        server.change_token(token)
+        print(f"{kind}: token and certificate were read anew", file=sys.stderr, flush=True)
 
 
 def _stop(stopped: asyncio.Future[int], number: int) -> None:

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from . import memory
+from . import memory, oip
 from .bundle import Bundle, SliceFile
 from .interpreters import SliceInterpreter
 from .oip import OipError
@@ -96,8 +96,8 @@ class LoadedSlices:
 
 
 def refused(reason: str) -> OipError:
-    """The refusal of a request whose model cannot be had now."""
-    return OipError(503, reason, {"Retry-After": f"{_RETRY_S:.0f}"})
+    """The refusal of a request whose model cannot be had now, told from that of a worker with too much to do."""
+    return OipError(503, reason, {"Retry-After": f"{_RETRY_S:.0f}", oip.UNABLE: "true"})
 
 
 def check_present(bundle: Bundle, file: SliceFile) -> None:

@@ -23,7 +23,7 @@ StartLimitIntervalSec=0
 Type=exec
 WorkingDirectory={folder}
 ExecStart={command}
-# The coordinator reads its cluster file anew.
+# The coordinator reads its cluster file anew, and the files that this names.
 ExecReload=/bin/kill -HUP $MAINPID
 {who}
 {more}LogsDirectory={name}

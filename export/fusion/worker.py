@@ -4,7 +4,7 @@
   python -m fusion.worker --port=8001 --host=0.0.0.0 --token_file=token.txt
 
 The second is for a board, inside the bundle. Without --switch it serves every slice model of the
-bundle, so that one worker fits any place of any switch.
+bundle, so that one worker fits any place of any switch. On SIGHUP it reads its token and certificate anew.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ def main(arguments: list[str]) -> int:
             serving.REQUEST_TIMEOUT_S.value,
         )
         with _announced(bundle, sockets[0].getsockname()[1], context is not None):
-            return asyncio.run(serving.serve(server.application(), "worker", context, sockets))
+            return asyncio.run(serving.serve(server, "worker", credentials, context, sockets))
 
 
 def _announced(bundle: Bundle, port: int, tls: bool) -> contextlib.AbstractContextManager[None]:

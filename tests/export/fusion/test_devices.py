@@ -6,31 +6,40 @@ from typing import Any
 
 import numpy as np
 
-from export.fusion import devices
+from export.fusion import devices, estimates
 from export.fusion.bundle import SliceModel, SwitchEntry
 from export.fusion.devices import DOWN, UP, FleetDevice
-from export.fusion.remote import Partial
+from export.fusion.remote import DeviceError, Partial
 
 MADDS = {"m": 16, "wide": 64}
 
 
 class FakeWorker:
-    """Serves the models `names`; raises `raised` where it is asked for them."""
+    """Serves the models `names` by its process `instance`; raises `raised` where it is asked for them, and `refused`
+    where it is asked for an inference, of all models or of `only`. With `hangs` that is not answered."""
 
     device = SimpleNamespace(name="a", url="http://h:1")
 
     def __init__(self, *names):
         self.names = list(names)
         self.raised: Exception | None = None
+        self.refused: Exception | None = None
+        self.only: str | None = None
+        self.hangs = False
+        self.instance = "one"
         self.asked: list[str] = []
 
-    async def check_alive(self, timeout_s):
+    async def alive(self, timeout_s):
         if self.raised is not None:
             raise self.raised
+        return self.instance
 
     async def served(self, timeout_s):
-        await self.check_alive(timeout_s)
+        await self.alive(timeout_s)
         return self.names
+
+    def wrong(self, found, what):
+        return DeviceError(502, "a", "checking the answer", f"{found} ({what}).", False)
 
 
 class FakeSlice:
@@ -42,10 +51,22 @@ class FakeSlice:
 
     async def infer(self, images, timeout_s):
         self.worker.asked.append(self.model.model)
+        if self.worker.refused is not None and self.worker.only in (None, self.model.model):
+            raise self.worker.refused
+        if self.worker.hangs:
+            await asyncio.sleep(60)
         return Partial(np.zeros((1, 4)), 0.0, 0.001, 0.0, 1.0)
 
 
-def made(monkeypatch, worker):
+def refusal(**kind):
+    return DeviceError(503, "a", "checking the answer", "device a refuses.", True, **kind)
+
+
+GONE = DeviceError(503, "a", "connecting", "device a is gone.", True)
+IMAGE = np.zeros((1, 2, 2, 3), np.uint8)
+
+
+def made(monkeypatch, worker, same=lambda device: None):
     monkeypatch.setattr(devices, "RemoteSlice", FakeSlice)
     monkeypatch.setattr(devices, "_FIRST_RETRY_S", 0.001)
     monkeypatch.setattr(devices, "_LAST_RETRY_S", 0.01)
@@ -53,7 +74,7 @@ def made(monkeypatch, worker):
     slices = [SliceModel(0, "0", "1", name, madds, 1, {}) for name, madds in MADDS.items()]
     entries = [SwitchEntry(one.model, one.model, one.madds, None, (one,)) for one in slices]
     bundle: Any = SimpleNamespace(shape=(2, 2, 3))
-    return FleetDevice(worker, bundle, entries, "int8", 1, lambda device: None)
+    return FleetDevice(worker, bundle, entries, "int8", 1, lambda device: None, same)
 
 
 async def reaches(device, state):
@@ -157,5 +178,149 @@ def test_waiting_for_other_requests_is_no_slowness(monkeypatch):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(story())
+
+
+def story_of(monkeypatch, tell, *names, same=lambda device: None):
+    """Runs `tell(worker, device)` on a device that is watched and up."""
+
+    async def story():
+        worker = FakeWorker(*names or ("m",))
+        device = made(monkeypatch, worker, same)
+        watch = asyncio.create_task(device.watch())
+        await reaches(device, UP)
+        worker.asked.clear()
+        await tell(worker, device)
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+    asyncio.run(story())
+
+
+async def until(check):
+    for _ in range(1000):
+        if check():
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError
+
+
+def test_a_measurement_that_hangs_does_not_blind_the_watch(monkeypatch):
+    async def tell(worker, device):
+        worker.hangs = True
+        device.doubt("m")
+        await until(lambda: worker.asked)
+        worker.raised = GONE
+        await reaches(device, DOWN)
+        worker.raised, worker.hangs = None, False
+        await reaches(device, UP)
+        assert device.running == 0
+
+    story_of(monkeypatch, tell)
+
+
+def test_a_device_that_is_never_idle_is_measured_where_it_is_doubted(monkeypatch):
+    monkeypatch.setattr(estimates, "_DOUBT_S", 0.05)
+    # It takes 1 ms, of which this is the hundredfold.
+    monkeypatch.setattr(estimates, "_REFRESH_PART", 0.1)
+
+    async def tell(worker, device):
+        device.running = 1
+        device._measurements._due["m"] = 0.0
+        await asyncio.sleep(0.2)
+        assert worker.asked == []
+        device._estimates["m"].at_least(900.0)
+        device.doubt("m")
+        await until(lambda: worker.asked)
+        await until(lambda: device.latencies["m"] < 10)
+        await asyncio.sleep(0.1)
+        assert worker.asked == ["m"]
+
+    story_of(monkeypatch, tell)
+
+
+def test_an_answer_that_nobody_waited_for_is_a_doubt(monkeypatch):
+    async def tell(worker, device):
+        worker.hangs = True
+        request = asyncio.create_task(device.infer("m", IMAGE, 60))
+        await asyncio.sleep(0.1)
+        worker.hangs = False
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
+        assert device.latencies["m"] >= 90
+        await until(lambda: device.latencies["m"] < 10)
+
+    story_of(monkeypatch, tell)
+
+
+def test_a_full_queue_is_no_want_of_memory(monkeypatch):
+    """Nothing is learnt from it: the slice stays what it was, and is measured at the next look."""
+
+    async def tell(worker, device):
+        worker.refused = refusal(busy=True)
+        device.doubt("m")
+        await until(lambda: len(worker.asked) > 2)
+        assert device.health.state == UP and list(device.latencies) == ["m"]
+        worker.refused = None
+        await until(lambda: not device._measurements.any_doubted)
+
+    story_of(monkeypatch, tell)
+
+
+def test_a_slice_without_room_is_not_planned_with(monkeypatch):
+    async def tell(worker, device):
+        worker.refused = refusal(unable=True)
+        await asyncio.gather(device.infer("m", IMAGE, 60), return_exceptions=True)
+        assert (device.health.state, list(device.latencies)) == (UP, ["wide"])
+        await asyncio.gather(device.infer("wide", IMAGE, 60), return_exceptions=True)
+        assert (device.health.state, device.health.reason) == (DOWN, "device a refuses.")
+        worker.refused = None
+        await reaches(device, UP)
+        assert list(device.latencies) == ["m", "wide"]
+
+    story_of(monkeypatch, tell, "m", "wide")
+
+
+def test_a_worker_that_was_restarted_between_two_looks_is_met_anew(monkeypatch):
+    async def tell(worker, device):
+        worker.names, worker.instance = ["m", "wide"], "two"
+        await until(lambda: list(device.latencies) == ["m", "wide"])
+
+    story_of(monkeypatch, tell, "m")
+
+
+def test_the_worker_of_another_device_is_refused(monkeypatch):
+    others: list[str | None] = [None]
+
+    async def tell(worker, device):
+        others[0] = "b"
+        worker.raised = GONE
+        await reaches(device, DOWN)
+        worker.raised = None
+        said = "it is the worker of device b too; legal: a worker of its own for each device (its metadata)."
+        await until(lambda: device.health.reason == said)
+        # Also when it is refused again, it keeps nobody out.
+        await asyncio.sleep(0.1)
+        assert device.instance is None
+        others[0] = None
+        await reaches(device, UP)
+
+    story_of(monkeypatch, tell, same=lambda device: others[0])
+
+
+def test_a_slice_that_a_full_queue_kept_from_being_measured_is_known_soon(monkeypatch):
+    monkeypatch.setattr(estimates, "_DOUBT_S", 0.05)
+
+    async def story():
+        worker = FakeWorker("m", "wide")
+        worker.refused, worker.only = refusal(busy=True), "wide"
+        device = made(monkeypatch, worker)
+        watch = asyncio.create_task(device.watch())
+        await reaches(device, UP)
+        assert list(device.latencies) == ["m"]
+        device.running, worker.refused = 1, None
+        await until(lambda: list(device.latencies) == ["m", "wide"])
+        watch.cancel()
 
     asyncio.run(story())

@@ -2,8 +2,9 @@
 
 import pytest
 
+from export.fusion import estimates
 from export.fusion.bundle import SwitchEntry
-from export.fusion.devices import Estimate
+from export.fusion.estimates import Estimate, Measurements
 from export.fusion.fleet import expected_accuracy
 
 
@@ -32,6 +33,73 @@ def test_a_wait_that_is_shorter_than_expected_says_nothing():
     estimate = Estimate(10.0)
     estimate.at_least(7.0)
     assert estimate.ms == 10.0
+
+
+def test_only_what_is_longer_than_expected_is_news():
+    estimate = Estimate(10.0)
+    estimate.add(18.0)
+    assert estimate.ms == 15.0
+    assert not estimate.at_least(14.0) and estimate.at_least(15.1 + 4)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time of `Measurements`, a list of one number; nothing is uneven."""
+    now = [1000.0]
+    monkeypatch.setattr(estimates.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(estimates.random, "uniform", lambda low, high: 1.0)
+    return now
+
+
+SIZES = [["a", "b"], ["c"]]
+
+
+def due_after(clock, seconds, measurements, running=0, takes_ms=None):
+    clock[0] += seconds
+    return measurements.due(SIZES, running, takes_ms or {})
+
+
+def test_an_idle_device_is_measured_one_size_at_a_time(clock):
+    measurements = Measurements()
+    assert due_after(clock, 0, measurements) == ["a", "b"]
+    measurements.done(["a", "b"], 5.0)
+    assert due_after(clock, 0, measurements) == ["c"]
+    # A hundred times 0.5 s.
+    measurements.done(["c"], 500.0)
+    assert due_after(clock, 29, measurements) == ()
+    assert due_after(clock, 1, measurements) == ["a", "b"]
+    measurements.done(["a", "b"], 5.0)
+    assert due_after(clock, 19, measurements) == ()
+    assert due_after(clock, 1, measurements) == ["c"]
+
+
+def test_a_device_with_requests_is_not_measured_without_a_doubt(clock):
+    measurements = Measurements()
+    assert due_after(clock, 100, measurements, running=1) == ()
+    measurements.used()
+    # Between one request and the next.
+    assert due_after(clock, 0.9, measurements) == ()
+    assert due_after(clock, 0.1, measurements) == ["a", "b"]
+
+
+def test_a_doubt_is_settled_whatever_the_load(clock):
+    measurements = Measurements()
+    measurements.used()
+    measurements.doubt("c")
+    assert due_after(clock, 0, measurements) == ["c"]
+    assert due_after(clock, 4.9, measurements, running=3) == ()
+    # The first doubt counts.
+    measurements.doubt("c")
+    assert due_after(clock, 0.1, measurements, running=3) == ["c"]
+    measurements.done(["c"], 10.0)
+    assert not measurements.any_doubted and due_after(clock, 10, measurements, running=3) == ()
+
+
+def test_a_long_measurement_comes_seldom_under_load(clock):
+    measurements = Measurements()
+    measurements.doubt("c")
+    assert due_after(clock, 19.9, measurements, running=3, takes_ms={"c": 200.0}) == ()
+    assert due_after(clock, 0.1, measurements, running=3, takes_ms={"c": 200.0}) == ["c"]
 
 
 def entry(accuracy):

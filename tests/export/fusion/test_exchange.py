@@ -5,10 +5,12 @@ import http.client
 import io
 import random
 import ssl
+import time
 from typing import Any
 
 import pytest
 
+from export.fusion import exchange
 from export.fusion.exchange import (
     CONNECTING,
     READING,
@@ -465,3 +467,20 @@ def test_tls_that_fails(certificates):
 
     slow = asyncio.run(silent())
     assert (slow.phase, str(slow)) == (CONNECTING, "nothing within 0.1 s")
+
+
+def test_what_the_caller_is_late_for_is_not_the_servers_time(monkeypatch):
+    taken = exchange._Connection._take_body
+
+    def take(self, *head):
+        # Before the caller has its turn.
+        asyncio.get_running_loop().call_soon(time.sleep, 0.3)
+        taken(self, *head)
+
+    monkeypatch.setattr(exchange._Connection, "_take_body", take)
+
+    async def work(script, client, ask):
+        return (await ask()).received, time.perf_counter()
+
+    received, ended = run(says(GOOD), work)
+    assert ended - received >= 0.3

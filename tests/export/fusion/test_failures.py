@@ -229,6 +229,17 @@ def test_a_deadline_that_no_request_may_have(bundle, worker, cluster_file, runne
     assert "--deadline_ms=20000 is more than --request_timeout_s=10" in said
 
 
+def test_a_worker_that_the_cluster_file_names_twice_is_one_device(worker, bundle, start, cluster_file, curl, infer):
+    port = worker.url.rsplit(":", 1)[1]
+    cluster = cluster_file(worker.url, f"http://localhost:{port}")
+    coordinator = start("coordinator", f"--bundle={bundle}", f"--cluster={cluster}", "--switch=0.5+0.5")
+    until(lambda: {device(curl, coordinator, name)["state"] for name in ("pi-0", "pi-1")} == {"up", "down"})
+    found = sorted(status_of(curl, coordinator)["devices"], key=lambda one: one["state"])
+    said = f"it is the worker of device {found[1]['name']} too; legal: a worker of its own for each device"
+    assert said in found[0]["reason"]
+    assert infer(coordinator)[1]["parameters"]["devices"] == ",".join([found[1]["name"]] * 2)
+
+
 class Impostor:
     """A server with a true worker's metadata and whatever answer a test gives it, once that is `released`."""
 
@@ -347,6 +358,24 @@ def test_broken_exchanges(deceived, true_answer, infer, answer, status, said):
     assert got == status, error
     assert f"device pi-0 at {impostor.url}: " in error["error"] and said in error["error"]
     impostor.answer = (200, {}, json.dumps(true_answer).encode())
+    until(lambda: infer(coordinator)[0] == 200)
+
+
+@pytest.mark.parametrize(
+    ("headers", "state", "reason"), [({}, "up", "busy"), ({"Model-Unable": "true"}, "down", "unable")]
+)
+def test_a_full_queue_and_a_slice_without_room(deceived, true_answer, infer, curl, headers, state, reason):
+    """Of its only slice, the one says nothing against a device, the other that it is of no use for now."""
+    coordinator, impostor = deceived
+    until(lambda: infer(coordinator)[0] == 200)
+    impostor.answer = (503, headers, b'{"error": "later"}')
+    try:
+        assert infer(coordinator)[0] == 503
+        assert device(curl, coordinator, "pi-0")["state"] == state
+        line = f'fusion_device_failures_total{{device="pi-0",phase="checking the answer",reason="{reason}"}}'
+        assert metric(curl, coordinator, line) >= 1
+    finally:
+        impostor.answer = (200, {}, json.dumps(true_answer).encode())
     until(lambda: infer(coordinator)[0] == 200)
 
 

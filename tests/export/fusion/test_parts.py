@@ -1,6 +1,8 @@
 """The small parts: fusion, the cluster file, images, tokens and TLS files, result files."""
 
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -130,6 +132,30 @@ def test_refuses_bad_images(tmp_path):
     path.write_bytes(b"text")
     with pytest.raises(UserError, match="is not an image that can be read"):
         images.read(path, (4, 5, 3))
+
+
+def png_of(width, height):
+    """The start of a PNG of that size; whoever decodes it finds that there is no more."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = b"".join(
+        struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in (chunk, b"IDAT")
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("resize", images.RESIZES)
+@pytest.mark.parametrize(
+    ("width", "height", "said"),
+    [
+        (8000, 8000, "cannot be read"),
+        (8000, 8001, "is 8000 x 8001 pixels; legal: 64 million in all."),
+        (1_000_000, 1_000_000, "has far too many pixels; legal: 64 million in all."),
+    ],
+)
+def test_images_of_too_many_pixels_are_not_decoded(resize, width, height, said):
+    shape = None if resize == images.REFUSE else (4, 5, 3)
+    with pytest.raises(UserError, match=said):
+        images.read(png_of(width, height), shape, resize)
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,11 @@ def test_images_of_any_size_with_resize(coordinator, runner, tmp_path):
     Image.new("RGBA", (50, 40), (2, 0, 0, 255)).save(tmp_path / "a.png")
     done = runner("predict", f"--url={coordinator.url}", "--resize=crop", tmp_path)
     assert (done.returncode, done.stdout.split()[1]) == (0, "c"), done.stderr
+    Image.new("1", (9000, 9000)).save(tmp_path / "vast.png")
+    done = runner("predict", f"--url={coordinator.url}", "--resize=crop", tmp_path)
+    assert (done.returncode, done.stdout.split()[1]) == (2, "c"), done.stderr
+    assert "vast.png' is 9000 x 9000 pixels; legal: 64 million in all." in done.stderr
+    assert ": 1 answered, 1 unfit; " in done.stderr
 
 
 def test_paths_on_standard_input_are_answered_as_they_come(coordinator, tmp_path):

@@ -99,7 +99,7 @@ def test_a_model_beyond_the_limit_is_refused(bundle, start, infer, curl, data):
     program = start("worker", f"--bundle={bundle}", "--memory_limit_mb=1")
     name = SLICES[0][0]
     status, headers, answer = infer(program, name, data[0][:1])
-    assert status == 503 and headers["retry-after"] == "30"
+    assert (status, headers["retry-after"], headers["model-unable"]) == (503, "30", "true")
     said = "slice file 'slices/1.0/0.int8.tflite' takes about 4 MB of memory; legal: at most 1 MB, the worker's "
     assert answer["error"] == said + "--memory_limit_mb."
     status, _, ready = curl(f"{program.url}/v2/models/{name}/ready")
@@ -203,7 +203,7 @@ def test_a_full_queue_refuses_at_once(busy, hold, infer, curl, data):
         assert not long.done() and len(waiting) == 2
         for answer in done:
             status, headers, said = answer.result()
-            assert (status, headers["retry-after"]) == (503, "1")
+            assert (status, headers["retry-after"]) == (503, "1") and "model-unable" not in headers
             assert said["error"] == "2 requests wait for this worker, which is all it keeps; try again later."
         # The loop is free while it invokes.
         assert metric(curl, program, "fusion_queue_requests") == 2
