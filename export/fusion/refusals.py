@@ -80,11 +80,8 @@ def wants_tls(url: str, timeout_s: float) -> str | None:
 def unauthorized(credentials: Credentials, legal: str) -> str:
     """What a server means that answers 401 to these credentials, as `why`; `legal` is where the token is named."""
     if credentials.token_file is None:
-        return f"it answered 401, as it asks for a token; legal: {legal}, a file with the token it was started with"
-    return (
-        f"it answered 401, as the token in {credentials.token_file!r} is not its own; legal: {legal}, a file with the "
-        "token it was started with"
-    )
+        return f"it answered 401, asking for a token; legal: {legal}"
+    return f"it answered 401, refusing the token in {credentials.token_file!r}; legal: its own in {legal}"
 
 
 def _certificate(error: ssl.SSLCertVerificationError, url: str, credentials: Credentials, timeout_s: float) -> str:

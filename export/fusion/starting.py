@@ -57,8 +57,8 @@ def commands(target: Path, devices: Sequence[Device], coordinator: str) -> str:
     places = [(target / "devices" / device.name, urlsplit(device.url).hostname or "") for device in devices]
     places.append((target / "coordinator", coordinator))
     lines = [
-        "# Here: each folder goes to the machine it is for, and to no other, into the bundle's folder there. USER is",
-        "# yours on that machine.",
+        "# Here: each folder goes to the machine it is for, and to no other, into the bundle's folder there; USER is",
+        "# your name on that machine.",
         *(f"rsync -a {shlex.quote(str(folder))} {_bundle_at(host)}/{_KEPT}/" for folder, host in places),
     ]
     for device, (folder, host) in zip(devices, places, strict=False):
@@ -82,8 +82,8 @@ def commands(target: Path, devices: Sequence[Device], coordinator: str) -> str:
     for user in sorted(users.iterdir()) if users.is_dir() else ():
         lines += [
             "",
-            f"# {user.name}, with {user} copied into {_KEPT}/ of a bundle's folder; fusion.plan and fusion.bench take "
-            "the same:",
+            f"# {user.name}, in a bundle's folder, with {user} copied into {_KEPT}/ there;",
+            "# fusion.plan and fusion.bench take the same flags:",
             _command("predict", url, *_shown(user), "samples/0.png"),
         ]
     return "\n".join(lines) + "\n"
