@@ -273,7 +273,8 @@ def test_control_c_in_a_training_keeps_the_older_bundle(exported, tmp_path: Path
     assert (process.returncode, errors.strip()) == (130, "interrupted")
     assert files(bundle) == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-    assert len(training) >= 2 and not any(Path(f"/proc/{pid}").exists() for pid in training)
+    assert len(training) >= 2
+    wait_for_end(training)
 
 
 def test_two_conversions_into_one_folder(exported, tmp_path: Path) -> None:
@@ -372,6 +373,13 @@ def children(pid: int) -> list[int]:
     return [int(line) for line in found.split()]
 
 
+def wait_for_end(pids: list[int]) -> None:
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, f"processes live on: {pids}"
+        time.sleep(0.1)
+
+
 def test_a_killed_conversion_leaves_the_older_bundle_and_no_process(exported, run_program: Run, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(exported.bundle, bundle)
@@ -389,10 +397,7 @@ def test_a_killed_conversion_leaves_the_older_bundle_and_no_process(exported, ru
         process.kill()
     assert len(converting) >= 2
     assert files(bundle) == before
-    deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in converting):
-        assert time.monotonic() < deadline, f"conversion processes live on: {converting}"
-        time.sleep(0.1)
+    wait_for_end(converting)
     # What it left beside the bundle goes with the next conversion.
     assert len(list(tmp_path.iterdir())) == 2
     done = run_program("export.convert", *flags)
