@@ -14,7 +14,7 @@ TEST_PROCESSES := 2
 
 help:
 	@echo "make install    .venv with all that the programs need (2 GB)"
-	@echo "make demo       train on handwritten digits, convert, verify, serve every switch, table and pictures"
+	@echo "make demo       train on handwritten digits, convert, verify, serve every switch, table and pictures (6 minutes on 4 cores)"
 	@echo "make emulated-boards  self-test of BUNDLE=$(DEMO_BUNDLE) on emulated ARM boards (downloads 200 MB; x86_64 Linux with apt)"
 	@echo "make test       the tests (a quarter of an hour)"
 	@echo "make test-slow  the tests that take minutes each"
@@ -62,11 +62,11 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.host: requirements.txt | $(BIN)/pip
-	@echo "installing requirements.txt into $(VENV) (about 2 GB) ..."
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo "installing requirements.txt into $(VENV) (about 2 GB, some minutes) ..."
+	$(BIN)/pip install --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt requirements.txt | $(BIN)/pip
-	@echo "installing requirements-dev.txt into $(VENV) (about 2 GB) ..."
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@echo "installing requirements-dev.txt into $(VENV) (about 2 GB, some minutes) ..."
+	$(BIN)/pip install --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ $(VENV)/.host

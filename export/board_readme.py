@@ -80,6 +80,36 @@ A switch of this bundle names one slice per device:
 `curl http://127.0.0.1:8000/v2` and any client of that protocol work as well (with a token:
 `curl -H "Authorization: Bearer $(cat token.txt)" ...`). `--help` of each program lists its options.
 
+## Day by day
+
+```sh
+{day}
+.venv/bin/python -m fusion.predict --watch=inbox                     # images as they appear in a folder
+.venv/bin/python -m fusion.predict --loop --every_s=5 snapshot.jpg   # a file that a camera writes again and again
+```
+
+**Status page**: the coordinator's address, opened in a browser, shows the plan, the devices and the last answers; the
+same is JSON at `/status`, and at `/metrics` for Prometheus. For browsers of other machines start the coordinator with
+`--host=0.0.0.0 --token_file=token.txt`; the page asks for the token.
+
+**On a network that others use too**, run with TLS on both sides. On a machine with the package `cryptography`,
+
+```sh
+python -m fusion.certificates --cluster=cluster.toml --coordinator=192.168.0.10 --tokens
+```
+
+makes certificates and tokens for all machines, a cluster file that uses them, and `certificates/start.txt`, the
+commands for each machine. What this protects and what it does not: `fusion/SECURITY.md`.
+
+**With the machine** worker and coordinator start as systemd services:
+
+```sh
+sudo .venv/bin/python -m fusion.systemd --kind=worker --user=$USER --target=/etc/systemd/system -- \\
+    --host=0.0.0.0 --port=8001 --token_file=token.txt
+sudo .venv/bin/python -m fusion.systemd --kind=coordinator --user=$USER --cluster=cluster.toml \\
+    --target=/etc/systemd/system -- --port=8000
+```
+
 ## The files
 
 Each `.tflite` file has the signature `serving_default`, of batch 1: input `image`, uint8 (1, {height}, {width}, 3), the
@@ -118,6 +148,11 @@ def render(manifest: dict[str, Any]) -> str:
         else "The sum over the slices of a switch goes, with the image, through the tail (inputs `image` and `summed`, "
         f"{shape},\nfloat32; output `pixels`, float32, 0..255, not clipped), which the coordinator runs."
     )
+    day = (
+        ".venv/bin/python -m fusion.predict --resize=crop --jsonl=answers.jsonl pictures   # a folder, to the bottom"
+        if classifies
+        else ".venv/bin/python -m fusion.predict --target=enlarged pictures                # a folder, to the bottom"
+    )
     moving = (
         "It runs the most accurate switch that the boards are expected to answer with within `--deadline_ms`, and\n"
         "moves to another by itself when boards fail, are slow or join; `--switch=` fixes one.\n\n"
@@ -138,6 +173,7 @@ def render(manifest: dict[str, Any]) -> str:
         cluster=cluster,
         asking=asking,
         moving=moving,
+        day=day,
         output=output["name"],
         output_shape=shape,
         fusion=fusion,

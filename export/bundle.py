@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from export import board_readme, choice, conversion, engines, judges, pictures, samples
+from export import accuracies, board_readme, choice, conversion, engines, judges, pictures, samples
 from export.choice import Verdict
 from export.compression.settings import Compression
 from export.folder import written_aside
@@ -68,10 +68,11 @@ def write(
     model_file: Path,
     dataset: Any,
     report: Callable[[str], None],
-) -> None:
+) -> list[str]:
     """Converts every slice of every switch and writes the bundle, replacing an older one at the end.
 
-    Files of the older bundle that would come out the same are taken from it. Where a switch loses more than
+    Files of the older bundle that would come out the same are taken from it, and with them the accuracies of switches
+    that have no others. Where a switch loses more than
     `Judge.most_lost` at int8 whatever was done, float16 files are added and put first.
 
     Args:
@@ -82,6 +83,9 @@ def write(
       dataset: gives representative and training images (training part), what `auto` judges by and samples (validation
         part), and labels.
       report: is told what is being done.
+
+    Returns:
+      the switches whose accuracies are not known.
 
     Raises:
       UserError: too few images, a conversion that failed, or a target that is not a bundle or cannot be written.
@@ -98,13 +102,16 @@ def write(
                 older = choice.older_verdicts(target)
                 settings, plan, verdicts = _choose(Path(judged), older, settings, maker, plan, model, dataset, report)
         written = _write_slices(folder, settings, model, dataset, maker, plan)
+        known = accuracies.still_true(target, written)
         for entry in written["switches"]:
+            entry["accuracy"] = known.get(entry["switch"])
             verdict = next((one for switch, one in verdicts.items() if str(switch) == entry["switch"]), None)
             entry["quantization"] = None if verdict is None else dataclasses.asdict(verdict)
         _write_extras(folder, written)
         report("computing what the slices give for the samples")
         written |= _write_samples(folder, dataset, settings.size)
         write_json(folder / "manifest.json", written)
+    return [entry["switch"] for entry in written["switches"] if entry["accuracy"] is None]
 
 
 def _plan(model: Supernet, settings: Settings, precisions: Sequence[str]) -> dict[Job, Compression | None]:

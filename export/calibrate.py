@@ -5,9 +5,9 @@
 Runs the bundle's files on the validation part and finds, for every switch and each set of slices that may have arrived,
 how far the leading class of their sum has to be ahead for the answer to be given without the rest, so that in no order
 of arrival more than --max_drop of the images are lost by it. Writes that into the bundle's manifest, where the
-coordinator finds it, and prints what comes of it on the test part, beside what is settled by the bound alone: where the
-rest cannot matter, whatever it is. A calibration is of one precision and of the very files: a bundle that is converted
-again has none.
+coordinator finds it, and prints what comes of it on the test part, with a warning where more is lost there, beside what
+is settled by the bound alone: where the rest cannot matter, whatever it is. A calibration is of one precision and of
+the very files: a bundle that is converted again has none.
 
 With --target it also draws accuracy against latency, from the slices' latencies on this machine (one thread, one slice
 at a time, median) or from given ones, as the confidence that is needed falls.
@@ -81,6 +81,8 @@ def main(argv: list[str]) -> None:
     allowed = int(max_drop * images)
     if allowed < _FEW:
         print(f"note: --max_drop is {allowed} of {images} validation images; more images would say it more surely")
+    for text in early_tables.broken(found, max_drop):
+        print(f"warning: {text}")
     early_record.write(bundle, before, precision, max_drop, found)
     print(f"wrote {bundle.folder / 'manifest.json'}")
     written: dict[str, Any] = {

@@ -104,8 +104,8 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset, as for
 
 def main(argv: list[str]) -> None:
     precisions = tuple(dict.fromkeys(_PRECISION.value))
-    unknown = [precision for precision in precisions if precision not in PRECISIONS]
-    if unknown or not precisions:
+    illegal = [precision for precision in precisions if precision not in PRECISIONS]
+    if illegal or not precisions:
         raise UserError(f"--precision={','.join(_PRECISION.value)}; it takes {', '.join(PRECISIONS)}.")
     if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)?", _NAME.value):
         raise UserError(f"--name={_NAME.value}; it takes letters, digits, '.', '_' and '-', a letter or digit first.")
@@ -149,7 +149,7 @@ def main(argv: list[str]) -> None:
         training_images=_TRAINING_IMAGES.value,
         processes=_PROCESSES.value,
     )
-    bundle.write(
+    unknown = bundle.write(
         Path(_BUNDLE.value),
         settings,
         model,
@@ -158,7 +158,11 @@ def main(argv: list[str]) -> None:
         _report,
     )
     print(f"wrote {_BUNDLE.value}")
-    print("its accuracies, which clusters plan by, are measured and written by export.verify")
+    if unknown:
+        named = ", ".join(f"'{switch}'" for switch in unknown)
+        print(f"clusters plan by accuracies: export.verify measures and writes those of {named}")
+    else:
+        print("the accuracies that export.verify measured are kept, as all files are the same")
     if _ARCHIVE.value:
         archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
         print(f"wrote {_ARCHIVE.value}")

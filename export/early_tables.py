@@ -59,6 +59,24 @@ def render(found: Sequence[Calibrated]) -> str:
     return f"\n{_sets(found)}\n\n{_switches(found)}\n"
 
 
+def broken(found: Sequence[Calibrated], max_drop: float) -> list[str]:
+    """A sentence for each switch that loses more than `max_drop`, a part of 1, on the test part, though calibration
+    kept that on the validation part."""
+    said = []
+    for one in found:
+        early = evaluate(one.test, one.margins)
+        lost = early.accuracy - early.least_accuracy
+        if lost > max_drop + 1e-9:
+            said.append(
+                f"on the {len(one.test.full)} test images, early answers of switch '{one.switch}' lose up to "
+                f"{100 * lost:.2f} points (averaged over all orders of arrival, "
+                f"{100 * (early.accuracy - early.mean_accuracy):.2f}), more than --max_drop={100 * max_drop:g}, which "
+                f"holds on the {len(one.validation.full)} validation images; expect that of new images, or calibrate "
+                "with a smaller --max_drop"
+            )
+    return said
+
+
 def _sets(found: Sequence[Calibrated]) -> str:
     header = ("switch", "arrived", "ahead by more than", "early (%)", "lost (points)", "bound: ahead by", "early (%)")
     rows = [

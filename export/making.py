@@ -122,7 +122,7 @@ class Maker:
         def keep(conversion: Conversion, data: bytes, found: Graph) -> None:
             job = conversion.job
             self._keep(recipes[job], job, plan[job], data, found)
-            self._report(f"{next(count)}/{len(left)} {job}: {len(data):,} bytes")
+            self._report(f"{next(count)}/{len(left)} done: {job}, {len(data):,} bytes")
 
         conversions = []
         for job in left:

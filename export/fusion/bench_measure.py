@@ -78,12 +78,13 @@ class Overload:
 
 
 def outcome(reply: Reply, deadline_ms: float | None) -> str:
-    """What became of a request: `answered`, `degraded`, `late` (an answer after the deadline that does not say so),
-    `refused` (503), `timed out` (504), `lost` (no answer) or `failed NNN`."""
+    """What became of a request, one of: `whole`, `early` or `degraded`, as a coordinator's metrics count answers;
+    `late` (any answer after the deadline that does not say so); `refused` (503), `timed out` (504), `lost` (no answer)
+    or `failed NNN`."""
     if reply.status == 200:
         if deadline_ms is not None and reply.ms > deadline_ms + LATE_MS:
             return "late"
-        return "degraded" if reply.parameters.get("degraded") is True else "answered"
+        return next((kind for kind in ("early", "degraded") if reply.parameters.get(kind) is True), "whole")
     return {0: "lost", 503: "refused", 504: "timed out"}.get(reply.status, f"failed {reply.status}")
 
 

@@ -43,13 +43,21 @@ def show(figures: Mapping[str, Any]) -> None:
     for placement in dict.fromkeys(row["placement"] for row in rows if row["placement"]):
         named = ", ".join(dict.fromkeys(row["switch"] for row in rows if row["placement"] == placement))
         print(f"{named}: {placement}")
-    print("\none image at a time, ms; full: the whole network in this process; overhead: p50 less that of invoke")
+    print("\none image at a time, ms; full: the whole network in this process; overhead: p50 less that of invoke;")
+    print("speed-up: full p50 by p50, so that below 1 the cluster is the slower one")
     print(columns.render(_LATENCY, [_latency(row) for row in rows]))
+    slower = list(dict.fromkeys(row["switch"] for row in rows if row["full_us"] is not None and row["speed_up"] < 1))
+    if slower:
+        print(
+            f"slower than the whole network in one process: {', '.join(slower)}. There, sending the image and "
+            "adding the parts costs more than slicing saves."
+        )
     print("\nwhere the time of the median goes, ms")
     phases = [[row["precision"], row["switch"], *_phases(row["latency"]["phases"])] for row in rows]
     print(columns.render(("precision", "switch", *(phase.replace("_", " ") for phase in PHASES), "sum"), phases))
     if any(row["throughput"] for row in rows):
-        print("\nseveral clients, each with one image at a time; alone: the interpreters in this process")
+        print("\nseveral clients, each with one image at a time; alone: the interpreters in this process;")
+        print("outcomes: each request is one of whole, early, degraded, late, refused (503), timed out (504) and lost")
         print(columns.render(_THROUGHPUT, [line for row in rows for line in _throughput(row)]))
     over = [row for row in rows if row["overload"]]
     if over:

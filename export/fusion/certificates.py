@@ -3,8 +3,10 @@ its users.
 
   python -m export.fusion.certificates --cluster=cluster.toml --target=certificates --coordinator=192.168.0.10 --tokens
 
-Run it again for new devices, and every now and then: what is valid stays, what is about to expire is made anew. Keep
-`authority/` to yourself. Needs the `cryptography` package for certificates; `--nocertificates --tokens` does without.
+The coordinator's folder gets a cluster file that uses them, and `start.txt` all commands that copy and start; they are
+printed too. Run it again for new devices, and every now and then: what is valid stays, what is about to expire is made
+anew. Keep `authority/` to yourself. Needs the `cryptography` package for certificates; `--nocertificates --tokens` does
+without.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from urllib.parse import urlsplit
 
 from absl import flags
 
-from . import cluster
+from . import cluster, starting
 from .cluster import Device
 from .columns import render
 from .files import PRIVATE, check_json_target, write_bytes, write_json
@@ -64,9 +66,9 @@ def main(arguments: list[str]) -> int:
         raise UserError("--cluster is missing; legal: the path of a cluster file.")
     if not _CERTIFICATES.value and not _TOKENS.value:
         raise UserError("there is nothing to make; legal: --certificates, --tokens or both.")
-    devices = cluster.load(_CLUSTER.value).devices
+    given = cluster.load(_CLUSTER.value)
     target = Path(_TARGET.value)
-    places = _places(target, devices)
+    places = _places(target, given.devices)
     for folder in (target, *(place.folder for place in places)):
         _make_private(folder)
     rows: list[tuple[str, str, str, str]] = []
@@ -74,8 +76,14 @@ def main(arguments: list[str]) -> int:
         rows += _certificates(target, places)
     if _TOKENS.value:
         rows += _tokens(target, places)
+    file = target / "coordinator" / "cluster.toml"
+    rows.append((str(file), _put(file, starting.cluster_text(target, given)), "", "coordinator"))
     print(render(("file", "state", "valid until", "for"), rows))
-    print(_instructions(target, devices))
+    commands = starting.commands(target, given.devices, _called(target))
+    _put(target / "start.txt", commands)
+    print(f"\n{commands}\nThe same commands are in {target / 'start.txt'}.")
+    if _CERTIFICATES.value:
+        print(f"{target}/authority/ stays here, or better offline: who has it can pass for every machine.")
     if _JSON.value:
         keys = ("file", "state", "valid_until", "for")
         write_json(_JSON.value, [dict(zip(keys, row, strict=True)) for row in rows])
@@ -177,30 +185,23 @@ def _make_private(folder: Path) -> None:
         raise UserError(f"folder {str(folder)!r} cannot be made: {error.strerror}.") from error
 
 
-def _instructions(target: Path, devices: Sequence[Device]) -> str:
-    """What goes where, and how the programs are told of it."""
-    options, keys = [], []
-    if _CERTIFICATES.value:
-        options.append("--tls_cert=cert.pem --tls_key=key.pem --tls_ca=ca.pem")
-        keys += ['tls_ca = "ca.pem"', 'tls_cert = "cert.pem"', 'tls_key = "key.pem"']
-    if _TOKENS.value:
-        options.append("--token_file=token.txt")
-        keys.append(f'token_file = "tokens/{devices[0].name}.txt"')
-    scheme = "https" if _CERTIFICATES.value else urlsplit(devices[0].url).scheme
-    flags_ = " ".join(options)
-    lines = [
-        "",
-        "Copy each folder, with its permissions (scp -p, rsync -a), to the machine it is for, and to no other:",
-        f"  {target}/devices/NAME/  to the device;  worker {flags_}",
-        f"  {target}/coordinator/   to the coordinator's machine;  coordinator {flags_}",
-        f"  {target}/users/NAME/    to the user;  predict --url={scheme}://... {flags_}",
-        f"The cluster file lies in the coordinator's folder; there, {devices[0].name} for example has",
-        f'  url = "{scheme}://{urlsplit(devices[0].url).netloc}"',
-        *(f"  {key}" for key in keys),
-    ]
-    if _CERTIFICATES.value:
-        lines.append(f"{target}/authority/ stays here, or better offline: who has it can pass for every machine.")
-    return "\n".join(lines)
+def _put(file: Path, text: str) -> str:
+    """Writes a file that is not secret, and says what became of it."""
+    data = text.encode()
+    before = file.read_bytes() if file.is_file() else None
+    if before != data:
+        write_bytes(file, data)
+    return "new" if before is None else "kept" if before == data else "new, as devices or files have changed"
+
+
+def _called(target: Path) -> str:
+    """What users call the coordinator by, first of all."""
+    names = _coordinator_names()
+    if not names and _CERTIFICATES.value:
+        from .authority import names_of, read
+
+        names = tuple(names_of(read(target / "coordinator" / "cert.pem")))
+    return names[0] if names else _LOCAL[0]
 
 
 if __name__ == "__main__":

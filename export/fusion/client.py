@@ -222,11 +222,18 @@ class FusionClient:
         except TimeoutError as error:
             raise self._failed(phase, f"nothing within {self._timeout_s:g} s", UnreachableError) from error
         except (OSError, http.client.HTTPException) as error:
-            reason = self._url.startswith("https") and refusals.why(error, self._url, self._credentials, _TLS_S)
+            reason = None
+            if self._url.startswith("https"):
+                reason = refusals.why(error, self._url, self._credentials, _TLS_S)
+            elif phase != "connecting":
+                reason = refusals.wants_tls(self._url, _TLS_S)
             reason = reason or getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise self._failed(phase, reason, UnreachableError) from error
         if response.status != 200:
-            failed = self._failed(phase, f"it answered {response.status}: {_said(answer)}", RefusedError)
+            what = f"it answered {response.status}: {_said(answer)}"
+            if response.status == 401:
+                what = refusals.unauthorized(self._credentials, "--token_file")
+            failed = self._failed(phase, what, RefusedError)
             after = response.headers.get("Retry-After", "")
             if response.status == 503 and after.isascii() and after.isdigit():
                 raise _BusyError(str(failed), max(_LEAST_WAIT_S, float(after)))

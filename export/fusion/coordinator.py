@@ -20,7 +20,6 @@ import asyncio
 import contextlib
 import signal
 import ssl
-import sys
 import time
 from collections.abc import Sequence
 from socket import socket
@@ -208,7 +207,7 @@ def _status_of(model: FusedModel) -> Handler:
 
 
 def _say(text: str) -> None:
-    print(f"coordinator: {text}", file=sys.stderr, flush=True)
+    serving.say(f"coordinator: {text}")
 
 
 def _goal(bundle: Bundle) -> Goal:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .bundle import Bundle, SliceModel, SwitchEntry
 from .estimates import Estimate, Measurements
-from .remote import DeviceError, Partial, RemoteSlice, RemoteWorker
+from .remote import ASKING_LIFE, ASKING_MODELS, DeviceError, Partial, RemoteSlice, RemoteWorker
 
 UNKNOWN, UP, DOWN = "unknown", "up", "down"
 
@@ -266,13 +266,13 @@ class FleetDevice:
         other = self._same(self)
         if other is not None:
             raise self.worker.wrong(
-                f"it is the worker of device {other} too; legal: a worker of its own for each device", "its metadata"
+                f"it is the worker of device {other} too; legal: a worker of its own for each device", ASKING_LIFE
             )
         names = await self.worker.served(_CHECK_S)
         found = {name: one for name, one in self._all.items() if name in names}
         if not found:
             served = ", ".join(names[:8]) or "none"
-            raise self.worker.wrong(f"it serves none of the slices wanted of it; its models: {served}", "its models")
+            raise self.worker.wrong(f"it serves none of the slices wanted of it; its models: {served}", ASKING_MODELS)
         for one in found.values():
             await one.check(_CHECK_S)
         self._served = {name: one.model for name, one in found.items()}

@@ -21,7 +21,8 @@ class FleetMetrics:
         registry = metrics.registry
         answers = Counter(
             "fusion_answers",
-            "Answers, by the switch they are of and their kind: whole, early (the rest could not matter) or degraded.",
+            "Answers, by the switch they are of and their kind, one of: whole, early (the rest could not matter) or "
+            "degraded (slices are missing). Their sum is all answers.",
             ["switch", "kind"],
             registry=registry,
         )

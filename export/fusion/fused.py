@@ -156,7 +156,11 @@ class FusedModel(ServedModel):
         return list(zip(self.outputs, arrays, strict=True)), said
 
     def status(self) -> dict[str, Any]:
-        """Everything that a person wants to know of the cluster, as JSON values."""
+        """Everything that a person wants to know of the cluster, as JSON values.
+
+        Of `requests`, `answered` is all answers, those among them that are `degraded` included; `refused` is requests
+        without an answer; `late` is slices that were not waited for.
+        """
         now = time.monotonic()
         return {
             "name": self.name,

@@ -1,4 +1,4 @@
-"""Why TLS with a server failed, in words that name what to mend."""
+"""Why a server turns its caller down, by TLS or for want of a token, in words that name what to mend."""
 
 from __future__ import annotations
 
@@ -51,6 +51,37 @@ def why(error: BaseException, url: str, credentials: Credentials, timeout_s: flo
     if cause is not None and cause.reason in _REASONS:
         return _REASONS[cause.reason]
     return _turned_down(url, credentials, timeout_s)
+
+
+def wants_tls(url: str, timeout_s: float) -> str | None:
+    """Why a server at an http address closes the connection, as `why`: that it speaks TLS; None where it does not.
+
+    Blocks, for `timeout_s` at most to connect and again for the handshake; nothing else is sent. Source: ours.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # It is told nothing and believed nothing, so it may be anyone.
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    parts = urlsplit(url)
+    try:
+        with (
+            socket.create_connection((parts.hostname, parts.port or 80), timeout_s) as plain,
+            context.wrap_socket(plain, server_hostname=parts.hostname),
+        ):
+            pass
+    except ssl.SSLError as error:
+        # One that answers in TLS that it does not like this caller.
+        if "ALERT" not in (error.reason or ""):
+            return None
+    except (OSError, ValueError):
+        return None
+    return "it speaks TLS; legal: an https:// address"
+
+
+def unauthorized(credentials: Credentials, legal: str) -> str:
+    """What a server means that answers 401 to these credentials, as `why`; `legal` is where the token is named."""
+    if credentials.token_file is None:
+        return f"it answered 401, asking for a token; legal: {legal}"
+    return f"it answered 401, refusing the token in {credentials.token_file!r}; legal: its own in {legal}"
 
 
 def _certificate(error: ssl.SSLCertVerificationError, url: str, credentials: Credentials, timeout_s: float) -> str:

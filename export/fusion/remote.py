@@ -25,6 +25,8 @@ from .oip import OipError, TensorSpec
 from .tensors import DATATYPES, data_to_bytes
 
 CHECKING = "checking the answer"
+ASKING_LIFE = "asking whether it is there"
+ASKING_MODELS = "asking which models it serves"
 _SPARE_BYTES = 65536
 _MOST_INDEX_BYTES = 1 << 20
 # Times beyond are none.
@@ -98,7 +100,7 @@ class RemoteWorker:
         """What tells the worker's process from all others; None where its server does not say.
 
         Raises `DeviceError` unless it answers within `timeout_s`."""
-        answer = await self.exchange(self.head("GET", "/v2"), (), timeout_s, _SPARE_BYTES, "its metadata")
+        answer = await self.exchange(self.head("GET", "/v2"), (), timeout_s, _SPARE_BYTES, ASKING_LIFE)
         try:
             said = json.loads(answer.body)["instance"]
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -107,7 +109,7 @@ class RemoteWorker:
 
     async def served(self, timeout_s: float) -> list[str]:
         """The names of the models that it serves. Raises `DeviceError`."""
-        what = "its models"
+        what = ASKING_MODELS
         head = self.head("POST", "/v2/repository/index")
         answer = await self.exchange(head, (), timeout_s, _MOST_INDEX_BYTES, what)
         try:
@@ -144,10 +146,13 @@ class RemoteWorker:
     async def _reason(self, error: GoneError, has_time: bool) -> str:
         device = self.device
         # Finding out takes time, which a request with images does not have.
+        why = None
         if has_time and device.url.startswith("https"):
             why = await asyncio.to_thread(refusals.why, error, device.url, device.credentials, self._connect_s)
-            if why is not None:
-                return why
+        elif has_time and error.phase != CONNECTING:
+            why = await asyncio.to_thread(refusals.wants_tls, device.url, self._connect_s)
+        if why is not None:
+            return why
         return _reason(error)
 
     def wrong(self, found: str, what: str) -> DeviceError:
@@ -162,6 +167,8 @@ class RemoteWorker:
             said = "no reason given"
         passed_on = status if status in (503, 504) else 502
         text = f"it answered {status}: {_text(said).rstrip('.')}"
+        if status == 401:
+            text = refusals.unauthorized(self.device.credentials, "token_file of this device in the cluster file")
         error = self._error(passed_on, CHECKING, text, status in (503, 504), what)
         error.unable = status == 503 and oip.UNABLE.lower() in answer.fields
         error.busy = status == 503 and not error.unable
@@ -187,7 +194,7 @@ class RemoteSlice:
         self, worker: RemoteWorker, bundle: Bundle, switch: str, model: SliceModel, precision: str, max_batch: int
     ) -> None:
         self.model = model
-        self._worker, self._where = worker, f"slice {model.device} of switch {switch}"
+        self._worker, self._where = worker, f"asking for slice {model.device} of switch {switch}"
         self._file: SliceFile = model.files[precision]
         self._identity = {"model_id": bundle.model_id, "file_sha256": self._file.sha256}
         self._input = TensorSpec("image", "UINT8", (-1, *bundle.shape))

@@ -13,6 +13,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,6 +73,11 @@ def credentials() -> Credentials:
             "with --tls_cert and --tls_key, or with --insecure."
         )
     return given
+
+
+def say(text: str) -> None:
+    """A line of the log, on standard error: the local time, HH:MM:SS, and the text."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def watch_stdin() -> None:
@@ -174,7 +180,7 @@ async def serve(
         host = f"[{HOST.value}]" if ":" in HOST.value else HOST.value
         print(f"{kind} ready: {'https' if context else 'http'}://{host}:{port}", flush=True)
         status = await stopped
-        print(f"{kind} stops: finishing the running requests", file=sys.stderr, flush=True)
+        say(f"{kind} stops: finishing the running requests")
         return status
 
 
@@ -234,10 +240,10 @@ async def _renew(server: Server, kind: str, given: Credentials, listeners: _List
             if context is not None:
                 await listeners.listen(context)
         except (UserError, OSError) as error:
-            print(f"{kind}: token and certificate stay as they were: {error}", file=sys.stderr, flush=True)
+            say(f"{kind}: token and certificate stay as they were: {error}")
             continue
         server.change_token(token)
-        print(f"{kind}: token and certificate were read anew", file=sys.stderr, flush=True)
+        say(f"{kind}: token and certificate were read anew")
 
 
 def _stop(stopped: asyncio.Future[int], number: int) -> None:

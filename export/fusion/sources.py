@@ -4,6 +4,7 @@ file that is written again and again."""
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,8 @@ STDIN = "-"
 
 _ENDS = tuple(end for ends in FORMATS.values() for end in ends)
 _LARGEST = 256 * 2**20
+# What a line of an image begins with that could pass for a name: those of PNG, JPEG and PNM.
+_OF_IMAGES = re.compile(rb"\x89PNG|\xff\xd8\xff|P[1-7]$")
 _LOOK_S = 0.25
 
 
@@ -60,9 +63,18 @@ def image(stream: BinaryIO) -> Source:
 
 
 def lines(stream: BinaryIO) -> Iterator[Source]:
-    """The files that a stream names, one in each line that is not empty, as they come."""
+    """The files that a stream names, one in each line that is not empty, as they come.
+
+    Raises `UserError` where it holds something else, such as an image.
+    """
     for line in stream:
-        name = os.fsdecode(line.rstrip(b"\r\n"))
+        named = line.rstrip(b"\r\n")
+        # No name holds a zero byte.
+        if b"\0" in named or _OF_IMAGES.match(named):
+            raise UserError(
+                "standard input holds no file names; legal: one per line, or an image's own bytes with --stdin=image."
+            )
+        name = os.fsdecode(named)
         if name:
             yield Source(name)
 

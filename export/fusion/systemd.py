@@ -9,12 +9,16 @@ What stands after -- goes to the program as it is. The unit is printed, or writt
 --user; it can write to /var/log/NAME alone, and starts again after a failure, at longer and longer times up to a
 minute (before systemd 254 every 2 seconds). The files of --token_file, --tls_cert, --tls_key and --tls_ca may belong to
 root alone: systemd hands them over. Those that a cluster file names, and the bundle, the service's user must be able to
-read.
+read. User and flags are tried before anything is written: the user has to be one of this machine, and the program, run
+by that Python, has to take the flags.
 """
 
 from __future__ import annotations
 
+import pwd
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -32,6 +36,19 @@ _NAME = flags.DEFINE_string("name", None, "The unit's name; by default paradis-t
 _USER = flags.DEFINE_string("user", None, "The user to run as; by default one that systemd makes up.")
 _MEMORY_MAX_MB = define_float("memory_max_mb", None, "Ends the service when it takes more memory.", 16, 1e6)
 _TARGET = flags.DEFINE_string("target", None, "Folder to write NAME.service to; by default it is printed.")
+
+# How the program itself reads its flags, up to where it would open files.
+_TRY = """
+import sys
+from {package} import {kind}, serving
+from {package}.program import UserError, parse_command_line
+try:
+    parse_command_line(sys.argv)
+    serving.credentials()
+except UserError as error:
+    sys.exit(f"refused: {{error}}")
+"""
+_TRY_S = 60
 
 
 def main(arguments: list[str]) -> int:
@@ -52,6 +69,8 @@ def main(arguments: list[str]) -> int:
         _MEMORY_MAX_MB.value,
         arguments,
     )
+    _check_user(_USER.value)
+    _check_flags(_KIND.value, arguments)
     if _TARGET.value is None:
         print(text, end="")
         return 0
@@ -59,6 +78,43 @@ def main(arguments: list[str]) -> int:
     write_text(path, text)
     print(f"{path} is written; next: systemctl daemon-reload && systemctl enable --now {name}")
     return 0
+
+
+def _check_user(name: str | None) -> None:
+    """Raises `UserError` where this machine has no such user."""
+    if name is None:
+        return
+    try:
+        # systemd takes numbers as well.
+        pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except (KeyError, OverflowError) as error:
+        raise UserError(
+            f"--user is {name!r}, and this machine has no such user; legal: one of it, such as yours, or no --user for "
+            "one that systemd makes up."
+        ) from error
+
+
+def _check_flags(kind: str, options: Sequence[str]) -> None:
+    """Raises `UserError` where the program, run by --python, would not take its flags."""
+    package = str(__package__)
+    code = _TRY.format(package=package, kind=kind)
+    folder = Path(__file__).resolve().parents[len(package.split("."))]
+    # Not a path that is relative to this folder.
+    python = Path(_PYTHON.value).absolute()
+    try:
+        done = subprocess.run(
+            [python, "-c", code, *options], cwd=folder, capture_output=True, text=True, timeout=_TRY_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"--python={_PYTHON.value} cannot be run: {error}.") from error
+    if done.returncode == 0:
+        return
+    said = (done.stderr.strip().splitlines() or ["it ends without a word"])[-1]
+    if said.startswith("refused: "):
+        raise UserError(f"the {kind} does not take what stands after --: {said.removeprefix('refused: ')}")
+    raise UserError(
+        f"--python={_PYTHON.value} cannot run the {kind}: {said}; legal: one with the packages of requirements.txt."
+    )
 
 
 if __name__ == "__main__":

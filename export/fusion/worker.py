@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -243,10 +242,8 @@ def main(arguments: list[str]) -> int:
             )
             for entry, model in selected
         ]
-        print(
-            f"worker: {len(models)} slice models of {bundle.name} ({precision}), {chosen}, threads: {_THREADS.value}",
-            file=sys.stderr,
-            flush=True,
+        serving.say(
+            f"worker: {len(models)} slice models of {bundle.name} ({precision}), {chosen}, threads: {_THREADS.value}"
         )
         server = Server(
             "worker",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export import choice, verification
+from export import bundle, choice, verification
 from export.compression.settings import Compression
+from export.fusion import manifest
 from export.jobs import Job
+from paradis_tf import training
+from paradis_tf.records.workdir import Workdir
 from paradis_tf.switches import Switch
 
 ONE, TWO = Switch.parse("1.0"), Switch.parse("0.5+0.5")
@@ -125,6 +129,35 @@ def test_an_edited_verdict_is_none(tmp_path: Path, change: dict[str, Any]) -> No
     ]
     (tmp_path / "manifest.json").write_text(json.dumps({"switches": entries}))
     assert choice.older_verdicts(tmp_path) == {"0.5+0.5": choice.Verdict(**VERDICT)}  # type: ignore[arg-type]
+
+
+def test_float16_comes_first_where_int8_loses_too_much(
+    exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an injected loss: the files of one switch are right on none of the images."""
+    scores = {str(switch): float(switch == exported.model.switches[0]) for switch in exported.model.switches}
+    monkeypatch.setattr(
+        choice, "_scores", lambda write, plan, judge: {s: scores[str(s)] for s in exported.model.switches}
+    )
+    shutil.copytree(exported.bundle, tmp_path / "bundle")
+    compression = Compression()
+    model, dataset = training.load_run(Workdir.open(str(exported.workdir)), None)
+    # Nothing is trained, so that it is this loss that decides.
+    settings = bundle.Settings("digits", ("int8",), (16, 16), 256, False, "auto", 1.0, compression, 64, 2)
+    said: list[str] = []
+    model_file = exported.workdir / "model.keras"
+    unknown = bundle.write(tmp_path / "bundle", settings, model, model_file, dataset, said.append)
+    made = manifest.load(tmp_path / "bundle")
+    assert made.precisions == ("float16", "int8")
+    assert made.check_precision(None) == "float16"
+    for entry in made.switches:
+        assert entry.switch in unknown
+        assert all(set(part.files) == {"float16", "int8"} for part in entry.slices)
+    keras = json.loads((tmp_path / "bundle/manifest.json").read_text())["switches"][1]["quantization"]["keras"]
+    poor = f"int8 loses up to {100 * keras:.2f} percentage points on '0.5+0.25+0.25'"
+    assert f"{poor}: float16 files come first in this bundle" in said
+    assert "4 of 4 slice files are as they were" in said
+    assert "`float16` is what the programs run unless told" in (tmp_path / "bundle/README.md").read_text()
 
 
 @pytest.mark.slow

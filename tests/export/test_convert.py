@@ -112,6 +112,15 @@ def test_a_bundle_holds_all_a_board_needs(exported) -> None:
             np.testing.assert_allclose(np.sum(parts, axis=0), logits, atol=1e-3)
 
 
+def set_accuracies(bundle: Path, accuracies: dict[str, dict]) -> None:
+    """As `verify` writes them, and none of other switches."""
+    file = bundle / "manifest.json"
+    written = json.loads(file.read_text())
+    for entry in written["switches"]:
+        entry["accuracy"] = accuracies.get(entry["switch"])
+    file.write_text(json.dumps(written))
+
+
 def test_converting_twice_gives_the_same_bytes(exported, run_program: Run, tmp_path: Path) -> None:
     again = tmp_path / "bundle"
     flags = [
@@ -137,6 +146,9 @@ def test_converting_twice_gives_the_same_bytes(exported, run_program: Run, tmp_p
 def test_a_second_conversion_converts_what_is_new(exported, run_program: Run, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(exported.bundle, bundle)
+    measured = {"part": "test", "images": 359, "metric": "accuracy", "float": 0.9, "live_subsets": []}
+    measured["exported"] = {"int8": 0.875, "float32": 0.9}
+    set_accuracies(bundle, {"1.0": measured})
     flags = [
         f"--workdir={exported.workdir}",
         f"--bundle={bundle}",
@@ -147,6 +159,10 @@ def test_a_second_conversion_converts_what_is_new(exported, run_program: Run, tm
     done = run_program("export.convert", *flags)
     assert done.returncode == 0, done.stderr
     assert "8 of 8 slice files are as they were" in done.stdout and "converting" not in done.stdout
+    # What `verify` measured of these files is still true; of the other switch it has measured nothing.
+    assert [entry.accuracy for entry in manifest.load(bundle).switches] == [measured, None]
+    assert "export.verify measures and writes those of '0.5+0.25+0.25'" in done.stdout
+    assert "| 87.50 | 90.00 |" in (bundle / "README.md").read_text()
     slices = {name: digest for name, digest in files(exported.bundle).items() if name.startswith("slices")}
     assert {name: digest for name, digest in files(bundle).items() if name.startswith("slices")} == slices
     # A damaged file is made anew, and so is what other settings give.
@@ -157,6 +173,8 @@ def test_a_second_conversion_converts_what_is_new(exported, run_program: Run, tm
     assert "3 of 8 slice files are as they were" in done.stdout
     # Each line says whose it is, as several processes write them.
     lines = done.stdout.splitlines()
+    count = [line for line in lines if " done: switch " in line]
+    assert [line.partition(" ")[0] for line in count] == [f"{number}/5" for number in range(1, 6)]
     assert "switch '1.0', device 0, int8: tracing and converting, calibrating by 256 images" in lines
     assert "switch '1.0', device 0, float32: tracing and converting" in lines
     loading = [line for line in lines if line.endswith(": loading TensorFlow and the network")]
@@ -164,6 +182,7 @@ def test_a_second_conversion_converts_what_is_new(exported, run_program: Run, tm
     loaded = manifest.load(bundle)
     again = {name: digest for name, digest in files(bundle).items() if name.endswith("float32.tflite")}
     assert again == {name: digest for name, digest in slices.items() if name.endswith("float32.tflite")}
+    assert [entry.accuracy for entry in loaded.switches] == [None, None]
     outputs = [part.files["int8"].output for entry in loaded.switches for part in entry.slices]
     assert {(output.dtype, output.scale) for output in outputs} == {("float32", None)}
 
@@ -227,6 +246,56 @@ def test_control_c_keeps_the_older_bundle(exported, tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors.strip()) == (130, "interrupted")
     assert files(bundle) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.slow
+def test_control_c_in_a_training_keeps_the_older_bundle(exported, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(exported.bundle, bundle)
+    before = files(bundle)
+    flags = [f"--workdir={exported.workdir}", f"--bundle={bundle}", "--quantization=qat", "--processes=2"]
+    flags += ["--compression_steps=1000000", "--compression_images=64", "--calibration_images=16"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "export.convert", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if re.match("switch '.*', quantization: step ", line):
+                break
+        training = children(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors.strip()) == (130, "interrupted")
+    assert files(bundle) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert len(training) >= 2
+    wait_for_end(training)
+
+
+def test_two_conversions_into_one_folder(exported, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(exported.bundle, bundle)
+    flags = [f"--workdir={exported.workdir}", f"--bundle={bundle}", "--precision=int8,float32", "--quantization=ptq"]
+    both = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", "export.convert", *flags, f"--name={name}"], stderr=subprocess.PIPE, text=True
+        )
+        for name in ("left", "right")
+    }
+    ended = {name: (process.communicate(timeout=600)[1], process.returncode) for name, process in both.items()}
+    won = manifest.load(bundle)
+    # Whoever comes last has its bundle there, all of it; the other may have been refused the place, in a sentence.
+    assert ended[won.name] == ("", 0)
+    assert all(status == 0 or (status, said.count("\n")) == (2, 1) for said, status in ended.values())
+    for file in won.files():
+        won.read(file)
+    assert won.name in (bundle / "README.md").read_text()
+    assert {part.model.partition("-")[0] for entry in won.switches for part in entry.slices} == {won.name}
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
@@ -304,6 +373,13 @@ def children(pid: int) -> list[int]:
     return [int(line) for line in found.split()]
 
 
+def wait_for_end(pids: list[int]) -> None:
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, f"processes live on: {pids}"
+        time.sleep(0.1)
+
+
 def test_a_killed_conversion_leaves_the_older_bundle_and_no_process(exported, run_program: Run, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(exported.bundle, bundle)
@@ -321,10 +397,7 @@ def test_a_killed_conversion_leaves_the_older_bundle_and_no_process(exported, ru
         process.kill()
     assert len(converting) >= 2
     assert files(bundle) == before
-    deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in converting):
-        assert time.monotonic() < deadline, f"conversion processes live on: {converting}"
-        time.sleep(0.1)
+    wait_for_end(converting)
     # What it left beside the bundle goes with the next conversion.
     assert len(list(tmp_path.iterdir())) == 2
     done = run_program("export.convert", *flags)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from export.early_calibration import allowing, calibrate, evaluate, most_lost, orders, outcomes
+from export.early_tables import Calibrated, broken
 from export.fusion.program import UserError
 
 CLASSES = 5
@@ -50,6 +51,25 @@ def test_no_order_loses_more_than_the_drop(devices, max_drop):
     assert (told.mean_accuracy, told.mean_share) == pytest.approx((np.mean(accuracies), np.mean(shares)))
     assert told.least_share == pytest.approx(min(shares))
     assert max_drop < 0.1 or min(shares) > 0
+
+
+def test_a_promise_that_the_test_part_breaks_is_told():
+    """Slices that the validation part knows better than they are."""
+    kept = outcomes(*partial_logits(2))
+    needed = calibrate(kept, 0.02)
+    partial, labels = partial_logits(2)
+    # Wherever the first slice alone is trusted, it is wrong on the test part, and the second one is right.
+    partial[0] = np.roll(partial[0], 1, axis=1)
+    partial[1] = partial[1] + 20 * np.eye(CLASSES)[labels]
+    spoilt = outcomes(partial, labels)
+    told = evaluate(spoilt, needed)
+    lost = told.accuracy - told.least_accuracy
+    assert lost > 0.02
+    nothing = dict.fromkeys(needed, np.inf)
+    (said,) = broken([Calibrated("0.5+0.5", needed, nothing, kept, spoilt)], 0.02)
+    assert f"switch '0.5+0.5' lose up to {100 * lost:.2f} points" in said and "more than --max_drop=2," in said
+    assert broken([Calibrated("0.5+0.5", needed, nothing, kept, kept)], 0.02) == []
+    assert broken([Calibrated("0.5+0.5", needed, nothing, kept, spoilt)], lost) == []
 
 
 def test_neither_do_batches_that_arrive_in_any_order():

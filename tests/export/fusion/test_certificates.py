@@ -1,5 +1,6 @@
 """The program that makes certificates and tokens; openssl judges what it made."""
 
+import shlex
 import shutil
 import stat
 import subprocess
@@ -7,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from export.fusion import cluster
 from export.fusion.authority import Authority, Wanted
 from export.fusion.program import UserError
 
@@ -39,8 +41,8 @@ def contents(folder):
 
 def test_what_openssl_says(make, tmp_path):
     said = make("--coordinator=hub.example,::1", "--tokens")
-    assert 'token_file = "tokens/pi-0.txt"' in said and 'url = "https://192.0.2.1:8001"' in said
     made = tmp_path / "made"
+    assert said.count((made / "start.txt").read_text()) == 1
     names = {
         "devices/pi-0": "IP Address:192.0.2.1",
         "devices/pi-1": "DNS:board.example",
@@ -89,11 +91,61 @@ def test_again(make, tmp_path):
     make("--users=alice", urls=("https://192.0.2.1", "https://192.0.2.9", "https://192.0.2.3"))
     second = contents(made)
     changed = {str(path.parent) for path in second if second[path] != first.get(path)}
-    assert changed == {"devices/pi-0", "devices/pi-1", "devices/pi-2", "users/user", "users/alice"}
+    places = {"devices/pi-0", "devices/pi-1", "devices/pi-2", "users/user", "users/alice"}
+    # The cluster file, and the commands.
+    assert changed == places | {"coordinator", "."}
     make("--renew", "--tokens")
     third = contents(made)
     authority = {path for path in first if path.name in ("ca.pem", "ca_key.pem")}
     assert {path for path in first if third[path] == second[path]} == authority
+
+
+def test_the_cluster_file_is_ready(make, tmp_path):
+    make("--tokens", "--coordinator=::1", urls=("http://192.0.2.1", "http://[2001:db8::1]:8001"))
+    file = tmp_path / "made/coordinator/cluster.toml"
+    found = cluster.load(file)
+    assert [device.url for device in found.devices] == ["https://192.0.2.1", "https://[2001:db8::1]:8001"]
+    for device in found.devices:
+        device.credentials.client_context()
+        own = (tmp_path / "made/devices" / device.name / "token.txt").read_text().strip()
+        assert device.credentials.token() == own
+    worker, other, *_ = started(tmp_path / "made/start.txt")
+    assert worker[4:6] == ["--host=0.0.0.0", "--port=443"] and other[4:6] == ["--host=::", "--port=8001"]
+    assert "USER@[2001:db8::1]:bundle/secrets/" in (tmp_path / "made/start.txt").read_text()
+    # It may be what the next devices are added to; what was not made for one is called as it was.
+    extra = b'[[device]]\nname = "old"\nurl = "https://192.0.2.7"\ntls_ca = "ca.pem"\n\n[discovery]\n'
+    file.write_bytes(file.read_bytes() + extra)
+    for _ in range(2):
+        make(f"--cluster={file}", "--nocertificates", "--tokens")
+        again = cluster.load(file)
+        assert again.devices[:2] == found.devices and again.discovery is not None
+        assert again.devices[2].credentials.tls_ca == str(file.parent / "ca.pem")
+        assert again.devices[2].credentials.token_file == str(file.parent / "tokens/old.txt")
+
+
+def started(file):
+    """The words of the commands of a `start.txt` that start programs."""
+    lines = file.read_text().replace("\\\n", "").splitlines()
+    return [shlex.split(line) for line in lines if line.startswith(".venv/bin/python")]
+
+
+def test_its_commands_start_a_cluster(make, bundle, start, runner, tmp_path, free_port):
+    make("--tokens", urls=(f"http://127.0.0.1:{free_port}",))
+    made, board = tmp_path / "made", tmp_path / "bundle"
+    shutil.copytree(bundle, board)
+    for folder in ("devices/pi-0", "coordinator", "users/user"):
+        shutil.copytree(made / folder, board / "secrets" / (made / folder).name)
+    there = {"package": "fusion", "cwd": board}
+    worker, coordinator, predict = started(made / "start.txt")
+    assert [words[2] for words in (worker, coordinator, predict)] == [
+        "fusion.worker",
+        "fusion.coordinator",
+        "fusion.predict",
+    ]
+    assert start("worker", *worker[3:], **there).url == f"https://127.0.0.1:{free_port}"
+    at = start("coordinator", *coordinator[3:], "--port=0", **there).url.replace("localhost", "127.0.0.1")
+    done = runner("predict", *predict[3:], f"--url={at}", **there)
+    assert done.returncode == 0 and "samples/0.png" in done.stdout, done.stderr
 
 
 def test_without_cryptography(make, tmp_path, monkeypatch):
@@ -101,7 +153,9 @@ def test_without_cryptography(make, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert "error: certificates need the Python package 'cryptography'" in make(status=2)
     said = make("--nocertificates", "--tokens")
-    assert "--token_file=token.txt" in said and "tls" not in said
+    assert "--token_file=secrets/pi-0/token.txt" in said and "tls" not in said
+    devices = cluster.load(tmp_path / "made/coordinator/cluster.toml").devices
+    assert [device.url for device in devices] == ["https://192.0.2.1:8001", "http://board.example:8001"]
     assert not list((tmp_path / "made").rglob("*.pem"))
 
 

@@ -298,7 +298,9 @@ def test_the_worker_of_another_device_is_refused(monkeypatch):
         worker.raised = GONE
         await reaches(device, DOWN)
         worker.raised = None
-        said = "it is the worker of device b too; legal: a worker of its own for each device (its metadata)."
+        said = (
+            "it is the worker of device b too; legal: a worker of its own for each device (asking whether it is there)."
+        )
         await until(lambda: device.health.reason == said)
         # Also when it is refused again, it keeps nobody out.
         await asyncio.sleep(0.1)

@@ -194,6 +194,13 @@ def test_an_image_on_standard_input(coordinator, tmp_path):
     assert (program.returncode, out.split()[:2], err) == (0, ["-", "b"], "")
 
 
+def test_an_image_in_place_of_names(coordinator, tmp_path):
+    with image(tmp_path / "x.png", 1).open("rb") as stream, predicting(coordinator, "-", stdin=stream) as program:
+        out, err = program.communicate(timeout=60)
+    said = "error: standard input holds no file names; legal: one per line, or an image's own bytes with --stdin=image."
+    assert (program.returncode, out, err) == (2, "", said + "\n")
+
+
 def test_watch(coordinator, tmp_path):
     folder = tmp_path / "in"
     image(folder / "old.png")

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -143,6 +144,9 @@ def test_servers_stop_cleanly(bundle, worker, start, cluster_file, number):
         assert (status, out) == (128 + number, ""), err
         assert "Traceback" not in err
         assert f"{program.kind} stops: finishing the running requests" in err
+        lines = [line for line in err.splitlines() if program.kind in line]
+        # A coordinator has told of its device and its plan.
+        assert len(lines) > 1 and all(re.match(r"[0-2]\d:[0-5]\d:[0-6]\d (worker|coordinator)", line) for line in lines)
 
 
 def test_worker_says_what_it_runs(bundle, start):

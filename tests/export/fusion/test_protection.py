@@ -165,7 +165,7 @@ def test_tokens_are_told_to_nobody(bundle, parts, start, runner, curl, cluster_f
                 heard += curl(program.url + route, "-H", f"Authorization: Bearer {bearer}", body=body)
     image = bundle / "samples" / "0.png"
     done = runner("predict", f"--url={coordinator.url}", f"--token_file={path}", image)
-    assert done.returncode == 2 and "it answered 401" in done.stderr
+    assert done.returncode == 2 and f"it answered 401, refusing the token in '{path}'; legal: its own" in done.stderr
     heard += [done.stdout, done.stderr]
     done = runner("coordinator", f"--bundle={bundle}", f"--cluster={cluster_file(worker.url, token_file=path)}")
     assert done.returncode == 2 and "it answered 401" in done.stderr

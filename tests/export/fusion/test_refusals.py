@@ -52,6 +52,18 @@ def test_the_coordinator_names_the_device(bundle, runner, cluster_file, certific
     assert f"device pi-0 at {url}: its certificate is refused: {said}" in done.stderr
 
 
+def test_tls_there(bundle, runner, cluster_file, certificates):
+    shown = certificates.issue("127.0.0.1")
+    with server(shown.tls_cert, shown.tls_key) as port:
+        url = f"http://127.0.0.1:{port}"
+        with pytest.raises(UserError, match="it speaks TLS; legal: an https:// address while asking /v2/repository"):
+            FusionClient(url, Credentials(), 10)
+        options = (f"--bundle={bundle}", f"--cluster={cluster_file(url)}", "--switch=1.0", "--startup_timeout_s=0")
+        done = runner("coordinator", *options)
+    assert f"device pi-0 at {url}: it speaks TLS; legal: an https:// address while" in done.stderr
+    assert "(asking whether it is there)" in done.stderr
+
+
 def test_no_tls_there(worker, certificates):
     url = worker.url.replace("http", "https")
     with pytest.raises(UserError, match="it does not speak TLS; legal: an http:// address, or TLS there while conn"):

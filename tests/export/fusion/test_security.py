@@ -57,12 +57,13 @@ def test_token(bundle, start, curl, runner, cluster_file, token_file):
         assert curl(url + path, *right)[0] == (404 if path == "/nowhere" else 200)
     cluster = cluster_file(url)
     done = runner("coordinator", f"--bundle={bundle}", f"--cluster={cluster}")
-    assert done.returncode == 2 and "it answered 401: the bearer token" in done.stderr
+    said = "it answered 401, asking for a token; legal: "
+    assert done.returncode == 2 and said + "token_file of this device in the cluster file" in done.stderr
     cluster = cluster_file(url, token_file=token_file)
     coordinator = start("coordinator", *options, f"--cluster={cluster}")
     image = bundle / "samples" / "0.png"
     refused = runner("predict", f"--url={coordinator.url}", image)
-    assert refused.returncode == 2 and "it answered 401" in refused.stderr
+    assert refused.returncode == 2 and said + "--token_file while asking" in refused.stderr
     done = runner("predict", f"--url={coordinator.url}", f"--token_file={token_file}", image)
     assert done.returncode == 0, done.stderr
 

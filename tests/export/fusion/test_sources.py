@@ -58,6 +58,14 @@ def test_lines_name_files():
     assert names(sources.lines(stream)) == ["a b.png", "c\udcff.png", "last.png"]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP"])
+def test_an_image_is_no_list_of_files(kind):
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 30), (200, 10, 10)).save(stream, kind)
+    with pytest.raises(UserError, match="standard input holds no file names; legal: .* with --stdin=image"):
+        list(sources.lines(io.BytesIO(stream.getvalue())))
+
+
 def test_one_image_of_a_stream(monkeypatch):
     assert sources.image(io.BytesIO(b"abc")) == Source("-", b"abc")
     monkeypatch.setattr(sources, "_LARGEST", 2)

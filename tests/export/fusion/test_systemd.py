@@ -1,6 +1,7 @@
 """The units: what they run, for whom, what they refuse, and that systemd's own checker finds no fault."""
 
 import configparser
+import getpass
 import shlex
 import shutil
 import subprocess
@@ -122,11 +123,30 @@ def test_systemd_finds_no_fault(place):
 
 
 def test_the_program(bundle, runner, tmp_path):
-    done = runner(
-        "systemd", "--kind=worker", f"--bundle={bundle}", f"--target={tmp_path}", "--user=pi", "--", "--port=1"
-    )
+    given = ("--kind=worker", f"--bundle={bundle}", f"--target={tmp_path}")
+    done = runner("systemd", *given, f"--user={getpass.getuser()}", "--", "--port=1")
     assert done.returncode == 0, done.stderr
     service = read((tmp_path / "paradis-tf-worker.service").read_text())["Service"]
     assert service["ExecStart"] == f"{sys.executable} -m export.fusion.worker --bundle={bundle} --port=1"
     done = runner("systemd", "--kind=worker", "--bundle=none")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--user=nobody-of-here"], "--user is 'nobody-of-here', and this machine has no such user"),
+        (["--user=4294967294"], "--user is '4294967294', and this machine has no such user"),
+        (["--", "--threds=1"], "the worker does not take what stands after --: Unknown command line flag 'threds'"),
+        (["--", "--port=70000"], "the worker does not take what stands after --: flag --port=70000"),
+        (["--", "--port"], "the worker does not take what stands after --: Missing value for flag --port"),
+        (["--", "--host=0.0.0.0"], "host '0.0.0.0' is reachable from other machines; legal: with --token_file"),
+        (["--python=/bin/sh"], "--python=/bin/sh cannot run the worker: "),
+        (["--python=/etc/hostname"], "--python=/etc/hostname cannot be run: "),
+    ],
+)
+def test_what_would_not_start_is_not_written(bundle, runner, tmp_path, options, said):
+    given = ("--kind=worker", f"--bundle={bundle}", f"--target={tmp_path}", f"--user={getpass.getuser()}")
+    done = runner("systemd", *given, *options)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert said in done.stderr and not list(tmp_path.iterdir())
