@@ -233,7 +233,7 @@ def test_a_device_that_is_never_idle_is_measured_where_it_is_doubted(monkeypatch
         device._estimates["m"].at_least(900.0)
         device.doubt("m")
         await until(lambda: worker.asked)
-        await until(lambda: device.latencies["m"] < 10)
+        await until(lambda: device.latencies["m"] < 60)
         await asyncio.sleep(0.1)
         assert worker.asked == ["m"]
 
@@ -249,7 +249,7 @@ def test_an_answer_that_nobody_waited_for_is_a_doubt(monkeypatch):
         request.cancel()
         await asyncio.gather(request, return_exceptions=True)
         assert device.latencies["m"] >= 90
-        await until(lambda: device.latencies["m"] < 10)
+        await until(lambda: device.latencies["m"] < 60)
 
     story_of(monkeypatch, tell)
 
