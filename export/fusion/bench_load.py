@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import ssl
+import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,10 +16,14 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from . import oip
+from .answer_heads import AnswerHead, HeadError, read_head
 from .bundle import CLASSIFICATION
 from .client import FusionClient
 from .oip import OipError, TensorSpec
 from .security import Credentials
+from .tensors import data_to_bytes
+
+_CHUNK_BYTES = 65536
 
 
 @dataclass(frozen=True)
@@ -107,21 +112,34 @@ class Server:
 
 
 class Asker:
-    """One connection to a server, kept open between requests and opened anew after a failure. Not thread-safe."""
+    """One connection to a server, kept open between requests and opened anew after a failure. Not thread-safe.
+
+    It writes and reads HTTP itself, since what Python's own client takes for that is the client's affair. What all
+    requests have in common is made once.
+    """
 
     def __init__(self, server: Server, images: np.ndarray, parameters: Mapping[str, Any]) -> None:
-        self._server, self._images, self._parameters = server, images, dict(parameters)
-        self._names = [spec.name for spec in server.outputs]
+        self._server, self._images = server, images
         self._connection = server.connection()
+        shape = (1, *images.shape[1:])
+        size = math.prod(shape)
+        self._json = oip.request_json([(server.input, shape, size)], [spec.name for spec in server.outputs], parameters)
+        fields = server.headers | {
+            "Host": urlsplit(server.url).netloc,
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(len(self._json) + size),
+            oip.HEADER: str(len(self._json)),
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        self._start = f"POST {server.path} HTTP/1.1\r\n{lines}\r\n".encode("ascii") + self._json
 
     def ask(self, number: int, due: float = 0.0) -> Reply:
         """Asks for image `number` modulo how many there are, encoded anew; never raises for what the server does."""
         place = number % len(self._images)
         started = time.perf_counter()
-        tensor = (self._server.input, self._images[place : place + 1])
-        body, length = oip.encode_request([tensor], self._names, self._parameters)
+        image = data_to_bytes(self._server.input.datatype, self._images[place])
         encoded = time.perf_counter()
-        status, answer, header, error = self._exchange(body, length)
+        status, answer, header, error = self._exchange(image)
         received = time.perf_counter()
         outputs: Mapping[str, np.ndarray] = {}
         parameters: Mapping[str, Any] = {}
@@ -140,7 +158,7 @@ class Asker:
             encoded,
             received,
             time.perf_counter(),
-            len(body),
+            len(self._json) + len(image),
             len(answer),
             outputs,
             parameters,
@@ -150,18 +168,33 @@ class Asker:
     def close(self) -> None:
         self._connection.close()
 
-    def _exchange(self, body: bytes, length: str) -> tuple[int, bytes, str | None, str]:
+    def _exchange(self, image: bytes | memoryview) -> tuple[int, bytes, str | None, str]:
         """(status, body, the OIP header's value, what went wrong)."""
-        headers = self._server.headers | {oip.HEADER: length, "Content-Type": "application/octet-stream"}
         try:
-            self._connection.request("POST", self._server.path, body, headers)
-            response = self._connection.getresponse()
-            answer = response.read()
-        except (OSError, http.client.HTTPException, ssl.SSLError) as error:
+            if self._connection.sock is None:
+                self._connection.connect()
+            self._connection.sock.sendall(self._start)
+            self._connection.sock.sendall(image)
+            head, answer = self._read(self._connection.sock)
+        except (OSError, http.client.HTTPException, HeadError) as error:
             self._connection.close()
             return 0, b"", None, str(error) or type(error).__name__
-        said = "" if response.status == 200 else answer[:300].decode(errors="replace")
-        return response.status, answer, response.headers.get(oip.HEADER), said
+        if head.closes:
+            self._connection.close()
+        said = "" if head.status == 200 else answer[:300].decode(errors="replace")
+        return head.status, answer, head.fields.get(oip.HEADER.lower()), said
+
+    def _read(self, connection: socket.socket) -> tuple[AnswerHead, bytes]:
+        """An answer's head and body; the body of a refusal without a length is empty."""
+        received = bytearray()
+        head: AnswerHead | None = None
+        while head is None or len(received) < head.size + (head.length or 0):
+            chunk = connection.recv(_CHUNK_BYTES)
+            if not chunk:
+                raise ConnectionResetError("it closed the connection")
+            received += chunk
+            head = head or read_head(received)
+        return head, bytes(received[head.size : head.size + (head.length or 0)])
 
 
 def closed_loops(server: Server, images: np.ndarray, clients: int, seconds: float) -> list[Reply]:

@@ -8,7 +8,6 @@ its limits of size and time.
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -16,21 +15,16 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from .addresses import Addresses
+from .answer_heads import AnswerHead, HeadError, read_head
 from .waiting import within
 
 CONNECTING = "connecting"
 WAITING = "waiting for the answer"
 READING = "reading the answer"
 
-_MOST_HEAD_BYTES = 32768
 # A connection is not used any more after so many seconds without an exchange; servers close theirs later.
 _IDLE_S = 15.0
 _LEAST_S = 0.001
-_END_OF_HEAD = b"\r\n\r\n"
-# RFC 9112: a status line, whose reason may be missing along with its space; a field, without folding.
-_STATUS = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n\0]*)?")
-_FIELDS = re.compile(r"(?:\r\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*)*")
-_LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 class ExchangeError(Exception):
@@ -198,8 +192,8 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[Answer] | None = None
         self._received = bytearray()
-        # The answer's status and fields, and its body's length, once its head is there.
-        self._head: tuple[int, dict[str, str], int] | None = None
+        # The answer's head, once it is there, and is not among what was received any more.
+        self._head: AnswerHead | None = None
         self._most_bytes, self._limit_s = 0, 0.0
         self.is_open, self.used = True, 0.0
 
@@ -245,9 +239,9 @@ class _Connection(asyncio.Protocol):
             if self._head is None:
                 self._head = self._take_head()
             if self._head is not None:
-                self._take_body(*self._head)
-        except WrongAnswerError as error:
-            self._answer.set_exception(error)
+                self._take_body(self._head)
+        except HeadError as error:
+            self._answer.set_exception(WrongAnswerError(READING, str(error)))
             self.close()
 
     def eof_received(self) -> None:
@@ -269,53 +263,27 @@ class _Connection(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(SlowError(self._phase, f"nothing within {self._limit_s:g} s"))
 
-    def _take_head(self) -> tuple[int, dict[str, str], int] | None:
+    def _take_head(self) -> AnswerHead | None:
         """The head, taken off what was received; None while it is not complete."""
-        end = self._received.find(_END_OF_HEAD, 0, _MOST_HEAD_BYTES)
-        if end < 0:
-            if len(self._received) >= _MOST_HEAD_BYTES:
-                raise _wrong(f"the head of its answer is longer than {_MOST_HEAD_BYTES} bytes")
+        head = read_head(self._received)
+        if head is None:
             return None
-        head = self._received[:end].decode("latin-1")
-        del self._received[: end + len(_END_OF_HEAD)]
-        said = _STATUS.match(head)
-        if said is None:
-            raise _wrong("its answer is not HTTP/1.1")
-        if _FIELDS.fullmatch(head, said.end()) is None:
-            raise _wrong("the head of its answer is malformed")
-        fields: dict[str, str] = {}
-        for line in head[said.end() :].split("\r\n")[1:]:
-            name, _, value = line.partition(":")
-            name, value = name.lower(), value.strip(" \t")
-            # One that stands twice is a list, which is no length.
-            fields[name] = f"{fields[name]}, {value}" if name in fields else value
-        options = [option.strip() for option in fields.get("connection", "").lower().split(",")]
-        if "close" in options or (said[1] == "0" and "keep-alive" not in options):
+        if head.closes:
             self.is_open = False
-        status = int(said[2])
-        return status, fields, self._length(status, fields)
-
-    def _length(self, status: int, fields: Mapping[str, str]) -> int:
-        length = fields.get("content-length", "")
-        if "transfer-encoding" in fields or not _LENGTH.fullmatch(length):
-            if status == 200:
-                raise _wrong("its answer has no length" if not length else f"its answer has the length {length[:60]!r}")
-            # A refusal says enough by its status; where its body ends is not known.
-            self.is_open = False
+        if head.length is None:
             self._received.clear()
-            return 0
-        if int(length) > self._most_bytes:
-            raise _wrong(f"its answer is longer than {self._most_bytes} bytes")
-        return int(length)
+            return head
+        if head.length > self._most_bytes:
+            raise HeadError(f"its answer is longer than {self._most_bytes} bytes")
+        del self._received[: head.size]
+        return head
 
-    def _take_body(self, status: int, fields: Mapping[str, str], length: int) -> None:
+    def _take_body(self, head: AnswerHead) -> None:
+        length = head.length or 0
         if len(self._received) < length or self._answer is None or self._transport is None:
             return
         # An answer to half a request, or one with something after it, ends what the connection is good for.
         if len(self._received) > length or self._transport.get_write_buffer_size():
             self.is_open = False
-        self._answer.set_result(Answer(status, fields, bytes(self._received[:length]), time.perf_counter()))
-
-
-def _wrong(message: str) -> WrongAnswerError:
-    return WrongAnswerError(READING, message)
+        body = bytes(self._received[:length])
+        self._answer.set_result(Answer(head.status, head.fields, body, time.perf_counter()))
