@@ -22,11 +22,14 @@ class BodyReader:
       max_body_mb: the largest, as sent and unpacked, in MB.
       timeout_s: how long one may take to arrive.
 
+    Attributes:
+      limit: the largest, in bytes.
+
     Source: ours.
     """
 
     def __init__(self, max_body_mb: float, timeout_s: float) -> None:
-        self._limit, self._timeout_s = int(max_body_mb * 1e6), timeout_s
+        self.limit, self._timeout_s = int(max_body_mb * 1e6), timeout_s
         self._arriving = 0
         self._legal = f"legal: at most {max_body_mb:g} MB, decompressed"
 
@@ -40,7 +43,7 @@ class BodyReader:
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in _ENCODINGS:
             raise OipError(415, f"content encoding {encoding!r} is not supported; legal: gzip, deflate.")
-        if (request.content_length or 0) > self._limit:
+        if (request.content_length or 0) > self.limit:
             raise OipError(413, f"the request body has {request.content_length} bytes; {self._legal}.")
         awaited = request.headers.get("Expect") and request.version >= HttpVersion11 and not request.content.is_eof()
         if awaited and request.transport is not None:
@@ -61,17 +64,17 @@ class BodyReader:
             raise OipError(400, request.protocol.broken)
         return body, encoding in ("gzip", "deflate")
 
-    def unpack(self, body: bytes) -> bytes:
+    def unpack(self, body: bytes | memoryview) -> bytes:
         """What the gzip or zlib stream `body` holds; unpacks no more than the limit of it.
 
         Raises `OipError`: 413 (too large) and 400 (no such stream).
         """
         stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
         try:
-            plain = stream.decompress(body, self._limit + 1)
+            plain = stream.decompress(body, self.limit + 1)
         except zlib.error as error:
             raise OipError(400, "the request body is not as its content encoding says.") from error
-        if len(plain) > self._limit:
+        if len(plain) > self.limit:
             raise self._too_large()
         if not stream.eof or stream.unused_data:
             raise OipError(400, "the request body is not as its content encoding says.")
@@ -83,9 +86,9 @@ class BodyReader:
             while chunk := await request.content.readany():
                 size += len(chunk)
                 self._arriving += len(chunk)
-                if size > self._limit:
+                if size > self.limit:
                     raise self._too_large()
-                if self._arriving > _LIMITS_AT_ONCE * self._limit:
+                if self._arriving > _LIMITS_AT_ONCE * self.limit:
                     raise OipError(
                         503, "too many large requests arrive at once; try again later.", {"Retry-After": "1"}
                     )

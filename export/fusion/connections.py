@@ -12,6 +12,9 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from . import express
+from .express import Express, Reply, Taken
+
 # A request line, and each field of a head; aiohttp itself counts the fields.
 _LINE_BYTES = 8190
 # Half of what is kept of a body that nobody reads yet; an image of 224x224 pixels arrives without a stop.
@@ -20,6 +23,8 @@ _BUFFER_BYTES = 1 << 18
 _HEAD_S = 10.0
 # Between two requests, in seconds; longer than clients keep their side open.
 _IDLE_S = 75.0
+# aiohttp's own limit of that, which knows of its own requests alone: never.
+_NEVER_S = 1e9
 # What is still to come of a refused body is read and dropped, so that the client gets to read the refusal.
 _LINGER_S = 2.0
 _DROPPED_BYTES = 128 << 20
@@ -29,11 +34,12 @@ class Connections:
     """Makes a connection's protocol for each client of `server`; for `loop.create_server`.
 
     At most `most` are open at a time. One more takes the place of the connection that has been without a request
-    longest; where a request runs on each, it is answered 503 and closed. Source: ours.
+    longest; where a request runs on each, it is answered 503 and closed. What `answering` takes is answered by it, all
+    else by `server`. Source: ours.
     """
 
-    def __init__(self, server: web.Server, most: int) -> None:
-        self.server, self._most = server, most
+    def __init__(self, server: web.Server, most: int, answering: Express | None = None) -> None:
+        self.server, self._most, self.answering = server, most, answering
         self._open: set[Connection] = set()
 
     def __call__(self) -> asyncio.Protocol:
@@ -70,7 +76,7 @@ class Connection(web.RequestHandler):
         super().__init__(
             connections.server,
             loop=asyncio.get_running_loop(),
-            keepalive_timeout=_IDLE_S,
+            keepalive_timeout=_NEVER_S,
             access_log=None,  # type: ignore[arg-type]
             # The server unpacks request bodies itself, within its limit.
             auto_decompress=False,
@@ -85,19 +91,49 @@ class Connection(web.RequestHandler):
         self._request: web.BaseRequest | None = None
         self._unclaimed = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        # Whether the next byte is for certain the first of a request.
+        self._at_start, self._ends = True, False
+        self._taken: Taken | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._connections.add(self)
         self._await_head()
+        self._idle_timer = asyncio.get_running_loop().call_later(_IDLE_S, self._look_whether_idle)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._connections.discard(self)
         self._stop_waiting()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        if self._taken is not None:
+            self._taken.give_up()
         super().connection_lost(exc)
         self._request = None
 
+    def close(self) -> None:
+        """Takes no other request."""
+        self._ends = True
+        super().close()
+
+    def force_close(self) -> None:
+        """Closes it at once."""
+        self._ends = True
+        super().force_close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """Closes it after the running request, for which it waits so many seconds."""
+        if self._taken is not None and self._taken.task is not None:
+            await asyncio.wait({self._taken.task}, timeout=timeout)
+        await super().shutdown(timeout)
+
     def data_received(self, data: bytes) -> None:
+        if self._taken is not None:
+            self._taken.add(data)
+            return
+        if self._at_start and data and self._takes(data):
+            return
         if self._request is None and data:
             self._unclaimed += len(data)
             if self._unclaimed > _DROPPED_BYTES:
@@ -137,6 +173,47 @@ class Connection(web.RequestHandler):
         answer = web.json_response({"error": text}, status=status)
         answer.force_close()
         return answer
+
+    def _takes(self, data: bytes) -> bool:
+        """Whether the request that begins here is answered without aiohttp."""
+        head = express.read_head(data)
+        size = 0 if head is None else head.size + head.length
+        # aiohttp may not be done with its last one, nor the client with reading that.
+        is_free = self._waiter is not None and not self._waiter.done() and not self._messages and not self._ends
+        if head is not None and is_free and self.transport is not None and size <= express.MOST_BYTES:
+            answering = self._connections.answering and self._connections.answering(head)
+            if answering is not None and not self.transport.get_write_buffer_size():
+                self._stop_waiting()
+                self.idle_since, self._unclaimed = None, 0
+                self._taken = Taken(head, answering, self.transport, self._leave, self._answered)
+                self._taken.add(data)
+                return True
+        self._at_start = size == len(data)
+        return False
+
+    def _leave(self, data: bytes) -> None:
+        """Leaves a request, as far as it has come, to aiohttp."""
+        self._taken, self._at_start = None, False
+        self.idle_since = time.monotonic()
+        self.data_received(data)
+
+    def _answered(self, reply: Reply, more: bytes) -> None:
+        """Sends the answer of a request, after which these bytes came."""
+        self._taken, self.idle_since = None, time.monotonic()
+        if self.transport is None:
+            return
+        self.transport.write(express.message(reply, self._ends))
+        if self._ends:
+            self.force_close()
+        elif more:
+            self.data_received(more)
+
+    def _look_whether_idle(self) -> None:
+        idle_s = 0.0 if self.idle_since is None else time.monotonic() - self.idle_since
+        if idle_s >= _IDLE_S:
+            self.force_close()
+        else:
+            self._idle_timer = asyncio.get_running_loop().call_later(_IDLE_S - idle_s, self._look_whether_idle)
 
     def _note_broken_body(self, request: web.BaseRequest) -> None:
         """Ends the running request's body where what came of it cannot be parsed, which aiohttp says only to the

@@ -17,7 +17,7 @@ from . import oip, planning
 from .answers import Answers
 from .bundle import Bundle
 from .devices import Estimate
-from .dispatch import RETRY, Arrival, Dispatch, Outcome, Settled
+from .dispatch import RETRY, Arrival, Dispatch, Events, Outcome, Settled
 from .fleet import Fleet
 from .fleet_metrics import FleetMetrics
 from .fuse import fuse
@@ -146,13 +146,12 @@ class FusedModel(ServedModel):
             raise
         finally:
             self._running -= 1
-            self._metrics.count(dispatch.events)
-            self._counts["late"] += len(dispatch.events.late)
-        decode_ms = (decoded - arrived) * 1e3
-        self._metrics.observe(outcome, decode_ms, fuse_ms)
-        said = self._answered(arrived, outcome)
+            # Once the answer is on its way, as all that is counted.
+            asyncio.get_running_loop().call_soon(self._count, dispatch.events)
+        decode_ms, said = (decoded - arrived) * 1e3, self._said(outcome)
+        asyncio.get_running_loop().call_soon(self._answered, arrived, outcome, decode_ms, fuse_ms, said)
         if timeline:
-            said["timeline"] = json.dumps(_timeline(outcome, arrived, decode_ms, fuse_ms))
+            said = said | {"timeline": json.dumps(_timeline(outcome, arrived, decode_ms, fuse_ms))}
         return list(zip(self.outputs, arrays, strict=True)), said
 
     def status(self) -> dict[str, Any]:
@@ -204,14 +203,19 @@ class FusedModel(ServedModel):
             said["expected_accuracy"] = outcome.accuracy
         return said
 
-    def _answered(self, arrived: float, outcome: Outcome) -> dict[str, str | int | float | bool]:
+    def _answered(
+        self, arrived: float, outcome: Outcome, decode_ms: float, fuse_ms: float, said: Mapping[str, Any]
+    ) -> None:
         self._counts["answered"] += 1
         self._counts["degraded"] += outcome.degraded
+        self._metrics.observe(outcome, decode_ms, fuse_ms)
         ms = (time.perf_counter() - arrived) * 1e3
         self._recent.append(_Recent(time.monotonic(), ms, 200, _said_of(outcome)))
-        said = self._said(outcome)
         self._journal.write("answer", ms=ms, **said)
-        return said
+
+    def _count(self, events: Events) -> None:
+        self._metrics.count(events)
+        self._counts["late"] += len(events.late)
 
     def _refused(self, arrived: float, status: int) -> None:
         self._counts["refused"] += 1

@@ -7,6 +7,7 @@ the KServe "Open Inference Protocol (V2)" and Triton's "Binary Tensor Data Exten
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ HEADER = "Inference-Header-Content-Length"
 UNABLE = "Model-Unable"
 _REQUEST_KEYS = ("id", "parameters", "inputs", "outputs")
 _RESPONSE_KEYS = ("id", "parameters", "outputs", "model_name", "model_version")
+# The JSON of a request of binary tensors is much shorter.
+_MOST_KEPT_BYTES = 2048
 _TENSOR_KEYS = ("name", "datatype", "shape", "data", "parameters")
 
 Parameters = Mapping[str, "str | int | float | bool"]
@@ -71,7 +74,7 @@ class Response:
 
 
 def decode_request(
-    body: bytes,
+    body: bytes | memoryview,
     header_length: str | None,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
@@ -89,18 +92,53 @@ def decode_request(
 
     Raises `OipError` (400) naming the thing, the value and what is legal.
     """
-    message, tail = _split(body, header_length, "request")
+    text, tail = _split(body, header_length)
+    read = _kept_ask if len(text) <= _MOST_KEPT_BYTES else _ask
+    ask = read(text, tail is not None, tuple(inputs), tuple(outputs), max_batch)
+    return Request(ask.id, _arrays(ask.tensors, tail), ask.outputs, ask.parameters)
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor of a message: what it is of, its shape, and the elements in the JSON or the number of binary bytes."""
+
+    spec: TensorSpec
+    label: str
+    shape: tuple[int, ...]
+    data: Any
+    size: int
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """A request without its binary tensors."""
+
+    id: str | None
+    tensors: Sequence[_Tensor]
+    outputs: Mapping[str, bool]
+    parameters: Parameters
+
+
+def _ask(
+    text: bytes, has_tail: bool, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], max_batch: int
+) -> _Ask:
+    message = _object_of(text, "request")
     _only(message, _REQUEST_KEYS, "the request")
     parameters = _parameters(message, "the request")
-    arrays = _tensors(message, "inputs", "input", inputs, tail, max_batch)
-    missing = [spec.name for spec in inputs if spec.name not in arrays]
+    tensors = _tensors(message, "inputs", "input", inputs, has_tail, max_batch)
+    given = [tensor.spec.name for tensor in tensors]
+    missing = [spec.name for spec in inputs if spec.name not in given]
     if missing:
         _bad(f"input {missing[0]!r} is missing; the model's inputs: {_names(inputs)}")
     default = _flag(parameters, "binary_data_output", "the request")
     wanted = {spec.name: default for spec in outputs}
     if message.get("outputs") is not None:
         wanted = _wanted(message["outputs"], outputs, default)
-    return Request(_id(message), arrays, wanted, parameters)
+    return _Ask(_id(message), tensors, wanted, parameters)
+
+
+# Clients repeat themselves, image by image.
+_kept_ask = functools.lru_cache(maxsize=64)(_ask)
 
 
 def decode_response(body: bytes, header_length: str | None, outputs: Sequence[TensorSpec], max_batch: int) -> Response:
@@ -109,9 +147,10 @@ def decode_response(body: bytes, header_length: str | None, outputs: Sequence[Te
     Raises `OipError` (400) exactly as `decode_request` does; a caller that is itself a server
     should answer 502.
     """
-    message, tail = _split(body, header_length, "response")
+    text, tail = _split(body, header_length)
+    message = _object_of(text, "response")
     _only(message, _RESPONSE_KEYS, "the response")
-    arrays = _tensors(message, "outputs", "output", outputs, tail, max_batch)
+    arrays = _arrays(_tensors(message, "outputs", "output", outputs, tail is not None, max_batch), tail)
     name, version = message.get("model_name"), message.get("model_version", "")
     if not isinstance(name, str) or not isinstance(version, str):
         _bad("model_name and model_version of the response must be strings")
@@ -185,7 +224,7 @@ def encode_response(
     return b"".join([head, *chunks]), str(len(head)) if any(request.outputs.values()) else None
 
 
-def json_bytes(body: bytes, header_length: str | None) -> int:
+def json_bytes(body: bytes | memoryview, header_length: str | None) -> int:
     """How many bytes of a body are JSON, as far as its header can be believed."""
     believed = header_length is not None and header_length.isascii() and header_length.isdigit()
     return min(len(body), int(header_length[:20])) if believed and header_length else len(body)
@@ -202,7 +241,8 @@ def timeout_s(parameters: Parameters) -> float | None:
     return min(value, int(LONGEST_S * 1e6)) / 1e6
 
 
-def _split(body: bytes, header_length: str | None, what: str) -> tuple[dict[str, Any], memoryview | None]:
+def _split(body: bytes | memoryview, header_length: str | None) -> tuple[bytes, memoryview | None]:
+    """The JSON of a body, and what comes after it where that is binary."""
     size = len(body)
     if header_length is not None:
         if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 20):
@@ -210,8 +250,12 @@ def _split(body: bytes, header_length: str | None, what: str) -> tuple[dict[str,
         if int(header_length) > size:
             _bad(f"{HEADER} is {header_length} but the body has {size} bytes; legal: at most those")
         size = int(header_length)
+    return bytes(body[:size]), None if header_length is None else memoryview(body)[size:]
+
+
+def _object_of(text: bytes, what: str) -> dict[str, Any]:
     try:
-        message = _DECODER.decode(body[:size].decode("utf-8"))
+        message = _DECODER.decode(text.decode("utf-8"))
     except UnicodeDecodeError as error:
         _bad(f"the JSON of the {what} is not UTF-8 at byte {error.start}")
     except RecursionError:
@@ -222,26 +266,19 @@ def _split(body: bytes, header_length: str | None, what: str) -> tuple[dict[str,
         _bad(f"the {what} is not JSON: {error}")
     if not isinstance(message, dict):
         _bad(f"the {what} is {brief(message)}; legal: a JSON object")
-    return message, None if header_length is None else memoryview(body)[size:]
+    return message
 
 
 def _tensors(
-    message: dict[str, Any],
-    key: str,
-    side: str,
-    specs: Sequence[TensorSpec],
-    tail: memoryview | None,
-    max_batch: int,
-) -> dict[str, np.ndarray]:
-    """The arrays of `message[key]`; binary ones are taken off `tail` in order, which they must use
-    up."""
-    arrays: dict[str, np.ndarray] = {}
-    offset = 0
+    message: dict[str, Any], key: str, side: str, specs: Sequence[TensorSpec], has_tail: bool, max_batch: int
+) -> list[_Tensor]:
+    """The tensors of `message[key]`; `has_tail` is whether the message may have binary ones."""
+    tensors: list[_Tensor] = []
     for tensor in _list(message, key):
         _only(tensor, _TENSOR_KEYS, f"an entry of {key}")
         spec = _find(tensor.get("name"), side, specs)
         label = f"{side} {spec.name!r}"
-        if spec.name in arrays:
+        if any(spec is other.spec for other in tensors):
             _bad(f"{label} stands twice; legal: once")
         if tensor.get("datatype") != spec.datatype:
             _bad(f"{label} has datatype {brief(tensor.get('datatype'))}; legal: {spec.datatype}")
@@ -251,20 +288,32 @@ def _tensors(
         if ("data" in tensor) == ("binary_data_size" in parameters):
             _bad(f"{label} must have either data or parameters.binary_data_size")
         if "data" in tensor:
-            arrays[spec.name] = data_from_json(label, spec.datatype, shape, tensor["data"])
+            tensors.append(_Tensor(spec, label, shape, tensor["data"], -1))
             continue
         size = parameters["binary_data_size"]
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             _bad(f"{label} has binary_data_size {brief(size)}; legal: a number of bytes")
-        if tail is None:
+        if not has_tail:
             _bad(f"{label} is binary but there is no {HEADER} header")
-        if offset + size > len(tail):
-            _bad(f"{label} has binary_data_size {size} but {len(tail) - offset} bytes are left for it")
-        chunk = tail[offset : offset + size]
-        arrays[spec.name] = data_from_bytes(label, spec.datatype, shape, chunk)
-        offset += size
-    if tail is not None and offset != len(tail):
-        _bad(f"the body has {len(tail) - offset} bytes after its last binary tensor; legal: none")
+        tensors.append(_Tensor(spec, label, shape, None, size))
+    return tensors
+
+
+def _arrays(tensors: Sequence[_Tensor], tail: memoryview | None) -> dict[str, np.ndarray]:
+    """The arrays of some tensors; binary ones are taken off `tail` in order, which they must use up."""
+    arrays: dict[str, np.ndarray] = {}
+    rest = memoryview(b"") if tail is None else tail
+    for tensor in tensors:
+        label, datatype, size = tensor.label, tensor.spec.datatype, tensor.size
+        if size < 0:
+            arrays[tensor.spec.name] = data_from_json(label, datatype, tensor.shape, tensor.data)
+            continue
+        if size > len(rest):
+            _bad(f"{label} has binary_data_size {size} but {len(rest)} bytes are left for it")
+        arrays[tensor.spec.name] = data_from_bytes(label, datatype, tensor.shape, rest[:size])
+        rest = rest[size:]
+    if rest:
+        _bad(f"the body has {len(rest)} bytes after its last binary tensor; legal: none")
     return arrays
 
 

@@ -29,7 +29,7 @@ ASKING_LIFE = "asking whether it is there"
 ASKING_MODELS = "asking which models it serves"
 _SPARE_BYTES = 65536
 _MOST_INDEX_BYTES = 1 << 20
-# Times beyond are none.
+_TIMEOUT_STEP_S = 0.01
 
 
 class DeviceError(Exception):
@@ -226,8 +226,9 @@ class RemoteSlice:
 
     async def infer(self, images: np.ndarray, timeout_s: float) -> Partial:
         """The partial outputs of uint8 images (N, height, width, channels). Raises `DeviceError`."""
-        # The worker need not begin what nobody waits for any more.
-        asked = _asked(self._input, images.shape, self._output.name, max(1, int(timeout_s * 1e6)))
+        # The worker need not begin what nobody waits for any more; rounded, so that it is the same for many requests.
+        timeout_us = math.ceil(timeout_s / _TIMEOUT_STEP_S) * round(_TIMEOUT_STEP_S * 1e6)
+        asked = _asked(self._input, images.shape, self._output.name, timeout_us)
         head = b"%b%d\r\n" % (self._inferring, len(asked))
         sent = time.perf_counter()
         answer = await self._exchange(head, (asked, data_to_bytes("UINT8", images)), timeout_s)

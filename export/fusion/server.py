@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import hmac
+import json
 import logging
 import secrets
 import time
@@ -21,6 +23,7 @@ from prometheus_client import generate_latest
 from . import oip
 from .bodies import BodyReader, expect
 from .connections import Connection
+from .express import Answering, Head, Reply
 from .metrics import Metrics
 from .oip import OipError, TensorSpec
 from .waiting import within
@@ -32,6 +35,8 @@ _EXTENSIONS = ["binary_tensor_data", "model_repository"]
 _QUICK_BYTES = 65_536
 # Python reads JSON without letting anything else run, so there is an end to it; tensors can come in binary.
 _MOST_JSON_BYTES = 4_000_000
+_FAILED = "the server failed on this request; its log has the traceback."
+_JSON = {"Content-Type": "application/json; charset=utf-8"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 """Answers one HTTP request."""
 
@@ -101,6 +106,10 @@ class Server:
         self._kind, self._metrics = kind, metrics
         self._models = {model.name: model for model in models}
         self._bodies, self._timeout_s = BodyReader(max_body_mb, request_timeout_s), request_timeout_s
+        self._express: dict[tuple[str, str], ServedModel] = {}
+        for model in models:
+            for path in (f"/v2/models/{model.name}", f"/v2/models/{model.name}/versions/{VERSION}"):
+                self._express["POST", f"{path}/infer"] = model
         self._pages = dict(pages or {})
         self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")
         # Another one for each process, so that whoever knows a server by two addresses can notice.
@@ -135,6 +144,17 @@ class Server:
             add(path, handler, expect_handler=expect)
         return app
 
+    def express(self, head: Head) -> Answering | None:
+        """What answers an inference request, by its head, without aiohttp; None leaves a request to `application`:
+        those that are refused for their path, size or token, and all of another kind."""
+        model = self._express.get((head.method, head.path))
+        if model is None or head.length > self._bodies.limit:
+            return None
+        shown = head.fields.get("authorization", "").encode()
+        if self._bearer is not None and not hmac.compare_digest(shown, self._bearer):
+            return None
+        return functools.partial(self._answer_express, model, head.fields.get(oip.HEADER.lower()))
+
     @web.middleware
     async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Every refusal leaves as the OIP error object."""
@@ -151,7 +171,7 @@ class Server:
         try:
             return await handler(request)
         except OipError as error:
-            return _refusal(error)
+            return _error(error.status, error.message, error.headers)
         except web.HTTPNotFound:
             known = ", ".join(["/v2 and what lies below it", "/metrics", *self._pages])
             return _error(404, f"path {request.path!r} is unknown; legal: {known}.")
@@ -165,7 +185,7 @@ class Server:
             raise
         except Exception:
             logging.exception("%s %s failed", request.method, request.path)
-            return _error(500, "the server failed on this request; its log has the traceback.")
+            return _error(500, _FAILED)
 
     @web.middleware
     async def _authorize(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -237,39 +257,63 @@ class Server:
         arrived = time.perf_counter()
         model = self._model(request)
         try:
-            response = await self._answer(request, model, arrived)
+            body, packed = await self._bodies.read(request)
         except OipError as error:
-            response = _refusal(error)
+            self._metrics.answered(model.name, error.status, time.perf_counter() - arrived)
+            raise
+        reply = await self._reply(model, body, packed, request.headers.get(oip.HEADER), arrived)
+        return web.Response(body=reply.body, status=reply.status, headers=reply.fields)
+
+    async def _answer_express(self, model: ServedModel, header: str | None, body: memoryview, arrived: float) -> Reply:
+        try:
+            return await self._reply(model, body, False, header, arrived)
+        except Exception:
+            logging.exception("a request to model %s failed", model.name)
+            return _refused(500, _FAILED)
+
+    async def _reply(
+        self, model: ServedModel, body: bytes | memoryview, packed: bool, header: str | None, arrived: float
+    ) -> Reply:
+        """The reply to a request's body, which is counted once it is on its way."""
+        decode_s: float | None = None
+        try:
+            message = await self._aside(
+                packed or oip.json_bytes(body, header) > _QUICK_BYTES, self._decode, body, packed, header, model
+            )
+            decoded = time.perf_counter()
+            decode_s = decoded - arrived
+            reply = await self._answer(model, message, arrived, decoded)
+        except OipError as error:
+            reply = _refused(error.status, error.message, error.headers)
         except Exception:
             self._metrics.requests.labels(model.name, "500").inc()
             raise
-        self._metrics.answered(model.name, response.status, time.perf_counter() - arrived)
-        return response
+        asyncio.get_running_loop().call_soon(self._count, model, len(body), decode_s, reply, arrived)
+        return reply
 
-    async def _answer(self, request: web.Request, model: ServedModel, arrived: float) -> web.Response:
-        body, packed = await self._bodies.read(request)
-        self._metrics.received_bytes.inc(len(body))
-        header = request.headers.get(oip.HEADER)
-        message = await self._aside(
-            packed or oip.json_bytes(body, header) > _QUICK_BYTES, self._decode, body, packed, header, model
-        )
-        decoded = time.perf_counter()
-        self._metrics.decode_seconds.observe(decoded - arrived)
+    def _count(self, model: ServedModel, received: int, decode_s: float | None, reply: Reply, arrived: float) -> None:
+        self._metrics.answered(model.name, reply.status, time.perf_counter() - arrived)
+        self._metrics.received_bytes.inc(received)
+        if decode_s is not None:
+            self._metrics.decode_seconds.observe(decode_s)
+        if reply.status == 200:
+            self._metrics.sent_bytes.inc(len(reply.body))
+
+    async def _answer(self, model: ServedModel, message: oip.Request, arrived: float, decoded: float) -> Reply:
         try:
             outputs, parameters = await within(self._timeout_s, model.infer(message, arrived, decoded))
         except asyncio.exceptions.TimeoutError as error:
             late = f"model {model.name!r} did not answer within {self._timeout_s:g} s."
             raise OipError(504, late) from error
         as_json = sum(array.size for spec, array in outputs if not message.outputs.get(spec.name, True))
-        body, length = await self._aside(
+        answer, length = await self._aside(
             as_json * 4 > _QUICK_BYTES, oip.encode_response, model.name, VERSION, message, outputs, parameters
         )
-        self._metrics.sent_bytes.inc(len(body))
         if length is None:
-            return web.Response(body=body, content_type="application/json")
-        return web.Response(body=body, content_type="application/octet-stream", headers={oip.HEADER: length})
+            return Reply(200, answer, _JSON)
+        return Reply(200, answer, {oip.HEADER: length, "Content-Type": "application/octet-stream"})
 
-    def _decode(self, body: bytes, packed: bool, header: str | None, model: ServedModel) -> oip.Request:
+    def _decode(self, body: bytes | memoryview, packed: bool, header: str | None, model: ServedModel) -> oip.Request:
         plain = self._bodies.unpack(body) if packed else body
         size = oip.json_bytes(plain, header)
         if size > _MOST_JSON_BYTES:
@@ -293,13 +337,13 @@ class Server:
         return model
 
 
-def _refusal(error: OipError) -> web.Response:
-    return _error(error.status, error.message, error.headers)
-
-
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    body: dict[str, Any] = {"error": message}
-    return web.json_response(body, status=status, headers=headers)
+    reply = _refused(status, message, headers)
+    return web.Response(body=reply.body, status=reply.status, headers=reply.fields)
+
+
+def _refused(status: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:
+    return Reply(status, json.dumps({"error": message}).encode(), _JSON | dict(headers or {}))
 
 
 def _password(encoded: bytes) -> bytes:

@@ -159,7 +159,7 @@ async def serve(
         stack.push_async_callback(runner.cleanup)
         if runner.server is None:
             raise RuntimeError("the runner was not set up")
-        listeners = _Listeners(Connections(runner.server, MAX_CONNECTIONS.value), sockets)
+        listeners = _Listeners(Connections(runner.server, MAX_CONNECTIONS.value, server.express), sockets)
         stack.callback(listeners.close)
         try:
             await listeners.listen(context)

@@ -29,7 +29,8 @@ def test_recent_answers_are_kept_without_their_outputs():
     partial = Partial(np.zeros((32, 1000)), 0.0, 0.001, 0.0, 1.0)
     outcome = Outcome(entry, {0: Arrival("a", "http://h:1", partial)}, False, None)
     kept = weakref.ref(partial)
-    said = model._answered(time.perf_counter(), outcome)
+    said = model._said(outcome)
+    model._answered(time.perf_counter(), outcome, 0.1, 0.1, said)
     assert (said["switch"], said["devices"]) == ("1.0", "a")
     del partial, outcome
     gc.collect()
