@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
@@ -41,7 +42,9 @@ class Invocations:
     def __init__(self, max_queue: int) -> None:
         self._max_queue = max_queue
         self._waiting: deque[Job] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        # An entry for every job that came to wait, and one for the end.
+        self._news: SimpleQueue[None] = SimpleQueue()
         self._running = self._ended = False
         self._thread = threading.Thread(target=self._run, name="invoke", daemon=True)
 
@@ -52,9 +55,8 @@ class Invocations:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
+        self._ended = True
+        self._news.put(None)
         self._thread.join()
 
     def depth(self) -> int:
@@ -68,32 +70,35 @@ class Invocations:
         Raises `OipError`: 503 when the queue is full, at once, and 504 at the deadline; and whatever `work` raises.
         """
         job = Job(work)
-        with self._changed:
+        with self._lock:
             # A free thread takes one job more than those that wait.
             if len(self._waiting) >= self._max_queue + (not self._running):
                 message = f"{len(self._waiting)} requests wait for this worker, which is all it keeps; try again later."
                 raise OipError(503, message, {"Retry-After": "1"})
             self._waiting.append(job)
-            self._changed.notify()
+        self._news.put(None)
         try:
             if deadline is None:
                 return await job.future
             return await within(max(0.0, deadline - time.perf_counter()), job.future)
-        except asyncio.exceptions.TimeoutError as error:
-            raise OipError(504, "the request was not answered within its timeout.") from error
-        finally:
+        except BaseException as error:
             job.gone = True
-            with self._changed, contextlib.suppress(ValueError):
+            with self._lock, contextlib.suppress(ValueError):
                 self._waiting.remove(job)
+            if isinstance(error, asyncio.exceptions.TimeoutError):
+                raise OipError(504, "the request was not answered within its timeout.") from error
+            raise
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                self._running = False
-                while not self._waiting and not self._ended:
-                    self._changed.wait()
-                if self._ended:
-                    return
+            self._running = False
+            self._news.get()
+            if self._ended:
+                return
+            with self._lock:
+                # It may have been given up.
+                if not self._waiting:
+                    continue
                 job = self._waiting.popleft()
                 self._running = True
             result, error = None, None
