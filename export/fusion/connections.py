@@ -25,6 +25,8 @@ _HEAD_S = 10.0
 _IDLE_S = 75.0
 # aiohttp's own limit of that, which knows of its own requests alone: never.
 _NEVER_S = 1e9
+# Between two looks whether a request has ended, when the server stops, in seconds.
+_LOOK_S = 0.01
 # What is still to come of a refused body is read and dropped, so that the client gets to read the refusal.
 _LINGER_S = 2.0
 _DROPPED_BYTES = 128 << 20
@@ -124,8 +126,9 @@ class Connection(web.RequestHandler):
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
         """Closes it after the running request, for which it waits so many seconds."""
-        if self._taken is not None and self._taken.task is not None:
-            await asyncio.wait({self._taken.task}, timeout=timeout)
+        until = time.monotonic() + (timeout or 0.0)
+        while self._taken is not None and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_S)
         await super().shutdown(timeout)
 
     def data_received(self, data: bytes) -> None:
@@ -209,7 +212,9 @@ class Connection(web.RequestHandler):
             self.data_received(more)
 
     def _look_whether_idle(self) -> None:
-        idle_s = 0.0 if self.idle_since is None else time.monotonic() - self.idle_since
+        # An answer that is still being sent is no idleness.
+        is_idle = self.idle_since is not None and self._waiter is not None
+        idle_s = time.monotonic() - (self.idle_since or 0.0) if is_idle else 0.0
         if idle_s >= _IDLE_S:
             self.force_close()
         else:

@@ -190,7 +190,7 @@ def request_json(
         "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in outputs],
         "parameters": dict(parameters),
     }
-    return _dump(message)
+    return _dump(message).encode("ascii")
 
 
 def encode_response(
@@ -207,21 +207,33 @@ def encode_response(
     the body plain JSON, where no output is binary. Raises `OipError` (500) if an output holds what
     JSON cannot: NaN, infinity.
     """
-    tensors: list[dict[str, Any]] = []
+    tensors: list[str] = []
     chunks: list[bytes | memoryview] = []
     by_name = {spec.name: (spec, array) for spec, array in outputs}
     for name, binary in request.outputs.items():
         spec, array = by_name[name]
         if binary:
             chunks.append(data_to_bytes(spec.datatype, array))
-            extra: dict[str, Any] = {"parameters": {"binary_data_size": len(chunks[-1])}}
+            tensors.append(_binary_tensor(spec, array.shape, len(chunks[-1])))
         else:
-            extra = {"data": data_to_json(spec.name, spec.datatype, array)}
-        tensors.append(_tensor(spec, array) | extra)
-    message = {"model_name": model_name, "model_version": model_version}
-    message |= {} if request.id is None else {"id": request.id}
-    head = _dump(message | {"parameters": dict(parameters), "outputs": tensors})
+            data = {"data": data_to_json(spec.name, spec.datatype, array)}
+            tensors.append(_dump(_tensor(spec, array.shape) | data))
+    start = _response_start(model_name, model_version)
+    id_ = "" if request.id is None else f'"id":{_dump(request.id)},'
+    head = f'{start},{id_}"parameters":{_dump(dict(parameters))},"outputs":[{",".join(tensors)}]}}'.encode("ascii")
     return b"".join([head, *chunks]), str(len(head)) if any(request.outputs.values()) else None
+
+
+@functools.lru_cache(maxsize=64)
+def _response_start(model_name: str, model_version: str) -> str:
+    """The JSON of a response up to its model, without a comma."""
+    return _dump({"model_name": model_name, "model_version": model_version})[:-1]
+
+
+@functools.lru_cache(maxsize=64)
+def _binary_tensor(spec: TensorSpec, shape: tuple[int, ...], size: int) -> str:
+    """The JSON of a tensor whose data is binary."""
+    return _dump(_tensor(spec, shape) | {"parameters": {"binary_data_size": size}})
 
 
 def json_bytes(body: bytes | memoryview, header_length: str | None) -> int:
@@ -349,8 +361,8 @@ def _shape(value: Any, spec: TensorSpec, label: str, max_batch: int) -> tuple[in
     return tuple(value)
 
 
-def _tensor(spec: TensorSpec, array: np.ndarray) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": list(array.shape)}
+def _tensor(spec: TensorSpec, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(shape)}
 
 
 def _list(message: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
@@ -397,8 +409,8 @@ def _names(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(spec.name for spec in specs)
 
 
-def _dump(message: Mapping[str, Any]) -> bytes:
-    return _ENCODER.encode(message).encode("ascii")
+def _dump(message: Any) -> str:
+    return _ENCODER.encode(message)
 
 
 def _constant(text: str) -> NoReturn:
