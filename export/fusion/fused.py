@@ -21,10 +21,10 @@ from .dispatch import RETRY, Arrival, Dispatch, Events, Outcome, Settled
 from .fleet import Fleet
 from .fleet_metrics import FleetMetrics
 from .fuse import fuse
+from .inference import ServedModel
 from .journal import Journal
 from .oip import OipError, TensorSpec
 from .planner import Goal
-from .server import ServedModel
 
 _RECENT = 50
 

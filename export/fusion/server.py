@@ -7,73 +7,26 @@ import asyncio
 import base64
 import functools
 import hmac
-import json
 import logging
 import secrets
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import numpy as np
 from aiohttp import web
 from prometheus_client import generate_latest
 
 from . import oip
 from .bodies import BodyReader, expect
 from .connections import Connection
-from .express import Answering, Head, Reply
+from .express import Answering, Head
+from .inference import FAILED, VERSION, Inference, ServedModel, refusal
 from .metrics import Metrics
-from .oip import OipError, TensorSpec
-from .waiting import within
+from .oip import OipError
 
-VERSION = "1"
 _LIVE = "/v2/health/live"
 _EXTENSIONS = ["binary_tensor_data", "model_repository"]
-# Above that many bytes of JSON, or packed ones, a body is decoded beside the event loop.
-_QUICK_BYTES = 65_536
-# Python reads JSON without letting anything else run, so there is an end to it; tensors can come in binary.
-_MOST_JSON_BYTES = 4_000_000
-_FAILED = "the server failed on this request; its log has the traceback."
-_JSON = {"Content-Type": "application/json; charset=utf-8"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 """Answers one HTTP request."""
-
-
-class ServedModel(ABC):
-    """One model of the server.
-
-    Attributes:
-      name: its URL-safe name.
-      platform: what runs it, for the metadata.
-      inputs, outputs: its tensors.
-      max_batch: the largest batch of a request, 1 or more.
-    """
-
-    name: str
-    platform: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    max_batch: int
-
-    @abstractmethod
-    def parameters(self) -> Mapping[str, str | int | float | bool]:
-        """What the metadata says beyond the protocol."""
-
-    @abstractmethod
-    async def not_ready(self) -> str | None:
-        """Why the model cannot answer now, as a sentence; None when it can."""
-
-    @abstractmethod
-    async def infer(
-        self, request: oip.Request, arrived: float, decoded: float
-    ) -> tuple[Sequence[tuple[TensorSpec, np.ndarray]], Mapping[str, str | int | float | bool]]:
-        """Answers a request that has passed the codec: (outputs, response parameters).
-
-        `arrived` and `decoded` are `time.perf_counter()` when the request's head arrived and when
-        its tensors were decoded. Raises `OipError` with the status to answer.
-        """
 
 
 class Server:
@@ -105,13 +58,13 @@ class Server:
     ) -> None:
         self._kind, self._metrics = kind, metrics
         self._models = {model.name: model for model in models}
-        self._bodies, self._timeout_s = BodyReader(max_body_mb, request_timeout_s), request_timeout_s
+        self._bodies = BodyReader(max_body_mb, request_timeout_s)
+        self._inference = Inference(metrics, self._bodies, request_timeout_s)
         self._express: dict[tuple[str, str], ServedModel] = {}
         for model in models:
             for path in (f"/v2/models/{model.name}", f"/v2/models/{model.name}/versions/{VERSION}"):
                 self._express["POST", f"{path}/infer"] = model
         self._pages = dict(pages or {})
-        self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")
         # Another one for each process, so that whoever knows a server by two addresses can notice.
         self._instance = secrets.token_hex(8)
         self.change_token(token)
@@ -153,7 +106,7 @@ class Server:
         shown = head.fields.get("authorization", "").encode()
         if self._bearer is not None and not hmac.compare_digest(shown, self._bearer):
             return None
-        return functools.partial(self._answer_express, model, head.fields.get(oip.HEADER.lower()))
+        return functools.partial(self._inference.reply_always, model, head.fields.get(oip.HEADER.lower()))
 
     @web.middleware
     async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -185,7 +138,7 @@ class Server:
             raise
         except Exception:
             logging.exception("%s %s failed", request.method, request.path)
-            return _error(500, _FAILED)
+            return _error(500, FAILED)
 
     @web.middleware
     async def _authorize(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -261,71 +214,8 @@ class Server:
         except OipError as error:
             self._metrics.answered(model.name, error.status, time.perf_counter() - arrived)
             raise
-        reply = await self._reply(model, body, packed, request.headers.get(oip.HEADER), arrived)
+        reply = await self._inference.reply(model, body, packed, request.headers.get(oip.HEADER), arrived)
         return web.Response(body=reply.body, status=reply.status, headers=reply.fields)
-
-    async def _answer_express(self, model: ServedModel, header: str | None, body: memoryview, arrived: float) -> Reply:
-        try:
-            return await self._reply(model, body, False, header, arrived)
-        except Exception:
-            logging.exception("a request to model %s failed", model.name)
-            return _refused(500, _FAILED)
-
-    async def _reply(
-        self, model: ServedModel, body: bytes | memoryview, packed: bool, header: str | None, arrived: float
-    ) -> Reply:
-        """The reply to a request's body, which is counted once it is on its way."""
-        decode_s: float | None = None
-        try:
-            message = await self._aside(
-                packed or oip.json_bytes(body, header) > _QUICK_BYTES, self._decode, body, packed, header, model
-            )
-            decoded = time.perf_counter()
-            decode_s = decoded - arrived
-            reply = await self._answer(model, message, arrived, decoded)
-        except OipError as error:
-            reply = _refused(error.status, error.message, error.headers)
-        except Exception:
-            self._metrics.requests.labels(model.name, "500").inc()
-            raise
-        asyncio.get_running_loop().call_soon(self._count, model, len(body), decode_s, reply, arrived)
-        return reply
-
-    def _count(self, model: ServedModel, received: int, decode_s: float | None, reply: Reply, arrived: float) -> None:
-        self._metrics.answered(model.name, reply.status, time.perf_counter() - arrived)
-        self._metrics.received_bytes.inc(received)
-        if decode_s is not None:
-            self._metrics.decode_seconds.observe(decode_s)
-        if reply.status == 200:
-            self._metrics.sent_bytes.inc(len(reply.body))
-
-    async def _answer(self, model: ServedModel, message: oip.Request, arrived: float, decoded: float) -> Reply:
-        try:
-            outputs, parameters = await within(self._timeout_s, model.infer(message, arrived, decoded))
-        except asyncio.exceptions.TimeoutError as error:
-            late = f"model {model.name!r} did not answer within {self._timeout_s:g} s."
-            raise OipError(504, late) from error
-        as_json = sum(array.size for spec, array in outputs if not message.outputs.get(spec.name, True))
-        answer, length = await self._aside(
-            as_json * 4 > _QUICK_BYTES, oip.encode_response, model.name, VERSION, message, outputs, parameters
-        )
-        if length is None:
-            return Reply(200, answer, _JSON)
-        return Reply(200, answer, {oip.HEADER: length, "Content-Type": "application/octet-stream"})
-
-    def _decode(self, body: bytes | memoryview, packed: bool, header: str | None, model: ServedModel) -> oip.Request:
-        plain = self._bodies.unpack(body) if packed else body
-        size = oip.json_bytes(plain, header)
-        if size > _MOST_JSON_BYTES:
-            most = f"{_MOST_JSON_BYTES / 1e6:g} MB; larger tensors can be sent in binary"
-            raise OipError(413, f"the JSON of the request has {size} bytes; legal: at most {most}.")
-        return oip.decode_request(plain, header, model.inputs, model.outputs, model.max_batch)
-
-    async def _aside(self, is_long: bool, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Does some work, beside the event loop where it takes long."""
-        if not is_long:
-            return work(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._decoding, work, *arguments)
 
     def _model(self, request: web.Request) -> ServedModel:
         name, version = request.match_info["name"], request.match_info.get("version", VERSION)
@@ -338,12 +228,8 @@ class Server:
 
 
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    reply = _refused(status, message, headers)
+    reply = refusal(status, message, headers)
     return web.Response(body=reply.body, status=reply.status, headers=reply.fields)
-
-
-def _refused(status: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:
-    return Reply(status, json.dumps({"error": message}).encode(), _JSON | dict(headers or {}))
 
 
 def _password(encoded: bytes) -> bytes:

@@ -21,12 +21,13 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from . import discovery, manifest, oip, runtime, serving, slices
 from .bundle import Bundle, SliceFile, SliceModel, SwitchEntry
+from .inference import ServedModel
 from .interpreters import SliceInterpreter
 from .invocations import Invocations, Job
 from .metrics import LATENCY_BUCKETS, Metrics
 from .oip import OipError, TensorSpec
 from .program import UserError, define_float, run
-from .server import ServedModel, Server
+from .server import Server
 from .slices import LoadedSlices
 from .tensors import DATATYPES
 

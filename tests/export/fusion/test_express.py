@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import io
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -33,7 +34,7 @@ def test_a_common_head_is_read_as_aiohttp_reads_it(data, length):
 
     async def read():
         loop = asyncio.get_running_loop()
-        protocol = SimpleNamespace(_reading_paused=False)
+        protocol: Any = SimpleNamespace(_reading_paused=False)
         return HttpRequestParser(protocol, loop, 2**16).feed_data(data)[0][0][0]
 
     expected = asyncio.run(read())
@@ -82,7 +83,8 @@ def test_any_other_head_is_left(data):
 def test_an_answer_as_another_reads_it(closes):
     fields = {"Content-Type": "application/json", "Retry-After": "1"}
     sent = express.message(Reply(503, b'{"error": "busy"}', fields), closes)
-    answer = http.client.HTTPResponse(SimpleNamespace(makefile=lambda mode: io.BytesIO(sent)))
+    connection: Any = SimpleNamespace(makefile=lambda mode: io.BytesIO(sent))
+    answer = http.client.HTTPResponse(connection)
     answer.begin()
     assert (answer.status, answer.reason, answer.version) == (503, "Service Unavailable", 11)
     assert answer.read() == b'{"error": "busy"}' and answer.will_close is closes
@@ -145,7 +147,8 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"
         ([(request(b"a"), 1), (request(b""), 1), (GET, 1), (request(b"b"), 1)],
          ["express a", "express ", "aiohttp ", "express b"]),
         # What comes while an answer is made: more of the same, and of the other kind.
-        ([(request(b"a") + request(b"b") + GET + request(b"c"), 4)], ["express a", "express b", "aiohttp ", "aiohttp c"]),
+        ([(request(b"a") + request(b"b") + GET + request(b"c"), 4)],
+         ["express a", "express b", "aiohttp ", "aiohttp c"]),
         ([(request(b"a"), 0), (0.01, 0), (request(b"b")[:40], 0), (0.01, 0), (request(b"b")[40:], 2)],
          ["express a", "aiohttp b"]),
         ([(GET + request(b"a"), 2), (request(b"b"), 1)], ["aiohttp ", "aiohttp a", "aiohttp b"]),

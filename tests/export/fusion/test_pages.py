@@ -11,6 +11,7 @@ from aiohttp import web
 
 from export.fusion import oip, server, waiting
 from export.fusion.connections import Connections
+from export.fusion.inference import ServedModel
 from export.fusion.metrics import Metrics
 from export.fusion.oip import OipError, TensorSpec
 
@@ -18,7 +19,7 @@ TOKEN = "0123456789abcdef"
 IMAGE = {"name": "image", "datatype": "UINT8", "shape": [1, 2], "data": [7, 9]}
 
 
-class Model(server.ServedModel):
+class Model(ServedModel):
     """Gives back what it is sent, or `error`; answers after `seconds`."""
 
     name, platform, max_batch = "echo", "none", 5_000_000
