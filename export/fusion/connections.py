@@ -209,6 +209,8 @@ class Connection(web.RequestHandler):
         if self._ends:
             self.force_close()
         elif more:
+            # Who does not wait for answers is aiohttp's from now on, which knows how much of that to keep.
+            self._at_start = False
             self.data_received(more)
 
     def _look_whether_idle(self) -> None:

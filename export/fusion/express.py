@@ -1,7 +1,7 @@
 """The common requests, read and answered without aiohttp: one that stands in one head and a body of moderate size.
 
-aiohttp makes two tasks, a request, a stream and a response of each request, which takes as long as all else that a
-coordinator does (benchmarks/METHODOLOGY.md). What is not read here with certainty is left to it, to the byte.
+aiohttp makes two tasks, a request, a stream and a response of each, and every answer waits for that twice, at the
+coordinator and at a worker. What is not read here with certainty is left to aiohttp, to the byte.
 """
 
 from __future__ import annotations
