@@ -95,7 +95,7 @@ class Inference:
     async def reply(
         self, model: ServedModel, body: bytes | memoryview, packed: bool, header: str | None, arrived: float
     ) -> Reply:
-        """The answer, or the refusal, of a request. It is counted once it is on its way.
+        """The answer, or the refusal, of a request; counted once it is on its way.
 
         Args:
           model: whom it asks.
@@ -104,27 +104,24 @@ class Inference:
           header: the value of its `oip.HEADER`, None where it has none.
           arrived: `time.perf_counter()` when its head did.
         """
-        decode_s: float | None = None
+        self._metrics.received_bytes.inc(len(body))
         try:
             message = await self._aside(
                 packed or oip.json_bytes(body, header) > _QUICK_BYTES, self._decode, body, packed, header, model
             )
             decoded = time.perf_counter()
-            decode_s = decoded - arrived
+            self._metrics.decode_seconds.observe(decoded - arrived)
             reply = await self._answer(model, message, arrived, decoded)
         except OipError as error:
             reply = refusal(error.status, error.message, error.headers)
         except Exception:
             self._metrics.requests.labels(model.name, "500").inc()
             raise
-        asyncio.get_running_loop().call_soon(self._count, model, len(body), decode_s, reply, arrived)
+        asyncio.get_running_loop().call_soon(self._count, model, reply, arrived)
         return reply
 
-    def _count(self, model: ServedModel, received: int, decode_s: float | None, reply: Reply, arrived: float) -> None:
+    def _count(self, model: ServedModel, reply: Reply, arrived: float) -> None:
         self._metrics.answered(model.name, reply.status, time.perf_counter() - arrived)
-        self._metrics.received_bytes.inc(received)
-        if decode_s is not None:
-            self._metrics.decode_seconds.observe(decode_s)
         if reply.status == 200:
             self._metrics.sent_bytes.inc(len(reply.body))
 
