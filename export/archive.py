@@ -23,10 +23,11 @@ def check_target(path: str, bundle: str) -> None:
     if not path.endswith(".zip"):
         raise UserError(f"--archive={path}; an archive is a .zip file.")
     parent = Path(path).parent
+    there = next(folder for folder in (parent, *parent.absolute().parents) if folder.exists())
     if parent.resolve().is_relative_to(Path(bundle).resolve()):
         raise UserError(f"--archive={path} lies in the bundle {bundle}; give a file outside of it.")
-    if Path(path).is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise UserError(f"--archive={path} cannot be written; give a file in a folder that is there.")
+    if Path(path).is_dir() or not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"--archive={path} cannot be written; give a file in a folder that can be.")
 
 
 def write(bundle: Path, path: Path) -> None:
@@ -39,6 +40,7 @@ def write(bundle: Path, path: Path) -> None:
     name = bundle.resolve().name
     prefix = f".{path.name}.aside-"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f"{glob.escape(prefix)}*"):
             _remove_unless_locked(left)
         with replacing(path, prefix) as stream:

@@ -120,7 +120,7 @@ def main(argv: list[str]) -> None:
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from export import bundle, pictures
+        from export import bundle, early_record, pictures
         from paradis_tf import training
     _report(f"loading {workdir.path} and its images")
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
@@ -149,6 +149,7 @@ def main(argv: list[str]) -> None:
         training_images=_TRAINING_IMAGES.value,
         processes=_PROCESSES.value,
     )
+    calibrated = early_record.calibrated(Path(_BUNDLE.value))
     unknown = bundle.write(
         Path(_BUNDLE.value),
         settings,
@@ -163,6 +164,8 @@ def main(argv: list[str]) -> None:
         print(f"clusters plan by accuracies: export.verify measures and writes those of {named}")
     else:
         print("the accuracies that export.verify measured are kept, as all files are the same")
+    if calibrated:
+        print("early answers are to be calibrated anew: export.calibrate")
     if _ARCHIVE.value:
         archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
         print(f"wrote {_ARCHIVE.value}")

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from export.early_tables import Calibrated
 from export.fusion.bundle import Bundle
 from export.fusion.files import write_json
 from export.fusion.program import UserError
+
+
+def calibrated(folder: Path) -> bool:
+    """Whether a folder holds a bundle of which early answers were calibrated."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return any(entry.get("early") for entry in manifest["switches"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def read(bundle: Bundle) -> bytes:

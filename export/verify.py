@@ -76,6 +76,8 @@ def main(argv: list[str]) -> int:
         print(f"fault: {fault}")
     if faults:
         print(f"{len(faults)} fault{'s' if len(faults) > 1 else ''}")
+        if _LIMIT.value and _LIMIT.value < len(dataset.test):
+            print(f"{_LIMIT.value} images tell {judge.metric} roughly; without --limit all {len(dataset.test):,} do")
     else:
         print(f"passed: {', '.join(_proved(found, f'{judge.per_unit * max_drop:g} {judge.unit}'))}")
         if _ARCHIVE.value:

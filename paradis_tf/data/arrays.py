@@ -43,16 +43,18 @@ def named(name: str, data_dir: str | None) -> dict[str, np.ndarray]:
     """`<name>.npz` in `data_dir`, or else what `keras.datasets` gives for the name, which may download.
 
     Raises:
-      UserError: neither is there, or the file is malformed.
+      UserError: `data_dir` is no folder, neither is there, or the file is malformed.
     """
+    wanted = f"give a folder with {name}.npz ({', '.join(_KEYS)})."
     if data_dir:
+        if not Path(data_dir).is_dir():
+            raise UserError(f"--data_dir={data_dir} is no folder; {wanted}")
         path = Path(data_dir) / f"{name}.npz"
         if path.exists():
             return npz(path)
     import keras
 
     where = f"there is no {name}.npz in --data_dir={data_dir}" if data_dir else "--data_dir is not given"
-    wanted = f"give a folder with {name}.npz ({', '.join(_KEYS)})."
     source = getattr(keras.datasets, name, None)
     if source is None:
         raise UserError(f"dataset {name!r}: {where}, and it cannot be downloaded; {wanted}")

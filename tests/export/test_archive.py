@@ -25,10 +25,19 @@ def test_an_archive_in_the_bundle_is_refused(bundle: Path, place: str) -> None:
         archive.check_target(str(bundle.parent / place), str(bundle))
 
 
-@pytest.mark.parametrize("place", ["a.tar", "none/a.zip", "manifest.json/a.zip"])
+@pytest.mark.parametrize("place", ["a.tar", "file/a.zip", "file/none/a.zip", "bundle"])
 def test_bad_targets_are_refused(bundle: Path, place: str) -> None:
+    (bundle.parent / "file").touch()
     with pytest.raises(UserError, match="--archive="):
         archive.check_target(str(bundle.parent / place), str(bundle))
+
+
+def test_the_folder_is_made(bundle: Path) -> None:
+    path = bundle.parent / "new" / "folder" / "a.zip"
+    archive.check_target(str(path), str(bundle))
+    assert not path.parent.exists()
+    archive.write(bundle, path)
+    assert "bundle/manifest.json" in zipfile.ZipFile(path).namelist()
 
 
 def test_control_c_leaves_the_older_archive(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,13 @@ def test_what_it_tells(calibrated):
     assert "<svg" in (target / "early.svg").read_text()
 
 
+def test_a_calibrated_bundle_is_known(exported, calibrated, tmp_path):
+    assert early_record.calibrated(calibrated[0])
+    assert not early_record.calibrated(exported.bundle)
+    (tmp_path / "manifest.json").write_text('{"switches": [3]}')
+    assert not early_record.calibrated(tmp_path)
+
+
 def test_a_bundle_that_changes_meanwhile_is_left_alone(calibrated, tmp_path):
     folder = Path(shutil.copytree(calibrated[0], tmp_path / "bundle"))
     bundle = manifest.load(folder)

@@ -79,6 +79,7 @@ def test_swapped_slices_are_a_fault(exported, run_program: Run, tmp_path: Path) 
     assert done.returncode == 1
     where = "switch '0.5+0.25+0.25', device 1, float32 on tflite_runtime 2.14.0, built-in kernels"
     assert f"fault: {where}: differs from Keras" in done.stdout
+    assert "20 images tell accuracy roughly; without --limit all 359 do" in done.stdout
     assert json.loads((bundle / "manifest.json").read_text()) == written
 
 

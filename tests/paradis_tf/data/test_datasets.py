@@ -163,7 +163,10 @@ def test_a_named_set_of_keras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("data_dir", [None, "folder"])
-def test_a_named_set_that_is_nowhere(monkeypatch: pytest.MonkeyPatch, data_dir: str | None) -> None:
+def test_a_named_set_that_is_nowhere(monkeypatch: pytest.MonkeyPatch, data_dir: str | None, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+
     def fail() -> None:
         raise Exception("URL fetch failure")  # as keras raises it
 
@@ -173,7 +176,17 @@ def test_a_named_set_that_is_nowhere(monkeypatch: pytest.MonkeyPatch, data_dir: 
     assert ("--data_dir is not given" if data_dir is None else "--data_dir=folder") in str(error.value)
 
 
-def test_imagenette64_is_a_file_and_never_downloaded(save: Callable[..., Path]) -> None:
+def test_a_folder_that_is_not_there_is_no_reason_to_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: pytest.fail("downloads"))
+    with pytest.raises(UserError, match=r"--data_dir=.*/typo is no folder; give a folder with cifar10\.npz"):
+        load("cifar10", data_dir=str(tmp_path / "typo"))
+
+
+def test_imagenette64_is_a_file_and_never_downloaded(
+    save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
     path = save("imagenette64.npz", class_names=np.array(["tench", "horn", "church", "golf ball"]))
     dataset = load("imagenette64", data_dir=str(path.parent))
     assert same(dataset.test, load("npz", str(path)).test)
