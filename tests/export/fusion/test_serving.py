@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import threading
+from typing import Any
 
 from export.fusion.serving import _Listeners
 
@@ -18,6 +19,9 @@ class Greeter(asyncio.Protocol):
         transport.close()
 
 
+GREETERS: Any = Greeter
+
+
 def bound():
     made = socket.socket()
     made.bind(("127.0.0.1", 0))
@@ -25,7 +29,8 @@ def bound():
 
 
 def test_no_client_is_lost_when_listeners_are_replaced():
-    heard, over = [], threading.Event()
+    heard: list[Any] = []
+    over = threading.Event()
 
     def come(address):
         while not over.is_set():
@@ -37,7 +42,7 @@ def test_no_client_is_lost_when_listeners_are_replaced():
 
     async def main():
         sockets = [bound()]
-        listeners = _Listeners(Greeter, sockets)
+        listeners = _Listeners(GREETERS, sockets)
         await listeners.listen(None)
         clients = [threading.Thread(target=come, args=(sockets[0].getsockname(),)) for _ in range(2)]
         for client in clients:
@@ -55,11 +60,11 @@ def test_no_client_is_lost_when_listeners_are_replaced():
 
 
 def test_nothing_that_listens_ever_blocks():
-    modes = []
+    modes: list[bool] = []
 
     async def main():
         sockets = [bound(), bound()]
-        listeners = _Listeners(Greeter, sockets)
+        listeners = _Listeners(GREETERS, sockets)
         await listeners.listen(None)
         renewed = asyncio.create_task(listeners.listen(None))
         while not renewed.done():
