@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from paradis_tf.evaluation.live_subsets import live_subsets
 
 # What the answers of a switch depend on beside its own files.
 _SHARED = ("model_id", "task", "input", "output", "fusion", "labels", "packages")
@@ -43,11 +46,29 @@ def _files(entry: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _is_whole(accuracy: Any, entry: Mapping[str, Any]) -> bool:
-    """Whether it is there, of every precision, as `verify` writes it."""
+    """Whether it is there, of every precision and every set of devices, as `verify` writes it."""
     return (
         isinstance(accuracy, dict)
         and {"part", "images", "metric", "float", "exported", "live_subsets"} == set(accuracy)
-        and set(accuracy["exported"]) == set(entry["slices"][0]["files"])
-        and all(isinstance(score, float) for score in (accuracy["float"], *accuracy["exported"].values()))
+        and isinstance(accuracy["part"], str)
+        and type(accuracy["images"]) is int
+        and isinstance(accuracy["metric"], str)
+        and _are_scores(accuracy, entry)
         and isinstance(accuracy["live_subsets"], list)
+        and all(_are_scores(one, entry) for one in accuracy["live_subsets"])
+        and [one.get("devices") for one in accuracy["live_subsets"]]
+        == [list(devices) for devices in live_subsets(len(entry["slices"]))]
+    )
+
+
+def _are_scores(found: Any, entry: Mapping[str, Any]) -> bool:
+    """Whether `float` and `exported` of every precision are there, and numbers that JSON has."""
+    return (
+        isinstance(found, dict)
+        and isinstance(found.get("exported"), dict)
+        and set(found["exported"]) == set(entry["slices"][0]["files"])
+        and all(
+            isinstance(score, float) and math.isfinite(score)
+            for score in (found.get("float"), *found["exported"].values())
+        )
     )

@@ -100,6 +100,9 @@ def _places(target: Path, devices: Sequence[Device]) -> list[Place]:
             raise UserError(
                 f"name {name!r} cannot be a folder's here; legal: letters, digits, '_', '-', and '.' but in front."
             )
+        # Where two are on one machine, their folders lie beside each other.
+        if name == "coordinator":
+            raise UserError(f"name {name!r} is the coordinator's; legal: another one for devices and users.")
     places = [
         Place(f"device {device.name}", target / "devices" / device.name, (_host(device.url),), client=False)
         for device in devices

@@ -198,6 +198,12 @@ class Connection(web.RequestHandler):
         """Leaves a request, as far as it has come, to aiohttp."""
         self._taken, self._at_start = None, False
         self.idle_since = time.monotonic()
+        if self._ends and self.transport is not None:
+            # aiohttp takes nothing any more.
+            said = "the server stops, and the request's body was not there yet."
+            self.transport.write(_last_answer(503, said, {"Retry-After": "1"}))
+            self.force_close()
+            return
         self.data_received(data)
 
     def _answered(self, reply: Reply, more: bytes) -> None:

@@ -222,7 +222,12 @@ class FleetDevice:
         elif instance != self.instance:
             # It was restarted between two looks, perhaps with other slices.
             self.instance = instance
-            await self._find()
+            try:
+                await self._find()
+            except BaseException:
+                # At the next look once more.
+                self.instance = None
+                raise
             for name in set(self._served) - set(self._estimates):
                 self._measurements.doubt(name)
         if self._measuring is None or self._measuring.done():

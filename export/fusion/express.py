@@ -25,7 +25,8 @@ _HEAD = re.compile(rb"(GET|HEAD|POST) (/[!-~]*) HTTP/1\.1((?:\r\n[!#$%&'*+.^_`|~
 _BODY_S = 0.1
 _LENGTH = re.compile(r"[0-9]{1,9}")
 # What changes how a body is read, or the connection.
-_UNUSUAL = frozenset(("transfer-encoding", "content-encoding", "expect", "upgrade", "trailer", "te", "http2-settings"))
+_CODINGS = ("transfer-encoding", "content-encoding", "te", "trailer")
+_UNUSUAL = frozenset((*_CODINGS, "expect", "upgrade", "http2-settings", "proxy-connection"))
 
 
 @dataclass(frozen=True)

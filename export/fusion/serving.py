@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import itertools
 import os
 import signal
 import socket
@@ -190,6 +191,9 @@ class _Listeners:
     def __init__(self, connections: Connections, sockets: Sequence[socket.socket]) -> None:
         self._connections, self._sockets = connections, sockets
         self._servers: list[asyncio.Server] = []
+        for bound in sockets:
+            # A duplicate shares this, and would else make what listens block the loop when no client is left to take.
+            bound.setblocking(False)
 
     async def listen(self, context: ssl.SSLContext | None) -> None:
         """Takes new connections with this TLS; those that are open keep theirs. Raises `OSError`."""
@@ -213,8 +217,12 @@ class _Listeners:
             _close(made)
             _close(duplicates)
             raise
-        _close(self._servers)
-        self._servers = made
+        old, self._servers = self._servers, made
+        for taking in itertools.chain.from_iterable(server.sockets for server in old):
+            loop.remove_reader(taking.fileno())
+        # Clients just taken begin with the loop's next turn, for which asyncio wants their server open.
+        await asyncio.sleep(0)
+        _close(old)
 
     def close(self) -> None:
         """Takes no more connections."""

@@ -54,12 +54,14 @@ def commands(target: Path, devices: Sequence[Device], coordinator: str) -> str:
 
     Source: ours.
     """
+    # A path as written could be an option of rsync, or another machine.
+    here = "" if target.is_absolute() else "./"
     places = [(target / "devices" / device.name, urlsplit(device.url).hostname or "") for device in devices]
     places.append((target / "coordinator", coordinator))
     lines = [
         "# Here: each folder goes to the machine it is for, and to no other, into the bundle's folder there; USER is",
         "# your name on that machine.",
-        *(f"rsync -a {shlex.quote(str(folder))} {_bundle_at(host)}/{_KEPT}/" for folder, host in places),
+        *(f"rsync -a {shlex.quote(f'{here}{folder}')} {_bundle_at(host)}/{_KEPT}/" for folder, host in places),
     ]
     for device, (folder, host) in zip(devices, places, strict=False):
         parts = urlsplit(_url(target, device))

@@ -32,6 +32,8 @@ Restart=on-failure
 RestartSec=2
 RestartSteps=5
 RestartMaxDelaySec=60
+# A reload while it is still being loaded ends it.
+RestartForceExitStatus=SIGHUP
 # How it ends after SIGTERM and SIGINT.
 SuccessExitStatus=143 130
 TimeoutStopSec=30

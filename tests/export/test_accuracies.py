@@ -12,8 +12,10 @@ import pytest
 
 from export.accuracies import still_true
 
+LIVE = {"1.0": [[0]], "0.5+0.5": [[0, 1], [0], [1]]}
 
-def accuracy(score: float) -> dict[str, Any]:
+
+def accuracy(score: float, *live: list[int]) -> dict[str, Any]:
     exported = {"int8": score - 0.01, "float32": score}
     return {
         "part": "test",
@@ -21,14 +23,18 @@ def accuracy(score: float) -> dict[str, Any]:
         "metric": "accuracy",
         "float": score,
         "exported": exported,
-        "live_subsets": [{"devices": [0], "float": score, "exported": exported}],
+        "live_subsets": [{"devices": devices, "float": score, "exported": dict(exported)} for devices in live],
     }
 
 
 def written() -> dict[str, Any]:
     def entry(switch: str, devices: int, score: float) -> dict[str, Any]:
         files = [{p: {"sha256": f"{switch} {device} {p}"} for p in ("int8", "float32")} for device in range(devices)]
-        return {"switch": switch, "accuracy": accuracy(score), "slices": [{"files": one} for one in files]}
+        return {
+            "switch": switch,
+            "accuracy": accuracy(score, *LIVE[switch]),
+            "slices": [{"files": one} for one in files],
+        }
 
     shared = {"model_id": "a", "task": "classification", "labels": ["0", "1"], "fusion": {"rule": "sum"}}
     return {**shared, "packages": {"keras": "3"}, "switches": [entry("1.0", 1, 0.9), entry("0.5+0.5", 2, 0.8)]}
@@ -53,7 +59,10 @@ def nothing(manifest: dict[str, Any]) -> None:
 
 
 def test_all_of_the_same_files(tmp_path: Path) -> None:
-    assert kept(tmp_path, nothing, nothing) == {"1.0": accuracy(0.9), "0.5+0.5": accuracy(0.8)}
+    assert kept(tmp_path, nothing, nothing) == {
+        "1.0": accuracy(0.9, *LIVE["1.0"]),
+        "0.5+0.5": accuracy(0.8, *LIVE["0.5+0.5"]),
+    }
     # A name, and another switch, are no matter.
     assert set(kept(tmp_path, lambda m: m.update(name="old"), lambda m: m["switches"].pop())) == {"1.0"}
     assert set(kept(tmp_path, lambda m: m["switches"].pop(0), nothing)) == {"0.5+0.5"}
@@ -92,6 +101,15 @@ def test_not_of_another_network_tail_or_runtime(tmp_path: Path, now: Callable[[d
         lambda m: m["switches"][1]["accuracy"].pop("metric"),
         lambda m: m["switches"][1]["accuracy"].update(float="0.9"),
         lambda m: m["switches"][1]["accuracy"]["exported"].pop("int8"),
+        lambda m: m["switches"][1]["accuracy"].update(float=float("nan")),
+        lambda m: m["switches"][1]["accuracy"].update(images="300"),
+        lambda m: m["switches"][1]["accuracy"].update(metric=None),
+        lambda m: m["switches"][1]["accuracy"].update(live_subsets=[[0]]),
+        lambda m: m["switches"][1]["accuracy"]["live_subsets"][0].pop("devices"),
+        lambda m: m["switches"][1]["accuracy"]["live_subsets"].pop(),
+        lambda m: m["switches"][1]["accuracy"]["live_subsets"][0].update(devices=["0"]),
+        lambda m: m["switches"][1]["accuracy"]["live_subsets"][0].update(devices=[2]),
+        lambda m: m["switches"][1]["accuracy"]["live_subsets"][0]["exported"].update(int8=float("inf")),
     ],
 )
 def test_not_what_is_missing_or_was_edited(tmp_path: Path, change: Callable[[dict[str, Any]], Any]) -> None:

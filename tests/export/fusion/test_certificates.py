@@ -11,6 +11,7 @@ import pytest
 from export.fusion import cluster
 from export.fusion.authority import Authority, Wanted
 from export.fusion.program import UserError
+from tests.export.fusion.conftest import ROOT
 
 NOW = datetime(2030, 5, 17, 12, tzinfo=timezone.utc)  # noqa: UP017 - Python 3.10 has no datetime.UTC.
 FOLDERS = ("devices/pi-0", "devices/pi-1", "coordinator", "users/user")
@@ -146,6 +147,28 @@ def test_its_commands_start_a_cluster(make, bundle, start, runner, tmp_path, fre
     at = start("coordinator", *coordinator[3:], "--port=0", **there).url.replace("localhost", "127.0.0.1")
     done = runner("predict", *predict[3:], f"--url={at}", **there)
     assert done.returncode == 0 and "samples/0.png" in done.stdout, done.stderr
+
+
+def test_odd_targets(runner, cluster_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    file = cluster_file("http://127.0.0.1:8001")
+    for target in ("-t", "a:b", "c d", "\u00fc"):
+        options = (f"--cluster={file}", f"--target={target}", "--nocertificates", "--tokens")
+        done = runner("certificates", *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        lines = (tmp_path / target / "start.txt").read_text().splitlines()
+        copied = [shlex.split(line)[2] for line in lines if line.startswith("rsync -a ")]
+        # What begins with a dash is an option of rsync, and what has a colon, unless after a slash, another machine.
+        assert copied == [f"./{target}/devices/pi-0", f"./{target}/coordinator"]
+
+
+@pytest.mark.parametrize(("device", "users"), [("coordinator", "user"), ("pi-0", "user,coordinator")])
+def test_the_coordinators_name(runner, tmp_path, device, users):
+    (tmp_path / "cluster.toml").write_text(f'[[device]]\nname = "{device}"\nurl = "http://127.0.0.1:8001"\n')
+    options = (f"--cluster={tmp_path / 'cluster.toml'}", f"--target={tmp_path / 'made'}", f"--users={users}")
+    done = runner("certificates", *options, "--nocertificates", "--tokens")
+    assert done.returncode == 2 and "error: name 'coordinator' is the coordinator's" in done.stderr
+    assert not (tmp_path / "made").exists()
 
 
 def test_without_cryptography(make, tmp_path, monkeypatch):

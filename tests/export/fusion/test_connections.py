@@ -163,6 +163,16 @@ def test_slow_clients_are_given_up_and_nobody_waits_for_them(bundle, start):
         assert answers(other)
 
 
+def test_a_body_that_is_late_when_the_server_stops(bundle, start):
+    program = start("worker", f"--bundle={bundle}", "--threads=1")
+    with connect(program) as connection:
+        assert answers(connection)
+        connection.sendall(INFER + b"Content-Length: 1000\r\n\r\n{")
+        time.sleep(0.03)
+        assert program.stop()[0] == 143
+        assert one_answer(read(connection)) == (503, "the server stops, and the request's body was not there yet.")
+
+
 def test_more_connections_than_allowed(small):
     with contextlib.ExitStack() as stack:
         idle = [stack.enter_context(connect(small)) for _ in range(30)]

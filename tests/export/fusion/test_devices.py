@@ -114,6 +114,30 @@ def test_a_worker_that_comes_back_with_only_what_it_could_not_load_is_measured(m
     asyncio.run(story())
 
 
+def test_a_restarted_worker_that_is_busy_is_asked_again_what_it_serves(monkeypatch):
+    class Busy(FakeWorker):
+        full = False
+
+        async def served(self, timeout_s):
+            if self.full:
+                self.full = False
+                raise refusal(busy=True)
+            return self.names
+
+    async def story():
+        worker = Busy("m", "wide")
+        device = made(monkeypatch, worker)
+        watch = asyncio.create_task(device.watch())
+        await reaches(device, UP)
+        worker.names, worker.instance, worker.full = ["wide"], "two", True
+        for _ in range(100):
+            await asyncio.sleep(0.005)
+        assert not worker.full and list(device.latencies) == ["wide"]
+        watch.cancel()
+
+    asyncio.run(story())
+
+
 def test_only_what_is_doubted_is_measured_anew(monkeypatch):
     """Measuring everything would keep a device from its requests, which would doubt it again."""
 

@@ -61,6 +61,7 @@ def test_a_common_head_is_read_as_aiohttp_reads_it(data, length):
         POST + b"Expect: 100-continue\r\n\r\n",
         POST + b"Upgrade: websocket\r\n\r\n",
         POST + b"Connection: close\r\n\r\n",
+        POST + b"Proxy-Connection: close\r\n\r\n",
         POST + b"A: b\r\n c\r\n\r\n",
         POST + b"A: \x00\r\n\r\n",
         POST + b"A: \xe4\r\n\r\n",

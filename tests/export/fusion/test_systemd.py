@@ -46,6 +46,8 @@ def test_what_it_runs(place):
     assert service["WorkingDirectory"] == str(ROOT)
     assert (service["User"], "DynamicUser" in service) == ("pi", False)
     assert (service["Restart"], service["SuccessExitStatus"]) == ("on-failure", "143 130")
+    # To systemd, an end by it is no failure.
+    assert service["RestartForceExitStatus"] == "SIGHUP"
     assert (service["NoNewPrivileges"], service["ProtectSystem"], service["CapabilityBoundingSet"]) == (
         "yes",
         "strict",
