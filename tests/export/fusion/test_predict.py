@@ -242,6 +242,26 @@ def test_other_images_stop_when_nobody_is_there(coordinator, runner, tmp_path):
     assert "2 failed" in totals and end.startswith(f"error: server {coordinator.url}: ")
 
 
+def test_other_images_stop_when_one_waited_in_vain(coordinator, runner, tmp_path):
+    paths = [image(tmp_path / f"{i}.png") for i in range(9)]
+    coordinator.statuses = [(503, {"Retry-After": "1"})] * 1000
+    done = runner("predict", f"--url={coordinator.url}", "--timeout_s=1.5", *paths)
+    assert (done.returncode, done.stdout) == (2, "")
+    waiting, totals, end = done.stderr.splitlines()
+    assert waiting == "waiting, up to 1.5 s: no time"
+    assert totals.endswith(": 0 answered, 1 failed, 8 not done") and "it answered 503: no time" in end
+    assert len(coordinator.statuses) == 998
+
+
+def test_a_camera_waits_again(coordinator, tmp_path):
+    path = image(tmp_path / "snapshot.png")
+    coordinator.statuses = [(503, {"Retry-After": "1"})] * 3
+    with predicting(coordinator, "--loop", "--timeout_s=1.5", path) as program:
+        assert program.stderr.readline() == "waiting, up to 1.5 s: no time\n"
+        assert program.stderr.readline().startswith(f"error: '{path}': server ")
+        assert program.stdout.readline().split()[1] == "a"
+
+
 def test_enlarging_a_watched_folder_into_itself_is_refused(runner, tmp_path):
     with Coordinator(PIXELS) as coordinator:
         done = runner("predict", f"--url={coordinator.url}", f"--watch={tmp_path}", f"--target={tmp_path}")
