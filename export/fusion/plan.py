@@ -3,7 +3,7 @@
   python -m export.fusion.plan --url=http://127.0.0.1:8000 --explain                   a running coordinator's plan
   python -m export.fusion.plan --bundle=build/digits --cluster=cluster.toml --explain  measured now, without one
 
-Exit status 1: no switch can be run.
+Where no switch can be run, the devices are printed with what is wrong with them, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _print(status: dict[str, Any]) -> None:
         print("no switch can be run")
     if rows:
         print(columns.render(("switch", "devices", "expected ms", "accuracy", "why"), rows, left=(0, 1, 4)))
-    if _EXPLAIN.value:
+    if _EXPLAIN.value or not plan:
         print()
         devices = [
             (one["name"], one["url"], one["state"], _span(one["latency_ms"]), one["reason"])

@@ -79,6 +79,9 @@ def test_nothing_to_plan(bundle, cluster_file, runner, free_port):
     told = runner("plan", f"--bundle={bundle}", f"--cluster={cluster}", "--explain")
     assert (told.returncode, told.stdout.splitlines()[0]) == (1, "no switch can be run")
     assert "no living device serves slice 0" in told.stdout and "connection refused" in told.stdout
+    told = runner("plan", f"--bundle={bundle}", f"--cluster={cluster}")
+    assert (told.returncode, told.stdout.splitlines()[0]) == (1, "no switch can be run")
+    assert "connection refused" in told.stdout and "no living device" not in told.stdout
     told = runner("plan", f"--bundle={bundle}")
     assert (told.returncode, "--cluster is missing; legal: the cluster's path, or --url." in told.stderr) == (2, True)
 
