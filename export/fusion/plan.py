@@ -67,7 +67,7 @@ async def _measured(bundle: Bundle, devices: Sequence[Device], goal: Goal) -> di
 
 def _print(status: dict[str, Any]) -> None:
     plan = status["plan"]
-    rows = [_row(plan, "chosen")] if plan else []
+    rows = [_row(plan, ", ".join(filter(None, ("chosen", plan["lacks"]))))] if plan else []
     if _EXPLAIN.value:
         rows += [_row(one, one["reason"]) for one in status["rejected"]]
     if not plan:

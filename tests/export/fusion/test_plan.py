@@ -74,6 +74,15 @@ def test_a_plan_without_a_coordinator(verified_bundle, start, worker, cluster_fi
     assert told.stdout.splitlines()[2].split()[0] in ("1.0", "0.5+0.5")
 
 
+def test_a_goal_that_no_switch_reaches(verified_bundle, start, worker, cluster_file, runner):
+    coordinator = start(
+        "coordinator", f"--bundle={verified_bundle}", f"--cluster={cluster_file(worker.url)}", "--min_accuracy=99"
+    )
+    told = runner("plan", f"--url={coordinator.url}")
+    assert told.stdout.splitlines()[2].endswith("chosen, though none reaches 99.00 %"), told.stderr
+    assert ", accuracy 90.00 %, though none reaches 99.00 %\n" in coordinator.stop()[2]
+
+
 def test_nothing_to_plan(bundle, cluster_file, runner, free_port):
     cluster = cluster_file(f"http://127.0.0.1:{free_port}")
     told = runner("plan", f"--bundle={bundle}", f"--cluster={cluster}", "--explain")
