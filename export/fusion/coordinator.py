@@ -181,6 +181,8 @@ async def _serve(
         fleet = await stack.enter_async_context(
             Fleet(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch, log.changed)
         )
+        if all(fleet.accuracy(entry) is None for entry in entries):
+            _say(planning.UNVERIFIED)
         await fleet.update(members.read())
         # From the start on, since SIGHUP would else end a program that still waits for its devices.
         asked = asyncio.Event()

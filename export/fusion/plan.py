@@ -74,6 +74,8 @@ def _print(status: dict[str, Any]) -> None:
         print("no switch can be run")
     if rows:
         print(columns.render(("switch", "devices", "expected ms", "accuracy", "why"), rows, left=(0, 1, 4)))
+    if _EXPLAIN.value and plan and all(one["accuracy"] is None for one in (plan, *status["rejected"])):
+        print(planning.UNVERIFIED)
     if _EXPLAIN.value or not plan:
         print()
         devices = [

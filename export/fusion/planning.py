@@ -36,6 +36,8 @@ MIN_ACCURACY = define_float(
 CONNECT_TIMEOUT_S = define_float(
     "connect_timeout_s", 2, "Seconds that connecting to a worker may take.", 0.001, LONGEST_S
 )
+UNVERIFIED = "no accuracy is known, so more multiply-adds count as better; export.verify puts accuracies in the bundle"
+"""What is said of a bundle without them."""
 
 
 def goal(bundle: Bundle) -> Goal:

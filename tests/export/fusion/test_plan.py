@@ -45,7 +45,7 @@ def test_a_coordinator_tells_its_plan(verified_bundle, start, worker, cluster_fi
     chosen, *others = [line.split() for line in lines[2:5]]
     assert (chosen[0], chosen[1], chosen[3:]) == ("1.0", "pi-0", ["90.00", "%", "chosen"])
     assert {one[0] for one in others} == {"0.5+0.5", "0.75+0.25"}
-    assert "is less accurate, 80.00 % against 90.00 %" in told.stdout
+    assert "is less accurate, 80.00 % against 90.00 %" in told.stdout and "export.verify" not in told.stdout
     assert f"pi-0    {worker.url}  up" in told.stdout
     status = json.loads(out.read_text())
     assert (status["plan"]["switch"], status["plan"]["accuracy"], status["early_answer"]) == ("1.0", 0.9, "off")
@@ -72,6 +72,14 @@ def test_a_plan_without_a_coordinator(verified_bundle, start, worker, cluster_fi
     assert len(told.stdout.splitlines()) == 3
     told = runner("plan", *options, "--min_accuracy=75", "--deadline_ms=10000")
     assert told.stdout.splitlines()[2].split()[0] in ("1.0", "0.5+0.5")
+
+
+def test_a_bundle_that_was_not_verified(bundle, start, worker, cluster_file, runner):
+    coordinator = start("coordinator", f"--bundle={bundle}", f"--cluster={cluster_file(worker.url)}")
+    hint = "no accuracy is known, so more multiply-adds count as better; export.verify puts accuracies in the bundle\n"
+    assert hint in runner("plan", f"--url={coordinator.url}", "--explain").stdout
+    assert hint not in runner("plan", f"--url={coordinator.url}").stdout
+    assert coordinator.stop()[2].count(hint) == 1
 
 
 def test_a_goal_that_no_switch_reaches(verified_bundle, start, worker, cluster_file, runner):
