@@ -131,6 +131,9 @@ async def _start(fleet: Fleet, goal: Goal) -> None:
     deadline = time.monotonic() + _STARTUP_TIMEOUT_S.value
     met = asyncio.create_task(fleet.met())
     await asyncio.wait({met}, timeout=_MEET_S)
+    if fleet.decide(goal).chosen is None and time.monotonic() < deadline:
+        seconds = _STARTUP_TIMEOUT_S.value
+        _say(f"waiting up to {seconds:g} s (--startup_timeout_s) for devices that can run a switch")
     while fleet.decide(goal).chosen is None:
         if time.monotonic() >= deadline and met.done():
             raise UserError(f"no switch can be run. {fleet.reasons()}".strip())

@@ -209,6 +209,13 @@ def test_absent_worker_at_start(bundle, free_port, cluster_file, runner):
     assert f"device pi-0 at {url}: connection refused while connecting" in said
 
 
+def test_says_that_it_waits_for_devices(bundle, free_port, cluster_file, runner):
+    cluster = cluster_file(f"http://127.0.0.1:{free_port}")
+    done = runner("coordinator", f"--bundle={bundle}", f"--cluster={cluster}", "--startup_timeout_s=1")
+    said = "coordinator: waiting up to 1 s (--startup_timeout_s) for devices that can run a switch\n"
+    assert done.returncode == 2 and done.stderr.count(said) == 1
+
+
 def test_foreign_workers_at_start(bundle, altered, worker, start, cluster_file, runner):
     other = start("worker", f"--bundle={altered(foreign)}")
     said = refusal(runner, bundle, cluster_file(other.url), "--switch=1.0")
