@@ -5,12 +5,12 @@
   python -m export.fusion.predict --watch=inbox                       # images as they appear in a folder
   python -m export.fusion.predict --loop --every_s=5 snapshot.jpg     # a file that a camera writes again and again
 
-Folders are searched to the bottom. Of a classifier: one line per image, file, label, confidence and milliseconds, and
-what a degraded answer lacks; an image must have the model's size, or be made so by --resize. Of super-resolution:
-images of any size, cut in tiles of the model's; each answer is written to --target as NAME_x2.png (of scale 2). If an
-image cannot be used, or the coordinator refuses it, the others are still done, and the exit status is 2. A coordinator
-that has no time, or no devices, is asked again for --timeout_s; an image that waits in vain is the last one, except
-with --watch and --loop. The totals of several images, also after Ctrl-C, are on standard error.
+Folders are searched to the bottom. Of a classifier: one line per image, file, label, confidence, milliseconds and
+switch, and what a degraded answer lacks; an image must have the model's size, or be made so by --resize. Of
+super-resolution: images of any size, cut in tiles of the model's; each answer is written to --target as NAME_x2.png (of
+scale 2). If an image cannot be used, or the coordinator refuses it, the others are still done, and the exit status is
+2. A coordinator that has no time, or no devices, is asked again for --timeout_s; an image that waits in vain is the
+last one, except with --watch and --loop. The totals of several images, also after Ctrl-C, are on standard error.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from .client import BusyError, FusionClient, RefusedError, UnreachableError
 from .enlarging import Enlarging
 from .files import check_json_target, write_json
 from .fuse import softmax
+from .journal import utc_now
 from .parallel import in_order
 from .program import LONGEST_S, UserError, define_float, run
 from .results import STDOUT, JsonLines, lacking, served_by, shown
@@ -207,11 +208,12 @@ def _told(source: Source, future: Future[_Answered], tally: Tally, width: int) -
             if isinstance(error, (BusyError, UnreachableError)) and _WATCH.value is None and not _LOOP.value:
                 raise
         tally.print(f"error: {error}" if isinstance(error, _Unfit) else f"error: {source.name!r}: {error}", error=True)
-        return {"file": source.name, "error": str(error)}
+        return {"time": utc_now(), "file": source.name, "error": str(error)}
     tally.add(answered.row["ms"], bool(answered.lacks))
     line = f"{shown(source.name):{width}}  {answered.said}  {answered.row['ms']:.1f} ms"
-    tally.print(None if _JSONL.value == STDOUT else "  ".join(filter(None, (line, answered.lacks))))
-    return {"file": source.name, **answered.row}
+    parts = (line, shown(str(answered.row.get("switch", ""))), answered.lacks)
+    tally.print(None if _JSONL.value == STDOUT else "  ".join(filter(None, parts)))
+    return {"time": utc_now(), "file": source.name, **answered.row}
 
 
 def _read(source: Source, shape: tuple[int, int, int] | None) -> np.ndarray:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,8 @@ def test_a_folder_of_anything(coordinator, runner, tmp_path):
     rows = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [Path(row["file"]).name for row in rows] == ["0.png", "broken.png", "large.jpg", "1.png", "2.png"]
     assert [row["label"] for row in rows if "error" not in row] == ["a", "b", "c"]
+    times = [datetime.fromisoformat(row["time"].replace("Z", "+00:00")) for row in rows]
+    assert times == sorted(times) and times[0].utcoffset() == timedelta(0)
     complete, worse = (next(row for row in rows if row.get("degraded") is flag) for flag in (False, True))
     assert (complete["switch"], complete["devices"], complete["missing"]) == ("0.5+0.5", ["pi-0", "pi-1"], [])
     assert (worse["devices"], worse["missing"], worse["expected_accuracy"]) == (["pi-0", ""], [1], 0.5)
@@ -192,6 +195,7 @@ def test_an_image_on_standard_input(coordinator, tmp_path):
     with path.open("rb") as stream, predicting(coordinator, "--stdin=image", "-", stdin=stream) as program:
         out, err = program.communicate(timeout=60)
     assert (program.returncode, out.split()[:2], err) == (0, ["-", "b"], "")
+    assert out.endswith(" ms  0.5+0.5\n")
 
 
 def test_an_image_in_place_of_names(coordinator, tmp_path):

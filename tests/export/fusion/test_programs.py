@@ -166,8 +166,8 @@ def test_predict(bundle, coordinator, runner, tmp_path):
     assert written["model"]["switch"] == "0.5+0.5"
     lines = done.stdout.splitlines()
     for path, sample, line, row in zip(paths, samples, lines, written["images"], strict=True):
-        name, label, confidence, ms, unit = line.split()
-        assert (name, label, unit) == (str(path), labels[sample["label"]], "ms")
+        name, label, confidence, ms, unit, switch = line.split()
+        assert (name, label, unit, switch) == (str(path), labels[sample["label"]], "ms", "0.5+0.5")
         assert row["class"] == sample["label"] and row["label"] == label
         powers = np.exp(row["logits"])
         assert row["confidence"] == pytest.approx((powers / powers.sum()).max())
