@@ -275,7 +275,7 @@ class FusionClient:
 
     def _failed(self, phase: str, what: str, kind: type[UserError] = RefusedError) -> UserError:
         self._connection.close()
-        return kind(f"server {self._url}: {what} while {phase}.")
+        return kind(f"server {self._url}, while {phase}: {what}.")
 
 
 def _spec(entry: Any) -> TensorSpec:

@@ -86,7 +86,8 @@ class _Log:
         self._metrics.changed(device)
         if self._states.get(device.name) != health.state:
             self._states[device.name] = health.state
-            _say(f"{device.name} at {device.url} is {health.state}" + (f": {health.reason}" if health.reason else ""))
+            why = health.reason.removeprefix(device.worker.device.named)
+            _say(f"{device.name} at {device.url} is {health.state}{why}")
             self._journal.write("device", device=device.name, url=device.url, state=health.state, reason=health.reason)
 
     def planned(self, decision: Decision, goal: Goal) -> None:

@@ -243,18 +243,19 @@ def test_other_images_stop_when_nobody_is_there(coordinator, runner, tmp_path):
     assert done.returncode == 2 and done.stdout == ""
     refused, totals, end = done.stderr.splitlines()
     assert "0.png': server " in refused and "it answered 400: no time" in refused
-    assert "2 failed" in totals and end.startswith(f"error: server {coordinator.url}: ")
+    assert "2 failed" in totals and end.startswith(f"error: server {coordinator.url}, while ")
 
 
 def test_other_images_stop_when_one_waited_in_vain(coordinator, runner, tmp_path):
     paths = [image(tmp_path / f"{i}.png") for i in range(9)]
-    coordinator.statuses = [(503, {"Retry-After": "1"})] * 1000
-    done = runner("predict", f"--url={coordinator.url}", "--timeout_s=1.5", *paths)
+    coordinator.statuses = [(503, {"Retry-After": "2"})] * 1000
+    done = runner("predict", f"--url={coordinator.url}", "--timeout_s=3", *paths)
     assert (done.returncode, done.stdout) == (2, "")
     waiting, totals, end = done.stderr.splitlines()
-    assert waiting == "waiting, up to 1.5 s: no time"
+    assert waiting == "waiting, up to 3 s: no time"
     assert totals.endswith(": 0 answered, 1 failed, 8 not done") and "it answered 503: no time" in end
-    assert len(coordinator.statuses) == 998
+    # Twice about the first image; the next one may have been begun.
+    assert len(coordinator.statuses) in (997, 998)
 
 
 def test_a_camera_waits_again(coordinator, tmp_path):
@@ -337,7 +338,7 @@ def test_a_busy_coordinator_is_asked_again(coordinator, client):
 def test_but_not_beyond_the_time(coordinator, client, headers):
     coordinator.statuses = [(503, headers)]
     started = time.monotonic()
-    with pytest.raises(RefusedError, match="it answered 503: no time while asking"):
+    with pytest.raises(RefusedError, match="while asking /v2/models/m/infer: it answered 503: no time\\."):
         client.infer(PICTURE)
     assert time.monotonic() - started < 1
     assert client.infer(PICTURE).label == "a"
