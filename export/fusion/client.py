@@ -7,7 +7,7 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -31,6 +31,19 @@ _LEAST_WAIT_S = 0.05
 
 class RefusedError(UserError):
     """The server answered, but not with what it was asked for; it may answer the next request."""
+
+
+class BusyError(RefusedError):
+    """The server has no time now, 503 with Retry-After, and had none for as long as it was asked again.
+
+    Attributes:
+      reason: what it says of that, without a full stop.
+      after_s: in how many seconds it wants to be asked again.
+    """
+
+    def __init__(self, message: str, reason: str, after_s: float) -> None:
+        super().__init__(message)
+        self.reason, self.after_s = reason, after_s
 
 
 class UnreachableError(UserError):
@@ -78,6 +91,7 @@ class FusionClient:
       url: http(s)://host[:port].
       credentials: the token to show and the certificates to trust.
       timeout_s: the limit of connecting and of each wait for the server, in seconds.
+      waiting: is called with a `BusyError` after which the server will be asked again.
 
     Attributes:
       name: the fused model's name.
@@ -87,11 +101,17 @@ class FusionClient:
       model_parameters: what its metadata says: model_id, switch, devices, precision.
 
     Connects and reads the metadata at once. Raises `UserError`, naming the url and the phase, when the server is not
-    there or is too slow (`UnreachableError`), refuses (`RefusedError`), or serves no fused model (a worker does not);
-    after one of the first two, the next request connects anew. Source: ours.
+    there or is too slow (`UnreachableError`), refuses (`RefusedError`; `BusyError` where it may do better later), or
+    serves no fused model (a worker does not); after one of the first two, the next request connects anew. Source: ours.
     """
 
-    def __init__(self, url: str, credentials: Credentials, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        credentials: Credentials,
+        timeout_s: float = 30.0,
+        waiting: Callable[[BusyError], None] = lambda error: None,
+    ) -> None:
         self._url = check_url(url, "the server")
         self._credentials = credentials
         token = credentials.token()
@@ -105,7 +125,7 @@ class FusionClient:
             )
         else:
             self._connection = http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
-        self._timeout_s = timeout_s
+        self._timeout_s, self._waiting = timeout_s, waiting
         try:
             self._describe()
         except BaseException:
@@ -147,9 +167,10 @@ class FusionClient:
             try:
                 answer, header = self._exchange("POST", f"{self._path}/infer", body, {oip.HEADER: length})
                 break
-            except _BusyError as error:
+            except BusyError as error:
                 if time.monotonic() + error.after_s >= until:
                     raise
+                self._waiting(error)
                 time.sleep(error.after_s)
         try:
             response = oip.decode_response(answer, header, self._outputs, 1)
@@ -230,13 +251,14 @@ class FusionClient:
             reason = reason or getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise self._failed(phase, reason, UnreachableError) from error
         if response.status != 200:
-            what = f"it answered {response.status}: {_said(answer)}"
+            said = _said(answer)
+            what = f"it answered {response.status}: {said}"
             if response.status == 401:
                 what = refusals.unauthorized(self._credentials, "--token_file")
             failed = self._failed(phase, what, RefusedError)
             after = response.headers.get("Retry-After", "")
             if response.status == 503 and after.isascii() and after.isdigit():
-                raise _BusyError(str(failed), max(_LEAST_WAIT_S, float(after)))
+                raise BusyError(str(failed), said, max(_LEAST_WAIT_S, float(after)))
             raise failed
         return answer, response.headers.get(oip.HEADER)
 
@@ -253,13 +275,7 @@ class FusionClient:
 
     def _failed(self, phase: str, what: str, kind: type[UserError] = RefusedError) -> UserError:
         self._connection.close()
-        return kind(f"server {self._url}: {what} while {phase}.")
-
-
-class _BusyError(RefusedError):
-    def __init__(self, message: str, after_s: float) -> None:
-        super().__init__(message)
-        self.after_s = after_s
+        return kind(f"server {self._url}, while {phase}: {what}.")
 
 
 def _spec(entry: Any) -> TensorSpec:

@@ -49,6 +49,11 @@ class Device:
     url: str
     credentials: Credentials
 
+    @property
+    def named(self) -> str:
+        """How sentences about it begin."""
+        return f"device {self.name} at {self.url}"
+
 
 @dataclass(frozen=True)
 class Cluster:

@@ -36,7 +36,7 @@ from .fused import FusedModel, Limits
 from .journal import Journal
 from .members import Members
 from .metrics import Metrics
-from .planner import Goal, Plan
+from .planner import Decision, Goal
 from .program import LONGEST_S, UserError, define_float, run
 from .security import Credentials
 from .server import Handler, Server
@@ -86,11 +86,13 @@ class _Log:
         self._metrics.changed(device)
         if self._states.get(device.name) != health.state:
             self._states[device.name] = health.state
-            _say(f"{device.name} at {device.url} is {health.state}" + (f": {health.reason}" if health.reason else ""))
+            why = health.reason.removeprefix(device.worker.device.named)
+            _say(f"{device.name} at {device.url} is {health.state}{why}")
             self._journal.write("device", device=device.name, url=device.url, state=health.state, reason=health.reason)
 
-    def planned(self, plan: Plan | None) -> None:
+    def planned(self, decision: Decision, goal: Goal) -> None:
         """What would be run now."""
+        plan = decision.chosen
         # Not the devices: those that are equally fast change places all the time.
         key = None if plan is None else plan.entry.switch
         if key == self._planned:
@@ -102,7 +104,9 @@ class _Log:
         else:
             accuracy = "" if plan.accuracy is None else f", accuracy {planner.accuracy_text(plan.accuracy)}"
             devices = ", ".join(plan.devices)
-            _say(f"plan: switch {plan.entry.switch} on {devices}, expected in {plan.latency_ms:.1f} ms{accuracy}")
+            expected = f"expected in {plan.latency_ms:.1f} ms{accuracy}"
+            lacks = planner.shortfall(decision, goal)
+            _say(", ".join(filter(None, (f"plan: switch {plan.entry.switch} on {devices}", expected, lacks))))
             self._journal.write(
                 "plan",
                 switch=plan.entry.switch,
@@ -128,6 +132,9 @@ async def _start(fleet: Fleet, goal: Goal) -> None:
     deadline = time.monotonic() + _STARTUP_TIMEOUT_S.value
     met = asyncio.create_task(fleet.met())
     await asyncio.wait({met}, timeout=_MEET_S)
+    if fleet.decide(goal).chosen is None and time.monotonic() < deadline:
+        seconds = _STARTUP_TIMEOUT_S.value
+        _say(f"waiting up to {seconds:g} s (--startup_timeout_s) for devices that can run a switch")
     while fleet.decide(goal).chosen is None:
         if time.monotonic() >= deadline and met.done():
             raise UserError(f"no switch can be run. {fleet.reasons()}".strip())
@@ -139,7 +146,7 @@ async def _look_after(fleet: Fleet, members: Members, goal: Goal, log: _Log, ask
     """Takes in devices that come and go, and says when the plan has changed. Where that is `asked`, the cluster file is
     read whether it has changed or not, and the tokens and certificates for the devices too."""
     while True:
-        log.planned(fleet.decide(goal).chosen)
+        log.planned(fleet.decide(goal), goal)
         try:
             await asyncio.wait_for(asked.wait(), _RELOAD_S)
         except asyncio.exceptions.TimeoutError:
@@ -178,6 +185,8 @@ async def _serve(
         fleet = await stack.enter_async_context(
             Fleet(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch, log.changed)
         )
+        if all(fleet.accuracy(entry) is None for entry in entries):
+            _say(planning.UNVERIFIED)
         await fleet.update(members.read())
         # From the start on, since SIGHUP would else end a program that still waits for its devices.
         asked = asyncio.Event()
@@ -186,7 +195,7 @@ async def _serve(
         watch = asyncio.create_task(_look_after(fleet, members, goal, log, asked))
         stack.callback(watch.cancel)
         await _start(fleet, goal)
-        log.planned(fleet.decide(goal).chosen)
+        log.planned(fleet.decide(goal), goal)
         limits = Limits(max_batch, _MAX_QUEUE.value, longest_s, _EARLY_ANSWER.value)
         model = FusedModel(bundle, fleet, goal, fleet_metrics, limits, made, settled, journal)
         body_mb, answer_s = serving.MAX_BODY_MB.value, longest_s + _MARGIN_S

@@ -80,7 +80,7 @@ class Journal:
         """
         if self._closed:
             return
-        line = _encode({"ts": _now(), "event": event} | fields)
+        line = _encode({"ts": utc_now(), "event": event} | fields)
         with self._changed:
             if len(self._lines) >= MAX_WAITING:
                 self._drop(1)
@@ -114,7 +114,7 @@ class Journal:
             self._follow()
         untold = self._untold
         if untold:
-            line = _encode({"ts": _now(), "event": "journal_dropped", "lines": untold}) + line
+            line = _encode({"ts": utc_now(), "event": "journal_dropped", "lines": untold}) + line
         if self._write(line):
             with self._changed:
                 self._untold -= untold
@@ -192,7 +192,8 @@ def _ends_a_line(path: str) -> bool:
         return True
 
 
-def _now() -> str:
+def utc_now() -> str:
+    """The time by ISO 8601, in UTC and to the millisecond."""
     now = time.time()
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
 

@@ -3,7 +3,7 @@
   python -m export.fusion.plan --url=http://127.0.0.1:8000 --explain                   a running coordinator's plan
   python -m export.fusion.plan --bundle=build/digits --cluster=cluster.toml --explain  measured now, without one
 
-Exit status 1: no switch can be run.
+Where no switch can be run, the devices are printed with what is wrong with them, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -67,14 +67,16 @@ async def _measured(bundle: Bundle, devices: Sequence[Device], goal: Goal) -> di
 
 def _print(status: dict[str, Any]) -> None:
     plan = status["plan"]
-    rows = [_row(plan, "chosen")] if plan else []
+    rows = [_row(plan, ", ".join(filter(None, ("chosen", plan["lacks"]))))] if plan else []
     if _EXPLAIN.value:
         rows += [_row(one, one["reason"]) for one in status["rejected"]]
     if not plan:
         print("no switch can be run")
     if rows:
         print(columns.render(("switch", "devices", "expected ms", "accuracy", "why"), rows, left=(0, 1, 4)))
-    if _EXPLAIN.value:
+    if _EXPLAIN.value and plan and all(one["accuracy"] is None for one in (plan, *status["rejected"])):
+        print(planning.UNVERIFIED)
+    if _EXPLAIN.value or not plan:
         print()
         devices = [
             (one["name"], one["url"], one["state"], _span(one["latency_ms"]), one["reason"])

@@ -190,6 +190,21 @@ def _search(
     return found, best
 
 
+def shortfall(decision: Decision, goal: Goal) -> str:
+    """What the goal asks for and the chosen plan has not, as a phrase; empty where it has all, or nothing is chosen."""
+    plan = decision.chosen
+    if plan is None:
+        return ""
+    if plan.latency_ms > goal.deadline_ms:
+        return f"though it is over the deadline of {goal.deadline_ms:g} ms"
+    if _is_good(plan, goal):
+        return ""
+    if plan.accuracy is None:
+        return "though no accuracy is known"
+    late = any(one.plan is not None and _is_good(one.plan, goal) for one in decision.rejected)
+    return f"though none reaches {accuracy_text(goal.min_accuracy)}{' within the deadline' if late else ''}"
+
+
 def _is_good(plan: Plan, goal: Goal) -> bool:
     return goal.min_accuracy is None or (plan.accuracy is not None and plan.accuracy >= goal.min_accuracy)
 

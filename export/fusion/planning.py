@@ -9,7 +9,7 @@ from absl import flags
 
 from .bundle import CLASSIFICATION, Bundle, SwitchEntry
 from .fleet import Fleet
-from .planner import Decision, Goal, Plan
+from .planner import Decision, Goal, Plan, shortfall
 from .program import LONGEST_S, define_float
 
 SWITCH = flags.DEFINE_string(
@@ -36,6 +36,8 @@ MIN_ACCURACY = define_float(
 CONNECT_TIMEOUT_S = define_float(
     "connect_timeout_s", 2, "Seconds that connecting to a worker may take.", 0.001, LONGEST_S
 )
+UNVERIFIED = "no accuracy is known, so more multiply-adds count as better; export.verify puts accuracies in the bundle"
+"""What is said of a bundle without them."""
 
 
 def goal(bundle: Bundle) -> Goal:
@@ -52,13 +54,13 @@ def entries(bundle: Bundle) -> tuple[SwitchEntry, ...]:
 
 
 def describe(fleet: Fleet, goal: Goal) -> dict[str, Any]:
-    """The plan for the next image, why others are not run, and the devices."""
+    """The plan for the next image and what it lacks of the goal, why others are not run, and the devices."""
     decision, now = fleet.decide(goal), time.monotonic()
     return {
         "precision": fleet.precision,
         "deadline_ms": goal.deadline_ms,
         "min_accuracy": goal.min_accuracy,
-        "plan": None if decision.chosen is None else _plan(decision.chosen),
+        "plan": None if decision.chosen is None else _plan(decision.chosen) | {"lacks": shortfall(decision, goal)},
         "rejected": rejected(decision),
         "devices": [
             {

@@ -5,11 +5,12 @@
   python -m export.fusion.predict --watch=inbox                       # images as they appear in a folder
   python -m export.fusion.predict --loop --every_s=5 snapshot.jpg     # a file that a camera writes again and again
 
-Folders are searched to the bottom. Of a classifier: one line per image, file, label, confidence and milliseconds, and
-what a degraded answer lacks; an image must have the model's size, or be made so by --resize. Of super-resolution:
-images of any size, cut in tiles of the model's; each answer is written to --target as NAME_x2.png (of scale 2). If an
-image cannot be used, or the coordinator refuses it, the others are still done, and the exit status is 2. The totals of
-several images, also after Ctrl-C, are on standard error.
+Folders are searched to the bottom. Of a classifier: one line per image, file, label, confidence, milliseconds and
+switch, and what a degraded answer lacks; an image must have the model's size, or be made so by --resize. Of
+super-resolution: images of any size, cut in tiles of the model's; each answer is written to --target as NAME_x2.png (of
+scale 2). If an image cannot be used, or the coordinator refuses it, the others are still done, and the exit status is
+2. A coordinator that has no time, or no devices, is asked again for --timeout_s; an image that waits in vain is the
+last one, except with --watch and --loop. The totals of several images, also after Ctrl-C, are on standard error.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from absl import flags
 
 from . import images, sources
 from .bundle import CLASSIFICATION
-from .client import FusionClient, RefusedError, UnreachableError
+from .client import BusyError, FusionClient, RefusedError, UnreachableError
 from .enlarging import Enlarging
 from .files import check_json_target, write_json
 from .fuse import softmax
+from .journal import utc_now
 from .parallel import in_order
 from .program import LONGEST_S, UserError, define_float, run
 from .results import STDOUT, JsonLines, lacking, served_by, shown
@@ -73,6 +75,19 @@ _TLS_CERT = flags.DEFINE_string("tls_cert", None, "PEM certificate to show to th
 _TLS_KEY = flags.DEFINE_string("tls_key", None, "Unencrypted PEM private key of --tls_cert.")
 
 
+class _Notice:
+    """Says that the coordinator is waited for, once in as long as that may take."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally, self._quiet_until = tally, 0.0
+
+    def __call__(self, error: BusyError) -> None:
+        now, seconds = time.monotonic(), _TIMEOUT_S.value or 0.0
+        if now >= self._quiet_until:
+            self._quiet_until = now + seconds
+            self._tally.print(f"waiting, up to {seconds:g} s: {error.reason}", error=True)
+
+
 class _Unfit(UserError):
     """An image that cannot be used; the others can."""
 
@@ -106,15 +121,17 @@ def main(arguments: list[str]) -> int:
     wanted = _wanted(arguments)
     check_json_target(_JSON.value)
     credentials = Credentials(_TOKEN_FILE.value, _TLS_CA.value, _TLS_CERT.value, _TLS_KEY.value)
+    tally = Tally(wanted.total)
+    notice = _Notice(tally)
     with contextlib.ExitStack() as stack:
         clients = [
-            stack.enter_context(FusionClient(_URL.value, credentials, _TIMEOUT_S.value)) for _ in range(_PARALLEL.value)
+            stack.enter_context(FusionClient(_URL.value, credentials, _TIMEOUT_S.value, notice))
+            for _ in range(_PARALLEL.value)
         ]
         one = _task(clients[0], wanted)
         if _WATCH.value is not None:
             print(f"watching {_WATCH.value}", file=sys.stderr, flush=True)
         lines = stack.enter_context(JsonLines(_JSONL.value))
-        tally = Tally(wanted.total)
         width = max((len(shown(source.name)) for source in wanted.named), default=0)
         rows: list[dict[str, Any]] = []
         try:
@@ -128,7 +145,7 @@ def main(arguments: list[str]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         finally:
-            if tally.done > 1 or tally.done and wanted.total is None:
+            if tally.done and wanted.total != 1:
                 tally.finish(wanted.others)
             if _JSON.value and tally.done:
                 model = {"name": clients[0].name, **clients[0].model_parameters}
@@ -187,15 +204,16 @@ def _told(source: Source, future: Future[_Answered], tally: Tally, width: int) -
             tally.unfit += 1
         else:
             tally.failed += 1
-            # A camera goes on when its coordinator is back; other images would only all fail.
-            if isinstance(error, UnreachableError) and _WATCH.value is None and not _LOOP.value:
+            # A camera goes on when its coordinator is back; other images would only all wait and fail.
+            if isinstance(error, (BusyError, UnreachableError)) and _WATCH.value is None and not _LOOP.value:
                 raise
         tally.print(f"error: {error}" if isinstance(error, _Unfit) else f"error: {source.name!r}: {error}", error=True)
-        return {"file": source.name, "error": str(error)}
+        return {"time": utc_now(), "file": source.name, "error": str(error)}
     tally.add(answered.row["ms"], bool(answered.lacks))
     line = f"{shown(source.name):{width}}  {answered.said}  {answered.row['ms']:.1f} ms"
-    tally.print(None if _JSONL.value == STDOUT else "  ".join(filter(None, (line, answered.lacks))))
-    return {"file": source.name, **answered.row}
+    parts = (line, shown(str(answered.row.get("switch", ""))), answered.lacks)
+    tally.print(None if _JSONL.value == STDOUT else "  ".join(filter(None, parts)))
+    return {"time": utc_now(), "file": source.name, **answered.row}
 
 
 def _read(source: Source, shape: tuple[int, int, int] | None) -> np.ndarray:

@@ -175,7 +175,8 @@ class RemoteWorker:
         return error
 
     def _error(self, status: int, phase: str, found: str, temporary: bool, what: str) -> DeviceError:
-        message = f"device {self.device.name} at {self.device.url}: {found} while {phase} ({what})."
+        # What is found may end in what would be legal.
+        message = f"{self.device.named}, while {phase} ({what}): {found}."
         return DeviceError(status, self.device.name, phase, message, temporary)
 
 

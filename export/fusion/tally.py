@@ -53,6 +53,7 @@ class Tally:
         ranked = sorted(self._ms)
         parts = [f"{self.answered} answered" + (f" ({self.degraded} degraded)" if self.degraded else "")]
         parts += [f"{count} {what}" for count, what in ((self.unfit, "unfit"), (self.failed, "failed")) if count]
+        parts += [f"{self._total - self.done} not done"] if self._total and self._total > self.done else []
         parts += [f"{others} other files left out"] if others else []
         text = f"{self.done} images in {seconds:.1f} s: {', '.join(parts)}"
         if ranked:

@@ -102,7 +102,8 @@ def test_a_killed_worker_fails_no_request_and_comes_back(bundle, pair, start, in
         assert (answer["parameters"]["missing"], answer["parameters"]["degraded"]) == ("", False)
     found = device(curl, coordinator, "pi-1")
     assert found["state"] == "down"
-    assert found["reason"].startswith(f"device pi-1 at {second.url}: connection refused while connecting (")
+    assert found["reason"].startswith(f"device pi-1 at {second.url}, while connecting (")
+    assert found["reason"].endswith("): connection refused.")
     assert metric(curl, coordinator, 'fusion_device_up{device="pi-1"}') == 0
     assert ready(curl, coordinator) == (200, {"ready": True})
     port = second.url.rsplit(":", 1)[1]
@@ -206,16 +207,24 @@ def test_absent_worker_at_start(bundle, free_port, cluster_file, runner):
     url = f"http://127.0.0.1:{free_port}"
     said = refusal(runner, bundle, cluster_file(url), "--switch=0.5+0.5")
     assert said.startswith("error: no switch can be run. device pi-0")
-    assert f"device pi-0 at {url}: connection refused while connecting" in said
+    assert f"device pi-0 at {url}, while connecting (asking whether it is there): connection refused." in said
+
+
+def test_says_that_it_waits_for_devices(bundle, free_port, cluster_file, runner):
+    cluster = cluster_file(f"http://127.0.0.1:{free_port}")
+    done = runner("coordinator", f"--bundle={bundle}", f"--cluster={cluster}", "--startup_timeout_s=1")
+    said = "coordinator: waiting up to 1 s (--startup_timeout_s) for devices that can run a switch\n"
+    assert done.returncode == 2 and done.stderr.count(said) == 1
+    assert f":{free_port} is down, while connecting (asking whether it is there): connection refused.\n" in done.stderr
 
 
 def test_foreign_workers_at_start(bundle, altered, worker, start, cluster_file, runner):
     other = start("worker", f"--bundle={altered(foreign)}")
     said = refusal(runner, bundle, cluster_file(other.url), "--switch=1.0")
-    assert f"device pi-0 at {other.url}: its model_id is {'0' * 64}; legal: " in said
+    assert f"device pi-0 at {other.url}, while " in said and f"): its model_id is {'0' * 64}; legal: " in said
     floats = ("--switch=1.0", "--precision=float32")
     said = refusal(runner, bundle, cluster_file(worker.url), *floats)
-    assert f"device pi-0 at {worker.url}: its file_sha256 is " in said
+    assert f"device pi-0 at {worker.url}, while " in said and "): its file_sha256 is " in said
 
 
 def test_worker_without_the_slice_at_start(bundle, start, cluster_file, runner):
@@ -335,7 +344,7 @@ def test_nonsense_is_a_502(deceived, true_answer, infer, make, said):
     impostor.answer = (200, {}, answer if isinstance(answer, bytes) else json.dumps(answer).encode())
     status, error = infer(coordinator)
     assert status == 502, error
-    assert f"device pi-0 at {impostor.url}: " in error["error"] and said in error["error"]
+    assert f"device pi-0 at {impostor.url}, while " in error["error"] and said in error["error"]
     impostor.answer = (200, {}, json.dumps(true_answer).encode())
     until(lambda: infer(coordinator)[0] == 200)
 
@@ -343,7 +352,7 @@ def test_nonsense_is_a_502(deceived, true_answer, infer, make, said):
 @pytest.mark.parametrize(
     ("answer", "status", "said"),
     [
-        (None, 503, "it closed the connection while waiting for the answer"),
+        (None, 503, "while waiting for the answer (asking for slice 0 of switch 1.0): it closed the connection"),
         ((200, {"Content-Length": 50}, b"short"), 503, "while reading the answer"),
         ((500, {}, b"oops"), 502, "it answered 500: no reason given"),
         ((400, {}, b'{"error": "too odd"}'), 502, "it answered 400: too odd"),
@@ -356,7 +365,7 @@ def test_broken_exchanges(deceived, true_answer, infer, answer, status, said):
     impostor.answer = answer
     got, error = infer(coordinator)
     assert got == status, error
-    assert f"device pi-0 at {impostor.url}: " in error["error"] and said in error["error"]
+    assert f"device pi-0 at {impostor.url}, while " in error["error"] and said in error["error"]
     impostor.answer = (200, {}, json.dumps(true_answer).encode())
     until(lambda: infer(coordinator)[0] == 200)
 

@@ -45,7 +45,7 @@ def test_a_coordinator_tells_its_plan(verified_bundle, start, worker, cluster_fi
     chosen, *others = [line.split() for line in lines[2:5]]
     assert (chosen[0], chosen[1], chosen[3:]) == ("1.0", "pi-0", ["90.00", "%", "chosen"])
     assert {one[0] for one in others} == {"0.5+0.5", "0.75+0.25"}
-    assert "is less accurate, 80.00 % against 90.00 %" in told.stdout
+    assert "is less accurate, 80.00 % against 90.00 %" in told.stdout and "export.verify" not in told.stdout
     assert f"pi-0    {worker.url}  up" in told.stdout
     status = json.loads(out.read_text())
     assert (status["plan"]["switch"], status["plan"]["accuracy"], status["early_answer"]) == ("1.0", 0.9, "off")
@@ -74,11 +74,31 @@ def test_a_plan_without_a_coordinator(verified_bundle, start, worker, cluster_fi
     assert told.stdout.splitlines()[2].split()[0] in ("1.0", "0.5+0.5")
 
 
+def test_a_bundle_that_was_not_verified(bundle, start, worker, cluster_file, runner):
+    coordinator = start("coordinator", f"--bundle={bundle}", f"--cluster={cluster_file(worker.url)}")
+    hint = "no accuracy is known, so more multiply-adds count as better; export.verify puts accuracies in the bundle\n"
+    assert hint in runner("plan", f"--url={coordinator.url}", "--explain").stdout
+    assert hint not in runner("plan", f"--url={coordinator.url}").stdout
+    assert coordinator.stop()[2].count(hint) == 1
+
+
+def test_a_goal_that_no_switch_reaches(verified_bundle, start, worker, cluster_file, runner):
+    coordinator = start(
+        "coordinator", f"--bundle={verified_bundle}", f"--cluster={cluster_file(worker.url)}", "--min_accuracy=99"
+    )
+    told = runner("plan", f"--url={coordinator.url}")
+    assert told.stdout.splitlines()[2].endswith("chosen, though none reaches 99.00 %"), told.stderr
+    assert ", accuracy 90.00 %, though none reaches 99.00 %\n" in coordinator.stop()[2]
+
+
 def test_nothing_to_plan(bundle, cluster_file, runner, free_port):
     cluster = cluster_file(f"http://127.0.0.1:{free_port}")
     told = runner("plan", f"--bundle={bundle}", f"--cluster={cluster}", "--explain")
     assert (told.returncode, told.stdout.splitlines()[0]) == (1, "no switch can be run")
     assert "no living device serves slice 0" in told.stdout and "connection refused" in told.stdout
+    told = runner("plan", f"--bundle={bundle}", f"--cluster={cluster}")
+    assert (told.returncode, told.stdout.splitlines()[0]) == (1, "no switch can be run")
+    assert "connection refused" in told.stdout and "no living device" not in told.stdout
     told = runner("plan", f"--bundle={bundle}")
     assert (told.returncode, "--cluster is missing; legal: the cluster's path, or --url." in told.stderr) == (2, True)
 

@@ -118,6 +118,31 @@ def test_says_why_others_lost():
     assert (chosen, said["0.5+0.25+0.25"]) == ("0.5+0.5", "its accuracy is 75.00 %, at least 76.00 % is wanted")
 
 
+@pytest.mark.parametrize(
+    ("goal", "lacks"),
+    [
+        (Goal(100), ""),
+        (Goal(100, 0.8), ""),
+        (Goal(100, 0.99), "though none reaches 99.00 %"),
+        (Goal(50, 0.8), "though none reaches 80.00 % within the deadline"),
+        (Goal(5), "though it is over the deadline of 5 ms"),
+        (Goal(5, 0.99), "though it is over the deadline of 5 ms"),
+    ],
+)
+def test_says_what_the_chosen_plan_lacks(goal, lacks):
+    latencies = {("a", part.model): float(part.madds) for one in SWITCHES for part in one.slices}
+    decision = planner.decide(SWITCHES, lambda one: ACCURACY[one.switch], latencies, {}, goal)
+    assert planner.shortfall(decision, goal) == lacks
+
+
+def test_without_accuracies_none_is_reached():
+    latencies = {("a", part.model): 1.0 for one in SWITCHES for part in one.slices}
+    for least, lacks in ((None, ""), (0.5, "though no accuracy is known")):
+        goal = Goal(100, least)
+        assert planner.shortfall(planner.decide(SWITCHES, lambda one: None, latencies, {}, goal), goal) == lacks
+    assert planner.shortfall(planner.decide(SWITCHES, lambda one: None, {}, {}, Goal(1)), Goal(1)) == ""
+
+
 def test_without_accuracies_more_multiply_adds_are_better():
     latencies = {("a", part.model): 1.0 for one in SWITCHES for part in one.slices}
     chosen, said = choose(Goal(100), latencies, {}, lambda one: None)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,8 @@ def test_a_folder_of_anything(coordinator, runner, tmp_path):
     rows = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [Path(row["file"]).name for row in rows] == ["0.png", "broken.png", "large.jpg", "1.png", "2.png"]
     assert [row["label"] for row in rows if "error" not in row] == ["a", "b", "c"]
+    times = [datetime.fromisoformat(row["time"].replace("Z", "+00:00")) for row in rows]
+    assert times == sorted(times) and times[0].utcoffset() == timedelta(0)
     complete, worse = (next(row for row in rows if row.get("degraded") is flag) for flag in (False, True))
     assert (complete["switch"], complete["devices"], complete["missing"]) == ("0.5+0.5", ["pi-0", "pi-1"], [])
     assert (worse["devices"], worse["missing"], worse["expected_accuracy"]) == (["pi-0", ""], [1], 0.5)
@@ -192,6 +195,7 @@ def test_an_image_on_standard_input(coordinator, tmp_path):
     with path.open("rb") as stream, predicting(coordinator, "--stdin=image", "-", stdin=stream) as program:
         out, err = program.communicate(timeout=60)
     assert (program.returncode, out.split()[:2], err) == (0, ["-", "b"], "")
+    assert out.endswith(" ms  0.5+0.5\n")
 
 
 def test_an_image_in_place_of_names(coordinator, tmp_path):
@@ -239,7 +243,28 @@ def test_other_images_stop_when_nobody_is_there(coordinator, runner, tmp_path):
     assert done.returncode == 2 and done.stdout == ""
     refused, totals, end = done.stderr.splitlines()
     assert "0.png': server " in refused and "it answered 400: no time" in refused
-    assert "2 failed" in totals and end.startswith(f"error: server {coordinator.url}: ")
+    assert "2 failed" in totals and end.startswith(f"error: server {coordinator.url}, while ")
+
+
+def test_other_images_stop_when_one_waited_in_vain(coordinator, runner, tmp_path):
+    paths = [image(tmp_path / f"{i}.png") for i in range(9)]
+    coordinator.statuses = [(503, {"Retry-After": "2"})] * 1000
+    done = runner("predict", f"--url={coordinator.url}", "--timeout_s=3", *paths)
+    assert (done.returncode, done.stdout) == (2, "")
+    waiting, totals, end = done.stderr.splitlines()
+    assert waiting == "waiting, up to 3 s: no time"
+    assert totals.endswith(": 0 answered, 1 failed, 8 not done") and "it answered 503: no time" in end
+    # Twice about the first image; the next one may have been begun.
+    assert len(coordinator.statuses) in (997, 998)
+
+
+def test_a_camera_waits_again(coordinator, tmp_path):
+    path = image(tmp_path / "snapshot.png")
+    coordinator.statuses = [(503, {"Retry-After": "1"})] * 3
+    with predicting(coordinator, "--loop", "--timeout_s=1.5", path) as program:
+        assert program.stderr.readline() == "waiting, up to 1.5 s: no time\n"
+        assert program.stderr.readline().startswith(f"error: '{path}': server ")
+        assert program.stdout.readline().split()[1] == "a"
 
 
 def test_enlarging_a_watched_folder_into_itself_is_refused(runner, tmp_path):
@@ -313,7 +338,7 @@ def test_a_busy_coordinator_is_asked_again(coordinator, client):
 def test_but_not_beyond_the_time(coordinator, client, headers):
     coordinator.statuses = [(503, headers)]
     started = time.monotonic()
-    with pytest.raises(RefusedError, match="it answered 503: no time while asking"):
+    with pytest.raises(RefusedError, match="while asking /v2/models/m/infer: it answered 503: no time\\."):
         client.infer(PICTURE)
     assert time.monotonic() - started < 1
     assert client.infer(PICTURE).label == "a"

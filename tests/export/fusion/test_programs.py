@@ -76,7 +76,7 @@ def test_help(runner, program):
         ("predict", ["--json=none/out.json", "x.png"], "'none' is no folder"),
         ("local", ["--bundle={}", "--switch=1.0", "--json={}"], "it is a folder"),
         ("predict", ["--url=h:1", "x.png"], "url is 'h:1'; legal: http(s)://host[:port]"),
-        ("predict", ["--url=http://127.0.0.1:1", "x"], "refused while connecting"),
+        ("predict", ["--url=http://127.0.0.1:1", "x"], "while connecting: Connection refused"),
         ("local", ["--bundle={}"], "--switch is missing; legal: 1.0, 0.5+0.5, 0.75+0.25"),
         ("local", ["--bundle={}", "--switch=1.0", "--data=none.npz"], "does not exist"),
         ("local", ["--bundle={}", "--switch=1.0", "--data={}/manifest.json"], "not an .npz file"),
@@ -166,8 +166,8 @@ def test_predict(bundle, coordinator, runner, tmp_path):
     assert written["model"]["switch"] == "0.5+0.5"
     lines = done.stdout.splitlines()
     for path, sample, line, row in zip(paths, samples, lines, written["images"], strict=True):
-        name, label, confidence, ms, unit = line.split()
-        assert (name, label, unit) == (str(path), labels[sample["label"]], "ms")
+        name, label, confidence, ms, unit, switch = line.split()
+        assert (name, label, unit, switch) == (str(path), labels[sample["label"]], "ms", "0.5+0.5")
         assert row["class"] == sample["label"] and row["label"] == label
         powers = np.exp(row["logits"])
         assert row["confidence"] == pytest.approx((powers / powers.sum()).max())

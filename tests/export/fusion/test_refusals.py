@@ -24,7 +24,7 @@ SHOWN = {
     "early": (lambda mine, foreign: mine.issue("127.0.0.1", age_days=-2), "certificate is not yet valid" + CLOCK),
     "other names": (
         lambda mine, foreign: mine.issue("pi.example", "192.0.2.1"),
-        "it is for 'pi.example', '192.0.2.1' and not for '127.0.0.1' while connecting",
+        "it is for 'pi.example', '192.0.2.1' and not for '127.0.0.1'.",
     ),
     "foreign": (lambda mine, foreign: foreign.issue("127.0.0.1"), "unable to get local issuer certificate"),
     "client's": (lambda mine, foreign: mine.issue(client=True), "unsuitable certificate purpose"),
@@ -37,7 +37,9 @@ def test_certificates_that_the_caller_refuses(certificates, foreign, kind):
     shown = make(certificates, foreign)
     with server(shown.tls_cert, shown.tls_key) as port, pytest.raises(UserError) as raised:
         FusionClient(f"https://127.0.0.1:{port}", Credentials(tls_ca=certificates.ca), 10)
-    assert str(raised.value).startswith(f"server https://127.0.0.1:{port}: its certificate is refused: {said}")
+    assert str(raised.value).startswith(
+        f"server https://127.0.0.1:{port}, while connecting: its certificate is refused: {said}"
+    )
 
 
 @pytest.mark.parametrize("kind", ["expired", "other names"])
@@ -49,29 +51,30 @@ def test_the_coordinator_names_the_device(bundle, runner, cluster_file, certific
         cluster = cluster_file(url, tls_ca=certificates.ca)
         done = runner("coordinator", f"--bundle={bundle}", f"--cluster={cluster}", "--switch=1.0")
     assert done.returncode == 2
-    assert f"device pi-0 at {url}: its certificate is refused: {said}" in done.stderr
+    assert f"device pi-0 at {url}, while connecting (" in done.stderr
+    assert f"): its certificate is refused: {said}" in done.stderr
 
 
 def test_tls_there(bundle, runner, cluster_file, certificates):
     shown = certificates.issue("127.0.0.1")
     with server(shown.tls_cert, shown.tls_key) as port:
         url = f"http://127.0.0.1:{port}"
-        with pytest.raises(UserError, match="it speaks TLS; legal: an https:// address while asking /v2/repository"):
+        with pytest.raises(UserError, match="index: it speaks TLS; legal: an https:// address.$"):
             FusionClient(url, Credentials(), 10)
         options = (f"--bundle={bundle}", f"--cluster={cluster_file(url)}", "--switch=1.0", "--startup_timeout_s=0")
         done = runner("coordinator", *options)
-    assert f"device pi-0 at {url}: it speaks TLS; legal: an https:// address while" in done.stderr
-    assert "(asking whether it is there)" in done.stderr
+    assert f"device pi-0 at {url}, while waiting" in done.stderr
+    assert " (asking whether it is there): it speaks TLS; legal: an https:// address.\n" in done.stderr
 
 
 def test_no_tls_there(worker, certificates):
     url = worker.url.replace("http", "https")
-    with pytest.raises(UserError, match="it does not speak TLS; legal: an http:// address, or TLS there while conn"):
+    with pytest.raises(UserError, match="it does not speak TLS; legal: an http:// address, or TLS there.$"):
         FusionClient(url, Credentials(tls_ca=certificates.ca))
 
 
 def test_nobody_there(free_port, certificates):
-    with pytest.raises(UserError, match="Connection refused while connecting"):
+    with pytest.raises(UserError, match="while connecting: Connection refused"):
         FusionClient(f"https://127.0.0.1:{free_port}", Credentials(tls_ca=certificates.ca))
 
 
@@ -86,14 +89,16 @@ def test_certificates_that_the_server_refuses(bundle, start, runner, cluster_fil
     }
     for said, all_shown in shown.items():
         for credentials in all_shown:
-            expected = f"it turns down callers that show {said.format(credentials.tls_cert)} while "
+            expected = f"it turns down callers that show {said.format(credentials.tls_cert)}."
             with pytest.raises(UserError) as raised:
                 FusionClient(worker.url, credentials)
-            assert str(raised.value).startswith(f"server {worker.url}: {expected}")
+            assert str(raised.value).startswith(f"server {worker.url}, while ")
+            assert str(raised.value).endswith(f": {expected}")
             files = {key: value for key, value in vars(credentials).items() if value}
             cluster = cluster_file(worker.url, **files)
             done = runner("coordinator", f"--bundle={bundle}", f"--cluster={cluster}", "--startup_timeout_s=0")
-            assert done.returncode == 2 and f"device pi-0 at {worker.url}: {expected}" in done.stderr
+            assert done.returncode == 2 and f"device pi-0 at {worker.url}, while " in done.stderr
+            assert f"): {expected}" in done.stderr
             others = ("--cacert", mine.tls_ca, "--cert", mine.tls_cert, "--key", mine.tls_key)
             assert curl(f"{worker.url}/v2/health/ready", *others)[0] == 200
 

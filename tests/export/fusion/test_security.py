@@ -63,7 +63,7 @@ def test_token(bundle, start, curl, runner, cluster_file, token_file):
     coordinator = start("coordinator", *options, f"--cluster={cluster}")
     image = bundle / "samples" / "0.png"
     refused = runner("predict", f"--url={coordinator.url}", image)
-    assert refused.returncode == 2 and said + "--token_file while asking" in refused.stderr
+    assert refused.returncode == 2 and f"while asking /v2/repository/index: {said}--token_file.\n" in refused.stderr
     done = runner("predict", f"--url={coordinator.url}", f"--token_file={token_file}", image)
     assert done.returncode == 0, done.stderr
 
@@ -83,10 +83,11 @@ def test_mutual_tls(bundle, start, curl, runner, cluster_file, certificate):
     options = (f"--bundle={bundle}", "--startup_timeout_s=0")
     done = runner("coordinator", *options, f"--cluster={cluster_file(worker.url)}")
     assert done.returncode == 2
-    assert f"device pi-0 at {worker.url}: its certificate is refused: " in done.stderr
+    assert f"device pi-0 at {worker.url}, while connecting (" in done.stderr
+    assert "): its certificate is refused: " in done.stderr
     plain = worker.url.replace("https", "http")
     done = runner("coordinator", *options, f"--cluster={cluster_file(plain)}")
-    assert done.returncode == 2 and f"device pi-0 at {plain}: " in done.stderr
+    assert done.returncode == 2 and f"device pi-0 at {plain}, while " in done.stderr
     files = {"tls_ca": cert, "tls_cert": cert, "tls_key": key}
     cluster = cluster_file(worker.url, **files)
     coordinator = start("coordinator", f"--bundle={bundle}", f"--cluster={cluster}", *mine)

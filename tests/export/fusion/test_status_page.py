@@ -69,7 +69,7 @@ STATUS = {
             "name": "garage-zero2",
             "url": "https://192.168.0.14:8001",
             "state": "down",
-            "reason": "connection refused while connecting; asked again in 4 s",
+            "reason": "while connecting: connection refused; asked again in 4 s",
             "since_s": 64.0,
             "inflight": 0,
             "requests": 4_012,
@@ -227,7 +227,7 @@ def test_shows_the_cluster(debugger):
                 "kitchen-pi5 slice 0: 0.5",
                 "● up for 1 d 2 h",
                 "0.5+0.25+0.25-0 31.0 ms",
-                "✕ down for 1 min 4 s: connection refused while connecting",
+                "✕ down for 1 min 4 s: while connecting: connection refused",
                 "130.4 ms is beyond the deadline of 100 ms",
             ):
                 assert part in text, (part, text)
