@@ -305,6 +305,17 @@ def test_asks_for_the_token_once(debugger):
 
 
 @in_browser
+def test_a_name_and_password_in_the_address(debugger):
+    async def visit():
+        async with Coordinator() as coordinator:
+            async with Tab(debugger, coordinator.url.replace("://", f"://somebody:{TOKEN}@")) as tab:
+                await tab.wait_for(SHOWN)
+                assert tab.complaints == []
+
+    asyncio.run(visit())
+
+
+@in_browser
 def test_says_that_nobody_answers(debugger):
     async def visit():
         async with Coordinator() as coordinator, Tab(debugger, coordinator.url, width=360) as tab:
