@@ -77,14 +77,15 @@ def commands(target: Path, devices: Sequence[Device], coordinator: str) -> str:
         _command("coordinator", *files, *_listening(coordinator, _COORDINATOR_PORT), *_shown(own)),
     ]
     scheme = "https" if (own / "cert.pem").exists() else "http"
-    url = f"--url={scheme}://{_bracketed(coordinator)}:{_COORDINATOR_PORT}"
+    url = f"{scheme}://{_bracketed(coordinator)}:{_COORDINATOR_PORT}"
     users = target / "users"
     for user in sorted(users.iterdir()) if users.is_dir() else ():
         lines += [
             "",
             f"# {user.name}, in a bundle's folder, with {user} copied into {_KEPT}/ there;",
             "# fusion.plan and fusion.bench take the same flags:",
-            _command("predict", url, *_shown(user), "samples/0.png"),
+            _command("predict", f"--url={url}", *_shown(user), "samples/0.png"),
+            *_looking(url, user),
         ]
     return "\n".join(lines) + "\n"
 
@@ -111,6 +112,24 @@ def _table(name: str, keys: dict[str, str]) -> str:
 def _shown(folder: Path) -> list[str]:
     """The flags for the files that a folder has."""
     return [f"--{flag}={_KEPT}/{folder.name}/{file}" for flag, file in _FLAGS.items() if (folder / file).exists()]
+
+
+def _looking(url: str, user: Path) -> list[str]:
+    """How a user sees what the cluster does: by curl, and by a browser, which wants certificate and key as one file."""
+    kept = shlex.quote(f"{_KEPT}/{user.name}")
+    with_certificate, with_token = (user / "cert.pem").exists(), (user / "token.txt").exists()
+    # By its standard input, as other users of the machine can see a command line.
+    curl = f"sed 's/^/Authorization: Bearer /' {kept}/token.txt | curl -sS -H @-" if with_token else "curl -sS"
+    if with_certificate:
+        curl += f" \\\n    --cacert {kept}/ca.pem --cert {kept}/cert.pem --key {kept}/key.pem"
+    lines = [f"# What the cluster does, as JSON; {url}/ is the same as a page for browsers:", f"{curl} {url}/status"]
+    if with_certificate:
+        lines += [
+            "# A browser shows it once it has this file among its own certificates, by the password that openssl asks",
+            f"# for here, and {kept}/ca.pem among the authorities that it trusts for web sites:",
+            f"openssl pkcs12 -export -in {kept}/cert.pem -inkey {kept}/key.pem \\\n    -out {kept}/browser.p12",
+        ]
+    return lines
 
 
 def _listening(host: str, port: int) -> list[str]:

@@ -1,5 +1,6 @@
 """The program that makes certificates and tokens; openssl judges what it made."""
 
+import json
 import shlex
 import shutil
 import stat
@@ -7,6 +8,7 @@ import subprocess
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from export.fusion import cluster
 from export.fusion.authority import Authority, Wanted
@@ -129,6 +131,12 @@ def started(file):
     return [shlex.split(line) for line in lines if line.startswith(".venv/bin/python")]
 
 
+def looking(file):
+    """The commands of a `start.txt` that show the status, and pack a certificate for a browser."""
+    lines = file.read_text().replace("\\\n", "").splitlines()
+    return [line for line in lines if " curl " in f" {line}" or line.startswith("openssl")]
+
+
 def test_its_commands_start_a_cluster(make, bundle, start, runner, tmp_path, free_port):
     make("--tokens", urls=(f"http://127.0.0.1:{free_port}",))
     made, board = tmp_path / "made", tmp_path / "bundle"
@@ -146,6 +154,14 @@ def test_its_commands_start_a_cluster(make, bundle, start, runner, tmp_path, fre
     at = start("coordinator", *coordinator[3:], "--port=0", **there).url.replace("localhost", "127.0.0.1")
     done = runner("predict", *predict[3:], f"--url={at}", **there)
     assert done.returncode == 0 and "samples/0.png" in done.stdout, done.stderr
+    look, pack = looking(made / "start.txt")
+    shown = subprocess.run(look.replace("https://localhost:8000", at), shell=True, cwd=board, capture_output=True)
+    assert json.loads(shown.stdout)["name"] == "tiny", shown.stderr
+    packed = board / "secrets/user/browser.p12"
+    subprocess.run(f"umask 022; {pack} -passout pass:1234", shell=True, cwd=board, check=True)
+    assert stat.S_IMODE(packed.stat().st_mode) == 0o600
+    key, cert, _ = pkcs12.load_key_and_certificates(packed.read_bytes(), b"1234")
+    assert key is not None and cert is not None and key.public_key() == cert.public_key()
 
 
 def test_without_cryptography(make, tmp_path, monkeypatch):
