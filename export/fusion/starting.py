@@ -15,9 +15,10 @@ from .security import Credentials
 _HEAD = "# Made by fusion.certificates, which writes it anew when devices have changed. File names are relative to it."
 _FLAGS = {"tls_cert": "cert.pem", "tls_key": "key.pem", "tls_ca": "ca.pem", "token_file": "token.txt"}
 _TLS = {flag: file for flag, file in _FLAGS.items() if flag != "token_file"}
-# On every machine, in the bundle's folder there.
+# On every machine, in the bundle's folder there, which a person has to put in.
 _KEPT = "secrets"
-_COORDINATOR_PORT = 8000
+_BUNDLE = "BUNDLE"
+COORDINATOR_PORT = 8000
 
 
 def cluster_text(target: Path, given: Cluster) -> str:
@@ -44,40 +45,36 @@ def cluster_text(target: Path, given: Cluster) -> str:
     return "\n\n".join(tables) + "\n"
 
 
-def commands(target: Path, devices: Sequence[Device], coordinator: str) -> str:
+def commands(target: Path, devices: Sequence[Device], coordinator: str, port: int = COORDINATOR_PORT) -> str:
     """Shell commands for every machine: what to copy there, and how to start there with it.
 
     Args:
       target: the folder that was written to.
       devices: the cluster's.
-      coordinator: what users call the coordinator by, a name or an address.
+      coordinator, port: what users call the coordinator by, a name or an address, and where it listens.
 
     Source: ours.
     """
     places = [(target / "devices" / device.name, urlsplit(device.url).hostname or "") for device in devices]
     places.append((target / "coordinator", coordinator))
-    lines = [
-        "# Here: each folder goes to the machine it is for, and to no other, into the bundle's folder there; USER is",
-        "# your name on that machine.",
-        *(f"rsync -a {shlex.quote(str(folder))} {_bundle_at(host)}/{_KEPT}/" for folder, host in places),
-    ]
+    lines = _copying(places)
     for device, (folder, host) in zip(devices, places, strict=False):
         parts = urlsplit(_url(target, device))
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        device_port = parts.port or (443 if parts.scheme == "https" else 80)
         lines += [
             "",
             f"# On {device.name}, in the bundle's folder:",
-            _command("worker", "--bundle=.", *_listening(host, port), *_shown(folder)),
+            _command("worker", "--bundle=.", *_listening(host, device_port), *_shown(folder)),
         ]
     own = target / "coordinator"
     files = ["--bundle=.", f"--cluster={_KEPT}/coordinator/cluster.toml"]
     lines += [
         "",
         "# On the coordinator's machine, in the bundle's folder:",
-        _command("coordinator", *files, *_listening(coordinator, _COORDINATOR_PORT), *_shown(own)),
+        _command("coordinator", *files, *_listening(coordinator, port), *_shown(own)),
     ]
     scheme = "https" if (own / "cert.pem").exists() else "http"
-    url = f"{scheme}://{_bracketed(coordinator)}:{_COORDINATOR_PORT}"
+    url = f"{scheme}://{_bracketed(coordinator)}:{port}"
     users = target / "users"
     for user in sorted(users.iterdir()) if users.is_dir() else ():
         lines += [
@@ -88,6 +85,26 @@ def commands(target: Path, devices: Sequence[Device], coordinator: str) -> str:
             *_looking(url, user),
         ]
     return "\n".join(lines) + "\n"
+
+
+def _copying(places: Sequence[tuple[Path, str]]) -> list[str]:
+    """The commands that copy each folder to its host."""
+    folders: dict[str, list[str]] = {}
+    for folder, host in places:
+        folders.setdefault("" if _is_loopback(host) else host, []).append(shlex.quote(str(folder)))
+    user = ", and for USER your name there" if any(folders) else ""
+    lines = [
+        "# Here: each folder goes to the machine it is for, and to no other, into the bundle's folder there. Put in",
+        f"# for {_BUNDLE} all the path of that folder on that machine{user}.",
+    ]
+    for host, several in folders.items():
+        if host:
+            lines.append(f"ssh USER@{host} mkdir -p {_BUNDLE}/{_KEPT}")
+            lines.append(f"scp -rp {' '.join(several)} USER@{_bracketed(host)}:{_BUNDLE}/{_KEPT}/")
+        else:
+            lines.append(f"mkdir -p {_BUNDLE}/{_KEPT}")
+            lines.append(f"cp -rp {' '.join(several)} {_BUNDLE}/{_KEPT}/")
+    return lines
 
 
 def _is_secured(target: Path, device: Device) -> bool:
@@ -136,10 +153,6 @@ def _listening(host: str, port: int) -> list[str]:
     """The flags to be reached at `host`."""
     address = "::" if ":" in host else "0.0.0.0"
     return [f"--host={host if _is_loopback(host) else address}", f"--port={port}"]
-
-
-def _bundle_at(host: str) -> str:
-    return "bundle" if _is_loopback(host) else f"USER@{_bracketed(host)}:bundle"
 
 
 def _bracketed(host: str) -> str:
