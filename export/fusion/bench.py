@@ -27,6 +27,7 @@ from .bench_load import Server
 from .bench_measure import Side
 from .bench_reference import Alone
 from .bundle import Bundle
+from .columns import counted
 from .files import check_json_target, write_json, write_text
 from .local_cluster import LocalCluster
 from .program import LONGEST_S, UserError, define_float, run
@@ -148,7 +149,7 @@ def _measure(sides: Sequence[Side], full: Alone | None, clients: Sequence[int]) 
         deadline = bench_measure.deadline_ms(side.server.status())
         rates = []
         for count in clients:
-            _progress(f"throughput: switch {side.name}, {count} clients")
+            _progress(f"throughput: switch {side.name}, {counted(count, 'client')}")
             rates.append(bench_measure.throughput(side, images, count, _SECONDS.value or 1.0, deadline))
         row: dict[str, Any] = {
             "switch": side.name,
@@ -172,7 +173,9 @@ def _measure(sides: Sequence[Side], full: Alone | None, clients: Sequence[int]) 
 def _conditions() -> str:
     here = machine.describe(runtime.available_cores())
     load = os.getloadavg()[0]
-    return f"{here.cores} cores {here.model} {here.architecture}, Python {here.python}, load {load:.1f} before"
+    return (
+        f"{counted(here.cores, 'core')} {here.model} {here.architecture}, Python {here.python}, load {load:.1f} before"
+    )
 
 
 def _progress(text: str) -> None:

@@ -39,7 +39,7 @@ _CSV_HEADER = (
 def show(figures: Mapping[str, Any]) -> None:
     """Prints the tables of what `bench` measured."""
     rows = figures["rows"]
-    print(f"{figures['name']} {figures['url']}: {figures['conditions']}")
+    print(f"{' '.join(filter(None, (figures['name'], figures['url'])))}: {figures['conditions']}")
     for placement in dict.fromkeys(row["placement"] for row in rows if row["placement"]):
         named = ", ".join(dict.fromkeys(row["switch"] for row in rows if row["placement"] == placement))
         print(f"{named}: {placement}")

@@ -34,7 +34,8 @@ _COORDINATOR = flags.DEFINE_list(
     "coordinator",
     None,
     "DNS names and IP addresses that users call the coordinator by, beside localhost and 127.0.0.1. Default: those of "
-    "its certificate, if there is one.",
+    "its certificate, if there is one. A port, as in hub.example:9000 or [2001:db8::1]:9000, is that of the commands; "
+    f"without one it is {starting.COORDINATOR_PORT}.",
 )
 _USERS = flags.DEFINE_list("users", ["user"], "Who gets a client certificate for the coordinator, one folder each.")
 _CERTIFICATES = flags.DEFINE_bool("certificates", True, "Makes certificates.")
@@ -79,7 +80,7 @@ def main(arguments: list[str]) -> int:
     file = target / "coordinator" / "cluster.toml"
     rows.append((str(file), _put(file, starting.cluster_text(target, given)), "", "coordinator"))
     print(render(("file", "state", "valid until", "for"), rows))
-    commands = starting.commands(target, given.devices, _called(target))
+    commands = starting.commands(target, given.devices, *_called(target))
     _put(target / "start.txt", commands)
     print(f"\n{commands}\nThe same commands are in {target / 'start.txt'}.")
     if _CERTIFICATES.value:
@@ -118,14 +119,23 @@ def _host(url: str) -> str:
 
 def _coordinator_names() -> tuple[str, ...]:
     """What users call the coordinator by, from the flag; () where that is not given."""
-    given = []
-    for name in _COORDINATOR.value or ():
-        try:
-            url = cluster.check_url(f"https://[{name}]" if ":" in name else f"https://{name}", "--coordinator")
-        except UserError as error:
-            raise UserError(f"--coordinator has {name!r}; legal: DNS names and IP addresses.") from error
-        given.append(_host(url))
+    given = [_host(url) for url in _coordinator_urls()]
     return tuple(dict.fromkeys((*given, *_LOCAL))) if given else ()
+
+
+def _coordinator_urls() -> list[str]:
+    """https://name[:port] of what stands in the flag."""
+    urls = []
+    for name in _COORDINATOR.value or ():
+        # An address of IPv6 needs brackets only before a port.
+        host = f"[{name}]" if name.count(":") > 1 and "[" not in name else name
+        try:
+            urls.append(cluster.check_url(f"https://{host}", "--coordinator"))
+        except UserError as error:
+            raise UserError(
+                f"--coordinator has {name!r}; legal: DNS names and IP addresses, which :port may follow."
+            ) from error
+    return urls
 
 
 def _certificates(target: Path, places: Sequence[Place]) -> list[tuple[str, str, str, str]]:
@@ -156,7 +166,9 @@ def _certificates(target: Path, places: Sequence[Place]) -> list[tuple[str, str,
         if not ca.exists() or ca.read_bytes() != made.pem:
             write_bytes(ca, made.pem)
         until = read(cert).not_valid_after_utc
-        rows.append((str(cert), why or "kept", f"{until:%Y-%m-%d}", ", ".join(names_of(read(cert))) or place.title))
+        rows.append(
+            (str(cert), why or "kept", f"{until:%Y-%m-%d}", ", ".join(names_of(read(cert))) or place.folder.name)
+        )
     return rows
 
 
@@ -197,14 +209,16 @@ def _put(file: Path, text: str) -> str:
     return "new" if before is None else "kept" if before == data else "new, as devices or files have changed"
 
 
-def _called(target: Path) -> str:
-    """What users call the coordinator by, first of all."""
+def _called(target: Path) -> tuple[str, int]:
+    """What users call the coordinator by, first of all, and its port."""
+    ports = [urlsplit(url).port for url in _coordinator_urls()]
+    port = next(filter(None, ports), starting.COORDINATOR_PORT)
     names = _coordinator_names()
     if not names and _CERTIFICATES.value:
         from .authority import names_of, read
 
         names = tuple(names_of(read(target / "coordinator" / "cert.pem")))
-    return names[0] if names else _LOCAL[0]
+    return (names[0] if names else _LOCAL[0]), port
 
 
 if __name__ == "__main__":

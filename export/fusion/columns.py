@@ -1,4 +1,4 @@
-"""Plain tables for the terminal."""
+"""Plain tables, and counts, for the terminal."""
 
 from __future__ import annotations
 
@@ -17,3 +17,20 @@ def render(header: Sequence[str], rows: Sequence[Sequence[object]], left: Collec
         for row in cells
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def counted(count: int, what: str) -> str:
+    """So many of `what`, which is given for one and takes an s for others: 1 image, 0 images."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+class Column:
+    """A column of lines that are printed one by one: `pad` fills a text up to the longest so far, of `width` letters or
+    more."""
+
+    def __init__(self, width: int = 0) -> None:
+        self._width = width
+
+    def pad(self, text: str) -> str:
+        self._width = max(self._width, len(text))
+        return text.ljust(self._width)

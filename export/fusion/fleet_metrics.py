@@ -21,8 +21,8 @@ class FleetMetrics:
         registry = metrics.registry
         answers = Counter(
             "fusion_answers",
-            "Answers, by the switch they are of and their kind, one of: whole, early (the rest could not matter) or "
-            "degraded (slices are missing). Their sum is all answers.",
+            "Answers, by the switch they are of and their kind, one of: whole, early (decided by the slices that had "
+            "come, as --early_answer allows) or degraded (slices are missing). Their sum is all answers.",
             ["switch", "kind"],
             registry=registry,
         )

@@ -91,7 +91,7 @@ class FusedModel(ServedModel):
         made(np.zeros((1, *bundle.shape), np.uint8), np.zeros((1, *bundle.output_shape), np.float32))
         self._fuse = Estimate((time.perf_counter() - started) * 1e3)
         self._running = 0
-        self._counts = dict.fromkeys(("answered", "degraded", "refused", "late"), 0)
+        self._counts = dict.fromkeys(("answered", "early", "degraded", "refused", "late_slices"), 0)
         self._recent: deque[_Recent] = deque(maxlen=_RECENT)
         self._started = time.monotonic()
         self._metrics = metrics
@@ -157,8 +157,8 @@ class FusedModel(ServedModel):
     def status(self) -> dict[str, Any]:
         """Everything that a person wants to know of the cluster, as JSON values.
 
-        Of `requests`, `answered` is all answers, those among them that are `degraded` included; `refused` is requests
-        without an answer; `late` is slices that were not waited for.
+        Of `requests`, `answered` is all answers, those among them that are `early` or `degraded` included; `refused` is
+        requests without an answer. `late_slices` counts no requests, but slices that were not waited for.
         """
         now = time.monotonic()
         return {
@@ -198,7 +198,7 @@ class FusedModel(ServedModel):
 
     def _said(self, outcome: Outcome) -> dict[str, str | int | float | bool]:
         said: dict[str, str | int | float | bool] = {"model_id": self._bundle.model_id, **_said_of(outcome)}
-        said |= {"early": outcome.early, "device_ms": ",".join(_by_slice(outcome, _milliseconds))}
+        said["device_ms"] = ",".join(_by_slice(outcome, _milliseconds))
         if outcome.accuracy is not None:
             said["expected_accuracy"] = outcome.accuracy
         return said
@@ -207,6 +207,7 @@ class FusedModel(ServedModel):
         self, arrived: float, outcome: Outcome, decode_ms: float, fuse_ms: float, said: Mapping[str, Any]
     ) -> None:
         self._counts["answered"] += 1
+        self._counts["early"] += outcome.early
         self._counts["degraded"] += outcome.degraded
         self._metrics.observe(outcome, decode_ms, fuse_ms)
         ms = (time.perf_counter() - arrived) * 1e3
@@ -215,7 +216,7 @@ class FusedModel(ServedModel):
 
     def _count(self, events: Events) -> None:
         self._metrics.count(events)
-        self._counts["late"] += len(events.late)
+        self._counts["late_slices"] += len(events.late)
 
     def _refused(self, arrived: float, status: int) -> None:
         self._counts["refused"] += 1
@@ -227,11 +228,12 @@ class FusedModel(ServedModel):
 def _said_of(outcome: Outcome | None) -> dict[str, str | bool]:
     """What an answer is of; of none, nothing."""
     if outcome is None:
-        return {"switch": "", "devices": "", "missing": "", "degraded": False}
+        return {"switch": "", "devices": "", "missing": "", "early": False, "degraded": False}
     return {
         "switch": outcome.entry.switch,
         "devices": ",".join(_by_slice(outcome, lambda arrival: arrival.device)),
         "missing": ",".join(map(str, outcome.missing)),
+        "early": outcome.early,
         "degraded": outcome.degraded,
     }
 

@@ -31,6 +31,7 @@ from absl import flags
 from . import images, sources
 from .bundle import CLASSIFICATION
 from .client import BusyError, FusionClient, RefusedError, UnreachableError
+from .columns import Column
 from .enlarging import Enlarging
 from .files import check_json_target, write_json
 from .fuse import softmax
@@ -109,9 +110,9 @@ class _Images:
 
 @dataclass(frozen=True)
 class _Answered:
-    """An image's answer: what is printed, what is written, and what it lacks."""
+    """An image's answer: what is printed, in columns, what is written, and what it lacks."""
 
-    said: str
+    said: tuple[str, str]
     row: dict[str, Any]
     lacks: str
 
@@ -133,10 +134,11 @@ def main(arguments: list[str]) -> int:
             print(f"watching {_WATCH.value}", file=sys.stderr, flush=True)
         lines = stack.enter_context(JsonLines(_JSONL.value))
         width = max((len(shown(source.name)) for source in wanted.named), default=0)
+        columns = (Column(width), Column())
         rows: list[dict[str, Any]] = []
         try:
             for source, future in in_order(wanted.all, [functools.partial(one, client) for client in clients]):
-                row = _told(source, future, tally, width)
+                row = _told(source, future, tally, columns)
                 lines.write({key: value for key, value in row.items() if key != "logits"})
                 if _JSON.value and "error" not in row:
                     rows.append(row)
@@ -195,7 +197,7 @@ def _task(client: FusionClient, wanted: _Images) -> Callable[[FusionClient, Sour
     return functools.partial(_enlarge, enlarging)
 
 
-def _told(source: Source, future: Future[_Answered], tally: Tally, width: int) -> dict[str, Any]:
+def _told(source: Source, future: Future[_Answered], tally: Tally, columns: tuple[Column, Column]) -> dict[str, Any]:
     """Prints what became of an image, and returns what is written of it."""
     try:
         answered = future.result()
@@ -210,7 +212,8 @@ def _told(source: Source, future: Future[_Answered], tally: Tally, width: int) -
         tally.print(f"error: {error}" if isinstance(error, _Unfit) else f"error: {source.name!r}: {error}", error=True)
         return {"time": utc_now(), "file": source.name, "error": str(error)}
     tally.add(answered.row["ms"], bool(answered.lacks))
-    line = f"{shown(source.name):{width}}  {answered.said}  {answered.row['ms']:.1f} ms"
+    first, second = (one.pad(text) for one, text in zip(columns, (shown(source.name), answered.said[0]), strict=True))
+    line = f"{first}  {second}  {answered.said[1]}  {answered.row['ms']:.1f} ms"
     parts = (line, shown(str(answered.row.get("switch", ""))), answered.lacks)
     tally.print(None if _JSONL.value == STDOUT else "  ".join(filter(None, parts)))
     return {"time": utc_now(), "file": source.name, **answered.row}
@@ -232,7 +235,7 @@ def _classify(client: FusionClient, source: Source) -> _Answered:
     confidence = float(softmax(logits)[answer.index])
     row = {"class": answer.index, "label": answer.label, "confidence": confidence, "ms": ms, "logits": logits.tolist()}
     early = "  early" if answer.parameters.get("early") is True else ""
-    said = f"{shown(answer.label)}  {confidence:6.1%}{early}"
+    said = (shown(answer.label), f"{confidence:6.1%}{early}")
     return _Answered(said, row | served_by(answer.parameters), lacking(answer.parameters))
 
 
@@ -244,7 +247,7 @@ def _enlarge(enlarging: Enlarging, client: FusionClient, source: Source) -> _Ans
         raise _Unfit(str(error)) from error
     row, parameters = enlarging.enlarge(client, image, target, _DEADLINE_MS.value)
     height, width, _ = row["shape"]
-    said = f"{shown(str(target))}  {width}x{height}"
+    said = (shown(str(target)), f"{width}x{height}")
     return _Answered(said, row | served_by(parameters), lacking(parameters))
 
 

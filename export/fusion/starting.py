@@ -15,9 +15,10 @@ from .security import Credentials
 _HEAD = "# Made by fusion.certificates, which writes it anew when devices have changed. File names are relative to it."
 _FLAGS = {"tls_cert": "cert.pem", "tls_key": "key.pem", "tls_ca": "ca.pem", "token_file": "token.txt"}
 _TLS = {flag: file for flag, file in _FLAGS.items() if flag != "token_file"}
-# On every machine, in the bundle's folder there.
+# On every machine, in the bundle's folder there, which a person has to put in.
 _KEPT = "secrets"
-_COORDINATOR_PORT = 8000
+_BUNDLE = "BUNDLE"
+COORDINATOR_PORT = 8000
 
 
 def cluster_text(target: Path, given: Cluster) -> str:
@@ -44,51 +45,68 @@ def cluster_text(target: Path, given: Cluster) -> str:
     return "\n\n".join(tables) + "\n"
 
 
-def commands(target: Path, devices: Sequence[Device], coordinator: str) -> str:
+def commands(target: Path, devices: Sequence[Device], coordinator: str, port: int = COORDINATOR_PORT) -> str:
     """Shell commands for every machine: what to copy there, and how to start there with it.
 
     Args:
       target: the folder that was written to.
       devices: the cluster's.
-      coordinator: what users call the coordinator by, a name or an address.
+      coordinator, port: what users call the coordinator by, a name or an address, and where it listens.
 
     Source: ours.
     """
-    # A path as written could be an option of rsync, or another machine.
-    here = "" if target.is_absolute() else "./"
     places = [(target / "devices" / device.name, urlsplit(device.url).hostname or "") for device in devices]
     places.append((target / "coordinator", coordinator))
-    lines = [
-        "# Here: each folder goes to the machine it is for, and to no other, into the bundle's folder there; USER is",
-        "# your name on that machine.",
-        *(f"rsync -a {shlex.quote(f'{here}{folder}')} {_bundle_at(host)}/{_KEPT}/" for folder, host in places),
-    ]
+    lines = _copying(places)
     for device, (folder, host) in zip(devices, places, strict=False):
         parts = urlsplit(_url(target, device))
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        device_port = parts.port or (443 if parts.scheme == "https" else 80)
         lines += [
             "",
             f"# On {device.name}, in the bundle's folder:",
-            _command("worker", "--bundle=.", *_listening(host, port), *_shown(folder)),
+            _command("worker", "--bundle=.", *_listening(host, device_port), *_shown(folder)),
         ]
     own = target / "coordinator"
     files = ["--bundle=.", f"--cluster={_KEPT}/coordinator/cluster.toml"]
     lines += [
         "",
         "# On the coordinator's machine, in the bundle's folder:",
-        _command("coordinator", *files, *_listening(coordinator, _COORDINATOR_PORT), *_shown(own)),
+        _command("coordinator", *files, *_listening(coordinator, port), *_shown(own)),
     ]
     scheme = "https" if (own / "cert.pem").exists() else "http"
-    url = f"--url={scheme}://{_bracketed(coordinator)}:{_COORDINATOR_PORT}"
+    url = f"{scheme}://{_bracketed(coordinator)}:{port}"
     users = target / "users"
     for user in sorted(users.iterdir()) if users.is_dir() else ():
         lines += [
             "",
             f"# {user.name}, in a bundle's folder, with {user} copied into {_KEPT}/ there;",
             "# fusion.plan and fusion.bench take the same flags:",
-            _command("predict", url, *_shown(user), "samples/0.png"),
+            _command("predict", f"--url={url}", *_shown(user), "samples/0.png"),
+            *_looking(url, user),
         ]
     return "\n".join(lines) + "\n"
+
+
+def _copying(places: Sequence[tuple[Path, str]]) -> list[str]:
+    """The commands that copy each folder to its host."""
+    folders: dict[str, list[str]] = {}
+    for folder, host in places:
+        # A path as written could be an option of scp, or another machine.
+        path = str(folder) if folder.is_absolute() else f"./{folder}"
+        folders.setdefault("" if _is_loopback(host) else host, []).append(shlex.quote(path))
+    user = ", and for USER your name there" if any(folders) else ""
+    lines = [
+        "# Here: each folder goes to the machine it is for, and to no other, into the bundle's folder there. Put in",
+        f"# for {_BUNDLE} all the path of that folder on that machine{user}.",
+    ]
+    for host, several in folders.items():
+        if host:
+            lines.append(f"ssh USER@{host} mkdir -p {_BUNDLE}/{_KEPT}")
+            lines.append(f"scp -rp {' '.join(several)} USER@{_bracketed(host)}:{_BUNDLE}/{_KEPT}/")
+        else:
+            lines.append(f"mkdir -p {_BUNDLE}/{_KEPT}")
+            lines.append(f"cp -rp {' '.join(several)} {_BUNDLE}/{_KEPT}/")
+    return lines
 
 
 def _is_secured(target: Path, device: Device) -> bool:
@@ -115,14 +133,28 @@ def _shown(folder: Path) -> list[str]:
     return [f"--{flag}={_KEPT}/{folder.name}/{file}" for flag, file in _FLAGS.items() if (folder / file).exists()]
 
 
+def _looking(url: str, user: Path) -> list[str]:
+    """How a user sees what the cluster does: by curl, and by a browser, which wants certificate and key as one file."""
+    kept = shlex.quote(f"{_KEPT}/{user.name}")
+    with_certificate, with_token = (user / "cert.pem").exists(), (user / "token.txt").exists()
+    # By its standard input, as other users of the machine can see a command line.
+    curl = f"sed 's/^/Authorization: Bearer /' {kept}/token.txt | curl -sS -H @-" if with_token else "curl -sS"
+    if with_certificate:
+        curl += f" \\\n    --cacert {kept}/ca.pem --cert {kept}/cert.pem --key {kept}/key.pem"
+    lines = [f"# What the cluster does, as JSON; {url}/ is the same as a page for browsers:", f"{curl} {url}/status"]
+    if with_certificate:
+        lines += [
+            "# A browser shows it once it has this file among its own certificates, by the password that openssl asks",
+            f"# for here, and {kept}/ca.pem among the authorities that it trusts for web sites:",
+            f"openssl pkcs12 -export -in {kept}/cert.pem -inkey {kept}/key.pem \\\n    -out {kept}/browser.p12",
+        ]
+    return lines
+
+
 def _listening(host: str, port: int) -> list[str]:
     """The flags to be reached at `host`."""
     address = "::" if ":" in host else "0.0.0.0"
     return [f"--host={host if _is_loopback(host) else address}", f"--port={port}"]
-
-
-def _bundle_at(host: str) -> str:
-    return "bundle" if _is_loopback(host) else f"USER@{_bracketed(host)}:bundle"
 
 
 def _bracketed(host: str) -> str:

@@ -9,22 +9,25 @@ What stands after -- goes to the program as it is. The unit is printed, or writt
 --user; it can write to /var/log/NAME alone, and starts again after a failure, at longer and longer times up to a
 minute (before systemd 254 every 2 seconds). The files of --token_file, --tls_cert, --tls_key and --tls_ca may belong to
 root alone: systemd hands them over. Those that a cluster file names, and the bundle, the service's user must be able to
-read. User and flags are tried before anything is written: the user has to be one of this machine, and the program, run
-by that Python, has to take the flags.
+read: a warning says what it cannot. User and flags are tried before anything is written: the user has to be one of this
+machine, and the program, run by that Python, has to take the flags.
 """
 
 from __future__ import annotations
 
+import os
 import pwd
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 from absl import flags
 
-from . import manifest
+from . import cluster, manifest
 from .files import write_text
+from .permissions import NOBODY, closed
 from .program import UserError, define_float, run
 from .units import unit
 
@@ -69,8 +72,9 @@ def main(arguments: list[str]) -> int:
         _MEMORY_MAX_MB.value,
         arguments,
     )
-    _check_user(_USER.value)
+    user = _user(_USER.value)
     _check_flags(_KIND.value, arguments)
+    _warn_of_unreadable(user)
     if _TARGET.value is None:
         print(text, end="")
         return 0
@@ -80,18 +84,41 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _check_user(name: str | None) -> None:
-    """Raises `UserError` where this machine has no such user."""
+def _user(name: str | None) -> pwd.struct_passwd | None:
+    """The user of this name or number. Raises `UserError` where this machine has no such user."""
     if name is None:
-        return
+        return None
     try:
         # systemd takes numbers as well.
-        pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+        return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
     except (KeyError, OverflowError) as error:
         raise UserError(
             f"--user is {name!r}, and this machine has no such user; legal: one of it, such as yours, or no --user for "
             "one that systemd makes up."
         ) from error
+
+
+def _warn_of_unreadable(user: pwd.struct_passwd | None) -> None:
+    """Says on standard error which files, those that the cluster file names included, the service could not read."""
+    names = [_BUNDLE.value, _PYTHON.value]
+    if _CLUSTER.value is not None:
+        found = cluster.load(_CLUSTER.value)
+        credentials = [device.credentials for device in found.devices]
+        credentials += [] if found.discovery is None else [found.discovery]
+        names += [_CLUSTER.value, *filter(None, (name for one in credentials for name in astuple(one)))]
+    number, groups = NOBODY, []
+    if user is not None:
+        number, groups = user.pw_uid, os.getgrouplist(user.pw_name, user.pw_gid)
+    places = {name: closed(Path(os.path.abspath(name)), number, groups) for name in names}
+    shut = [(name, place) for name, place in places.items() if place is not None]
+    if shut:
+        (name, place), more = shut[0], f" and {len(shut) - 1} more that it needs" if len(shut) > 1 else ""
+        who = "the user that systemd makes up" if user is None else f"user {user.pw_name!r}"
+        print(
+            f"warning: {who} cannot read {name!r}{more}, as {str(place)!r} is closed to it; the {_KIND.value} will not "
+            "start like this.",
+            file=sys.stderr,
+        )
 
 
 def _check_flags(kind: str, options: Sequence[str]) -> None:

@@ -6,6 +6,8 @@ import sys
 import time
 from collections import deque
 
+from .columns import counted
+
 _EVERY_S = 0.2
 _LATEST = 10_000
 
@@ -54,8 +56,8 @@ class Tally:
         parts = [f"{self.answered} answered" + (f" ({self.degraded} degraded)" if self.degraded else "")]
         parts += [f"{count} {what}" for count, what in ((self.unfit, "unfit"), (self.failed, "failed")) if count]
         parts += [f"{self._total - self.done} not done"] if self._total and self._total > self.done else []
-        parts += [f"{others} other files left out"] if others else []
-        text = f"{self.done} images in {seconds:.1f} s: {', '.join(parts)}"
+        parts += [f"{counted(others, 'other file')} left out"] if others else []
+        text = f"{counted(self.done, 'image')} in {seconds:.1f} s: {', '.join(parts)}"
         if ranked:
             p50, p95 = (ranked[max(0, -(-part * len(ranked) // 100) - 1)] for part in (50, 95))
             text += f"; {self.done / max(seconds, 1e-9):.1f} per second, median {p50:.1f} ms, p95 {p95:.1f} ms"
@@ -64,7 +66,7 @@ class Tally:
     def _progress(self, now: float) -> str:
         rate = self.done / max(now - self._began, 1e-9)
         if self._total is None:
-            return f"{self.done} images, {rate:.1f} per second"
+            return f"{counted(self.done, 'image')}, {rate:.1f} per second"
         left = round((self._total - self.done) / max(rate, 1e-9))
         return f"{self.done}/{self._total} images, {rate:.1f} per second, {left // 60}:{left % 60:02} left"
 

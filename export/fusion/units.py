@@ -7,10 +7,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from .permissions import NOBODY, closed
 from .program import UserError
 
 _SECRETS = ("token_file", "tls_cert", "tls_key", "tls_ca")
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")
+# Why the coordinator is to be reloaded, which a worker has little use for: its files are copies.
+_RELOAD = "# Reads the cluster file anew, and the files that this names.\n"
 
 _UNIT = """\
 [Unit]
@@ -23,8 +26,7 @@ StartLimitIntervalSec=0
 Type=exec
 WorkingDirectory={folder}
 ExecStart={command}
-# The coordinator reads its cluster file anew, and the files that this names.
-ExecReload=/bin/kill -HUP $MAINPID
+{reload}ExecReload=/bin/kill -HUP $MAINPID
 {who}
 {more}LogsDirectory={name}
 Environment=PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
@@ -128,6 +130,7 @@ def unit(
         bundle=_plain(files["bundle"].name),
         folder=_plain(Path(__file__).resolve().parents[len(package.split("."))]),
         command=" ".join(map(_quoted, command)),
+        reload=_RELOAD if kind == "coordinator" else "",
         who="DynamicUser=yes" if user is None else f"User={user}",
         more=more,
         name=name,
@@ -147,14 +150,12 @@ def _path(what: str, given: str) -> Path:
 
 def _require_open(what: str, path: Path) -> None:
     """Raises `UserError` where a user that owns nothing could not reach or read `path`."""
-    for place in (path, *path.parents):
-        mode = place.stat().st_mode
-        needed = 0o005 if place == path and path.is_dir() else 0o001 if place != path else 0o004
-        if mode & needed != needed:
-            raise UserError(
-                f"--{what}: {str(place)!r} is closed to others, so a user that systemd makes up cannot read "
-                f"{str(path)!r}; legal: --user={path.owner()}, or a place like /opt that all may read."
-            )
+    place = closed(path, NOBODY)
+    if place is not None:
+        raise UserError(
+            f"--{what}: {str(place)!r} is closed to others, so a user that systemd makes up cannot read "
+            f"{str(path)!r}; legal: --user={path.owner()}, or a place like /opt that all may read."
+        )
 
 
 def _plain(path: Path | str) -> str:

@@ -175,6 +175,7 @@ def test_program(bundle, runner, tmp_path):
     options = ("--switches=0.5+0.5,1.0", "--precision=float32,int8", "--runs=12", "--clients=1,3", "--seconds=0.4")
     done = runner("bench", f"--bundle={bundle}", *options, f"--json={tmp_path}/b.json", f"--csv={tmp_path}/b.csv")
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("tiny: ") and "switch 1.0, 1 client\n" in done.stderr
     for text in ("one image at a time", "where the time of the median goes", "several clients", "more asked than"):
         assert text in done.stdout
     # So small a network gains nothing by a cluster.

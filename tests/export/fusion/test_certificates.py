@@ -1,5 +1,6 @@
 """The program that makes certificates and tokens; openssl judges what it made."""
 
+import json
 import shlex
 import shutil
 import stat
@@ -7,6 +8,7 @@ import subprocess
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from export.fusion import cluster
 from export.fusion.authority import Authority, Wanted
@@ -102,7 +104,7 @@ def test_again(make, tmp_path):
 
 
 def test_the_cluster_file_is_ready(make, tmp_path):
-    make("--tokens", "--coordinator=::1", urls=("http://192.0.2.1", "http://[2001:db8::1]:8001"))
+    make("--tokens", "--coordinator=[::1]:9000,::2", urls=("http://192.0.2.1", "http://[2001:db8::1]:8001"))
     file = tmp_path / "made/coordinator/cluster.toml"
     found = cluster.load(file)
     assert [device.url for device in found.devices] == ["https://192.0.2.1", "https://[2001:db8::1]:8001"]
@@ -112,7 +114,7 @@ def test_the_cluster_file_is_ready(make, tmp_path):
         assert device.credentials.token() == own
     worker, other, *_ = started(tmp_path / "made/start.txt")
     assert worker[4:6] == ["--host=0.0.0.0", "--port=443"] and other[4:6] == ["--host=::", "--port=8001"]
-    assert "USER@[2001:db8::1]:bundle/secrets/" in (tmp_path / "made/start.txt").read_text()
+    assert "pi-1 USER@[2001:db8::1]:BUNDLE/secrets/\n" in (tmp_path / "made/start.txt").read_text()
     # It may be what the next devices are added to; what was not made for one is called as it was.
     extra = b'[[device]]\nname = "old"\nurl = "https://192.0.2.7"\ntls_ca = "ca.pem"\n\n[discovery]\n'
     file.write_bytes(file.read_bytes() + extra)
@@ -130,12 +132,22 @@ def started(file):
     return [shlex.split(line) for line in lines if line.startswith(".venv/bin/python")]
 
 
+def looking(file):
+    """The commands of a `start.txt` that show the status, and pack a certificate for a browser."""
+    lines = file.read_text().replace("\\\n", "").splitlines()
+    return [line for line in lines if " curl " in f" {line}" or line.startswith("openssl")]
+
+
 def test_its_commands_start_a_cluster(make, bundle, start, runner, tmp_path, free_port):
-    make("--tokens", urls=(f"http://127.0.0.1:{free_port}",))
+    make("--tokens", "--coordinator=localhost:9000", urls=(f"http://127.0.0.1:{free_port}",))
     made, board = tmp_path / "made", tmp_path / "bundle"
     shutil.copytree(bundle, board)
-    for folder in ("devices/pi-0", "coordinator", "users/user"):
-        shutil.copytree(made / folder, board / "secrets" / (made / folder).name)
+    head, copying = (made / "start.txt").read_text().split("\n\n")[0].split(".\n")
+    assert "USER" not in head and "scp" not in copying
+    for _ in range(2):
+        subprocess.run(copying.replace("BUNDLE", str(board)), shell=True, check=True)
+    assert contents(board / "secrets/coordinator") == contents(made / "coordinator")
+    shutil.copytree(made / "users/user", board / "secrets/user")
     there = {"package": "fusion", "cwd": board}
     worker, coordinator, predict = started(made / "start.txt")
     assert [words[2] for words in (worker, coordinator, predict)] == [
@@ -144,9 +156,18 @@ def test_its_commands_start_a_cluster(make, bundle, start, runner, tmp_path, fre
         "fusion.predict",
     ]
     assert start("worker", *worker[3:], **there).url == f"https://127.0.0.1:{free_port}"
+    assert "--port=9000" in coordinator and "--url=https://localhost:9000" in predict
     at = start("coordinator", *coordinator[3:], "--port=0", **there).url.replace("localhost", "127.0.0.1")
     done = runner("predict", *predict[3:], f"--url={at}", **there)
     assert done.returncode == 0 and "samples/0.png" in done.stdout, done.stderr
+    look, pack = looking(made / "start.txt")
+    shown = subprocess.run(look.replace("https://localhost:9000", at), shell=True, cwd=board, capture_output=True)
+    assert json.loads(shown.stdout)["name"] == "tiny", shown.stderr
+    packed = board / "secrets/user/browser.p12"
+    subprocess.run(f"umask 022; {pack} -passout pass:1234", shell=True, cwd=board, check=True)
+    assert stat.S_IMODE(packed.stat().st_mode) == 0o600
+    key, cert, _ = pkcs12.load_key_and_certificates(packed.read_bytes(), b"1234")
+    assert key is not None and cert is not None and key.public_key() == cert.public_key()
 
 
 def test_odd_targets(runner, cluster_file, tmp_path, monkeypatch):
@@ -157,8 +178,8 @@ def test_odd_targets(runner, cluster_file, tmp_path, monkeypatch):
         done = runner("certificates", *options, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         lines = (tmp_path / target / "start.txt").read_text().splitlines()
-        copied = [shlex.split(line)[2] for line in lines if line.startswith("rsync -a ")]
-        # What begins with a dash is an option of rsync, and what has a colon, unless after a slash, another machine.
+        (copied,) = [shlex.split(line)[2:-1] for line in lines if line.startswith("cp -rp ")]
+        # What begins with a dash is an option of cp and scp, and what has a colon, unless after a slash, another machine to scp.
         assert copied == [f"./{target}/devices/pi-0", f"./{target}/coordinator"]
 
 
@@ -186,6 +207,7 @@ def test_without_cryptography(make, tmp_path, monkeypatch):
     ("options", "said"),
     [
         (["--coordinator=a b"], "--coordinator has 'a b'; legal: DNS names and IP addresses"),
+        (["--coordinator=hub:70000"], "--coordinator has 'hub:70000'; legal: DNS names and IP addresses, which :port"),
         (["--users=../../etc"], "name '../../etc' cannot be a folder's here"),
         (["--days=0"], "days=0"),
         (["--nocertificates"], "there is nothing to make"),

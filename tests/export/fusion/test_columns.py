@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from export.fusion.columns import render
+from export.fusion.columns import Column, counted, render
 
 
 def test_first_column_left_others_right() -> None:
@@ -20,3 +20,12 @@ def test_no_rows_leave_the_header() -> None:
 
 def test_one_column_has_no_trailing_spaces() -> None:
     assert render(["name"], [["a"], ["longest"]]) == "name\n-------\na\nlongest"
+
+
+def test_counted() -> None:
+    assert [counted(count, "image") for count in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+
+
+def test_lines_one_by_one() -> None:
+    column = Column(2)
+    assert [column.pad(text) for text in ("a", "abcd", "abc")] == ["a ", "abcd", "abc "]

@@ -155,7 +155,7 @@ def test_a_folder_of_anything(coordinator, runner, tmp_path):
     *errors, totals = done.stderr.splitlines()
     assert len(errors) == 2 and "broken.png" in errors[0] and "large.jpg" in errors[1]
     assert totals.startswith("5 images in ")
-    assert ": 3 answered (1 degraded), 2 unfit, 1 other files left out; " in totals
+    assert ": 3 answered (1 degraded), 2 unfit, 1 other file left out; " in totals
     rows = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [Path(row["file"]).name for row in rows] == ["0.png", "broken.png", "large.jpg", "1.png", "2.png"]
     assert [row["label"] for row in rows if "error" not in row] == ["a", "b", "c"]
@@ -216,7 +216,7 @@ def test_watch(coordinator, tmp_path):
         _, err = program.communicate(timeout=60)
     assert program.returncode == 130
     totals, end = err.splitlines()
-    assert totals.startswith("1 images in ") and end == "interrupted"
+    assert totals.startswith("1 image in ") and end == "interrupted"
 
 
 def test_a_camera_outlives_its_coordinator(tmp_path):

@@ -21,7 +21,8 @@ from export.fusion.status_page import HEADERS, PAGE
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TOKEN = "0123456789abcdef"
 HOSTILE = "<img src=x onerror=window.broken=1><script>window.broken=1</script>"
-NEWEST = {"age_s": 0.4, "ms": 31.5, "switch": "0.5+0.25+0.25", "devices": "a,b,c", "missing": "", "degraded": False}
+NEWEST = {"age_s": 0.4, "ms": 31.5, "switch": "0.5+0.25+0.25", "devices": "a,b,c", "missing": ""}
+NEWEST |= {"early": False, "degraded": False}
 STATUS = {
     "name": "imagenette_resnet50",
     "model_id": "9f2c41d7ab0e9f2c41d7ab0e9f2c41d7ab0e9f2c41d7ab0e9f2c41d7ab0e9f2c",
@@ -78,9 +79,10 @@ STATUS = {
             "models": 9,
         },
     ],
-    "requests": {"running": 1, "answered": 18_231, "degraded": 12, "refused": 3, "late": 5},
+    "requests": {"running": 1, "answered": 18_231, "early": 404, "degraded": 12, "refused": 3, "late_slices": 505},
     "recent": [
         NEWEST | {"status": 200},
+        NEWEST | {"age_s": 0.9, "ms": 21.5, "devices": "a,,c", "missing": "1", "early": True, "status": 200},
         NEWEST | {"age_s": 1.4, "ms": 99.8, "devices": "a,b,", "missing": "2", "degraded": True, "status": 200},
         NEWEST | {"age_s": 2.4, "ms": 100.2, "devices": ",,", "missing": "0,1,2", "status": 504},
     ],
@@ -220,6 +222,7 @@ def test_shows_the_cluster(debugger):
     async def visit():
         async with Coordinator() as coordinator, Tab(debugger, coordinator.url) as tab:
             await tab.wait_for(SHOWN)
+            await tab.run("document.querySelector('details').open = true")
             text = await tab.text()
             for part in (
                 "imagenette_resnet50 int8 · model 9f2c41d7ab0e · up 1 d 2 h",
@@ -229,10 +232,13 @@ def test_shows_the_cluster(debugger):
                 "0.5+0.25+0.25-0 31.0 ms",
                 "✕ down for 1 min 4 s: while connecting: connection refused",
                 "130.4 ms is beyond the deadline of 100 ms",
+                "of them early 404",
+                "slices not waited for 505",
+                "early, without slice 1",
             ):
                 assert part in text, (part, text)
-            marks = "['whole', 'partial', 'failed'].map(c => document.querySelectorAll('#chart .' + c).length)"
-            assert await tab.run(marks) == [1, 1, 1]
+            marks = "['whole', 'early', 'partial', 'failed'].map(c => document.querySelectorAll('#chart .' + c).length)"
+            assert await tab.run(marks) == [1, 1, 1, 1]
             coordinator.status["requests"]["answered"] = 18_240
             await tab.wait_for("document.body.innerText.includes('18,240')")
             assert tab.complaints == []
@@ -300,6 +306,18 @@ def test_asks_for_the_token_once(debugger):
             await tab.call("Page.reload")
             await tab.wait_for(SHOWN)
             assert coordinator.shown == {None, "Bearer wrong", f"Bearer {TOKEN}"}
+
+    asyncio.run(visit())
+
+
+@in_browser
+def test_a_name_and_password_in_the_address(debugger):
+    async def visit():
+        async with Coordinator() as coordinator:
+            url = coordinator.url.replace("://", f"://somebody:{TOKEN}@")
+            async with Tab(debugger, url) as tab:
+                await tab.wait_for(SHOWN)
+            assert tab.complaints == []
 
     asyncio.run(visit())
 

@@ -76,6 +76,8 @@ def test_a_coordinator(place):
         f"--bundle={place}/bundle",
         f"--cluster={cluster}",
     ]
+    for kind, given in (("coordinator", cluster), ("worker", None)):
+        assert ("cluster file" in made(place, kind=kind, cluster=given)) == (kind == "coordinator")
     for kind, given in (("coordinator", None), ("worker", cluster)):
         with pytest.raises(UserError, match="--cluster is of the coordinator"):
             made(place, kind=kind, cluster=given)
@@ -132,6 +134,20 @@ def test_the_program(bundle, runner, tmp_path):
     assert service["ExecStart"] == f"{sys.executable} -m export.fusion.worker --bundle={bundle} --port=1"
     done = runner("systemd", "--kind=worker", "--bundle=none")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_files_that_the_user_cannot_read_are_told(bundle, cluster_file, runner, tmp_path):
+    cluster = Path(cluster_file("http://127.0.0.1:1"))
+    (tmp_path / "secret.txt").write_text("0123456789abcdef")
+    cluster.write_text(cluster.read_text() + f'token_file = "{tmp_path}/secret.txt"\n')
+    for path, mode in ((tmp_path, 0o700), (tmp_path / "secret.txt", 0o600)):
+        path.chmod(mode)
+    given = ("--kind=coordinator", f"--bundle={bundle}", f"--cluster={cluster}")
+    done = runner("systemd", *given, f"--user={getpass.getuser()}")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = runner("systemd", *given, "--user=nobody")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert "warning: user 'nobody' cannot read " in done.stderr and "is closed to it" in done.stderr
 
 
 @pytest.mark.parametrize(
