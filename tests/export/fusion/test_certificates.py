@@ -179,7 +179,7 @@ def test_odd_targets(runner, cluster_file, tmp_path, monkeypatch):
         assert done.returncode == 0, done.stderr
         lines = (tmp_path / target / "start.txt").read_text().splitlines()
         (copied,) = [shlex.split(line)[2:-1] for line in lines if line.startswith("cp -rp ")]
-        # What begins with a dash is an option of cp and scp; what has a colon, unless after a slash, is another machine.
+        # A dash begins an option of cp and scp; what has a colon, unless after a slash, is another machine.
         assert copied == [f"./{target}/devices/pi-0", f"./{target}/coordinator"]
 
 
