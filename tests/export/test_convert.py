@@ -146,8 +146,9 @@ def test_converting_twice_gives_the_same_bytes(exported, run_program: Run, tmp_p
 def test_a_second_conversion_converts_what_is_new(exported, run_program: Run, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(exported.bundle, bundle)
-    measured = {"part": "test", "images": 359, "metric": "accuracy", "float": 0.9, "live_subsets": []}
-    measured["exported"] = {"int8": 0.875, "float32": 0.9}
+    scores = {"float": 0.9, "exported": {"int8": 0.875, "float32": 0.9}}
+    measured = {"part": "test", "images": 359, "metric": "accuracy", **scores}
+    measured["live_subsets"] = [{"devices": [0], **scores}]
     set_accuracies(bundle, {"1.0": measured})
     flags = [
         f"--workdir={exported.workdir}",
