@@ -1,4 +1,4 @@
-"""The addresses of a host, looked up so that a name server which hangs holds up nobody else."""
+"""The addresses of hosts, looked up so that a name server which hangs holds up nobody else."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ import contextlib
 import ipaddress
 import socket
 import threading
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is of this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Addresses:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import ssl
 import time
 from collections.abc import Sequence
@@ -190,8 +189,7 @@ async def _serve(
         await fleet.update(members.read())
         # From the start on, since SIGHUP would else end a program that still waits for its devices.
         asked = asyncio.Event()
-        with contextlib.suppress(NotImplementedError, AttributeError):
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+        serving.at_hangup(asked.set)
         watch = asyncio.create_task(_look_after(fleet, members, goal, log, asked))
         stack.callback(watch.cancel)
         await _start(fleet, goal)

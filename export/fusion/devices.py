@@ -241,6 +241,7 @@ class FleetDevice:
         try:
             await self._measure([names], 1)
         except Exception as error:
+            # Nobody awaits it, so an error of any kind would go unseen.
             self._gave(error)
 
     def _stop_measuring(self) -> None:
@@ -251,7 +252,7 @@ class FleetDevice:
         """Looking at it or measuring it gave an error."""
         if not isinstance(error, DeviceError):
             logging.error("device %s could not be looked at", self.name, exc_info=error)
-            self._set(DOWN, f"device {self.name} at {self.url}: {type(error).__name__} while looking at it.")
+            self._set(DOWN, f"{self.worker.device.named}: {type(error).__name__} while looking at it.")
         elif self.health.state != UP or not error.busy:
             self._set(DOWN, str(error))
 

@@ -16,8 +16,8 @@ import numpy as np
 from . import oip, planning
 from .answers import Answers
 from .bundle import Bundle
-from .devices import Estimate
 from .dispatch import RETRY, Arrival, Dispatch, Events, Outcome, Settled
+from .estimates import Estimate
 from .fleet import Fleet
 from .fleet_metrics import FleetMetrics
 from .fuse import fuse

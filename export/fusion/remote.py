@@ -169,15 +169,23 @@ class RemoteWorker:
         text = f"it answered {status}: {_text(said).rstrip('.')}"
         if status == 401:
             text = refusals.unauthorized(self.device.credentials, "token_file of this device in the cluster file")
-        error = self._error(passed_on, CHECKING, text, status in (503, 504), what)
-        error.unable = status == 503 and oip.UNABLE.lower() in answer.fields
-        error.busy = status == 503 and not error.unable
-        return error
+        unable = status == 503 and oip.UNABLE.lower() in answer.fields
+        busy = status == 503 and not unable
+        return self._error(passed_on, CHECKING, text, status in (503, 504), what, busy, unable)
 
-    def _error(self, status: int, phase: str, found: str, temporary: bool, what: str) -> DeviceError:
+    def _error(
+        self,
+        status: int,
+        phase: str,
+        found: str,
+        temporary: bool,
+        what: str,
+        busy: bool = False,
+        unable: bool = False,
+    ) -> DeviceError:
         # What is found may end in what would be legal.
         message = f"{self.device.named}, while {phase} ({what}): {found}."
-        return DeviceError(status, self.device.name, phase, message, temporary)
+        return DeviceError(status, self.device.name, phase, message, temporary, busy, unable)
 
 
 class RemoteSlice:

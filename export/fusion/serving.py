@@ -21,6 +21,7 @@ from typing import Any
 from absl import flags
 from aiohttp import web
 
+from .addresses import is_loopback
 from .connections import Connections
 from .program import LONGEST_S, UserError, define_float
 from .security import Credentials
@@ -68,7 +69,7 @@ def credentials() -> Credentials:
         raise UserError(_no_address())
     given = Credentials(TOKEN_FILE.value, TLS_CA.value, TLS_CERT.value, TLS_KEY.value)
     open_ = given.token_file is None and given.tls_cert is None
-    if open_ and not INSECURE.value and not _is_loopback(HOST.value):
+    if open_ and not INSECURE.value and not is_loopback(HOST.value):
         raise UserError(
             f"host {HOST.value!r} is reachable from other machines; legal: with --token_file, "
             "with --tls_cert and --tls_key, or with --insecure."
@@ -79,6 +80,13 @@ def credentials() -> Credentials:
 def say(text: str) -> None:
     """A line of the log, on standard error: the local time, HH:MM:SS, and the text."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def at_hangup(call: Callable[[], None]) -> None:
+    """Has the running loop call this at SIGHUP, in place of what it called before."""
+    # Windows has neither the signal nor such handlers.
+    with contextlib.suppress(NotImplementedError, AttributeError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, call)
 
 
 def watch_stdin() -> None:
@@ -172,9 +180,7 @@ async def serve(
             asked.set()
             on_hangup()
 
-        # Windows has neither the signal nor such handlers.
-        with contextlib.suppress(NotImplementedError, AttributeError):
-            loop.add_signal_handler(signal.SIGHUP, hang_up)
+        at_hangup(hang_up)
         renewals = asyncio.create_task(_renew(server, kind, given, listeners, asked))
         stack.callback(renewals.cancel)
         port = sockets[0].getsockname()[1]
@@ -287,13 +293,6 @@ def _cannot_listen(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {PORT.value} of {HOST.value} is in use; legal: a free port, or 0 to take any."
     return f"cannot listen on {address}: {os.strerror(error.errno) if error.errno else error}."
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _wait_for_stdin_end() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .addresses import is_loopback
 from .cluster import Cluster, Device
 from .security import Credentials
 
@@ -93,7 +93,7 @@ def _copying(places: Sequence[tuple[Path, str]]) -> list[str]:
     for folder, host in places:
         # A path as written could be an option of scp, or another machine.
         path = str(folder) if folder.is_absolute() else f"./{folder}"
-        folders.setdefault("" if _is_loopback(host) else host, []).append(shlex.quote(path))
+        folders.setdefault("" if is_loopback(host) else host, []).append(shlex.quote(path))
     user = ", and for USER your name there" if any(folders) else ""
     lines = [
         "# Here: each folder goes to the machine it is for, and to no other, into the bundle's folder there. Put in",
@@ -154,18 +154,11 @@ def _looking(url: str, user: Path) -> list[str]:
 def _listening(host: str, port: int) -> list[str]:
     """The flags to be reached at `host`."""
     address = "::" if ":" in host else "0.0.0.0"
-    return [f"--host={host if _is_loopback(host) else address}", f"--port={port}"]
+    return [f"--host={host if is_loopback(host) else address}", f"--port={port}"]
 
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _command(program: str, *flags: str) -> str:

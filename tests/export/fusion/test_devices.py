@@ -8,8 +8,10 @@ import numpy as np
 
 from export.fusion import devices, estimates
 from export.fusion.bundle import SliceModel, SwitchEntry
+from export.fusion.cluster import Device
 from export.fusion.devices import DOWN, UP, FleetDevice
 from export.fusion.remote import DeviceError, Partial
+from export.fusion.security import Credentials
 
 MADDS = {"m": 16, "wide": 64}
 
@@ -18,7 +20,7 @@ class FakeWorker:
     """Serves the models `names` by its process `instance`; raises `raised` where it is asked for them, and `refused`
     where it is asked for an inference, of all models or of `only`. With `hangs` that is not answered."""
 
-    device = SimpleNamespace(name="a", url="http://h:1")
+    device = Device("a", "http://h:1", Credentials())
 
     def __init__(self, *names):
         self.names = list(names)
