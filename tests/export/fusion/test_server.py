@@ -84,10 +84,11 @@ def test_fused_logits_are_the_sum_of_the_slices(worker, coordinator, data):
 def test_timeline(coordinator, data):
     answer = ask(coordinator.url, "tiny", data[0][:1], True, [], parameters={"timeline": True})
     said = answer.get_response()["parameters"]
-    assert (said["switch"], said["devices"]) == ("0.5+0.5", "pi-0,pi-1")
+    # A device that is slow for the moment gets nothing to do.
+    assert said["switch"] == "0.5+0.5" and set(said["devices"].split(",")) <= {"pi-0", "pi-1"}
     timeline = json.loads(said["timeline"])
     assert timeline["switch"] == "0.5+0.5"
-    assert [device["device"] for device in timeline["devices"]] == ["pi-0", "pi-1"]
+    assert ",".join(device["device"] for device in timeline["devices"]) == said["devices"]
     for i, device in enumerate(timeline["devices"]):
         assert device["slice"] == i and device["url"].startswith("http://")
         assert timeline["decode_ms"] <= device["sent_ms"] < device["received_ms"]
