@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -21,7 +22,8 @@ _LINE_BYTES = 8190
 _BUFFER_BYTES = 1 << 18
 # A head that is not there by then, in seconds, is not waited for.
 _HEAD_S = 10.0
-# Between two requests, in seconds; longer than clients keep their side open.
+# Between two requests, in seconds; longer than clients keep their side open. An answer of which nothing was taken in
+# that time is given up.
 _IDLE_S = 75.0
 # aiohttp's own limit of that, which knows of its own requests alone: never.
 _NEVER_S = 1e9
@@ -36,8 +38,8 @@ class Connections:
     """Makes a connection's protocol for each client of `server`; for `loop.create_server`.
 
     At most `most` are open at a time. One more takes the place of the connection that has been without a request
-    longest; where a request runs on each, it is answered 503 and closed. What `answering` takes is answered by it, all
-    else by `server`. Source: ours.
+    longest, first of those whose client has taken its answers; where a request runs on each, it is answered 503 and
+    closed. What `answering` takes is answered by it, all else by `server`. Source: ours.
     """
 
     def __init__(self, server: web.Server, most: int, answering: Express | None = None) -> None:
@@ -49,9 +51,9 @@ class Connections:
             idle = [connection for connection in self._open if connection.idle_since is not None]
             if not idle:
                 return _Full(self._most)
-            oldest = min(idle, key=lambda connection: connection.idle_since or 0.0)
+            oldest = min(idle, key=lambda connection: (connection.untaken > 0, connection.idle_since or 0.0))
             self._open.discard(oldest)
-            oldest.force_close()
+            oldest.drop()
         return Connection(self)
 
     def add(self, connection: Connection) -> None:
@@ -94,9 +96,15 @@ class Connection(web.RequestHandler):
         self._unclaimed = 0
         self._timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._untaken_before = 0
         # Whether the next byte is for certain the first of a request.
         self._at_start, self._ends = True, False
         self._taken: Taken | None = None
+
+    @property
+    def untaken(self) -> int:
+        """Bytes of answers that the client has not taken yet."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -120,9 +128,15 @@ class Connection(web.RequestHandler):
         super().close()
 
     def force_close(self) -> None:
-        """Closes it at once."""
+        """Closes it as soon as the client has what was sent."""
         self._ends = True
         super().force_close()
+
+    def drop(self) -> None:
+        """Closes it at once."""
+        if self.transport is not None:
+            self.transport.abort()
+        self.force_close()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
         """Closes it after the running request, for which it waits so many seconds."""
@@ -185,7 +199,7 @@ class Connection(web.RequestHandler):
         is_free = self._waiter is not None and not self._waiter.done() and not self._messages and not self._ends
         if head is not None and is_free and self.transport is not None and size <= express.MOST_BYTES:
             answering = self._connections.answering and self._connections.answering(head)
-            if answering is not None and not self.transport.get_write_buffer_size():
+            if answering is not None and not self.untaken:
                 self._stop_waiting()
                 self.idle_since, self._unclaimed = None, 0
                 self._taken = Taken(head, answering, self.transport, self._leave, self._answered)
@@ -220,13 +234,17 @@ class Connection(web.RequestHandler):
             self.data_received(more)
 
     def _look_whether_idle(self) -> None:
-        # An answer that is still being sent is no idleness.
+        # aiohttp may still be sending an answer.
         is_idle = self.idle_since is not None and self._waiter is not None
         idle_s = time.monotonic() - (self.idle_since or 0.0) if is_idle else 0.0
-        if idle_s >= _IDLE_S:
-            self.force_close()
+        untaken = self.untaken
+        is_stuck = 0 < untaken == self._untaken_before
+        self._untaken_before = untaken
+        if is_stuck or (idle_s >= _IDLE_S and not untaken):
+            self.drop()
         else:
-            self._idle_timer = asyncio.get_running_loop().call_later(_IDLE_S - idle_s, self._look_whether_idle)
+            wait_s = _IDLE_S if untaken else _IDLE_S - idle_s
+            self._idle_timer = asyncio.get_running_loop().call_later(wait_s, self._look_whether_idle)
 
     def _note_broken_body(self, request: web.BaseRequest) -> None:
         """Ends the running request's body where what came of it cannot be parsed, which aiohttp says only to the
@@ -258,9 +276,8 @@ class _Full(asyncio.Protocol):
         self._most = most
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            said = f"the server has {self._most} connections, which is all it takes."
-            transport.write(_last_answer(503, said, {"Retry-After": "1"}))
+        said = f"the server has {self._most} connections, which is all it takes."
+        cast(asyncio.Transport, transport).write(_last_answer(503, said, {"Retry-After": "1"}))
         transport.close()
 
 

@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import urlsplit
 
 from .addresses import Addresses
@@ -198,8 +199,7 @@ class _Connection(asyncio.Protocol):
         self.is_open, self.used = True, 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     async def ask(
         self, request: Sequence[bytes | memoryview], deadline: float, limit_s: float, most_bytes: int

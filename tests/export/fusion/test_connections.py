@@ -1,5 +1,6 @@
 """Clients that are slow, too many, or not speaking HTTP: each gets its answer, and nobody else notices."""
 
+import asyncio
 import contextlib
 import json
 import re
@@ -8,6 +9,10 @@ import threading
 import time
 
 import pytest
+from aiohttp import web
+
+from export.fusion import connections
+from export.fusion.express import Reply
 
 SLICE = "tiny-1.0-0"
 WAIT_S = 60
@@ -189,6 +194,48 @@ def test_more_connections_than_allowed(small):
         assert one_answer(read(more)) == (503, "the server has 8 connections, which is all it takes.")
     with connect(small) as connection:
         assert answers(connection)
+
+
+@pytest.mark.parametrize("with_aiohttp", [False, True])
+@pytest.mark.parametrize("takes_it", [False, True])
+def test_an_answer_that_nobody_takes_is_given_up(monkeypatch, with_aiohttp, takes_it):
+    """One that is taken slowly is not."""
+    monkeypatch.setattr(connections, "_IDLE_S", 0.4)
+    answer = b"x" * 20_000_000
+
+    async def handle(request):
+        return web.Response(body=answer)
+
+    async def answering(body, arrived):
+        return Reply(200, answer, {})
+
+    async def main():
+        runner = web.AppRunner(app := web.Application())
+        app.router.add_get("/", handle)
+        await runner.setup()
+        assert runner.server is not None
+        made = connections.Connections(runner.server, 9, None if with_aiohttp else lambda head: answering)
+        listener = await asyncio.get_running_loop().create_server(made, "127.0.0.1", 0)
+        # Its limit is how much is read ahead.
+        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname(), limit=1000)
+        await asyncio.sleep(0.05)
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        taken = 0
+        for _ in range(10 if takes_it else 0):
+            taken += len(await reader.readexactly(1_000_000))
+            await asyncio.sleep(0.1)
+        if not takes_it:
+            await asyncio.sleep(1.5)
+        with contextlib.suppress(ConnectionError):
+            while more := await asyncio.wait_for(reader.read(1 << 20), 30):
+                taken += len(more)
+        writer.close()
+        listener.close()
+        await runner.cleanup()
+        return taken
+
+    taken = asyncio.run(main())
+    assert taken > len(answer) if takes_it else taken < len(answer)
 
 
 def test_no_traceback_is_left(small):

@@ -36,6 +36,7 @@ STATUS = {
         "assignment": ["kitchen-pi5", "hall-pi4", "attic-pi4"],
         "latency_ms": 34.2,
         "accuracy": 0.7431,
+        "lacks": "",
     },
     "rejected": [
         {
@@ -240,7 +241,9 @@ def test_shows_the_cluster(debugger):
             marks = "['whole', 'early', 'partial', 'failed'].map(c => document.querySelectorAll('#chart .' + c).length)"
             assert await tab.run(marks) == [1, 1, 1, 1]
             coordinator.status["requests"]["answered"] = 18_240
+            coordinator.status["plan"]["lacks"] = "though it is over the deadline of 30 ms"
             await tab.wait_for("document.body.innerText.includes('18,240')")
+            assert "accuracy 74.31 %, though it is over the deadline of 30 ms" in await tab.text()
             assert tab.complaints == []
 
     asyncio.run(visit())
