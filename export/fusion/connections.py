@@ -119,6 +119,7 @@ class Connection(web.RequestHandler):
             self._idle_timer.cancel()
         if self._taken is not None:
             self._taken.give_up()
+            self._taken = None
         super().connection_lost(exc)
         self._request = None
 
