@@ -70,7 +70,7 @@ def _started(cores: Sequence[int], serve: Callable[..., None], *arguments: Any) 
     try:
         yield port
     finally:
-        process.terminate()
+        process.kill()
         process.join()
 
 
