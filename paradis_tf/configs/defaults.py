@@ -19,7 +19,6 @@ _METHODS: dict[str, dict[str, Any]] = {
             "feature_weight": 0.0,
             "student_weight": 1.0,
             "final_student_weight": 0.1,
-            "narrow_power": 0.0,
             "temperature": 1.0,
             # Or "average", or the run folder of a finished training.
             "teacher": "in_place",

@@ -33,8 +33,6 @@ class Paradis(Method):
       student_weight: what the whole loss of every switch but the widest is multiplied by at first, above 0. All
         switches share the widest one's weights, and this says how much of a say they have in them.
       final_student_weight: what it is multiplied by at the end of the training, 0 or more; linear in between.
-      narrow_power: how much more say a switch of narrow slices has among those two weights are for: they are shared
-        out in proportion to 1 / (width of the switch's widest slice) ** narrow_power, their mean unchanged; 0 or more.
       temperature: softens the predictions on both sides of the soft loss, above 0.
       teacher: whose outputs are learnt from: `in_place`, those of the widest switch's own pass, detached; `average`,
         those of the widest switch on the moving average of the weights (`optimizer.average_decay` above 0); otherwise
@@ -58,7 +56,6 @@ class Paradis(Method):
         feature_weight: float = 0.0,
         student_weight: float = 1.0,
         final_student_weight: float = 0.1,
-        narrow_power: float = 0.0,
         temperature: float = 1.0,
         teacher: str = "in_place",
     ) -> None:
@@ -68,7 +65,6 @@ class Paradis(Method):
             soft_weight=soft_weight,
             feature_weight=feature_weight,
             final_student_weight=final_student_weight,
-            narrow_power=narrow_power,
         )
         if not hard_weight + soft_weight + feature_weight > 0:
             raise UserError("paradis: hard_weight, soft_weight and feature_weight are all 0; one is above 0.")
@@ -82,7 +78,6 @@ class Paradis(Method):
         self.feature_weight = feature_weight
         self.student_weight = student_weight
         self.final_student_weight = final_student_weight
-        self.narrow_power = narrow_power
         self.temperature = temperature
         self.teacher = teacher
         self._source: Source = "average" if teacher == "average" else "in_place"
@@ -104,11 +99,8 @@ class Paradis(Method):
             )
 
         first = taught(widest, (1.0, 1.0)) if self._fixed else Pass(widest)
-        students = [switch for switch in switches if switch != widest]
-        shares = [float(switch.slices[0].width) ** -self.narrow_power for switch in students]
-        scales = [share * len(shares) / sum(shares) for share in shares]
-        factors = [(self.student_weight * scale, self.final_student_weight * scale) for scale in scales]
-        return (first, *map(taught, students, factors))
+        factor = self.student_weight, self.final_student_weight
+        return (first, *(taught(switch, factor) for switch in switches if switch != widest))
 
     def fixed_teacher(self) -> Supernet | None:
         return self._fixed.network() if self._fixed else None
@@ -120,7 +112,6 @@ class Paradis(Method):
             "feature_weight": self.feature_weight,
             "student_weight": self.student_weight,
             "final_student_weight": self.final_student_weight,
-            "narrow_power": self.narrow_power,
             "temperature": self.temperature,
             "teacher": self.teacher,
         }

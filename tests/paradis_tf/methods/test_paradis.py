@@ -51,13 +51,6 @@ def test_students_may_count_for_less() -> None:
     )
 
 
-def test_switches_of_narrow_slices_may_count_for_more() -> None:
-    students = parse_switches(["0.5+0.5", "0.5+0.25+0.25", "4x0.25"])
-    passes = Paradis(student_weight=0.5, narrow_power=2.0).passes((*students, WIDE), WIDE)
-    assert [step.factor for step in passes[1:]] == [(0.25, 0.05), (0.25, 0.05), (1.0, 0.2)]
-    assert Paradis(narrow_power=2.0).passes((WIDE,), WIDE) == (Pass(WIDE),)
-
-
 def test_without_distillation_nobody_teaches() -> None:
     passes = Paradis(1.0, 0.0, 0.0).passes((WIDE, SPLIT), WIDE)
     assert passes == (Pass(WIDE), Pass(SPLIT, factor=(1.0, 0.1)))
@@ -71,7 +64,6 @@ def test_without_distillation_nobody_teaches() -> None:
         ({"hard_weight": 0, "soft_weight": 0, "feature_weight": 0}, "are all 0"),
         ({"student_weight": 0}, "student_weight is 0; it is above 0"),
         ({"final_student_weight": -1}, "final_student_weight is -1; it is a number of 0 or more"),
-        ({"narrow_power": -1}, "narrow_power is -1; it is a number of 0 or more"),
         ({"temperature": 0}, "temperature is 0; it is above 0"),
         ({"teacher": ""}, "teacher is ''; it is in_place, average or a run folder"),
         ({"wieght": 1}, "no option 'wieght'; it has hard_weight, soft_weight, feature_weight, student_weight"),
