@@ -8,7 +8,9 @@ export PYTHONUNBUFFERED := 1
 DEMO_RUN := runs/demo
 DEMO_BUNDLE := build/demo
 BUNDLE := $(DEMO_BUNDLE)
-TEST_PROCESSES := 2
+# One for each core, of 2 GB each at most, 2 to 4 of them.
+TEST_PROCESSES := $(shell cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); \
+	echo $$((cores < 2 ? 2 : cores > 4 ? 4 : cores)))
 
 .PHONY: help install demo emulated-boards test test-slow lint format clean
 
