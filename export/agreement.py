@@ -28,6 +28,8 @@ class Agreement:
       runtime: the runtime's name, version and what runs int8 operations.
       images: how many.
       same_class: on how many images the fused class is the reference's, a part of 1.
+      same_class_here: the same against the first engine; of boards' int8 files, whose reference is another, it is no
+        fault if they differ.
       quanta: largest difference of a slice's output, in steps of it; None for float outputs.
       relative: largest difference of a slice's output, as a part of the reference's largest absolute value; None for
         quantized outputs.
@@ -42,6 +44,7 @@ class Agreement:
     runtime: str
     images: int
     same_class: float
+    same_class_here: float
     quanta: int | None
     relative: float | None
     accuracy: float
@@ -81,7 +84,12 @@ def compare(bundle: Bundle, outputs: Sequence[Answers], labels: np.ndarray) -> l
     like_arm = next((one for one in outputs if one.engine == engines.LIKE_ARM), outputs[0])
     return [
         _compare_switch(
-            entry, precision, one, like_arm if one.engine.board and precision == "int8" else outputs[0], labels
+            entry,
+            precision,
+            one,
+            outputs[0],
+            like_arm if one.engine.board and precision == "int8" else outputs[0],
+            labels,
         )
         for entry in bundle.switches
         for precision in bundle.precisions
@@ -90,8 +98,21 @@ def compare(bundle: Bundle, outputs: Sequence[Answers], labels: np.ndarray) -> l
     ]
 
 
+def other_classes(found: Sequence[Agreement]) -> str:
+    """On how many images at most boards give another class than this machine, one sentence; empty for none."""
+    held = [one for one in found if one.held]
+    worst = min(held, key=lambda one: one.same_class_here, default=None)
+    if worst is None or worst.same_class_here == 1:
+        return ""
+    count = round((1 - worst.same_class_here) * worst.images)
+    return (
+        f"{count} of {worst.images} images are of another class on {worst.machine} than here, switch '{worst.switch}', "
+        f"{worst.precision}: kernels of ARM round otherwise, see --help"
+    )
+
+
 def _compare_switch(
-    entry: SwitchEntry, precision: str, answers: Answers, reference: Answers, labels: np.ndarray
+    entry: SwitchEntry, precision: str, answers: Answers, first: Answers, reference: Answers, labels: np.ndarray
 ) -> Agreement:
     quanta: list[int] = []
     relative: list[float] = []
@@ -104,13 +125,18 @@ def _compare_switch(
         else:
             quanta.append(round(apart))
     classes = answers.fused(entry, precision).argmax(axis=1)
+
+    def same(other: Answers) -> float:
+        return float((classes == other.fused(entry, precision).argmax(axis=1)).mean())
+
     return Agreement(
         switch=entry.switch,
         precision=precision,
         machine=machine(answers.engine),
         runtime=answers.name,
         images=len(labels),
-        same_class=float((classes == reference.fused(entry, precision).argmax(axis=1)).mean()),
+        same_class=same(reference),
+        same_class_here=same(first),
         quanta=max(quanta) if quanta else None,
         relative=max(relative) if relative else None,
         accuracy=float((classes == labels).mean()),

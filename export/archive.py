@@ -9,6 +9,7 @@ import os
 import zipfile
 from pathlib import Path
 
+from export.folder import own_files
 from export.fusion.files import replacing
 from export.fusion.program import UserError
 
@@ -23,20 +24,26 @@ def check_target(path: str, bundle: str) -> None:
     if not path.endswith(".zip"):
         raise UserError(f"--archive={path}; an archive is a .zip file.")
     parent = Path(path).parent
-    there = next(folder for folder in (parent, *parent.absolute().parents) if folder.exists())
+    there = next(folder for folder in (parent, *parent.absolute().parents) if os.path.exists(folder))
     if parent.resolve().is_relative_to(Path(bundle).resolve()):
         raise UserError(f"--archive={path} lies in the bundle {bundle}; give a file outside of it.")
-    if Path(path).is_dir() or not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise UserError(f"--archive={path} cannot be written: {error.strerror}.") from None
+    if os.path.isdir(path) or not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"--archive={path} cannot be written; give a file in a folder that can be.")
 
 
 def write(bundle: Path, path: Path) -> None:
-    """Writes a bundle's folder, under its own name, as a .zip file: aside, then renamed; deterministic.
+    """Writes a bundle's own files, in a folder of its name, as a .zip file: aside, then renamed; deterministic.
 
     Raises:
       UserError: it cannot be written; an older archive is then left as it was.
     """
-    files = sorted(file for file in bundle.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    files = own_files(bundle)
     name = bundle.resolve().name
     prefix = f".{path.name}.aside-"
     try:

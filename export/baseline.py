@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +18,36 @@ if TYPE_CHECKING:
 
 # Of accuracies that are whole images the difference itself is not exact.
 ROUNDING = 1e-9
-# By switch, precision and runtime, the metric of the fused answers.
-Scores = Mapping[tuple[str, str, str], float]
+# The version in a runtime's name: another one is still held to the earlier scores.
+_VERSION = re.compile(r" [0-9][^ ,]*")
+Key = tuple[str, str, str]
 
 
-def read(path: str, bundle: Bundle) -> Scores:
-    """The metric of fused switches in the JSON file of an earlier verification.
+@dataclass(frozen=True)
+class Baseline:
+    """An earlier verification.
+
+    Attributes:
+      path: its file.
+      images: how many each switch was judged by.
+      scores: by switch, precision and runtime (without its version), the metric of the fused answers.
+    """
+
+    path: str
+    images: int
+    scores: Mapping[Key, float]
+
+    def require_images(self, count: int) -> None:
+        """Raises UserError unless it is of so many images."""
+        if self.images != count:
+            raise UserError(
+                f"--baseline={self.path} is of {self.images:,} images, and this verification of {count:,}; verify both "
+                "with the same --limit."
+            )
+
+
+def read(path: str, bundle: Bundle) -> Baseline:
+    """The JSON file of an earlier verification.
 
     Raises:
       UserError: it cannot be read, is no such JSON, or of none of the bundle's switches and precisions.
@@ -33,7 +59,11 @@ def read(path: str, bundle: Bundle) -> Scores:
     except (ValueError, RecursionError):
         raise UserError(f"--baseline={path} is not JSON; write one with --json.") from None
     try:
-        scores = {(one["switch"], one["precision"], one["runtime"]): float(one["score"]) for one in earlier["switches"]}
+        scores = {
+            (one["switch"], one["precision"], _unversioned(one["runtime"])): float(one["score"])
+            for one in earlier["switches"]
+        }
+        images = max((int(one["images"]) for one in earlier["switches"]), default=0)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"--baseline={path} is not the JSON of a verification; write one with --json.") from error
     if not all(map(math.isfinite, scores.values())):
@@ -45,11 +75,13 @@ def read(path: str, bundle: Bundle) -> Scores:
         raise UserError(
             f"--baseline={path} has no switch and precision of bundle {bundle.folder}; give one of this network."
         )
-    return scores
+    return Baseline(path, images, scores)
 
 
-def regressions(found: Sequence[SwitchCheck], before: Scores, max_drop: float, per_unit: float, unit: str) -> list[str]:
-    """A sentence for each switch that has lost more than `max_drop` since an earlier verification.
+def regressions(
+    found: Sequence[SwitchCheck], before: Baseline, max_drop: float, per_unit: float, unit: str
+) -> list[str]:
+    """A sentence for each switch that has lost more than `max_drop` since an earlier verification, or is not there.
 
     Args:
       found: the fused switches of the verification.
@@ -57,10 +89,20 @@ def regressions(found: Sequence[SwitchCheck], before: Scores, max_drop: float, p
       max_drop: as of `export.verification.verify`.
       per_unit, unit: of the judge.
     """
-    return [
-        f"switch '{one.switch}', {one.precision} on {one.runtime}: {per_unit * one.score:.2f}, and "
-        f"{per_unit * before[one.switch, one.precision, one.runtime]:.2f} earlier; it may lose "
-        f"{per_unit * max_drop:g} {unit}."
-        for one in found
-        if before.get((one.switch, one.precision, one.runtime), one.score) - one.score > max_drop + ROUNDING
-    ]
+    now = {(one.switch, one.precision, _unversioned(one.runtime)): one for one in found}
+    held = {(one.switch, one.precision) for one in found}
+    gone = sorted({key[:2] for key in before.scores} - held)
+    faults = [f"switch '{switch}', {kind}: verified earlier, and not in this bundle." for switch, kind in gone]
+    for key, earlier in before.scores.items():
+        one = now.get(key)
+        # A runtime that is not installed now says nothing; the reference always is.
+        if one is not None and not earlier - one.score <= max_drop + ROUNDING:
+            faults.append(
+                f"switch '{one.switch}', {one.precision} on {one.runtime}: {per_unit * one.score:.2f}, and "
+                f"{per_unit * earlier:.2f} earlier; it may lose {per_unit * max_drop:g} {unit}."
+            )
+    return faults
+
+
+def _unversioned(runtime: str) -> str:
+    return _VERSION.sub("", runtime, count=1)

@@ -17,7 +17,7 @@ from PIL import Image
 from export import accuracies, board_readme, choice, conversion, engines, judges, pictures, samples
 from export.choice import Verdict
 from export.compression.settings import Compression
-from export.folder import written_aside
+from export.folder import temporary_files_in, written_aside
 from export.fusion import manifest
 from export.fusion.bundle import Bundle
 from export.fusion.files import write_json
@@ -92,7 +92,7 @@ def write(
     """
     images = pictures.representative(dataset, settings.size, settings.calibration_images)
     training_images = pictures.for_training(dataset, settings.size, settings.training_images)
-    with written_aside(target) as folder:
+    with written_aside(target) as folder, temporary_files_in(folder):
         maker = Maker(target, model, model_file, images, training_images, settings.processes, report)
         plan: Plan = _plan(model, settings, settings.precisions)
         verdicts: dict[Switch, Verdict] = {}

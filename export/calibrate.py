@@ -25,7 +25,7 @@ from typing import Any
 
 from absl import flags
 
-from export import early_curve, early_latencies, early_record, early_tables, engines
+from export import early_curve, early_latencies, early_record, early_tables, engines, manifest_update
 from export.early_calibration import Outcomes, calibrate, outcomes
 from export.early_tables import Calibrated
 from export.fusion import manifest
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
     drawn = asked.switches(entries) if _TARGET.value else []
     target = _folder(_TARGET.value) if _TARGET.value else None
     check_json_target(bundle.folder / "manifest.json")
-    before = early_record.read(bundle)
+    before = manifest_update.read(bundle)
     validation, test = _outcomes(bundle, entries, precision)
     max_drop = _MAX_DROP.value / 100
     found = [_calibrated(bundle, entry, precision, max_drop, validation, test) for entry in entries]

@@ -31,7 +31,12 @@ from paradis_tf.records.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
 _BUNDLE = flags.DEFINE_string("bundle", None, "Folder to write; an older bundle there is replaced.", required=True)
-_PRECISION = flags.DEFINE_list("precision", ["int8"], f"Precisions, of {', '.join(PRECISIONS)}.")
+_PRECISION = flags.DEFINE_list(
+    "precision",
+    ["int8"],
+    f"Precisions, of {', '.join(PRECISIONS)}. In `dynamic` files the weights of layers of 1,024 or more are 8-bit; the "
+    "converter leaves smaller ones in float.",
+)
 _OUTPUT = flags.DEFINE_enum(
     "output", "quantized", ("quantized", "float32"), "What int8 files give: int8 with a scale, or float32."
 )
@@ -109,6 +114,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--precision={','.join(_PRECISION.value)}; it takes {', '.join(PRECISIONS)}.")
     if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)?", _NAME.value):
         raise UserError(f"--name={_NAME.value}; it takes letters, digits, '.', '_' and '-', a letter or digit first.")
+    _refuse_idle_flags(precisions)
     compression = Compression(
         clusters=_CLUSTERS.value,
         sparsity=_SPARSITY.value or 0.0,
@@ -169,6 +175,28 @@ def main(argv: list[str]) -> None:
     if _ARCHIVE.value:
         archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
         print(f"wrote {_ARCHIVE.value}")
+
+
+def _refuse_idle_flags(precisions: tuple[str, ...]) -> None:
+    """Raises UserError for a flag that is not as it is by default and would change nothing."""
+    quantization, made = _QUANTIZATION.value, ",".join(precisions)
+    shrunk = bool(_CLUSTERS.value or _SPARSITY.value)
+    trains = shrunk or (quantization != "ptq" and "int8" in precisions)
+    of_int8 = "is of int8 files"
+    for name, idle, reason in (
+        ("quantization", "int8" not in precisions, f"{of_int8}, and --precision={made}"),
+        ("output", "int8" not in precisions, f"{of_int8}, and --precision={made}"),
+        ("calibration_images", "int8" not in precisions, f"{of_int8}, and --precision={made}"),
+        ("max_drop", "int8" not in precisions, f"{of_int8}, and --precision={made}"),
+        ("max_drop", quantization != "auto", f"is of --quantization=auto, and it is {quantization}"),
+        *(
+            (f"compression_{what}", not trains, "is of --clusters, --sparsity and trained quantization, none here")
+            for what in ("steps", "learning_rate", "images")
+        ),
+    ):
+        flag = flags.FLAGS[name]
+        if idle and flag.value != flag.default:
+            raise UserError(f"--{name}={flag.value} {reason}; leave it out.")
 
 
 def _report(text: str) -> None:

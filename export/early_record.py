@@ -6,10 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from export import manifest_update
 from export.early_tables import Calibrated
 from export.fusion.bundle import Bundle
-from export.fusion.files import write_json
-from export.fusion.program import UserError
 
 
 def calibrated(folder: Path) -> bool:
@@ -19,19 +18,6 @@ def calibrated(folder: Path) -> bool:
         return any(entry.get("early") for entry in manifest["switches"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
-
-
-def read(bundle: Bundle) -> bytes:
-    """The manifest as it is now.
-
-    Raises:
-      UserError: it cannot be read.
-    """
-    path = bundle.folder / "manifest.json"
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"manifest {str(path)!r} cannot be read: {error.strerror}.") from error
 
 
 def write(bundle: Bundle, before: bytes, precision: str, max_drop: float, found: Sequence[Calibrated]) -> None:
@@ -47,19 +33,16 @@ def write(bundle: Bundle, before: bytes, precision: str, max_drop: float, found:
     Raises:
       UserError: the manifest is another by now, since the files may be, or cannot be written.
     """
-    if read(bundle) != before:
-        raise UserError(f"bundle {str(bundle.folder)!r} was changed meanwhile; calibrate it again.")
-    written = json.loads(before)
-    for one in found:
-        entry = next(entry for entry in written["switches"] if entry["switch"] == one.switch)
-        entry["early"] = (entry.get("early") or {}) | {
-            precision: {
-                # What tells that it is of these very files.
-                "files": [part["files"][precision]["sha256"] for part in entry["slices"]],
-                "part": "validation",
-                "images": len(one.validation.full),
-                "max_drop": max_drop,
-                "margins": [{"devices": sorted(arrived), "margin": one.margins[arrived]} for arrived in one.sets()],
+    with manifest_update.updated(bundle, before, "calibrate") as written:
+        for one in found:
+            entry = next(entry for entry in written["switches"] if entry["switch"] == one.switch)
+            entry["early"] = (entry.get("early") or {}) | {
+                precision: {
+                    # What tells that it is of these very files.
+                    "files": [part["files"][precision]["sha256"] for part in entry["slices"]],
+                    "part": "validation",
+                    "images": len(one.validation.full),
+                    "max_drop": max_drop,
+                    "margins": [{"devices": sorted(arrived), "margin": one.margins[arrived]} for arrived in one.sets()],
+                }
             }
-        }
-    write_json(bundle.folder / "manifest.json", written)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,13 +21,21 @@ _FILES = {"manifest.json", "labels.txt", "requirements.txt", "README.md"}
 # What the folders of a bundle hold, by the ends of the names.
 _RUNNER = (".py", ".pyc", ".html", ".md", "requirements.txt")
 _FOLDERS = {"slices": (".tflite",), "samples": (".png", ".npz"), "fusion": _RUNNER}
+# What a program that was killed while it wrote to a bundle has left there (`export.fusion.files`).
+_HALF_WRITTEN = re.compile(r"(manifest\.json|README\.md).*\.part")
 _OLD = ".old"
+# Of renameat2(2).
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def check_target(target: Path) -> None:
     """Raises UserError unless `target` is missing, an empty folder, or a bundle with nothing of anybody else in it."""
-    if not target.exists():
+    try:
+        target.stat()
+    except FileNotFoundError:
         return
+    except OSError as error:
+        raise UserError(f"--bundle={target} cannot be written: {error.strerror}.") from None
     if not target.is_dir():
         raise UserError(f"--bundle={target} is a file; give a new folder or an older bundle.")
     try:
@@ -40,9 +51,20 @@ def check_target(target: Path) -> None:
         raise UserError(f"--bundle={target} is there and is not a bundle; give a new folder or an older bundle.")
 
 
+def own_files(bundle: Path) -> list[Path]:
+    """The files of a bundle's folder that are its own, in order; not what somebody keeps there, such as a token."""
+    found = [bundle / name for name in sorted(_FILES) if (bundle / name).is_file()]
+    for name, ends in sorted(_FOLDERS.items()):
+        files = (file for file in sorted((bundle / name).rglob("*")) if file.name.endswith(ends))
+        found += [file for file in files if file.is_file() and "__pycache__" not in file.parts]
+    return found
+
+
 def _foreign(target: Path) -> str | None:
     """The first file in a folder that no bundle has, or None."""
     for entry in sorted(target.iterdir()):
+        if _HALF_WRITTEN.fullmatch(entry.name):
+            continue
         if entry.name not in _FILES | _FOLDERS.keys():
             return entry.name
         for file in sorted(entry.rglob("*")) if entry.is_dir() else ():
@@ -86,6 +108,9 @@ def written_aside(target: Path) -> Iterator[Path]:
         yield folder
         check_target(target)
         _put_in_place(folder, target)
+    except shutil.Error as error:
+        # Of a whole tree: a list of files, each with its reason.
+        raise UserError(f"--bundle={target} cannot be written: {error.args[0][0][2]}.") from error
     except OSError as error:
         raise UserError(f"--bundle={target} cannot be written: {error.strerror or error}.") from error
     finally:
@@ -94,22 +119,72 @@ def written_aside(target: Path) -> Iterator[Path]:
 
 
 def _put_in_place(folder: Path, target: Path) -> None:
+    """Gives `folder` the name `target`; an older bundle there, if any, ends under `folder`'s name, or goes."""
     if not target.exists():
         os.rename(folder, target)
         return
-    old = folder.with_name(f"{folder.name}{_OLD}")
-    lock = os.open(target, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(target):
+        if _exchange(folder, target):
+            return
+        # Not on every file system: for a moment there is no bundle, and the next conversion mends it after a kill.
+        old = folder.with_name(f"{folder.name}{_OLD}")
         os.rename(target, old)
         try:
             os.rename(folder, target)
         except BaseException:
-            os.rename(old, target)
+            if not target.exists():
+                os.rename(old, target)
             raise
-        shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def locked(bundle: Path) -> Iterator[None]:
+    """Keeps conversions from replacing a bundle's folder, and others that ask for the same from changing it.
+
+    Raises:
+      OSError: the folder cannot be read.
+    """
+    lock = os.open(bundle, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(lock)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges the names of two folders in one step; False where kernel or file system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(one), None, str(other))
+
+
+@contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Has this process, and those it starts meanwhile, make temporary files in a folder inside of `folder`.
+
+    TensorFlow's converter leaves what it wrote there if its process is killed; so all goes with the folder.
+    """
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix=".temporary-", dir=folder, ignore_cleanup_errors=True) as place:
+        os.environ["TMPDIR"] = tempfile.tempdir = place
+        try:
+            yield
+        finally:
+            tempfile.tempdir = None
+            if before is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = before
 
 
 def _tidy_unless_locked(left: Path, target: Path) -> None:

@@ -53,6 +53,9 @@ class Conversion:
     compression: Compression | None = None
     weights: dict[str, np.ndarray] | None = None
 
+    def __str__(self) -> str:
+        return str(self.job)
+
 
 def convert_all(
     model_file: Path,

@@ -28,6 +28,8 @@ _SOURCES = (
     "paradis_tf/builders",
     "paradis_tf/layers",
     "paradis_tf/models",
+    "paradis_tf/switches.py",
+    "paradis_tf/tasks",
 )
 _PACKAGES = ("tensorflow", "keras", "tf-keras", "tensorflow-model-optimization", "numpy")
 
@@ -84,16 +86,17 @@ class OlderFiles:
     """
 
     def __init__(self, bundle: Path) -> None:
-        self._found: list[tuple[Any, bytes]] = []
+        self._found: list[tuple[Any, str, bytes]] = []
         for entry in _file_entries(bundle / "manifest.json"):
             try:
-                self._found.append((entry["recipe"], (bundle / entry["path"]).read_bytes()))
+                data = (bundle / entry["path"]).read_bytes()
+                self._found.append((entry["recipe"], hashlib.sha256(data).hexdigest(), data))
             except (OSError, KeyError, TypeError, ValueError):
                 continue
 
     def find(self, recipe: str) -> bytes | None:
         """The file that was made by a recipe, or None."""
-        return next((data for sealed, data in self._found if sealed == seal(recipe, data)), None)
+        return next((data for sealed, digest, data in self._found if sealed == _sealed(recipe, digest)), None)
 
 
 def seal(recipe: str, data: bytes) -> str:
@@ -101,7 +104,11 @@ def seal(recipe: str, data: bytes) -> str:
 
     A manifest that was pointed to another file by hand so says nothing of how that one was made.
     """
-    return hashlib.sha256(f"{recipe} {hashlib.sha256(data).hexdigest()}".encode()).hexdigest()
+    return _sealed(recipe, hashlib.sha256(data).hexdigest())
+
+
+def _sealed(recipe: str, digest: str) -> str:
+    return hashlib.sha256(f"{recipe} {digest}".encode()).hexdigest()
 
 
 def _file_entries(manifest: Path) -> list[dict[str, Any]]:

@@ -93,9 +93,10 @@ class Verification:
     faults: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
+        """All of it; null for a number that is not finite."""
         return {
-            "slices": [asdict(check) for check in self.slices],
-            "switches": [asdict(check) for check in self.switches],
+            "slices": [_finite(asdict(check)) for check in self.slices],
+            "switches": [_finite(asdict(check)) for check in self.switches],
             "live_subsets": self.live,
             "faults": list(self.faults),
         }
@@ -214,7 +215,7 @@ def _tail_faults(bundle: Bundle, model: Supernet, judge: Judge) -> list[str]:
     summed = np.random.default_rng(0).normal(0, 0.1, bundle.output_shape).astype(np.float32)
     wanted = np.asarray(tail([image[np.newaxis].astype(np.float32), summed[np.newaxis]], training=False))[0]
     error = float(np.abs(run(image, summed) - np.clip(wanted, 0, 255)).max())
-    if error > _TAIL_TOLERANCE:
+    if not error <= _TAIL_TOLERANCE:
         return [f"the tail differs from Keras by {error:.2f} grey levels, legal {_TAIL_TOLERANCE}."]
     return []
 
@@ -284,19 +285,24 @@ def _live(
     ]
 
 
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in row.items()}
+
+
 def _faults(slices: Sequence[SliceCheck], switches: Sequence[SwitchCheck], max_drop: float, judge: Judge) -> list[str]:
     faults = []
     for one in slices:
         where = f"switch '{one.switch}', device {one.device}, {one.precision} on {one.runtime}"
-        if one.quanta is not None and one.runtime_quanta > 1 and (not one.delegates):
+        # Not `>`, which holds of no NaN.
+        if one.quanta is not None and not one.delegates and not one.runtime_quanta <= 1:
             faults.append(
                 f"{where}: differs from {engines.REFERENCE.runtime} by {one.runtime_quanta:g} quanta, legal 1."
             )
         legal = _TOLERANCES.get(one.precision, np.inf) * one.spread
-        if one.error > legal:
+        if not one.error <= legal:
             faults.append(f"{where}: differs from Keras by {one.error:g}, legal {legal:g}.")
     for switch in switches:
-        if switch.float_score - switch.score > max_drop + ROUNDING:
+        if not switch.float_score - switch.score <= max_drop + ROUNDING:
             faults.append(
                 f"switch '{switch.switch}', {switch.precision} on {switch.runtime}: {judge.metric} "
                 f"{judge.per_unit * switch.score:.2f}, in float {judge.per_unit * switch.float_score:.2f}; it may lose "

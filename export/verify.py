@@ -10,15 +10,14 @@ switch loses more than --max_drop on any runtime, against Keras or, with --basel
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from export import archive, baseline, board_readme
+from export import archive, baseline, manifest_update
 from export.fusion import manifest
-from export.fusion.files import check_json_target, write_json, write_text
+from export.fusion.files import check_json_target, write_json
 from export.fusion.program import define_float
 from paradis_tf import program
 from paradis_tf.records.workdir import Workdir
@@ -47,6 +46,7 @@ def main(argv: list[str]) -> int:
     check_json_target(_JSON.value)
     archive.check_target(_ARCHIVE.value, _BUNDLE.value)
     bundle = manifest.load(_BUNDLE.value)
+    as_it_was = manifest_update.read(bundle)
     before = baseline.read(_BASELINE.value, bundle) if _BASELINE.value else None
     if not _LIMIT.value:
         check_json_target(bundle.folder / "manifest.json")
@@ -62,11 +62,16 @@ def main(argv: list[str]) -> int:
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     verification.require_same_model(bundle, model)
     judge = judges.of(bundle, _limited(dataset.test, _LIMIT.value))
+    if before is not None:
+        before.require_images(judge.count)
     max_drop = judge.most_lost if _MAX_DROP.value is None else _MAX_DROP.value / judge.per_unit
     found = verification.verify(bundle, model, judge, max_drop, lambda text: print(text, flush=True))
     print(tables.render(found, judge, _SLICES.value))
     if not _LIMIT.value:
-        _record(Path(_BUNDLE.value), found.accuracies("test"))
+        accuracies = found.accuracies("test")
+        with manifest_update.updated(bundle, as_it_was, "verify") as written:
+            for entry in written["switches"]:
+                entry["accuracy"] = accuracies[entry["switch"]]
     if _JSON.value:
         write_json(_JSON.value, found.as_json())
     faults = list(found.faults)
@@ -105,15 +110,6 @@ def _proved(found: Verification, legal: str) -> list[str]:
         *([f"{' and '.join(floats)} are near Keras"] if floats else []),
         f"no switch loses more than {legal} anywhere",
     ]
-
-
-def _record(bundle: Path, accuracies: dict[str, dict]) -> None:
-    file = bundle / "manifest.json"
-    written = json.loads(file.read_text())
-    for entry in written["switches"]:
-        entry["accuracy"] = accuracies[entry["switch"]]
-    write_json(file, written)
-    write_text(bundle / "README.md", board_readme.render(written))
 
 
 if __name__ == "__main__":

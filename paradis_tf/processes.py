@@ -26,6 +26,7 @@ def run_all(
     done: Callable[[Job, Any], None],
     start: Callable[..., None] | None = None,
     start_arguments: tuple[Any, ...] = (),
+    name: Callable[[Job], str] = str,
 ) -> None:
     """Calls `function` with each job in one of several fresh processes.
 
@@ -36,9 +37,11 @@ def run_all(
       done: receives each job and what the function returned, as they are finished, in any order.
       start: is called once in each process before the first job.
       start_arguments: what it is called with.
+      name: a job's name, for people.
 
     Raises:
-      UserError: from the function, or because a process died; the jobs that are left are given up.
+      UserError: from the function, or because a process died, with the names of the jobs that it may have been at; the
+        jobs that are left are given up.
     """
     pool = ProcessPoolExecutor(
         max(1, min(processes, len(jobs))),
@@ -48,16 +51,32 @@ def run_all(
     )
     try:
         futures = {pool.submit(function, job): job for job in jobs}
+        # All have been started by the first job; the pool forgets them when one dies.
+        started = list((pool._processes or {}).values())
         for future in as_completed(futures):
             done(futures[future], future.result())
     except BrokenProcessPool:
-        raise UserError("a process of several died, perhaps for want of memory; try --processes=1.") from None
+        # Its thread waits for the processes; two that wait would take the exit status from each other.
+        pool.shutdown()
+        # They are begun in their order, so the first ones without a result are those that were under way.
+        unfinished = [job for future, job in futures.items() if isinstance(future.exception(), BrokenProcessPool)]
+        raise UserError(_death([name(job) for job in unfinished[: len(started)]], started)) from None
     except BaseException:
         for process in list((pool._processes or {}).values()):
             process.terminate()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _death(at_work: Sequence[str], started: Sequence[Any]) -> str:
+    """What became of a process that died by itself; the pool ends the others by SIGTERM."""
+    codes = {process.exitcode for process in started} - {None, 0, -signal.SIGTERM}
+    how = ", ".join(sorted(signal.strsignal(-code) or "" if code < 0 else f"exit status {code}" for code in codes))
+    return (
+        f"{'; or '.join(at_work)}: the process died{f' ({how})' if how else ''}, perhaps for want of memory; "
+        "try --processes=1."
+    )
 
 
 def load_quietly(module: str) -> None:

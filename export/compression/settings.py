@@ -35,8 +35,7 @@ class Compression:
       batch_size: images of a step, 1 to 65,536.
       learning_rate: of Adam at the first step of quantization-aware training, 1e-9 to 0.1; it falls to 0 over a stage
         as a cosine. Pruning and clustering, which have further to go, start from five times as much.
-      flips: whether half of the images are mirrored left to right.
-      seed: of the order of the images and the flips, 0 to 2^31 - 1.
+      seed: of the order of the images, 0 to 2^31 - 1.
 
     Raises:
       UserError: an option out of range or of the wrong type.
@@ -48,13 +47,11 @@ class Compression:
     steps: int = 200
     batch_size: int = 64
     learning_rate: float = 2e-4
-    flips: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for option in ("quantization_aware", "flips"):
-            if not isinstance(getattr(self, option), bool):
-                raise UserError(f"compression: {option} is {getattr(self, option)!r}; it is true or false.")
+        if not isinstance(self.quantization_aware, bool):
+            raise UserError(f"compression: quantization_aware is {self.quantization_aware!r}; it is true or false.")
         for option, (kind, least, most) in _RANGES.items():
             value = getattr(self, option)
             types = (int, float) if kind is float else int

@@ -42,7 +42,7 @@ def train(
       students: a model for each device, float32 images in [-1, 1) -> partial prediction; their weights are changed.
       teachers: the float models, in any order.
       task: of the network.
-      compression: steps, batch size, learning rate of the stage, flips and seed.
+      compression: steps, batch size, learning rate of the stage, and seed.
       images: uint8 (n, height, width, 3), n at least 1.
       stage: of `compression.stages`.
       what: what is trained, for reports and errors.
@@ -116,8 +116,4 @@ def batches(images: np.ndarray, compression: Compression) -> Iterator[np.ndarray
         while len(order) < compression.batch_size:
             order = np.concatenate([order, rng.permutation(len(images))])
         chosen, order = np.split(order, [compression.batch_size])
-        batch = images[chosen]
-        if compression.flips:
-            mirrored = rng.random(len(batch)) < 0.5
-            batch[mirrored] = batch[mirrored, :, ::-1]
-        yield batch
+        yield images[chosen]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -43,7 +44,7 @@ def load(folder: str | Path) -> Bundle:
     checked later, by `Bundle.read`. Source: ours.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"bundle {str(folder)!r} is not a folder; legal: a folder with a manifest.json.")
     path = folder / "manifest.json"
     try:
@@ -70,6 +71,7 @@ def _bundle(folder: Path, table: Table) -> Bundle:
         )
     table.chosen("schema_version", (SCHEMA_VERSION,))
     task = table.chosen("task", tuple(_OUTPUTS))
+    table.table("architecture").get("name", str)
     image, output, fusion = (table.table(key) for key in ("input", "output", "fusion"))
     image.chosen("name", ("image",))
     image.chosen("dtype", ("uint8",))
@@ -133,6 +135,7 @@ def _switch(table: Table, precisions: tuple[str, ...], output: str) -> SwitchEnt
     switch = table.get("switch", str)
     _check_slices(table, slices, switch)
     models = tuple(_slice(entry, i, precisions, output) for i, entry in enumerate(slices))
+    _check_accuracy(table, precisions, len(slices))
     return SwitchEntry(
         switch=switch,
         slug=table.matching("slug", _NAME),
@@ -141,6 +144,22 @@ def _switch(table: Table, precisions: tuple[str, ...], output: str) -> SwitchEnt
         slices=models,
         early=_early(table, models, precisions, output),
     )
+
+
+def _check_accuracy(switch: Table, precisions: tuple[str, ...], devices: int) -> None:
+    """Refuses an `accuracy` that is not as a verification writes it; null where there was none."""
+    if switch.get("accuracy", dict, optional=True) is None:
+        return
+    table = switch.table("accuracy")
+    table.get("part", str)
+    table.count("images")
+    table.get("metric", str)
+    for scores in (table, *table.tables("live_subsets")):
+        exported = scores.table("exported")
+        for where, key in ((scores, "float"), *((exported, precision) for precision in precisions)):
+            _number(where, key, -(2.0**128), 2.0**128)
+        if scores is not table:
+            _devices(scores, devices, all_too=True)
 
 
 def _early(
@@ -162,7 +181,7 @@ def _early(
             raise entry.refuse("files", entry.get("files", list), legal)
         margins: dict[frozenset[int], float] = {}
         for one in entry.tables("margins"):
-            arrived = _arrived(one, len(slices))
+            arrived = _devices(one, len(slices), all_too=False)
             if arrived in margins:
                 raise one.refuse("devices", sorted(arrived), "every set of devices once")
             margins[arrived] = _number(one, "margin", 0, 2.0**128)
@@ -170,10 +189,12 @@ def _early(
     return found
 
 
-def _arrived(table: Table, devices: int) -> frozenset[int]:
+def _devices(table: Table, devices: int, all_too: bool) -> frozenset[int]:
     values = table.array("devices", int)
-    if list(values) != sorted(set(values)) or not set(values) < set(range(devices)):
-        raise table.refuse("devices", list(values), f"some, not all, of 0 to {devices - 1} in ascending order")
+    most = devices if all_too else devices - 1
+    if list(values) != sorted(set(values)) or not set(values) <= set(range(devices)) or len(values) > most:
+        which = "some" if all_too else "some, not all,"
+        raise table.refuse("devices", list(values), f"{which} of 0 to {devices - 1} in ascending order")
     return frozenset(values)
 
 
@@ -237,6 +258,7 @@ def _tail(table: Table) -> Tail:
 
 def _slice_file(table: Table, precision: str, output: str) -> SliceFile:
     file = _file(table)
+    table.count("compressed_bytes")
     return SliceFile(
         path=file.path,
         sha256=file.sha256,

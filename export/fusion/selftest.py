@@ -90,11 +90,17 @@ def main(arguments: list[str]) -> int:
             for part in entry.slices:
                 key = f"{part.model}/{precision}"
                 wanted = [outputs[key], *([outputs[f"{key}/arm"]] if precision == "int8" else [])]
-                result, answers = _check_slice(bundle, entry, part, precision, images, wanted, chosen)
+                try:
+                    result, answers = _check_slice(bundle, entry, part, precision, images, wanted, chosen)
+                except UserError as error:
+                    # One that does not fit here or cannot be run; the others may be what this machine is for.
+                    faults.append(f"{_where(entry.switch, part.device, precision)}: {error}")
+                    continue
                 results.append(result)
                 faults += _slice_faults(result)
                 given.append(answers)
-            faults += _fused_faults(bundle, entry, precision, images, outputs, given, chosen)
+            if len(given) == len(entry.slices):
+                faults += _fused_faults(bundle, entry, precision, images, outputs, given, chosen)
             print(f"checked   switch {entry.switch}, {precision}", flush=True)
     after = machine.describe(host.cores)
     print(f"\n{_table(results)}\n")
@@ -112,7 +118,8 @@ def main(arguments: list[str]) -> int:
         write_json(_JSON.value, written)
     for fault in faults:
         print(f"fault: {fault}")
-    print(f"{len(faults)} faults" if faults else f"passed: {len(results)} slice files, {len(bundle.samples)} samples")
+    count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+    print(count if faults else f"passed: {len(results)} slice files, {len(bundle.samples)} samples")
     return 1 if faults else 0
 
 
@@ -143,6 +150,10 @@ def _check_slice(
     return result, fuse.dequantize(given, file.output.scale, file.output.zero_point)
 
 
+def _where(switch: str, device: int, precision: str) -> str:
+    return f"switch '{switch}', device {device}, {precision}"
+
+
 def _row(result: SliceResult) -> dict[str, Any]:
     """A result for JSON, which has no number for what outputs that are not finite are off by."""
     row = asdict(result)
@@ -159,7 +170,7 @@ def _apart(given: np.ndarray, wanted: np.ndarray, file: SliceFile) -> float:
 
 
 def _slice_faults(result: SliceResult) -> list[str]:
-    where = f"switch '{result.switch}', device {result.device}, {result.precision}"
+    where = _where(result.switch, result.device, result.precision)
     legal = _MAX_QUANTA.value if result.quantized else _FLOAT_TOLERANCES[result.precision]
     unit = "quanta" if result.quantized else "of their range"
     if result.apart <= legal:

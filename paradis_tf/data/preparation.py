@@ -165,7 +165,7 @@ def _write_missing(shards: list[Shard], processes: int) -> None:
         progress.update(done, before)
 
     if missing:
-        run_all(write_shard, missing, processes, finished, load_quietly, (__name__,))
+        run_all(write_shard, missing, processes, finished, load_quietly, (__name__,), lambda shard: shard.file)
 
 
 def _read_entry(shard: Shard) -> Entry | None:
@@ -304,6 +304,7 @@ def _recheck(target: Path, asked: dict[str, Any], plan: Plan, processes: int) ->
         lambda file, found: damaged.append(file[0]) if found else None,
         load_quietly,
         (__name__,),
+        lambda file: file[0],
     )
     if damaged:
         raise UserError(f"{some(sorted(damaged))} of the finished set changed; delete {target} and prepare it again.")

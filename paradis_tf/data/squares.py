@@ -69,7 +69,15 @@ def prepare(plan: Plan, target: Path, size: int, skip_broken: bool, processes: i
         found[place], broken[place] = made[:2], made[2]
         progress.update(sum(len(labels) for _, labels in found.values()) + sum(map(len, broken.values())))
 
-    run_all(squares, pieces, processes, finished, load_quietly, (__name__,))
+    run_all(
+        squares,
+        pieces,
+        processes,
+        finished,
+        load_quietly,
+        (__name__,),
+        lambda piece: f"part {piece.role}, piece {piece.number}",
+    )
     report_broken(plan, [name for place in sorted(broken) for name in broken[place]], skip_broken)
     arrays = {"class_names": np.array(plan.classes)}
     for role, chunks in plan.chunks.items():

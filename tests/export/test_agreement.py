@@ -70,6 +70,19 @@ def test_int8_of_boards_is_held_to_the_kernels_that_round_as_they_do(bundle: Bun
     assert quanta == [(0, True), (3, False), (0, True)]
     part = [(one.relative, one.held) for one in found if (one.switch, one.precision) == ("1.0", "float32")]
     assert part == [(0.0, True), (0.0, True)]
+    assert agreement.other_classes(found) == ""
+
+
+def test_another_class_than_here_is_told_of_boards(bundle: Bundle, tmp_path: Path) -> None:
+    board = answers_of(bundle, Engine("tflite_runtime", board=stub_board(tmp_path, "aarch64", "exit 1")))
+    whole = {key: stored for key, stored in board.stored.items() if key.endswith("/int8")}
+    whole[f"{bundle.find_switch('1.0').slices[0].model}/int8"][2, 7] = 100
+    like_arm = Answers(engines.LIKE_ARM, "made up", whole)
+    found = agreement.compare(bundle, [answers_of(bundle), like_arm, board], np.arange(IMAGES))
+    assert [one.fault(0) for one in found] == [None] * len(found)
+    assert agreement.other_classes(found).startswith(
+        "1 of 6 images are of another class on aarch64 (emulated) than here, switch '1.0', int8: "
+    )
 
 
 def test_differences_are_counted_in_steps_and_in_parts(bundle: Bundle) -> None:
@@ -175,3 +188,4 @@ def test_emulated_boards_agree(exported, run_program, data: str, tmp_path: Path)
     boards = [row for row in rows if row["machine"] in ("aarch64 (emulated)", "armhf (emulated)")]
     assert len(boards) == 2 * 2 * 2
     assert all(row["quanta"] in (0, 1) for row in boards if row["precision"] == "int8")
+    assert all(row["same_class_here"] == 1 for row in boards)

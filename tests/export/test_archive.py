@@ -25,7 +25,7 @@ def test_an_archive_in_the_bundle_is_refused(bundle: Path, place: str) -> None:
         archive.check_target(str(bundle.parent / place), str(bundle))
 
 
-@pytest.mark.parametrize("place", ["a.tar", "file/a.zip", "file/none/a.zip", "bundle"])
+@pytest.mark.parametrize("place", ["a.tar", "file/a.zip", "file/none/a.zip", "bundle", f"{'a' * 300}/b.zip"])
 def test_bad_targets_are_refused(bundle: Path, place: str) -> None:
     (bundle.parent / "file").touch()
     with pytest.raises(UserError, match="--archive="):
@@ -38,6 +38,18 @@ def test_the_folder_is_made(bundle: Path) -> None:
     assert not path.parent.exists()
     archive.write(bundle, path)
     assert "bundle/manifest.json" in zipfile.ZipFile(path).namelist()
+
+
+def test_secrets_that_lie_in_the_bundle_stay_there(bundle: Path) -> None:
+    for name in ("token.txt", "certificates/key.pem", "slices/notes.txt", "fusion/token.txt"):
+        (bundle / name).parent.mkdir(exist_ok=True)
+        (bundle / name).write_text("secret")
+    (bundle / "slices" / "0.int8.tflite").write_bytes(b"slice")
+    archive.write(bundle, bundle.parent / "a.zip")
+    assert zipfile.ZipFile(bundle.parent / "a.zip").namelist() == [
+        "bundle/manifest.json",
+        "bundle/slices/0.int8.tflite",
+    ]
 
 
 def test_control_c_leaves_the_older_archive(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -311,6 +311,15 @@ BAD = {
         ["--archive=build/new/a.zip", "--bundle=build/new"],
         "lies in the bundle build/new; give a file outside",
     ),
+    "idle training": (
+        ["--precision=float32", "--quantization=qat"],
+        "--quantization=qat is of int8 files, and --precision=float32; leave it out",
+    ),
+    "idle drop": (["--quantization=ptq", "--max_drop=1"], "--max_drop=1.0 is of --quantization=auto, and it is ptq"),
+    "idle steps": (
+        ["--quantization=ptq", "--compression_steps=9"],
+        "--compression_steps=9 is of --clusters, --sparsity and trained quantization, none here",
+    ),
     "file": (["--bundle=README.md"], "--bundle=README.md is a file"),
 }
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -84,6 +87,73 @@ def test_files_that_come_during_a_conversion_are_kept(target: Path) -> None:
 def test_a_manifest_of_something_else_is_no_bundle(tmp_path: Path, text: str) -> None:
     with pytest.raises(UserError, match="is not a bundle"):
         folder.check_target(make_bundle(tmp_path / "other", text))
+
+
+def test_the_name_is_never_without_a_bundle(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a rename in two steps")
+
+    with folder.written_aside(target) as new:
+        (new / "manifest.json").write_text("new")
+        monkeypatch.setattr(os, "rename", refuse)
+    assert (target / "manifest.json").read_text() == "new"
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+def test_where_names_cannot_be_exchanged_they_are_changed_in_turn(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "_exchange", lambda one, other: False)
+    with folder.written_aside(target) as new:
+        (new / "manifest.json").write_text("new")
+    assert (target / "manifest.json").read_text() == "new"
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+def test_what_came_between_the_two_steps_is_kept(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = os.rename
+
+    def disturbed(one: Path, other: Path) -> None:
+        rename(one, other)
+        if one == target:
+            make_bundle(target, '{"schema_version": 2, "model_id": "b"}')
+
+    monkeypatch.setattr(folder, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(os, "rename", disturbed)
+    with pytest.raises(UserError, match="cannot be written: Directory not empty"), folder.written_aside(target):
+        pass
+    assert '"b"' in (target / "manifest.json").read_text()
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+def test_what_a_killed_verification_left_is_nobodys(target: Path) -> None:
+    for name in ("manifest.jsonab12.part", "README.md_x.part"):
+        (target / name).write_text("half")
+    folder.check_target(target)
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written: File name too long"):
+        folder.check_target(tmp_path / ("a" * 300))
+
+
+def test_temporary_files_of_a_conversion_go_with_it(target: Path) -> None:
+    # As TensorFlow's converter in a process that is killed.
+    code = "import os, tempfile; tempfile.mkdtemp(); os._exit(9)"
+    before = tempfile.gettempdir()
+    with folder.written_aside(target) as new:
+        with folder.temporary_files_in(new):
+            subprocess.run([sys.executable, "-c", code])
+            (place,) = new.iterdir()
+            assert len(list(place.iterdir())) == 1
+            assert Path(tempfile.mkdtemp()).parent == place
+        assert list(new.iterdir()) == []
+    assert tempfile.gettempdir() == before
+
+
+def test_a_full_disk_while_a_tree_is_copied_is_one_reason(target: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be written: No space left on device\.$"), folder.written_aside(target):
+        raise shutil.Error([("a", "b", "No space left on device"), ("c", "d", "No space left on device")])
 
 
 def test_an_error_without_a_number_is_told_in_its_words(target: Path) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import math
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from export import engines
+from export import engines, manifest_update, verification
 from export.fusion import manifest
 from export.fusion.local_cluster import LocalCluster
+from export.fusion.program import UserError
+from export.verification import SliceCheck, SwitchCheck, Verification
 from paradis_tf.data import datasets
 
 tritonclient = pytest.importorskip("tritonclient.http")
@@ -81,6 +87,38 @@ def test_swapped_slices_are_a_fault(exported, run_program: Run, tmp_path: Path) 
     assert f"fault: {where}: differs from Keras" in done.stdout
     assert "20 images tell accuracy roughly; without --limit all 359 do" in done.stdout
     assert json.loads((bundle / "manifest.json").read_text()) == written
+
+
+def test_a_bundle_that_was_replaced_meanwhile_keeps_its_manifest(exported, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(exported.bundle, bundle)
+    loaded = manifest.load(bundle)
+    before = manifest_update.read(loaded)
+    replaced = before.replace(b'"test"', b'"tests"') + b"\n"
+    (bundle / "manifest.json").write_bytes(replaced)
+    with (
+        pytest.raises(UserError, match="was changed meanwhile; verify it again"),
+        manifest_update.updated(loaded, before, "verify") as written,
+    ):
+        written["switches"] = []
+    assert (bundle / "manifest.json").read_bytes() == replaced
+
+
+def check(error: float, apart: float) -> SliceCheck:
+    return SliceCheck("1.0", 0, "float32", "r", True, error, 1.0, None, apart, ())
+
+
+def test_outputs_that_are_no_numbers_are_a_fault() -> None:
+    judge: Any = SimpleNamespace(metric="accuracy", per_unit=100.0, unit="percentage points")
+    switch = SwitchCheck("1.0", "float32", "r", True, 9, "psnr_y", 1.0, 30.0, math.nan)
+    quantized = dataclasses.replace(check(0.1, math.nan), precision="int8", quanta=math.nan, delegates=False)
+    found = verification._faults([check(1e-5, 0), check(math.nan, 0), quantized], [switch], 0.1, judge)
+    assert ["differs from Keras by nan" in one for one in found] == [True, False, False]
+    assert ["differs from tflite_runtime by nan quanta" in one for one in found] == [False, True, False]
+    assert "psnr" not in found[2] and "accuracy nan, in float 3000.00" in found[2]
+    rows = Verification((quantized,), (switch,), {}, ()).as_json()
+    assert (rows["slices"][0]["runtime_quanta"], rows["switches"][0]["score"]) == (None, None)
+    json.dumps(rows, allow_nan=False)
 
 
 def test_a_bundle_of_another_training_is_refused(exported, run_program: Run, tmp_path: Path) -> None:

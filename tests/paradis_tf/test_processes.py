@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,17 @@ def test_a_failure_is_passed_on() -> None:
         run_all(math.factorial, [1, -1, 2], 2, lambda job, result: None)
 
 
-def test_a_process_that_dies_is_told() -> None:
-    with pytest.raises(UserError, match="a process of several died.*--processes=1"):
-        run_all(os._exit, [3], 1, lambda job, result: None)
+def test_a_process_that_dies_is_told_with_what_it_did() -> None:
+    with pytest.raises(UserError, match=r"^job 3: the process died \(exit status 3\), perhaps .*--processes=1"):
+        run_all(os._exit, [3], 1, lambda job, result: None, name=lambda job: f"job {job}")
+
+
+def test_a_native_crash_is_told_with_its_signal() -> None:
+    jobs = [0, signal.SIGABRT]
+    with pytest.raises(UserError, match=r"^(0; or )?6: the process died \(Aborted\), "):
+        run_all(_raise_signal, jobs, 2, lambda job, result: None, name=lambda job: str(int(job)))
+
+
+def _raise_signal(number: int) -> None:
+    if number:
+        signal.raise_signal(number)

@@ -8,7 +8,7 @@ from export.fusion.program import UserError
 
 
 def test_options_go_through_json_and_back() -> None:
-    asked = Compression(quantization_aware=False, clusters=16, sparsity=0.5, steps=7, flips=True, seed=3)
+    asked = Compression(quantization_aware=False, clusters=16, sparsity=0.5, steps=7, seed=3)
     assert Compression.from_json(json.loads(json.dumps(asked.as_json()))) == asked
     assert Compression.from_json({}) == Compression()
 
@@ -38,7 +38,6 @@ def test_stages_are_those_asked_for_in_order() -> None:
         ("learning_rate", float("inf")),
         ("seed", -1),
         ("quantization_aware", 1),
-        ("flips", "no"),
     ],
 )
 def test_a_value_out_of_range_is_named(option: str, value: Any) -> None:

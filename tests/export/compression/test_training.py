@@ -20,17 +20,6 @@ def test_batches_take_every_image_before_any_comes_again() -> None:
     assert again[:, 0, 0, 0].tolist() == drawn
 
 
-def test_images_are_mirrored_only_if_asked() -> None:
-    image = np.array([[[[0], [9]]]], np.uint8)
-    plain, flipped = (
-        np.concatenate(list(training.batches(image, Compression(steps=40, batch_size=1, flips=flips))))[:, 0, 0, 0]
-        for flips in (False, True)
-    )
-    assert set(plain) == {0}
-    assert 8 < (flipped == 9).sum() < 32
-    assert image[0, 0, 0, 0] == 0
-
-
 def test_training_lowers_the_loss_of_a_network_that_rounds_badly(
     tiny_net: Callable[..., Supernet], images: np.ndarray
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from export.emulation import boards, installation
 from export.emulation.boards import Board
+from export.fusion import manifest
 from export.fusion.program import UserError
 
 
@@ -106,6 +107,13 @@ def test_both_boards_and_what_they_say_of_a_bundle(exported, run_program, tmp_pa
     said = len(told)
     assert installation.set_up(["aarch64", "armhf"], tmp_path / "cache", report=told.append) == made
     assert len(told) == said > 0
-    done = boards.run(made[0], ["-m", "fusion.worker", "--help"], exported.bundle)
-    assert "--bundle" in done.stdout, done.stderr
+    for board in made:
+        out = tmp_path / f"{board.name}.json"
+        flags = ["--bundle=.", "--runs=1", f"--json={out}"]
+        done = boards.run(board, ["-m", "fusion.selftest", *flags], exported.bundle, timeout_s=1200)
+        assert done.returncode == 0, done.stdout + done.stderr
+        files = sum(len(part.files) for entry in manifest.load(exported.bundle).switches for part in entry.slices)
+        assert f"passed: {files} slice files" in done.stdout
+        checked = json.loads(out.read_text())["slices"]
+        assert all(one["apart"] <= 1 and one["timing"]["count"] == 1 for one in checked)
     assert not list(exported.bundle.rglob("__pycache__"))

@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,7 @@ def main() -> None:
                     "path": str(path.relative_to(bundle)),
                     "sha256": hashlib.sha256(data).hexdigest(),
                     "bytes": len(data),
+                    "compressed_bytes": len(zlib.compress(data)),
                     "arena_bytes": HEIGHT * WIDTH * (3 + CHANNELS) * 4,
                     **tensors(data),
                 }

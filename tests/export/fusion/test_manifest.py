@@ -24,6 +24,11 @@ def test_reads_a_bundle(bundle):
     assert (outputs["tiny-1.0-0/int8"].shape, outputs["tiny-1.0-0/int8"].dtype.name) == ((4, 4), "int8")
 
 
+def test_reads_accuracies(bundle, altered):
+    found = manifest.load(altered(accuracy)).switches[1].accuracy
+    assert found is not None and found["live_subsets"][2]["devices"] == [0, 1]
+
+
 def test_reads_a_calibration(bundle, altered):
     assert not any(entry.early for entry in manifest.load(bundle).switches)
     assert not manifest.load(altered(lambda d: d["switches"][1].update(early=None))).switches[1].early
@@ -70,6 +75,14 @@ def test_lists_the_legal_precisions(bundle):
 
 def file_of(data):
     return data["switches"][0]["slices"][0]["files"]["int8"]
+
+
+def accuracy(data, **changes):
+    """Verifies a switch of a manifest as export.verify does; then changes that."""
+    scores = {"float": 0.9, "exported": {"int8": 0.9, "float32": 0.9}}
+    live = [{"devices": list(devices), **scores} for devices in ((0,), (1,), (0, 1))]
+    entry = {"part": "test", "images": 9, "metric": "accuracy", **scores, "live_subsets": live}
+    data["switches"][1]["accuracy"] = entry | changes
 
 
 def early(data, change=lambda early: None, switch=1):
@@ -199,6 +212,19 @@ CHANGES = {
         "'max_drop' is 5.0; legal: a number from 0 to 1",
     ),
     "early images": (lambda d: early(d, lambda e: e.update(images=-1)), "'images' is -1; legal: 0 or more"),
+    "no architecture": (lambda d: d.pop("architecture") and None, "has no key 'architecture'"),
+    "no compressed size": (lambda d: file_of(d).pop("compressed_bytes") and None, "has no key 'compressed_bytes'"),
+    "live subsets": (
+        lambda d: accuracy(d, live_subsets=3),
+        "switches[1]: accuracy: 'live_subsets' is 3; legal: a list",
+    ),
+    "live devices": (
+        lambda d: accuracy(d, live_subsets=[{"devices": [2], "float": 0.5, "exported": {"int8": 0, "float32": 0}}]),
+        "live_subsets[0]: 'devices' is [2]; legal: some of 0 to 1 in ascending order",
+    ),
+    "accuracy of a precision": (lambda d: accuracy(d, exported={"int8": 0.5}), "exported has no key 'float32'"),
+    "accuracy is no number": (lambda d: accuracy(d, float=float("nan")), "accuracy: 'float' is NaN; legal: a number"),
+    "accuracy is empty": (lambda d: d["switches"][0].update(accuracy={}), "accuracy has no key 'part'"),
     "precision twice": (lambda d: d.update(precisions=["int8", "int8"]), "legal: different ones of float32, float16"),
 }
 
@@ -212,8 +238,9 @@ def test_refuses_manifest(altered, change, said):
 
 
 def test_refuses_what_is_no_bundle(tmp_path):
-    with pytest.raises(UserError, match="is not a folder"):
-        manifest.load(tmp_path / "none")
+    for name in ("none", "a" * 300):
+        with pytest.raises(UserError, match="is not a folder"):
+            manifest.load(tmp_path / name)
     with pytest.raises(UserError, match="cannot be read: No such file"):
         manifest.load(tmp_path)
     for text in ("{", "[" * 100_000):

@@ -17,7 +17,10 @@ def verified(manifest):
     for entry in manifest["switches"]:
         found = LIVE[entry["switch"]]
         whole = max(found.values())
-        live = [{"devices": list(key), "float": value, "exported": {"int8": value}} for key, value in found.items()]
+        live = [
+            {"devices": list(key), "float": value, "exported": {"int8": value, "float32": value}}
+            for key, value in found.items()
+        ]
         entry["accuracy"] = {
             "part": "test",
             "images": 100,

@@ -70,6 +70,21 @@ def test_a_damaged_file_is_named(altered, runner):
     assert "0.int8.tflite' has 4 bytes, its manifest says" in done.stderr
 
 
+def test_slices_that_do_not_fit_are_named_and_the_others_checked(altered, runner, tmp_path):
+    def change(data):
+        data["switches"][0]["slices"][0]["files"]["int8"]["arena_bytes"] = 10**15
+
+    folder, out = altered(change), tmp_path / "out.json"
+    flags = (f"--bundle={folder}", "--precision=int8", "--runs=1")
+    done = runner("selftest", *flags, f"--json={out}")
+    assert done.returncode == 1, done.stderr
+    (fault,) = [line for line in done.stdout.splitlines() if line.startswith("fault")]
+    assert fault.startswith("fault: switch '1.0', device 0, int8: slice file 'slices/1.0/0.int8.tflite' takes ")
+    assert [one["switch"] for one in json.loads(out.read_text())["slices"]] == ["0.5+0.5"] * 2 + ["0.75+0.25"] * 2
+    alone = runner("selftest", *flags, "--switch=1.0")
+    assert alone.returncode == 1 and "\n1 fault\n" in alone.stdout
+
+
 def test_samples_that_are_no_archive_are_named(altered, runner):
     def change(data):
         data["sample_outputs"] |= {"path": "labels.txt", "bytes": 1, "sha256": SHA256_OF_X}
