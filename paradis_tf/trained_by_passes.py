@@ -60,6 +60,7 @@ class TrainedByPasses(keras.Model):
         clip_norm: float = 0.0,
         average_decay: float = 0.0,
         total_steps: int = 0,
+        seed: int = 0,
         loss: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -77,6 +78,7 @@ class TrainedByPasses(keras.Model):
             average. It covers all weights, batch norm's statistics too.
           total_steps: steps of the whole training, in whose course factors of losses change; with 0 they keep their
             first value.
+          seed: of the passes that are drawn, 0 or more.
           loss: options of the architecture's task, such as `label_smoothing`.
           **kwargs: as in `keras.Model.compile`, without `metrics`, which the task gives.
 
@@ -93,6 +95,8 @@ class TrainedByPasses(keras.Model):
             raise ValueError(f"clip_norm is {clip_norm!r}; it is 0 or more.")
         if total_steps < 0:
             raise ValueError(f"total_steps is {total_steps!r}; it is 0 or more.")
+        if seed < 0:
+            raise ValueError(f"seed is {seed!r}; it is 0 or more.")
         if not 0 <= average_decay < 1:
             raise ValueError(f"average_decay is {average_decay!r}; it lies in [0, 1).")
         self.task = tasks.create(self.architecture.task, **(loss or {}))
@@ -107,6 +111,7 @@ class TrainedByPasses(keras.Model):
         kernels = {id(layer.kernel) for layer in self.shared_layers if isinstance(layer, SlicedConv2D | SlicedDense)}
         self._decayed = {i for i, v in enumerate(self.trainable_variables) if decay_all or id(v) in kernels}
         self.total_steps = total_steps
+        self.seed = seed
         self._keep_average(average_decay)
         self.first_non_finite = FirstNonFinite()
         self._total_loss = keras.metrics.Mean(name="loss")
@@ -157,7 +162,8 @@ class TrainedByPasses(keras.Model):
 
     def _draw(self, draw: Draw, place: int) -> tf.Tensor:
         # A function of the step's number, so that a resumed run draws what an undisturbed one does.
-        seed = tf.stack([tf.cast(self.optimizer.iterations, tf.int32), place])
+        second = (place + self.seed * len(self.passes)) % 2**31
+        seed = tf.stack([tf.cast(self.optimizer.iterations, tf.int32), second])
         return tf.random.stateless_uniform([], seed, maxval=len(draw.passes), dtype=tf.int32)
 
     def train_step(self, data: Any, passes: Sequence[Pass] | None = None) -> dict[str, Any]:
@@ -291,6 +297,7 @@ class TrainedByPasses(keras.Model):
             "clip_norm": self.clip_norm,
             "average_decay": self.average_decay,
             "total_steps": self.total_steps,
+            "seed": self.seed,
             "loss": self.task.get_config(),
         }
 

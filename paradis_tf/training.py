@@ -20,6 +20,7 @@ from paradis_tf.data import datasets, patches, pipeline, super_resolution
 from paradis_tf.distribution import groups
 from paradis_tf.distribution.groups import Group
 from paradis_tf.evaluation import recalibration
+from paradis_tf.methods.fixed_teacher import check_teacher
 from paradis_tf.optimization import optimizers
 from paradis_tf.optimization.divergence import DivergenceCheck
 from paradis_tf.records import selection
@@ -163,7 +164,10 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
     source.training_batches(dataset.train, config.batch_size, first_epoch=0, **batches, **shard)
     groups.check_batch(config.batch_size, group.replicas)
     method = methods.create(**dict(config.method))
-    method.fixed_teacher()
+    teacher = method.fixed_teacher()
+    if teacher is not None:
+        check_teacher(teacher, architecture, bool(config.method.get("feature_weight", 0)))
+    _check_border(architecture, config)
     mine = len(range(group.worker, len(dataset.validation), group.workers))
     evaluation_size = groups.evaluation_size(mine, _EVALUATION_BATCH * group.local_replicas, group.local_replicas)
     with group.strategy.scope():
@@ -176,6 +180,7 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
             clip_norm=config.optimizer.clip_norm,
             average_decay=config.optimizer.average_decay,
             total_steps=config.epochs * steps,
+            seed=config.seed,
             loss=dict(config.loss),
         )
 
@@ -213,7 +218,7 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
             network = selection.finished_network(
                 workdir, model, config.keep, lambda file, kept: check_belongs(file, kept, config, dataset)
             )
-            if model.method.recalibrates:
+            if model.method.recalibrates and recalibration.has_batch_norm(network):
                 batches = calibration_batches(config, dataset, CALIBRATION_IMAGES)
                 print(f"{config.method.name}: batch norm's statistics are recomputed", flush=True)
                 recalibration.recalibrate(network, batches, report=lambda text: print(text, flush=True))
@@ -237,7 +242,8 @@ def calibration_batches(config: Any, dataset: Dataset, images: int) -> tf.data.D
 def _resume(workdir: Workdir, model: Supernet, config: ConfigDict, dataset: Dataset) -> int:
     """Gives the model the newest checkpoint's state; the epochs that it has behind it, or `_FINISHED`."""
     done, _ = workdir.newest_checkpoint()
-    if done >= config.epochs and workdir.model_file.exists():
+    # Without any checkpoint, too: a finished run may have been sent or kept without them.
+    if (done >= config.epochs or not workdir.checkpoint_files()) and workdir.model_file.exists():
         if zipfile.is_zipfile(workdir.model_file):
             return _FINISHED
         print(f"passing over {workdir.model_file}, which is damaged; it is made again", flush=True)
@@ -258,6 +264,18 @@ def _resume(workdir: Workdir, model: Supernet, config: ConfigDict, dataset: Data
         groups.assign(model, groups.state(kept))
     workdir.truncate_metrics(done)
     return done
+
+
+def _check_border(architecture: Any, config: ConfigDict) -> None:
+    """Raises UserError if the metric's border leaves nothing of the patches that are trained on."""
+    border = config.loss.get("border", 0)
+    if architecture.task == "super_resolution" and isinstance(border, int):
+        side = architecture.image_shape[0] * architecture.scale
+        if 2 * border >= side:
+            raise UserError(
+                f"config.loss.border is {border}, and patches have {side}x{side} high-resolution pixels "
+                f"(config.dataset.patch_size * scale); it is less than {side / 2:g}."
+            )
 
 
 def _callbacks(workdir: Workdir, config: ConfigDict, tensorboard: bool) -> list[keras.callbacks.Callback]:

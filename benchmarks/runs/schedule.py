@@ -77,23 +77,20 @@ class _Task:
             "TF_NUM_INTEROP_THREADS": threads,
             "PYTHONUNBUFFERED": "1",
         }
-        try:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("ab") as output:
-                output.write(f"$ {shlex.join(command)}\n".encode())
-                output.flush()
-                # In its own session it gets no Ctrl-C from the terminal: this program ends all in order.
-                self.process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    start_new_session=True,
-                    preexec_fn=_prepare(self.cores),
-                )
-        except OSError as error:
-            raise UserError(f"{log} or its program cannot be opened: {error.strerror}.") from None
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            output.write(f"$ {shlex.join(command)}\n".encode())
+            output.flush()
+            # In its own session it gets no Ctrl-C from the terminal: this program ends all in order.
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_prepare(self.cores),
+            )
 
     def signal(self, number: int) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -128,7 +125,7 @@ class Scheduler:
       status_s: seconds between status lines.
 
     Raises:
-      UserError: `parallel` is out of range, or a log cannot be written.
+      UserError: `parallel` is out of range.
     """
 
     def __init__(
@@ -199,7 +196,13 @@ class Scheduler:
         self._tasks += [task] if task not in self._tasks else []
         task.training = not found.finished
         log = log_file(task.run, self._runs_dir)
-        task.start(self._programs.command(task.run, self._runs_dir, self._data_dir, found.finished), log)
+        try:
+            task.start(self._programs.command(task.run, self._runs_dir, self._data_dir, found.finished), log)
+        except OSError as error:
+            # The others go on; a full disk may have room again when they are done.
+            self._drop(task)
+            self._give_up(task.run, f"{log} or its program cannot be opened: {error.strerror}")
+            return
         doing = f"training from epoch {found.epochs + 1} of {task.run.config.epochs}" if task.training else "evaluating"
         self._say(f"{task.run.name}: {doing}, core {','.join(map(str, task.cores))}, output in {log}")
 
@@ -210,8 +213,7 @@ class Scheduler:
             self._say(f"{run.name}: trained, {sum(found.seconds) / 3600:.2f} hours")
             self._start(task, found)
             return
-        self._tasks.remove(task)
-        self._free.append(task.cores)
+        self._drop(task)
         if not status and found.complete:
             self._say(f"{run.name}: evaluated, done")
         elif found.in_use:
@@ -219,6 +221,10 @@ class Scheduler:
         else:
             ending = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
             self._give_up(run, f"{ending}: {_last_line(log_file(run, self._runs_dir))}")
+
+    def _drop(self, task: _Task) -> None:
+        self._tasks.remove(task)
+        self._free.append(task.cores)
 
     def _give_up(self, run: Run, reason: str) -> None:
         self._unfinished.append(run.name)

@@ -189,6 +189,7 @@ class _Reader:
             files = self._files(part, folder)
             small = self._files(f"{part}_low", low_folders[place]) if low_folders else None
             if small is not None:
+                small = self._renamed(files, small)
                 self._match(folder, files, low_folders[place], small)
             for stem, file in files.items():
                 try:
@@ -220,6 +221,14 @@ class _Reader:
         if not files:
             raise UserError(f"config.dataset.{key}: folder {path} has no images ({', '.join(_SUFFIXES)}).")
         return files
+
+    def _renamed(self, files: dict[str, Path], small: dict[str, Path]) -> dict[str, Path]:
+        """Low-resolution files by the names of their partners, which published sets write with `x2` behind them."""
+        end = f"x{self.scale}"
+        names = {stem: stem.removesuffix(end) for stem in small if stem not in files and stem.endswith(end)}
+        if any(name in small or name not in files for name in names.values()):
+            return small
+        return {names.get(stem, stem): file for stem, file in small.items()}
 
     def _match(self, folder: str, files: dict[str, Path], low_folder: str, small: dict[str, Path]) -> None:
         lonely = sorted(files.keys() ^ small.keys())

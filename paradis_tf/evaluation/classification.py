@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from paradis_tf.switches import Switch
 
 _BATCH = 256
 _TOP = 5
+_REPORT_S = 10.0
 
 
 def measure(model: Supernet, part: Any, report: Callable[[str], None]) -> dict[Switch, dict[str, Any]]:
@@ -32,7 +34,7 @@ def measure(model: Supernet, part: Any, report: Callable[[str], None]) -> dict[S
     """
     slices: dict[Switch, Callable[[tf.Tensor], list[tf.Tensor]]] = {}
     hits = {switch: {live: np.zeros(2, np.int64) for live in live_subsets(switch.devices)} for switch in model.switches}
-    seen = 0
+    seen, said = 0, time.monotonic()
     with pipeline.reading():
         for images, labels in pipeline.evaluation_batches(part, _BATCH):
             for switch in model.switches:
@@ -44,6 +46,9 @@ def measure(model: Supernet, part: Any, report: Callable[[str], None]) -> dict[S
                     place = label_places(fuse([partial[device] for device in live]), labels.numpy())
                     count += (place < 1).sum(), (place < _TOP).sum()
             seen += len(labels)
+            if time.monotonic() - said >= _REPORT_S:
+                said = time.monotonic()
+                report(f"evaluated {seen:,}/{len(part):,} images")
     classes = partial[0].shape[1]
     return {switch: _rates(counts, seen, classes) for switch, counts in hits.items()}
 

@@ -21,9 +21,14 @@ _REPORT_SECONDS = 5.0
 _Statistics = dict[str, list[np.ndarray]]
 
 
+def has_batch_norm(model: Supernet) -> bool:
+    """Whether a layer has statistics to recompute."""
+    return any(hasattr(layer, "set_statistics") for layer in model.shared_layers)
+
+
 def require_batch_norm(model: Supernet) -> None:
     """Raises UserError unless a layer has statistics to recompute."""
-    if not any(hasattr(layer, "set_statistics") for layer in model.shared_layers):
+    if not has_batch_norm(model):
         raise UserError(f"architecture {model.architecture.name!r} has no batch norm; there is nothing to recalibrate.")
 
 

@@ -200,7 +200,9 @@ class Workdir:
         files = self.checkpoint_files()
         for old in sorted(files)[:-2]:
             if old != kept:
-                files[old].unlink()
+                # One more checkpoint does no harm.
+                with contextlib.suppress(OSError):
+                    files[old].unlink()
 
     def save_model(self, model: Supernet) -> None:
         """Writes the finished model."""
@@ -211,7 +213,10 @@ class Workdir:
         if not self.metrics_file.is_file():
             return
         if not epochs:
-            self.metrics_file.unlink()
+            try:
+                self.metrics_file.unlink()
+            except OSError as error:
+                raise UserError(f"{self.metrics_file} cannot be removed: {error.strerror}.") from None
             return
         header, rows = self._metrics_table()
         wanted = {str(epoch) for epoch in range(1, epochs + 1)}
@@ -245,13 +250,23 @@ class Workdir:
         return header, [row for row in rows if row and len(row) == len(header) and all(row)]
 
     def append_metrics(self, row: dict[str, float]) -> None:
-        """Adds the row of an epoch; the first row, or one of other columns, starts the file anew."""
+        """Adds the row of an epoch; the first row, or one behind a broken header alone, starts the file anew.
+
+        Raises:
+          UserError: the rows before have other columns, as another version of the program wrote them, or the file
+            cannot be written.
+        """
         header = ""
         try:
             if self.metrics_file.exists():
                 with self.metrics_file.open(newline="", encoding="utf-8", errors="replace") as file:
                     header = file.readline()
             new = header != ",".join(row) + "\r\n"
+            if new and self.metrics_file.exists() and self._metrics_table()[1]:
+                raise UserError(
+                    f"{self.metrics_file} has columns {header.strip()}, and this epoch {','.join(row)}: another "
+                    "version of the program began the run; go on with that one, or move the file away."
+                )
             with self.metrics_file.open("w" if new else "a", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, row.keys())
                 if new:

@@ -35,6 +35,7 @@ class Comparison:
 
     @property
     def difference(self) -> Estimate | None:
+        """The value minus that of the reference; None where there is none."""
         return self.value.minus(self.reference) if self.reference else None
 
 
@@ -69,7 +70,8 @@ def _with_widths(judged: Sequence[Line], lines: Sequence[Line]) -> Iterator[Comp
     for line in judged:
         for other in lines:
             if other.method in ("slimmable", "us_slimmable"):
-                widths = {one.madds_total: one for one in other.points if one.devices == 1}
+                # Not their multiply-adds in all, which have those of a tail, too.
+                widths = {one.madds_largest: one for one in other.points if one.devices == 1}
                 for point in line.points:
                     if point.devices > 1:
                         found = widths.get(point.madds_largest)

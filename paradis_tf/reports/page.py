@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
-from ml_collections import ConfigDict
-
-from export.fusion.program import UserError
-from paradis_tf.configs import defaults
 from paradis_tf.metrics import Metric
-from paradis_tf.records.workdir import flat
 from paradis_tf.reports import tables
+from paradis_tf.reports.commands import command
 from paradis_tf.reports.image_sets import ImageSet
 from paradis_tf.reports.lines import Line
-from paradis_tf.reports.runs import Run
 
 # Tells a page of ours from anybody else's before it is overwritten.
 MARK = '<meta name="generator" content="paradis_tf.report">'
@@ -119,36 +111,14 @@ def _runs(lines: Sequence[Line]) -> str:
         parts.append(f"<h3>{escape(line.label)}</h3>")
         for run in line.runs:
             parts.append(f"<p>{escape(run.where)}: seed {run.seed}, {run.epochs} epochs</p>")
+            again = command(run)
+            if again:
+                parts.append(f"<pre>{escape(again)}</pre>")
             if run.config is not None:
                 config = escape(json.dumps(run.config, indent=2))
-                parts.append(
-                    f"<pre>{escape(command(run))}</pre>\n<details><summary>config</summary><pre>{config}</pre>"
-                )
-                parts.append("</details>")
+                parts.append(f"<details><summary>config</summary><pre>{config}</pre></details>")
     versions = {json.dumps(run.versions) for line in lines for run in line.runs if run.versions}
     for one in sorted(versions):
         listed = ", ".join(f"{name} {version}" for name, version in json.loads(one).items())
         parts.append(f"<p>Packages: {escape(listed)}</p>")
     return "\n".join(parts)
-
-
-def command(run: Run) -> str:
-    """A command that trains a run of a folder again: what differs from the defaults of its method."""
-    config: Mapping[str, Any] = run.config or {}
-    try:
-        usual: ConfigDict | None = defaults.get_config(run.method)
-    except UserError:
-        usual = None
-    known = flat(json.loads(usual.to_json()), "") if usual else {}
-    changed = {key: value for key, value in flat(config, "").items() if key not in known or known[key] != value}
-    changed.pop("method.name", None)
-    flags = [f"--config=paradis_tf/configs/defaults.py:{run.method}"]
-    for key, value in changed.items():
-        flags.append(f"--config.{key}={tuple(value) if isinstance(value, list) else value}")
-    flags.append(f"--workdir={run.where}")
-    return "python -m paradis_tf.train " + " \\\n    ".join(_quoted(flag) for flag in flags)
-
-
-def _quoted(flag: str) -> str:
-    # Double quotes around the single ones of Python's texts are easier on the eye than what shlex makes of them.
-    return f'"{flag}"' if "'" in flag and not re.search(r'["$`\\!]', flag) else shlex.quote(flag)

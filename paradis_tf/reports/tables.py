@@ -77,6 +77,7 @@ def unequal_training(lines: Sequence[Line]) -> str:
 
 
 def comparisons(found: Sequence[Comparison], claim: str, metric: Metric) -> Table:
+    """The comparisons of a claim, `a`, `b` or `c`: both values and their difference, in the metric's units."""
     rows = [
         (
             one.line,
@@ -101,6 +102,7 @@ def comparisons(found: Sequence[Comparison], claim: str, metric: Metric) -> Tabl
 
 
 def live(lines: Sequence[Line], metric: Metric) -> Table:
+    """By switch of several devices and set of them that answer: the value, and what the others' absence costs."""
     rows = []
     for line in lines:
         for point in line.points:

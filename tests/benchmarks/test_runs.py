@@ -167,6 +167,15 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path: Path, fault: str, sente
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_a_log_that_cannot_be_written_does_not_stop_the_others(tmp_path: Path) -> None:
+    make_list(tmp_path, '[[runs]]\nname = "bad"\n[[runs]]\nname = "good"\n')
+    (tmp_path / "runs" / "logs" / "bad_seed0.log").mkdir(parents=True)
+    done = run(tmp_path, "--parallel=1")
+    assert done.returncode == 1
+    assert "bad_seed0.log or its program cannot be opened: Is a directory" in done.stdout
+    assert {row["entry"] for row in summary(tmp_path)} == {"good"}
+
+
 def test_a_run_that_another_process_trains_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "_LET_GO_S", 0.3)
     (only,) = run_list.load(make_list(tmp_path, '[[runs]]\nname = "a"\n'))

@@ -81,6 +81,23 @@ def test_it_learns_and_reports_psnr(run: Workdir) -> None:
     assert float(rows[-1]["val_psnr_y/0.5+0.5"]) > float(rows[0]["val_psnr_y/0.5+0.5"])
 
 
+def test_us_slimmable_needs_no_batch_norm(root: Path, tmp_path: Path) -> None:
+    config = small(root)
+    config.epochs, config.switches = 1, ("1.0", "0.5")
+    with config.unlocked():
+        config.method = wdsr_x2.get_config("us_slimmable").method
+        config.dataset.patches_per_epoch = 16
+    assert training.train(config, str(tmp_path / "run"), str(root)).model_file.exists()
+
+
+def test_a_border_wider_than_the_patches_is_refused(root: Path, tmp_path: Path) -> None:
+    config = small(root)
+    config.loss.border = 16
+    with pytest.raises(UserError, match=r"config.loss.border is 16, and patches have 32x32 high-res.*less than 16\."):
+        training.train(config, str(tmp_path / "run"), str(root))
+    assert not (tmp_path / "run").exists()
+
+
 def test_whole_images_are_measured(run: Workdir, root: Path) -> None:
     model, dataset = training.load_run(run, str(root))
     measured = measure(model, dataset.test, lambda text: None)

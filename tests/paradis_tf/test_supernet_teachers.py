@@ -146,9 +146,9 @@ def test_random_widths_are_drawn_by_the_step(tiny_net: Callable[..., Supernet], 
     """In 24 steps of one draw each of two widths is run, the same ones again when the steps are repeated."""
     widths = ("1.0", "0.75", "0.5", "0.25")
 
-    def run() -> tuple[list[tuple[bool, bool]], list[np.ndarray]]:
+    def run(seed: int = 0) -> tuple[list[tuple[bool, bool]], list[np.ndarray]]:
         model = tiny_net(widths)
-        model.compile(keras.optimizers.SGD(0.01), method=USSlimmable(random_widths=1))
+        model.compile(keras.optimizers.SGD(0.01), method=USSlimmable(random_widths=1), seed=seed)
         drawn = []
         for _ in range(24):
             logs = model.train_on_batch(*batch, return_dict=True)
@@ -161,6 +161,7 @@ def test_random_widths_are_drawn_by_the_step(tiny_net: Callable[..., Supernet], 
     assert set(drawn) == {(True, False), (False, True)}
     again, same = run()
     assert again == drawn
+    assert run(seed=1)[0] != drawn
     for one, other in zip(weights, same, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 

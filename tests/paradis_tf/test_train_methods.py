@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
 from pathlib import Path
 
@@ -11,10 +13,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from export.fusion.program import UserError
-from paradis_tf import training
+from paradis_tf import models, training
 from paradis_tf.configs import defaults
 from paradis_tf.evaluation.recalibration import recalibrate
 from paradis_tf.layers import SwitchableBatchNormalization
+from paradis_tf.methods.fixed_teacher import check_teacher
 from paradis_tf.records.workdir import Workdir, load_model
 from paradis_tf.supernet import Supernet
 
@@ -90,3 +93,42 @@ def test_a_teacher_without_the_full_width_is_refused(images: Path, tmp_path: Pat
     config.method.teacher = str(teacher.path)
     with pytest.raises(UserError, match=r"has no switch 1.0; it has 0.5, 0.25"):
         training.train(config, str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "weight", "said"),
+    [
+        ({"classes": 4}, 0.0, "the teacher has classes 3, and the network 4; they agree."),
+        (
+            {"width_multiplier": 0.5},
+            1.0,
+            "the teacher has width_multiplier 0.25, and the network 0.5; they agree to be",
+        ),
+        ({"width_multiplier": 0.5}, 0.0, ""),
+    ],
+    ids=["classes", "features", "wider"],
+)
+def test_a_teacher_of_another_network_is_refused(changes: dict, weight: float, said: str) -> None:
+    options = {"image_shape": (16, 16, 3), "classes": 3, "width_multiplier": 0.25, "form": "32"}
+    teacher = Supernet({"name": "mobilenet_v1", **options}, ["1.0"])
+    with pytest.raises(UserError, match=re.escape(said)) if said else contextlib.nullcontext():
+        check_teacher(teacher, models.create(name="mobilenet_v1", **(options | changes)), bool(weight))
+
+
+def test_a_teacher_for_another_task_is_refused() -> None:
+    teacher = Supernet({"name": "wdsr", "image_shape": (16, 16, 3), "scale": 2, "blocks": 1, "filters": 8}, ["1.0"])
+    network = models.create(name="mobilenet_v1", image_shape=(16, 16, 3), classes=3, width_multiplier=0.25, form="32")
+    with pytest.raises(UserError, match=r"the teacher is for super_resolution, and the network for classification\."):
+        check_teacher(teacher, network, False)
+
+
+def test_a_finished_run_without_checkpoints_stays_as_it_is(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(images, "individual", ("1.0",))
+    workdir = training.train(config, str(tmp_path / "run"))
+    before = {file: file.read_bytes() for file in (workdir.model_file, workdir.metrics_file)}
+    shutil.rmtree(workdir.checkpoints)
+    training.train(config, str(tmp_path / "run"))
+    assert "holds the finished run of 1 epochs; nothing to do" in capsys.readouterr().out
+    assert {file: file.read_bytes() for file in before} == before

@@ -63,6 +63,13 @@ def test_given_low_resolution_images_are_taken(root: Path) -> None:
     low = write(root / "Five" / "LR", {"baby": (20, 21), "bird": (25, 18)})
     data = load(root, test_low=["Five/LR"], validation=["Five/HR"])
     np.testing.assert_array_equal(data.test.low[1], low["bird"])
+
+
+def test_names_may_end_with_the_scale_as_published_ones_do(root: Path) -> None:
+    low = write(root / "Five" / "X2", {"babyx2": (20, 21), "birdx2": (25, 18)})
+    data = load(root, test_low=["Five/X2"], validation=["Five/HR"])
+    assert [name.rpartition("/")[2] for name in data.test.names] == ["baby", "bird"]
+    np.testing.assert_array_equal(data.test.low[1], low["birdx2"])
     assert data.validation.names == data.test.names
     assert len(data.train.pairs) == 4
 

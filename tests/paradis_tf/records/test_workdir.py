@@ -452,6 +452,14 @@ def test_a_folder_in_place_of_the_metrics_is_named(workdir: Workdir) -> None:
         workdir.append_metrics({"epoch": 1})
 
 
+def test_rows_of_other_columns_are_not_lost(workdir: Workdir) -> None:
+    workdir.append_metrics({"epoch": 1, "loss": 0.5})
+    before = workdir.metrics_file.read_bytes()
+    with pytest.raises(UserError, match="has columns epoch,loss, and this epoch epoch,loss,new: another version"):
+        workdir.append_metrics({"epoch": 2, "loss": 0.25, "new": 1.0})
+    assert workdir.metrics_file.read_bytes() == before
+
+
 def test_evaluation(workdir: Workdir) -> None:
     with pytest.raises(
         UserError, match=rf"--workdir={re.escape(str(workdir.path))} is not evaluated; run paradis_tf.evaluate"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,19 @@ def test_runs_that_differ_in_the_seed_alone_are_averaged(four_methods: list[Path
 
 def found(lines: list[Line], claim: str) -> dict[tuple[str, str], Comparison]:
     return {(one.switch, one.reference_line): one for one in compare(lines) if one.claim == claim}
+
+
+def test_a_tail_does_not_keep_widths_from_being_compared(write_run: Callable[..., Path]) -> None:
+    """A super-resolution network's multiply-adds in all have those of its tail, which runs on no device."""
+    folders = [
+        write_run("p", "paradis", {"4x0.25": 0.8}),
+        write_run("s", "slimmable", {"0.25": 0.7}),
+    ]
+    file = folders[1] / "evaluation.json"
+    (row,) = json.loads(file.read_text())
+    file.write_text(json.dumps([row | {"madds_total": row["madds_largest"] + 5}]))
+    (one,) = found(lines_of(folders), "c").values()
+    assert one.against == "width 0.25" and one.difference and one.difference.mean == pytest.approx(0.1)
 
 
 def test_the_three_comparisons(four_methods: list[Path]) -> None:
