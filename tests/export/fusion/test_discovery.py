@@ -89,7 +89,12 @@ def test_workers_are_found(network):
         announce("pi-1", 8001, MODEL, addresses=HERE, interfaces=HERE),
         announce("pi-1", 8002, MODEL, tls=True, addresses=HERE, interfaces=HERE),
     ):
-        found = discover(2, HERE)
+        # On a busy machine one may be too late for two seconds.
+        found: list[Found] = []
+        for _ in range(10):
+            found = discover(2, HERE)
+            if len(found) == 2:
+                break
     first, second = Found("pi-1", "http://127.0.0.1:8001", MODEL), Found("pi-1", "https://127.0.0.1:8002", MODEL)
     assert found == [first, second]
 
