@@ -4,9 +4,9 @@
         --data_dir=FOLDER_WITH_cifar10.npz
 
 `:individual`, `:slimmable` and `:us_slimmable` as in cifar10_mobilenet_v1.py. Method: a reconstruction of Ozerov,
-Lambert, Kumaraswamy 2021. Time: an epoch has 351 steps; on one core without a GPU, three others as busy, a run takes about
-three hours, `:individual` half an hour to an hour. Expected: 83.2 % on the test part for switch 1.0, 78.2 % for 4x0.25; the
-whole table is that of `benchmarks/runs/cifar10_resnet.toml`.
+Lambert, Kumaraswamy 2021. Time: an epoch has 351 steps; on one core without a GPU, three others as busy, a run takes
+about three hours, `:individual` half an hour to an hour. Expected: 83.2 % on the test part for switch 1.0, 78.2 % for
+4x0.25; the whole table is that of `benchmarks/runs/cifar10_resnet.toml`.
 """
 
 from __future__ import annotations

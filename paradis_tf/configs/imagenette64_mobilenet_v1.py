@@ -5,8 +5,8 @@
 
 `:individual`, `:slimmable` and `:us_slimmable` as in cifar10_mobilenet_v1.py. Method: a reconstruction of Ozerov,
 Lambert, Kumaraswamy 2021. Time: an epoch has 133 steps on four times the pixels of
-CIFAR-10; on one core without a GPU, three others as busy, a run takes about an hour and a half, `:individual` a quarter to
-half an hour. Expected: 77.1 % on the test part for switch 1.0, 74.1 % for 4x0.25; the whole table is that of
+CIFAR-10; on one core without a GPU, three others as busy, a run takes about an hour and a half, `:individual` a quarter
+to half an hour. Expected: 77.1 % on the test part for switch 1.0, 74.1 % for 4x0.25; the whole table is that of
 `benchmarks/runs/imagenette64_mobilenet_v1.toml`.
 """
 
