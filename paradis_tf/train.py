@@ -8,6 +8,9 @@ the run, it resumes after the last finished epoch.
 
 from __future__ import annotations
 
+import os
+import sys
+
 from absl import flags
 
 from export.fusion.program import LONGEST_S, define_float
@@ -50,7 +53,9 @@ def main(argv: list[str]) -> None:
         )
     except KeyboardInterrupt:
         print(f"\nstopped; the same command resumes {_WORKDIR.value} after its last finished epoch", flush=True)
-        raise
+        print("interrupted", file=sys.stderr, flush=True)
+        # Not through Python's own ending, in which TensorFlow's threads that are in the middle of a step may crash.
+        os._exit(130)
 
 
 if __name__ == "__main__":
