@@ -199,7 +199,7 @@ class Scheduler:
         try:
             task.start(self._programs.command(task.run, self._runs_dir, self._data_dir, found.finished), log)
         except OSError as error:
-            # The others go on; a full disk may have room again when they are done.
+            # The others go on; this one is tried again at the next start.
             self._drop(task)
             self._give_up(task.run, f"{log} or its program cannot be opened: {error.strerror}")
             return

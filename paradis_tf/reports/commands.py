@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import pkgutil
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from export.fusion.program import UserError
@@ -36,16 +37,19 @@ def command(run: Run) -> str:
     return "python -m paradis_tf.train " + " \\\n    ".join(_quoted(flag) for flag in flags)
 
 
-def _experiments(method: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+@functools.cache
+def _experiments(method: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
     """The files of `paradis_tf/configs`, and their values by dotted key for a method; the defaults first."""
+    found = []
     names = [module.name for module in pkgutil.iter_modules(configs.__path__)]
     for name in sorted(names, key=lambda one: (one != "defaults", one)):
         module = importlib.import_module(f"{configs.__name__}.{name}")
         if hasattr(module, "get_config"):
             try:
-                yield name, flat(json.loads(module.get_config(method).to_json()), "")
+                found.append((name, flat(json.loads(module.get_config(method).to_json()), "")))
             except UserError:
                 continue
+    return tuple(found)
 
 
 def _changed(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any] | None:
