@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from export.fusion.files import write_text
+from fusion.base.files import write_text
 
 
 def write_csv(

@@ -15,10 +15,11 @@ from pathlib import Path
 from absl import flags
 
 from benchmarks.conditions import write_csv
-from export.fusion import columns
-from export.fusion.program import UserError
-from export.jobs import Conversion, Job, convert_all
-from paradis_tf import program
+from export.conversion.job import Conversion, Job
+from export.conversion.jobs import convert_all
+from fusion.base import columns
+from fusion.base.program import UserError
+from paradis_tf.base import program
 from paradis_tf.records.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
@@ -32,8 +33,8 @@ def main(argv: list[str]) -> None:
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from export import pictures
-        from paradis_tf import training
+        from export.bundles import pictures
+        from paradis_tf.training import run as training
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     if model.task.name != "classification":
         raise UserError(f"--workdir={workdir.path} is a run of {model.task.name}; this times classifiers.")

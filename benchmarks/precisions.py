@@ -15,9 +15,10 @@ from typing import Any
 from absl import flags
 
 from benchmarks.conditions import write_csv
-from export.fusion import columns, manifest
-from export.fusion.program import UserError
-from paradis_tf import program
+from fusion.base import columns
+from fusion.base.program import UserError
+from fusion.bundle import manifest
+from paradis_tf.base import program
 
 _BUNDLE = flags.DEFINE_multi_string("bundle", None, "A bundle's folder; may be given several times.", required=True)
 _CSV = flags.DEFINE_string("csv", "", "File to write the table to.")

@@ -21,10 +21,11 @@ from typing import Any
 from absl import flags
 
 from benchmarks.conditions import write_csv
-from export.fusion import columns, timing
-from export.fusion.bench_cores import place
-from export.fusion.pinning import pinned
-from paradis_tf import program
+from fusion.base import columns
+from fusion.bench.cores import place
+from fusion.local.pinning import pinned
+from fusion.runtime import timing
+from paradis_tf.base import program
 
 _WORKERS = flags.DEFINE_multi_integer("workers", [1, 2, 4], "How many workers.", 1, 64)
 _INVOKE_MS = flags.DEFINE_multi_float("invoke_ms", [3.0, 12.0, 30.0], "Milliseconds that a worker is busy.", 0.0, 1e4)

@@ -21,11 +21,14 @@ import numpy as np  # noqa: E402
 from absl import flags  # noqa: E402
 
 from benchmarks.conditions import write_csv  # noqa: E402
-from export.fusion import columns, manifest, runtime, timing  # noqa: E402
-from export.fusion.bundle import Bundle  # noqa: E402
-from export.fusion.interpreters import TailInterpreter  # noqa: E402
-from export.fusion.program import UserError  # noqa: E402
-from paradis_tf import program  # noqa: E402
+from fusion.base import columns
+from fusion.base.program import UserError  # noqa: E402
+from fusion.bundle import manifest
+from fusion.bundle.contents import Bundle  # noqa: E402
+from fusion.runtime import choosing as runtime  # noqa: E402
+from fusion.runtime import timing
+from fusion.runtime.interpreters import TailInterpreter  # noqa: E402
+from paradis_tf.base import program  # noqa: E402
 
 _BUNDLE = flags.DEFINE_string("bundle", None, "A super-resolution bundle's folder.", required=True)
 _RUNS = flags.DEFINE_integer("runs", 200, "Timed calls of each.", 2)

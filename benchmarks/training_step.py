@@ -22,9 +22,9 @@ from absl import flags
 
 from benchmarks import kernels
 from benchmarks.conditions import describe, write_csv
-from export.fusion import columns
-from export.fusion.program import UserError
-from paradis_tf import program
+from fusion.base import columns
+from fusion.base.program import UserError
+from paradis_tf.base import program
 
 _MODEL = flags.DEFINE_enum("model", "mobilenet_v1", ["mobilenet_v1", "resnet"], "Architecture, in its 32x32 form.")
 _DEPTH = flags.DEFINE_enum("depth", "10", ["10", "14", "18", "26", "50"], "Depth of the ResNet.")

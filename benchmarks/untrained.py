@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from export.fusion.files import write_bytes
-from export.fusion.program import UserError
-from paradis_tf import program
+from fusion.base.files import write_bytes
+from fusion.base.program import UserError
+from paradis_tf.base import program
 from paradis_tf.records.workdir import Workdir
 
 _CONFIG = program.define_config("The experiment whose network it is; see paradis_tf/configs/.")
@@ -42,8 +42,8 @@ def main(argv: list[str]) -> None:
     with program.quiet():
         import keras
 
-        from paradis_tf import training
         from paradis_tf.supernet import Supernet
+        from paradis_tf.training import run as training
     file = Path(_WORKDIR.value) / _IMAGES_FILE
     config.dataset.update({"name": "npz", "path": str(file), "image_size": 0})
     workdir = Workdir.create(_WORKDIR.value, config)

@@ -25,15 +25,20 @@ from typing import Any
 
 from absl import flags
 
-from export import early_curve, early_latencies, early_record, early_tables, engines, manifest_update
-from export.early_calibration import Outcomes, calibrate, outcomes
-from export.early_tables import Calibrated
-from export.fusion import manifest
-from export.fusion.bundle import Bundle, SwitchEntry
-from export.fusion.early import EarlyAnswer, require_classifier
-from export.fusion.files import check_json_target, write_json, write_text
-from export.fusion.program import UserError, define_float
-from paradis_tf import program
+from export.bundles import manifest_update
+from export.early import curve as early_curve
+from export.early import latencies as early_latencies
+from export.early import record as early_record
+from export.early import tables as early_tables
+from export.early.calibration import Outcomes, calibrate, outcomes
+from export.early.tables import Calibrated
+from export.proof import engines
+from fusion.base.files import check_json_target, write_json, write_text
+from fusion.base.program import UserError, define_float
+from fusion.bundle import manifest
+from fusion.bundle.contents import Bundle, SwitchEntry
+from fusion.rules.early import EarlyAnswer, require_classifier
+from paradis_tf.base import program
 from paradis_tf.records.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run folder that the bundle was cut from.", required=True)
@@ -109,8 +114,8 @@ def _outcomes(
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from export import verification
-        from paradis_tf import training
+        from export.proof import checks as verification
+        from paradis_tf.training import run as training
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     verification.require_same_model(bundle, model)
     found = []
@@ -145,7 +150,7 @@ def _draw(
     target: Path,
 ) -> list[dict[str, Any]]:
     """Writes CSV and picture; returns the rows."""
-    from export import early_figures
+    from export.early import figures as early_figures
 
     measured: dict[str, list[float]] = {}
     runtime = ""

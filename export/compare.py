@@ -24,13 +24,15 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from export import engines
-from export.agreement import Agreement, compare, other_classes
 from export.emulation.boards import ARCHITECTURES
 from export.emulation.installation import DEFAULT_CACHE, set_up
-from export.engines import Engine
-from export.fusion import columns, inputs, manifest, program
-from export.fusion.files import check_json_target, write_json, write_text
+from export.proof import engines
+from export.proof.agreement import Agreement, compare, other_classes
+from export.proof.engines import Engine
+from fusion.base import columns, program
+from fusion.base.files import check_json_target, write_json, write_text
+from fusion.bundle import manifest
+from fusion.local import inputs
 
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
 _DATA = flags.DEFINE_string("data", None, "An .npz file with x_test and y_test.", required=True)

@@ -21,12 +21,12 @@ from pathlib import Path
 
 from absl import flags
 
-from export import archive
+from export.bundles import archive
+from export.bundles.folder import check_target
 from export.compression.settings import MOST_CLUSTERS, Compression
-from export.folder import check_target
-from export.fusion.bundle import PRECISIONS
-from export.fusion.program import UserError, define_float
-from paradis_tf import program
+from fusion.base.program import UserError, define_float
+from fusion.bundle.contents import PRECISIONS
+from paradis_tf.base import program
 from paradis_tf.records.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
@@ -126,8 +126,10 @@ def main(argv: list[str]) -> None:
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from export import bundle, early_record, pictures
-        from paradis_tf import training
+        from export.bundles import pictures
+        from export.bundles import writing as bundle
+        from export.early import record as early_record
+        from paradis_tf.training import run as training
     _report(f"loading {workdir.path} and its images")
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     enlarges = model.task.name == "super_resolution"

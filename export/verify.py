@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from export import archive, baseline, manifest_update
-from export.fusion import manifest
-from export.fusion.files import check_json_target, write_json
-from export.fusion.program import define_float
-from paradis_tf import program
+from export.bundles import archive, manifest_update
+from export.proof import baseline
+from fusion.base.files import check_json_target, write_json
+from fusion.base.program import define_float
+from fusion.bundle import manifest
+from paradis_tf.base import program
 from paradis_tf.records.workdir import Workdir
 
 if TYPE_CHECKING:
-    from export.verification import Verification
+    from export.proof.records import Verification
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run folder that the bundle was cut from.", required=True)
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
@@ -55,9 +56,9 @@ def main(argv: list[str]) -> int:
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from export import judges, verification
-        from export import verification_tables as tables
-        from paradis_tf import training
+        from export.proof import checks as verification
+        from export.proof import judges, tables
+        from paradis_tf.training import run as training
     print(f"loading {workdir.path} and its images", flush=True)
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     verification.require_same_model(bundle, model)
@@ -92,7 +93,7 @@ def main(argv: list[str]) -> int:
 
 
 def _limited(part: Any, limit: int) -> Any:
-    from paradis_tf.data.datasets import Part
+    from paradis_tf.data.parts import Part
 
     if not limit:
         return part

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from absl import flags
 
-from export.fusion.files import check_json_target, write_json
-from paradis_tf import program
+from fusion.base.files import check_json_target, write_json
+from paradis_tf.base import program
 from paradis_tf.evaluation.live_subsets import ALL_SUBSETS_UP_TO
 from paradis_tf.records.workdir import Workdir, file_sha256
 
@@ -27,8 +27,8 @@ def main(argv: list[str]) -> None:
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from paradis_tf import training
         from paradis_tf.evaluation import all_switches
+        from paradis_tf.training import run as training
     digest = file_sha256(workdir.model_file)
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     part = getattr(dataset, _PART.value)

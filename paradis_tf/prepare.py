@@ -17,8 +17,8 @@ from pathlib import Path
 
 from absl import flags
 
-from export.fusion.program import UserError
-from paradis_tf import program
+from fusion.base.program import UserError
+from paradis_tf.base import program
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder of images, or tfds:NAME, a prepared set of TensorFlow Datasets.")
 _TARGET = flags.DEFINE_string("target", None, "Folder to make, or a file that ends in .npz.")

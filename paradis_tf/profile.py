@@ -14,10 +14,11 @@ from typing import Any
 
 from absl import flags
 
-from export.fusion import columns
-from export.fusion.files import check_json_target, write_json
-from export.fusion.program import UserError
-from paradis_tf import models, program
+from fusion.base import columns
+from fusion.base.files import check_json_target, write_json
+from fusion.base.program import UserError
+from paradis_tf import models
+from paradis_tf.base import program
 from paradis_tf.builders.cost import slice_cost, switch_costs, tail_cost
 from paradis_tf.switches import parse_switches
 

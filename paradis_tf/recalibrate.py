@@ -13,11 +13,11 @@ from typing import Any
 
 from absl import flags
 
-from export.fusion import columns
-from export.fusion.files import check_json_target, write_json
-from paradis_tf import program
-from paradis_tf.metrics import metric_of
+from fusion.base import columns
+from fusion.base.files import check_json_target, write_json
+from paradis_tf.base import program
 from paradis_tf.records.workdir import Workdir
+from paradis_tf.tasks.metrics import metric_of
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
 _IMAGES = flags.DEFINE_integer(
@@ -32,9 +32,9 @@ def main(argv: list[str]) -> None:
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from paradis_tf import training
         from paradis_tf.data import pipeline
         from paradis_tf.evaluation import all_switches, recalibration
+        from paradis_tf.training import run as training
 
     def report(text: str) -> None:
         print(text, flush=True)

@@ -17,15 +17,15 @@ from pathlib import Path
 
 from absl import flags
 
-from export.fusion import columns
-from export.fusion.files import check_json_target, write_bytes, write_json
-from export.fusion.program import UserError
-from paradis_tf import program
-from paradis_tf.metrics import METRICS
+from fusion.base import columns
+from fusion.base.files import check_json_target, write_bytes, write_json
+from fusion.base.program import UserError
+from paradis_tf.base import program
 from paradis_tf.reports import tables
 from paradis_tf.reports.image_sets import shown, whole
 from paradis_tf.reports.results import read_all
 from paradis_tf.reports.runs import Run, check_together
+from paradis_tf.tasks.metrics import METRICS
 
 _WORKDIRS = flags.DEFINE_multi_string("workdir", [], "Run folder, finished and evaluated; may be given many times.")
 _LABELS = flags.DEFINE_list(

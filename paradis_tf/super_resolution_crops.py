@@ -12,9 +12,9 @@ from typing import Any
 
 from absl import flags
 
-from export.fusion.files import check_json_target
-from export.fusion.program import UserError
-from paradis_tf import program
+from fusion.base.files import check_json_target
+from fusion.base.program import UserError
+from paradis_tf.base import program
 from paradis_tf.records.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
@@ -33,8 +33,8 @@ def main(argv: list[str]) -> None:
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from paradis_tf import training
         from paradis_tf.pictures import crops
+        from paradis_tf.training import run as training
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     if model.task.name != "super_resolution":
         raise UserError(f"--workdir={workdir.path} is a run of {model.task.name}; crops are of super-resolution.")

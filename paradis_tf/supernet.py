@@ -10,12 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf import models, tasks
 from paradis_tf.builders.operations import Architecture, Outputs, apply_tail
 from paradis_tf.builders.shared import SharedOperations, create_layers, fuse
 from paradis_tf.switches import DEFAULT_GRID, FULL, Switch, SwitchError, parse_switches
-from paradis_tf.trained_by_passes import TrainedByPasses
+from paradis_tf.training.step import TrainedByPasses
 
 # What scale and shift are, by the `normalization` of a supernet.
 _AFFINES = {"private": "private", "shared_affine": "shared"}

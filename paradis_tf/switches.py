@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 DEFAULT_GRID = 4
 _LONGEST_LIST = 16

@@ -13,8 +13,8 @@ import sys
 
 from absl import flags
 
-from export.fusion.program import LONGEST_S, define_float
-from paradis_tf import program
+from fusion.base.program import LONGEST_S, define_float
+from paradis_tf.base import program
 from paradis_tf.distribution import strategy
 
 _CONFIG = program.define_config("The experiment; see paradis_tf/configs/.")
@@ -40,7 +40,7 @@ _PEER_TIMEOUT = define_float(
 def main(argv: list[str]) -> None:
     config = program.config_of(_CONFIG)
     with program.quiet():
-        from paradis_tf import training
+        from paradis_tf.training import run as training
     try:
         training.train(
             config,

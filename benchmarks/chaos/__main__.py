@@ -22,9 +22,11 @@ from absl import flags
 from benchmarks.chaos import verdicts
 from benchmarks.chaos.run import Result, Settings, run
 from benchmarks.conditions import write_csv
-from export.fusion import columns, manifest, runtime
-from export.fusion.program import LONGEST_S, UserError, define_float
-from paradis_tf import program
+from fusion.base import columns
+from fusion.base.program import LONGEST_S, UserError, define_float
+from fusion.bundle import manifest
+from fusion.runtime import choosing as runtime
+from paradis_tf.base import program
 
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
 _PRECISION = flags.DEFINE_string("precision", None, "One of the bundle's; by default its first.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from benchmarks.chaos import proxies, schedule
 from benchmarks.chaos.proxies import Proxies
 from benchmarks.chaos.schedule import Event
-from export.fusion.local_cluster import LocalCluster
+from fusion.local.cluster import LocalCluster
 
 _STUTTER_S = 0.05
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from export.fusion import answers
-from export.fusion.bench_reference import Alone
-from export.fusion.bundle import Bundle
-from export.fusion.fuse import fuse
-from export.fusion.program import UserError
-from export.fusion.runtime import Runtime
+from fusion.base.program import UserError
+from fusion.bench.reference import Alone
+from fusion.bundle.contents import Bundle
+from fusion.rules import answers
+from fusion.rules.sum import fuse
+from fusion.runtime.choosing import Runtime
 
 
 class Oracle:

@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import web
 
 from benchmarks.chaos.schedule import ERROR, FOREIGN, NONSENSE, RESET, SLOW, TRUNCATED
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 PASS = "pass"
 _START_S = 60.0

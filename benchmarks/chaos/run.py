@@ -16,11 +16,11 @@ from benchmarks.chaos.oracle import Oracle
 from benchmarks.chaos.proxies import Proxies
 from benchmarks.chaos.verdicts import Resources, Verdict
 from benchmarks.chaos.watch import Sample, Watch
-from export.fusion.bench_load import Reply, Server, open_loop
-from export.fusion.bundle import Bundle
-from export.fusion.local_cluster import LocalCluster
-from export.fusion.runtime import Runtime
-from export.fusion.security import Credentials
+from fusion.bench.load import Reply, Server, open_loop
+from fusion.bundle.contents import Bundle
+from fusion.local.cluster import LocalCluster
+from fusion.runtime.choosing import Runtime
+from fusion.security.credentials import Credentials
 
 _IMAGES = 8
 _TIMEOUT_S, _STARTUP_S = 60.0, 180.0

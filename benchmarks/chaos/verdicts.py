@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from benchmarks.chaos.injector import Done, servable
 from benchmarks.chaos.oracle import Oracle
 from benchmarks.chaos.watch import Sample
-from export.fusion.bench_load import Reply
-from export.fusion.bench_measure import LATE_MS
+from fusion.bench.load import Reply
+from fusion.bench.measure import LATE_MS
 
 ANSWERED, DEGRADED, REFUSED = "answered", "degraded", "refused"
 LATE, WRONG, LOST, FAILED = "late", "wrong", "lost", "failed"

@@ -22,14 +22,18 @@ from absl import flags
 from benchmarks.conditions import write_csv
 from benchmarks.networks.links import ETHERNET, WIFI, Link
 from benchmarks.networks.namespaces import Network, network
-from export.fusion import bench_cores, columns, manifest, runtime, timing
-from export.fusion.bench_load import Asker, Reply, Server
-from export.fusion.bench_phases import slowest_invoke
-from export.fusion.bundle import Bundle
-from export.fusion.local_cluster import LocalCluster
-from export.fusion.program import UserError
-from export.fusion.security import Credentials
-from paradis_tf import program
+from fusion.base import columns
+from fusion.base.program import UserError
+from fusion.bench import cores as bench_cores
+from fusion.bench.load import Asker, Reply, Server
+from fusion.bench.phases import slowest_invoke
+from fusion.bundle import manifest
+from fusion.bundle.contents import Bundle
+from fusion.local.cluster import LocalCluster
+from fusion.runtime import choosing as runtime
+from fusion.runtime import timing
+from fusion.security.credentials import Credentials
+from paradis_tf.base import program
 
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
 _PRECISION = flags.DEFINE_list("precision", None, "Precisions to measure; by default the first of the bundle.")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from benchmarks.networks.links import Link
 from benchmarks.networks.relay import Relay
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 # RFC 2544 keeps these addresses for measurements.
 _NETWORK = "198.18"

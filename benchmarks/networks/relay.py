@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
 from benchmarks.networks.links import MOST_PACKETS, Link, Traffic
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 _START_S = 60.0
 # Of linux/if_tun.h.

@@ -20,8 +20,8 @@ from absl import flags
 
 from benchmarks.runs import results, run_list, schedule, state
 from benchmarks.runs.run_list import Run
-from export.fusion.program import UserError
-from paradis_tf import program
+from fusion.base.program import UserError
+from paradis_tf.base import program
 
 _LIST = flags.DEFINE_string("list", None, "TOML file of runs; see benchmarks/runs/run_list.py.", required=True)
 _RUNS_DIR = flags.DEFINE_string("runs_dir", "runs", "Folder of the run folders; made if it is not there.")

@@ -13,9 +13,9 @@ from typing import Any
 
 from benchmarks.runs import state
 from benchmarks.runs.run_list import Run
-from export.fusion import columns
-from export.fusion.files import write_text
-from export.fusion.program import UserError
+from fusion.base import columns
+from fusion.base.files import write_text
+from fusion.base.program import UserError
 from paradis_tf.records.workdir import Workdir, flat, read_json
 
 Row = dict[str, Any]

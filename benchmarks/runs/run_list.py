@@ -29,8 +29,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from export.fusion.program import UserError
-from paradis_tf import program
+from fusion.base.program import UserError
+from paradis_tf.base import program
 
 # With a seed and an ending it names folders and files, which may have 255 letters.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")

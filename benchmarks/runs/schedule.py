@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.runs import state
 from benchmarks.runs.run_list import Run
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.records.workdir import Workdir
 
 _POLL_S = 0.2

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.runs.run_list import Run
-from export.fusion import columns
-from export.fusion.program import UserError
+from fusion.base import columns
+from fusion.base.program import UserError
 from paradis_tf.configs import defaults
-from paradis_tf.metrics import METRICS
+from paradis_tf.tasks.metrics import METRICS
 from paradis_tf.records.workdir import Workdir, flat
 
 _LAST_EPOCHS = 5

@@ -11,7 +11,7 @@ import numpy as np
 from export.compression import clustering, folded, pruning, quantization, training
 from export.compression.folded import Weights
 from export.compression.settings import Compression
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.builders.operations import PIXEL_OFFSET, PIXEL_SCALE
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 # By option: its type, the least and the most that is legal.
 _RANGES: dict[str, tuple[type, float, float]] = {

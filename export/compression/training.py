@@ -12,9 +12,9 @@ import tensorflow as tf
 import tf_keras
 
 from export.compression.settings import Compression
-from export.fusion.program import UserError
+from fusion.base.program import UserError
+from paradis_tf.base.progress import duration
 from paradis_tf.builders.operations import PIXEL_OFFSET, PIXEL_SCALE
-from paradis_tf.progress import duration
 from paradis_tf.tasks.task import Task
 
 _REPORT_EVERY_S = 10.0

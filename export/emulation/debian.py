@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from export.emulation.installed import run
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 # Its Python, 3.11, is the last one that tflite-runtime has wheels for.
 SUITE = "bookworm"

@@ -16,11 +16,11 @@ from export.emulation import boards, debian
 from export.emulation.boards import ARCHITECTURES, PYTHON, Board
 from export.emulation.installed import install
 from export.emulation.installed import run as run_on_host
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 DEFAULT_CACHE = "build/emulation"
 _EMULATORS = tuple(architecture.emulator for architecture in ARCHITECTURES.values())
-_REQUIREMENTS = Path(__file__).parents[1] / "fusion" / "requirements.txt"
+_REQUIREMENTS = Path(__file__).parents[2] / "fusion" / "requirements.txt"
 # There are no wheels of these for the 32-bit board, so both boards have Debian's.
 _FROM_DEBIAN = {"numpy": "python3-numpy", "pillow": "python3-pil"}
 _PACKAGES = (f"python{PYTHON}", *_FROM_DEBIAN.values())

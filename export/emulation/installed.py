@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from export.fusion.files import write_json
-from export.fusion.program import UserError
+from fusion.base.files import write_json
+from fusion.base.program import UserError
 
 _RECIPE = "recipe.json"
 

@@ -15,8 +15,8 @@ from absl import flags
 
 from export.emulation.boards import ARCHITECTURES, run_on_all
 from export.emulation.installation import DEFAULT_CACHE, set_up
-from export.fusion import program
-from export.fusion.program import UserError
+from fusion.base import program
+from fusion.base.program import UserError
 
 _BOARDS = flags.DEFINE_list("boards", list(ARCHITECTURES), "The boards, of aarch64 (64-bit) and armhf (32-bit).")
 _CACHE = flags.DEFINE_string("cache", DEFAULT_CACHE, "The folder that boards are set up in.")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paradis_tf.builders.operations import Architecture, Operations, Tailed
-from paradis_tf.spatial import output_size
+from paradis_tf.layers.windows import output_size
 from paradis_tf.switches import FULL, Slice, Switch
 
 

@@ -7,14 +7,7 @@ from typing import Any
 
 import keras
 
-from paradis_tf.builders.operations import (
-    PIXEL_OFFSET,
-    PIXEL_SCALE,
-    Architecture,
-    Operations,
-    Outputs,
-    apply_tail,
-)
+from paradis_tf.builders.operations import PIXEL_OFFSET, PIXEL_SCALE, Architecture, Operations, Outputs, apply_tail
 from paradis_tf.layers import (
     ChannelBias,
     DepthToSpace,

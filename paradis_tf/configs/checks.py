@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.configs import defaults
 
 # What to do with a run folder that this version of the program cannot take.

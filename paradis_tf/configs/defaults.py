@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 # What differs from method to method: its options, and the switches it is made for.
 _DISTRIBUTED = ("1.0", "0.5+0.5", "0.5+0.25+0.25", "4x0.25")

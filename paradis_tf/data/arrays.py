@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 # A file may bring its own validation part.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.data import color, draws, rand_augment
 
 _TRIES = 10

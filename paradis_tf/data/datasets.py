@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.data import arrays, tfds
+from paradis_tf.data.parts import Part
 
 _FILES = ("npz", "folder", "prepared")
 _NAMED = ("cifar10", "cifar100", "fashion_mnist", "imagenette64")
@@ -32,23 +33,6 @@ _CLASS_NAMES = {
         "Ankle boot",
     ],
 }
-
-
-@dataclass(frozen=True)
-class Part:
-    """Images and labels of one part of a dataset.
-
-    Attributes:
-      images: uint8 (n, height, width, 3), RGB, 0..255: a NumPy array, or `paradis_tf.data.encoded.EncodedImages`, which
-        has the same shape, type and indexing and reads files when it is indexed.
-      labels: int64 (n,), class indices.
-    """
-
-    images: Any
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass(frozen=True)

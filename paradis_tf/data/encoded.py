@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 # ImageNet practice: the input is the centre of an image whose short side is larger by this.
 MARGIN = 256 / 224

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from export.fusion.files import write_json
-from export.fusion.program import UserError
+from fusion.base.files import write_json
+from fusion.base.program import UserError
+from paradis_tf.base.progress import Progress
 from paradis_tf.data import datasets, encoded
 from paradis_tf.data.parts import part_names, require_all_classes, some
-from paradis_tf.progress import Progress
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 # Images that a thread checks at a time.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 # What a source may call its parts, and what each is here.
 _PARTS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
@@ -59,3 +61,20 @@ def some(names: Sequence[str]) -> str:
     """The first few names, and how many there are besides."""
     more = len(names) - _NAMED
     return ", ".join(map(repr, names[:_NAMED])) + (f" and {more:,} more" if more > 0 else "")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images and labels of one part of a dataset.
+
+    Attributes:
+      images: uint8 (n, height, width, 3), RGB, 0..255: a NumPy array, or `paradis_tf.data.encoded.EncodedImages`, which
+        has the same shape, type and indexing and reads files when it is indexed.
+      labels: int64 (n,), class indices.
+    """
+
+    images: Any
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)

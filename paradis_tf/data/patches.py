@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.data.super_resolution import ImagePairs, Patches
 
 # Largest side of a low-resolution validation patch.

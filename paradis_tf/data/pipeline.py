@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.data import encoded
 from paradis_tf.data.augment import Augmentation
-from paradis_tf.data.datasets import Part
+from paradis_tf.data.parts import Part
 
 
 def training_batches(

@@ -18,13 +18,13 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from export.fusion.files import write_json
-from export.fusion.program import UserError
+from fusion.base.files import write_json
+from fusion.base.program import UserError
+from paradis_tf.base.processes import load_quietly, run_all
+from paradis_tf.base.progress import Progress
 from paradis_tf.data import encoded, prepared
 from paradis_tf.data.parts import require_all_classes, some
 from paradis_tf.data.sources import Chunk, Plan
-from paradis_tf.processes import load_quietly, run_all
-from paradis_tf.progress import Progress
 
 _WORK = "work"
 _QUALITY = 95

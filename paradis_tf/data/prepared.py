@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.data import datasets
 from paradis_tf.data.encoded import EncodedImages
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.data import folder, tfds
 
 # Images of a file of the set: few enough to share the work and lose little when stopped, enough for ImageNet to have

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
+from paradis_tf.base.processes import load_quietly, run_all
+from paradis_tf.base.progress import Progress
 from paradis_tf.data import encoded
 from paradis_tf.data.parts import require_all_classes
 from paradis_tf.data.preparation import report_broken
 from paradis_tf.data.sources import Chunk, Plan
-from paradis_tf.processes import load_quietly, run_all
-from paradis_tf.progress import Progress
 
 _MOST_BYTES = 4 * 2**30
 # More than what an .npz holds beside its arrays, in bytes.

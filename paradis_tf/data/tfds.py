@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.data.parts import part_names
 
 PREFIX = "tfds:"

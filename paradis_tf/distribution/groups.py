@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.distribution import strategy as strategies
 from paradis_tf.distribution.peers import PeerWatch, meet
 from paradis_tf.distribution.strategy import Cluster

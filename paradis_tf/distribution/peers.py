@@ -9,7 +9,7 @@ import threading
 import time
 from typing import NoReturn
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.distribution.strategy import Cluster
 
 _PROBE_EVERY_S = 1.0

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 STRATEGIES = ("auto", "single", "mirrored", "multi_worker")
 _JOBS = ("chief", "worker")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export.fusion.fuse import fuse
+from fusion.rules.sum import fuse
 from paradis_tf.data import pipeline
 from paradis_tf.evaluation.live_subsets import live_subsets
 from paradis_tf.supernet import Supernet

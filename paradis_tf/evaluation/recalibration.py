@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.builders.shared import SharedOperations
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch

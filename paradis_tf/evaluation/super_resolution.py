@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from export.fusion import columns
+from fusion.base import columns
 from paradis_tf.builders.cost import switch_costs, tail_cost
 from paradis_tf.builders.operations import Outputs
 from paradis_tf.data.bicubic import enlarge

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from paradis_tf.layers.sliced_layer import SlicedLayer
-from paradis_tf.spatial import check_positions, check_window
+from paradis_tf.layers.windows import check_positions, check_window
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")

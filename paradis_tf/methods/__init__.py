@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from paradis_tf import registry
+from paradis_tf.base import registry
 from paradis_tf.methods.individual import Individual
 from paradis_tf.methods.paradis import Paradis
 from paradis_tf.methods.passes import Method

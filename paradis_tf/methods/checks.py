@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.switches import Switch
 
 

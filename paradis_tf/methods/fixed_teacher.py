@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.records.workdir import Workdir
 from paradis_tf.switches import FULL, Switch
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.methods.checks import check_weights
 from paradis_tf.methods.fixed_teacher import WHOLE, FixedTeacher
 from paradis_tf.methods.passes import Method, Pass, Source, Teacher

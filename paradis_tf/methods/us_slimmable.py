@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.methods.checks import widest_first
 from paradis_tf.methods.passes import Draw, Method, Pass, Teacher
 from paradis_tf.switches import Switch

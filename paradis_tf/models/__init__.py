@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from paradis_tf import registry
+from paradis_tf.base import registry
 from paradis_tf.builders.operations import Architecture
 from paradis_tf.models.mobilenet_v1 import MobileNetV1
 from paradis_tf.models.resnet import ResNet

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 _WIDEST = 8
 

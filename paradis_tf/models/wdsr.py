@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.builders.operations import Operations, Outputs, Tensor
 
 # By variant: how much wider than the residual stream the activation is.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.data.bicubic import enlarge
 from paradis_tf.data.super_resolution import ImagePairs
 from paradis_tf.evaluation.super_resolution import Upscaler

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from export.fusion.files import write_bytes
+from fusion.base.files import write_bytes
 
 # Before any figure is made: pictures are written to files and need no screen.
 matplotlib.use("Agg")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 
 @contextmanager

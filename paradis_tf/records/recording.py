@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.records.selection import best_first
 from paradis_tf.records.training_progress import Speed
 from paradis_tf.records.workdir import Workdir

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.records.workdir import Workdir, load_model
 from paradis_tf.supernet import Supernet
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.records.workdir import Workdir
 
 # Of the metrics' columns those that are no curve.

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from paradis_tf.progress import duration
+from paradis_tf.base.progress import duration
 
 # Seconds between two lines within an epoch: on a terminal one line is written over, elsewhere each stays.
 _TERMINAL_EVERY = 0.2

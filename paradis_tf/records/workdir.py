@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from export.fusion.files import write_json
-from export.fusion.program import UserError
-from paradis_tf.metrics import metric_of
+from fusion.base.files import write_json
+from fusion.base.program import UserError
 from paradis_tf.records.lock import held
+from paradis_tf.tasks.metrics import metric_of
 
 if TYPE_CHECKING:
     from paradis_tf.supernet import Supernet

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf import configs
 from paradis_tf.records.workdir import flat
 from paradis_tf.reports.runs import Run

@@ -11,11 +11,11 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from paradis_tf.metrics import Metric
 from paradis_tf.pictures.style import BLUE, GREEN, GRID, INK, ORANGE, PURPLE, SKY, VERMILION, Labels, plt, save
 from paradis_tf.pictures.style import madds_axis as set_madds_axis
 from paradis_tf.reports.image_sets import ImageSet
 from paradis_tf.reports.lines import Line, Point
+from paradis_tf.tasks.metrics import Metric
 
 _STYLES: dict[str, list[dict[str, Any]]] = {
     # A wide tick, which shows beside the marker of the switch that it is the reference of; see `_draw_line`.

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.reports.claims import Comparison, compare
 from paradis_tf.reports.lines import Line, make_lines
 from paradis_tf.reports.runs import Run

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.records.workdir import flat
 from paradis_tf.reports.runs import TITLES, Run
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from html import escape
 
-from paradis_tf.metrics import Metric
 from paradis_tf.reports import tables
 from paradis_tf.reports.commands import command
 from paradis_tf.reports.image_sets import ImageSet
 from paradis_tf.reports.lines import Line
+from paradis_tf.tasks.metrics import Metric
 
 # Tells a page of ours from anybody else's before it is overwritten.
 MARK = '<meta name="generator" content="paradis_tf.report">'

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
-from export.fusion.program import UserError
-from paradis_tf.metrics import metric_of
+from fusion.base.program import UserError
 from paradis_tf.reports.runs import TITLES, Run, identity_of, make_row, read_folder
+from paradis_tf.tasks.metrics import metric_of
 
 _COLUMNS = ("name", "method", "seed", "epochs", "switch", "devices", "images", "madds_total", "madds_largest")
 

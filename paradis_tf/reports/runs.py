@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.configs.checks import check_types
-from paradis_tf.metrics import metric_of
 from paradis_tf.records.workdir import Workdir, file_sha256, flat, read_json
 from paradis_tf.switches import parse_switches
+from paradis_tf.tasks.metrics import metric_of
 
 # What methods are called in pictures and tables.
 TITLES = {

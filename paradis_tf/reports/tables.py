@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from paradis_tf.evaluation.live_subsets import text_form
-from paradis_tf.metrics import Metric
 from paradis_tf.reports.claims import Comparison
 from paradis_tf.reports.image_sets import ImageSet
 from paradis_tf.reports.lines import Estimate, Line
+from paradis_tf.tasks.metrics import Metric
 
 NONE = "–"
 

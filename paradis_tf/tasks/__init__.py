@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from paradis_tf import registry
+from paradis_tf.base import registry
 from paradis_tf.tasks.classification import Classification
 from paradis_tf.tasks.super_resolution import SuperResolution
 from paradis_tf.tasks.task import Task

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.tasks.image_quality import BEST_PSNR, LUMA_WEIGHTS
 from paradis_tf.tasks.task import Task
 

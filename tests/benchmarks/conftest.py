@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-MAKER = Path(__file__).resolve().parents[1] / "export" / "fusion" / "make_bundle.py"
+MAKER = Path(__file__).resolve().parents[1] / "fusion" / "make_bundle.py"
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,9 @@ from pathlib import Path
 from absl import flags
 
 from benchmarks.runs import schedule
-from export.fusion.files import write_json
-from export.fusion.program import UserError
-from paradis_tf import program
+from fusion.base.files import write_json
+from fusion.base.program import UserError
+from paradis_tf.base import program
 from paradis_tf.records.workdir import Workdir
 
 CONFIG = """

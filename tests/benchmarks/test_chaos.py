@@ -17,8 +17,9 @@ from benchmarks.chaos.oracle import Oracle
 from benchmarks.chaos.proxies import Proxies
 from benchmarks.chaos.schedule import Event
 from benchmarks.chaos.watch import Sample
-from export.fusion import manifest, runtime
-from export.fusion.bench_load import Reply
+from fusion.bench.load import Reply
+from fusion.bundle import manifest
+from fusion.runtime import choosing as runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.networks import namespaces
 from benchmarks.networks.links import WIFI, Link, Traffic
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = os.geteuid() == 0 and os.path.exists("/dev/net/tun")

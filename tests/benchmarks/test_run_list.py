@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.runs import run_list
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 CONFIG = """
 from ml_collections import ConfigDict

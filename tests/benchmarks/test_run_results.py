@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.runs import results, run_list
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.records.workdir import Workdir
 
 LIST = """

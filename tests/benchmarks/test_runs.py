@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks.runs import run_list, schedule, state
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.records.workdir import Workdir
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -16,8 +16,8 @@ def run(*options):
 
 
 def test_run_folder(tmp_path):
-    from paradis_tf import training
     from paradis_tf.records.workdir import Workdir
+    from paradis_tf.training import run as training
 
     folder = tmp_path / "run"
     options = (f"--workdir={folder}", "--image_size=20", "--classes=7", "--images=12", "--config.switches=('0.5+0.5',)")

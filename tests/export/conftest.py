@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import pytest
 
-from paradis_tf import training
 from paradis_tf.configs import digits_mobilenet_v1
 from paradis_tf.records.workdir import Workdir
 from paradis_tf.supernet import Supernet
+from paradis_tf.training import run as training
 
 SWITCHES = ("1.0", "0.5+0.25+0.25")
 _MADE = ("--name=digits", "--quantization=ptq")

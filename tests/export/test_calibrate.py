@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export import early_record, engines
-from export.early_calibration import most_lost, outcomes
-from export.fusion import manifest
-from export.fusion.early import EarlyAnswer
-from export.fusion.program import UserError
+from export.early import record as early_record
+from export.early.calibration import most_lost, outcomes
+from export.proof import engines
+from fusion.base.program import UserError
+from fusion.bundle import manifest
+from fusion.rules.early import EarlyAnswer
 from paradis_tf.data import datasets
 from paradis_tf.records.workdir import Workdir
 

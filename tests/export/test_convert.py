@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 from tensorflow.lite.python import schema_py_generated as schema
 
-from export import graph
-from export.conversion import convert_slice
-from export.fusion import manifest
-from export.fusion.bundle import PRECISIONS
-from export.jobs import Job
+from export.conversion.job import Job
+from export.conversion.slices import convert_slice
+from export.tflite import graph
+from fusion.bundle import manifest
+from fusion.bundle.contents import PRECISIONS
 from paradis_tf.builders.cost import slice_cost
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch

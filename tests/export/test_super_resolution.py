@@ -19,15 +19,16 @@ import pytest
 from PIL import Image
 from tensorflow.lite.python import schema_py_generated as schema
 
-from export import conversion, judges
-from export.fusion import manifest
-from export.fusion.evaluation import evaluate
-from export.fusion.local_cluster import LocalCluster
-from paradis_tf import training
+from export.conversion import slices as conversion
+from export.proof import judges
+from fusion.bundle import manifest
+from fusion.local.cluster import LocalCluster
+from fusion.local.evaluation import evaluate
 from paradis_tf.configs import wdsr_x2
 from paradis_tf.records.workdir import Workdir
 from paradis_tf.supernet import Supernet
 from paradis_tf.tasks.image_quality import luma, psnr
+from paradis_tf.training import run as training
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -197,7 +198,7 @@ def test_tiles_score_as_whole_images_do(upscaling: Upscaling) -> None:
 
 
 def test_the_self_test_passes(upscaling: Upscaling, run_program: Run) -> None:
-    done = run_program("export.fusion.selftest", f"--bundle={upscaling.bundle}", "--runs=1")
+    done = run_program("fusion.selftest", f"--bundle={upscaling.bundle}", "--runs=1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed: 6 slice files" in done.stdout
 
@@ -221,12 +222,12 @@ def test_a_cluster_enlarges_images(upscaling: Upscaling, run_program: Run, tmp_p
     with LocalCluster(bundle, "0.5+0.5", "float32") as cluster:
         for names, said in refused.items():
             paths = [name if name.startswith("--") else str(tmp_path / name) for name in names]
-            wrong = run_program("export.fusion.predict", f"--url={cluster.url}", f"--target={tmp_path}", *paths)
+            wrong = run_program("fusion.predict", f"--url={cluster.url}", f"--target={tmp_path}", *paths)
             assert (wrong.returncode, said in wrong.stderr) == (2, True), wrong.stderr
             assert (tmp_path / "big_x2.png").read_bytes() == (tmp_path / "big.png").read_bytes()
         result = evaluate(cluster.url, images)
         done = run_program(
-            "export.fusion.predict",
+            "fusion.predict",
             f"--url={cluster.url}",
             f"--target={tmp_path}",
             str(tmp_path / "big.png"),
@@ -248,6 +249,6 @@ def test_a_cluster_enlarges_images(upscaling: Upscaling, run_program: Run, tmp_p
 def test_images_of_the_wrong_kind_are_refused(upscaling: Upscaling, run_program: Run, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x_test=np.zeros((1, 24, 24, 3), np.uint8), y_test=np.zeros(1, int))
     flags = [f"--bundle={upscaling.bundle}", "--switch=1.0", f"--data={tmp_path / 'data.npz'}"]
-    done = run_program("export.fusion.local", *flags)
+    done = run_program("fusion.local", *flags)
     assert done.returncode == 2
     assert "--data is for classifiers, and bundle" in done.stderr

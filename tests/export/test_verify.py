@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export import engines, manifest_update, verification
-from export.fusion import manifest
-from export.fusion.local_cluster import LocalCluster
-from export.fusion.program import UserError
-from export.verification import SliceCheck, SwitchCheck, Verification
+from export.bundles import manifest_update
+from export.proof import checks as verification
+from export.proof import engines
+from export.proof.records import SliceCheck, SwitchCheck, Verification
+from fusion.base.program import UserError
+from fusion.bundle import manifest
+from fusion.local.cluster import LocalCluster
 from paradis_tf.data import datasets
 
 tritonclient = pytest.importorskip("tritonclient.http")

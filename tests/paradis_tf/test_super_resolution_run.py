@@ -14,8 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from export.fusion.program import UserError
-from paradis_tf import training
+from fusion.base.program import UserError
 from paradis_tf.configs import digits_mobilenet_v1, wdsr_x2
 from paradis_tf.data.bicubic import enlarge
 from paradis_tf.evaluation.super_resolution import Upscaler, measure, quality_table
@@ -23,6 +22,7 @@ from paradis_tf.pictures import crops
 from paradis_tf.records.workdir import Workdir
 from paradis_tf.switches import Switch
 from paradis_tf.tasks.image_quality import scores, to_8_bits
+from paradis_tf.training import run as training
 
 EPOCHS = 3
 

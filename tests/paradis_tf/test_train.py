@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from export.fusion.program import UserError
-from paradis_tf import models, training
+from fusion.base.program import UserError
+from paradis_tf import models
 from paradis_tf.configs import digits_mobilenet_v1
 from paradis_tf.records.workdir import load_model
 from paradis_tf.supernet import Supernet
+from paradis_tf.training import run as training
 
 CONFIG = "--config=paradis_tf/configs/digits_mobilenet_v1.py"
 SMALL = (

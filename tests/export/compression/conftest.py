@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.conversion import int8_converter
-from paradis_tf import program
+from export.conversion.slices import int8_converter
+from paradis_tf.base import program
 
 
 @pytest.fixture(scope="session")

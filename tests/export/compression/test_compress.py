@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import graph, operators
 from export.compression.compress import compress, rebuild
 from export.compression.folded import Weights
 from export.compression.measurement import measure
 from export.compression.settings import Compression
-from export.conversion import int8_converter
-from export.fusion.program import UserError
+from export.conversion.slices import int8_converter
+from export.tflite import graph, operators
+from fusion.base.program import UserError
 from paradis_tf import models
 from paradis_tf.builders.cost import slice_cost
 from paradis_tf.builders.operations import PIXEL_SCALE

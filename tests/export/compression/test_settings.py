@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from export.compression.settings import Compression
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 
 def test_options_go_through_json_and_back() -> None:

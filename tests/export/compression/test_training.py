@@ -5,7 +5,7 @@ import pytest
 
 from export.compression import folded, quantization, training
 from export.compression.settings import Compression
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.supernet import Supernet
 from tests.export.compression.conftest import normalized
 

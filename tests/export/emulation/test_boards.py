@@ -13,8 +13,8 @@ import pytest
 
 from export.emulation import boards, installation
 from export.emulation.boards import Board
-from export.fusion import manifest
-from export.fusion.program import UserError
+from fusion.base.program import UserError
+from fusion.bundle import manifest
 
 
 @pytest.fixture

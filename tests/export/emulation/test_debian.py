@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from export.emulation import debian
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 Stub = Callable[[str, str], None]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from export.emulation.installed import install, run
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 
 
 class Maker:

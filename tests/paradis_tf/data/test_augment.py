@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.data.augment import Augmentation
 from paradis_tf.data.color import jitter
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from export.fusion.program import UserError
-from paradis_tf.data.datasets import Dataset, Part, load
+from fusion.base.program import UserError
+from paradis_tf.data.datasets import Dataset, load
+from paradis_tf.data.parts import Part
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 SHAPE = (8, 6, 3)

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.data.encoded import EncodedImages, central, crop, decode
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.data.datasets import load
 from paradis_tf.data.encoded import EncodedImages, central, decode
 from paradis_tf.data.folder import listing

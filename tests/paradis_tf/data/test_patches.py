@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.data import patches
 from paradis_tf.data.super_resolution import ImagePairs, Patches
 

@@ -13,11 +13,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.data import preparation, sources
 from paradis_tf.data.augment import Augmentation
-from paradis_tf.data.datasets import Part, load
+from paradis_tf.data.datasets import load
 from paradis_tf.data.encoded import EncodedImages, crop
+from paradis_tf.data.parts import Part
 from paradis_tf.data.pipeline import evaluation_batches, reading, training_batches
 
 COUNT, HEIGHT, WIDTH = 20, 7, 6

@@ -21,7 +21,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.data import pipeline, preparation, sources, squares
 from paradis_tf.data.datasets import load
 from paradis_tf.data.encoded import central, decode

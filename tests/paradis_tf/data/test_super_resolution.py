@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.configs import defaults
 from paradis_tf.data import super_resolution
 from paradis_tf.data.bicubic import shrink

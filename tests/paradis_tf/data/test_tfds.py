@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.data import preparation, sources
 from paradis_tf.data.datasets import load
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.distribution.peers import meet
 from paradis_tf.distribution.strategy import Cluster, choose, cluster_of
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from paradis_tf.builders.static import extract
-from paradis_tf.data.datasets import Part
+from paradis_tf.data.parts import Part
 from paradis_tf.evaluation.all_switches import evaluate, live_table, switch_table
 from paradis_tf.evaluation.classification import label_places
 from paradis_tf.evaluation.live_subsets import live_subsets, text_form

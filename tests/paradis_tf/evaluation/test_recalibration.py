@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.configs import digits_mobilenet_v1
 from paradis_tf.evaluation.recalibration import recalibrate
 from paradis_tf.layers import SwitchableBatchNormalization

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf import methods
 from paradis_tf.configs import defaults
 from paradis_tf.methods.passes import Draw, Pass, Teacher

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf import methods
 from paradis_tf.methods.paradis import Paradis
 from paradis_tf.methods.passes import Pass, Teacher

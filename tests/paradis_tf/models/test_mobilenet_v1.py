@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf import models
 from paradis_tf.builders.cost import slice_cost
 from paradis_tf.switches import FULL

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.builders.cost import Cost, slice_cost, switch_costs
 from paradis_tf.configs import cifar10_resnet
 from paradis_tf.models import create

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf import models
 from paradis_tf.builders.cost import switch_costs, tail_cost
 from paradis_tf.builders.static import extract, extract_tail

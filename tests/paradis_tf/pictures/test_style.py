@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.text import Text
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.pictures.style import Labels, madds_axis, plt, save
 
 

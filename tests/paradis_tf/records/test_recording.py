@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.methods import Paradis
 from paradis_tf.records.recording import RunRecorder
 from paradis_tf.records.training_progress import Speed

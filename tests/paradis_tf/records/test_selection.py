@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf import models
 from paradis_tf.methods import Paradis
 from paradis_tf.records.recording import RunRecorder

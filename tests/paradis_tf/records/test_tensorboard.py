@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.records.tensorboard import EventWriter
 from paradis_tf.records.workdir import Workdir
 

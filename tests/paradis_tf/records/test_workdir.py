@@ -18,7 +18,7 @@ import keras
 import pytest
 from ml_collections import ConfigDict
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.records import workdir as module
 from paradis_tf.records.workdir import PACKAGES, Workdir, load_model, package_versions
 from paradis_tf.supernet import Supernet

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from export.fusion.program import UserError
-from paradis_tf.metrics import METRICS
+from fusion.base.program import UserError
 from paradis_tf.reports import figures, page, tables
 from paradis_tf.reports.image_sets import ImageSet, shown, whole
 from paradis_tf.reports.results import read_csv
 from paradis_tf.reports.runs import Run, read_folder
+from paradis_tf.tasks.metrics import METRICS
 
 PSNR = METRICS["psnr_y"]
 

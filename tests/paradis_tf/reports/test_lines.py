@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.reports.claims import Comparison, compare, interpolate
 from paradis_tf.reports.lines import Line, make_lines
 from paradis_tf.reports.runs import check_together, read_folder

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf.reports.results import read_all, read_csv
 
 HEADER = "name,method,seed,epochs,switch,devices,images,accuracy,madds_total,madds_largest"

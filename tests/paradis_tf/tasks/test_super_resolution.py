@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export.fusion.program import UserError
+from fusion.base.program import UserError
 from paradis_tf import tasks
 from paradis_tf.tasks.image_quality import luma, psnr, to_8_bits
 

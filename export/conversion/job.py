@@ -1,0 +1,46 @@
+"""What a process of a conversion is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.compression.settings import Compression
+from paradis_tf.switches import Switch
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to convert: a device of a switch at a precision; with `float_output` an int8 file gives float32."""
+
+    switch: Switch
+    device: int
+    precision: str
+    float_output: bool = False
+
+    def __str__(self) -> str:
+        return f"switch '{self.switch}', device {self.device}, {self.precision}"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A switch to compress."""
+
+    switch: Switch
+    compression: Compression
+
+    def __str__(self) -> str:
+        return f"switch '{self.switch}'"
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """A job, and the weights that its slice was compressed to, both None if it was not."""
+
+    job: Job
+    compression: Compression | None = None
+    weights: dict[str, np.ndarray] | None = None
+
+    def __str__(self) -> str:
+        return str(self.job)

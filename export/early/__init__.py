@@ -1,0 +1,1 @@
+"""When slices answer without the others."""

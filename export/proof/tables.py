@@ -1,0 +1,79 @@
+"""A verification as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from export.proof.judges import Judge
+from export.proof.records import Verification
+from fusion.base import columns
+from paradis_tf.evaluation.live_subsets import text_form
+
+
+def render(found: Verification, judge: Judge, slices: bool) -> str:
+    """The fused switches, with all devices and with some missing; with `slices` each slice file before them."""
+    texts = [_slices(found, judge)] if slices else []
+    texts.append(_switches(found, judge))
+    if any(len(subsets) > 1 for subsets in found.live.values()):
+        texts.append(_live(found, judge))
+    return "\n" + "\n\n".join(texts) + "\n"
+
+
+def _slices(found: Verification, judge: Judge) -> str:
+    header = ("switch", "device", "precision", "runtime", "error", "of", "quanta", "from tflite-runtime", "operators")
+    rows = [
+        (
+            check.switch,
+            check.device,
+            check.precision,
+            check.runtime,
+            f"{check.error:.2g}",
+            f"{check.spread:.3g}",
+            "" if check.quanta is None else f"{check.quanta:.1f}",
+            f"{check.runtime_quanta:.2g}",
+            ", ".join(check.operators),
+        )
+        for check in found.slices
+    ]
+    return (
+        f"slices, {judge.count} test images: largest difference of an output from Keras, as a value, of the range of "
+        "its outputs,\nand in quanta, the steps of the file's output; from tflite-runtime in quanta (int8) or as a "
+        "value\n" + columns.render(header, rows)
+    )
+
+
+def _switches(found: Verification, judge: Judge) -> str:
+    name = _name(judge)
+    header = ("switch", "precision", "runtime", judge.agreement_unit, f"Keras {name}", name)
+    rows = [
+        (
+            check.switch,
+            check.precision,
+            check.runtime,
+            f"{check.agreement:.2f}",
+            _text(judge, check.float_score),
+            _text(judge, check.score),
+        )
+        for check in found.switches
+    ]
+    return f"fused switches, {judge.count} test images\n{columns.render(header, rows)}"
+
+
+def _live(found: Verification, judge: Judge) -> str:
+    precisions: Sequence[str] = list(dict.fromkeys(check.precision for check in found.switches))
+    rows = []
+    for switch, subsets in found.live.items():
+        for one in subsets[1:]:
+            exported = [_text(judge, one["exported"][precision]) for precision in precisions]
+            devices = text_form(one["devices"], len(subsets[0]["devices"]))
+            rows.append((switch, devices, _text(judge, one["float"]), *exported))
+    header = ("switch", "devices that answer", "Keras", *precisions)
+    return f"{_name(judge)} with devices missing, files on tflite-runtime\n{columns.render(header, rows)}"
+
+
+def _name(judge: Judge) -> str:
+    return "accuracy (%)" if judge.metric == "accuracy" else "PSNR-Y (dB)"
+
+
+def _text(judge: Judge, score: float) -> str:
+    return f"{judge.per_unit * score:.2f}"

@@ -1,0 +1,1 @@
+"""Reading and mending TFLite files."""

@@ -1,0 +1,1 @@
+"""The HTTP client that coordinators and programs ask with."""

@@ -1,0 +1,296 @@
+"""A small blocking client of an Open Inference Protocol server, for the programs that ask a
+coordinator."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from ..base.program import UserError
+from ..bundle.contents import CLASSES, CLASSIFICATION, PIXELS, SUPER_RESOLUTION
+from ..cluster.file import check_url
+from ..protocol import oip
+from ..protocol.oip import OipError, TensorSpec
+from ..protocol.tensors import DTYPES
+from ..security import refusals
+from ..security.credentials import Credentials
+
+# Seconds to find out why TLS failed.
+_TLS_S = 2.0
+_LEAST_WAIT_S = 0.05
+
+
+class RefusedError(UserError):
+    """The server answered, but not with what it was asked for; it may answer the next request."""
+
+
+class BusyError(RefusedError):
+    """The server has no time now, 503 with Retry-After, and had none for as long as it was asked again.
+
+    Attributes:
+      reason: what it says of that, without a full stop.
+      after_s: in how many seconds it wants to be asked again.
+    """
+
+    def __init__(self, message: str, reason: str, after_s: float) -> None:
+        super().__init__(message)
+        self.reason, self.after_s = reason, after_s
+
+
+class UnreachableError(UserError):
+    """No answer came."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One image's answer.
+
+    Attributes:
+      outputs: what the server gives for it, by name: of a classifier `logits` float32 (K,), `class` and `label`, of
+        super-resolution `pixels` uint8 (height * scale, width * scale, 3).
+      parameters: the server's parameters.
+    """
+
+    outputs: Mapping[str, Any]
+    parameters: oip.Parameters
+
+    @property
+    def index(self) -> int:
+        """The class's index."""
+        return int(self.outputs["class"])
+
+    @property
+    def label(self) -> str:
+        """The class's name."""
+        return str(self.outputs["label"].decode())
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The numbers of the slices that are not in it, as text."""
+        return tuple(filter(None, str(self.parameters.get("missing", "")).split(",")))
+
+    @property
+    def degraded(self) -> bool:
+        """Whether slices are missing that would have made it better."""
+        return self.parameters.get("degraded") is True
+
+
+class FusionClient:
+    """One connection to a coordinator, kept open between images; a context manager.
+
+    Args:
+      url: http(s)://host[:port].
+      credentials: the token to show and the certificates to trust.
+      timeout_s: the limit of connecting and of each wait for the server, in seconds.
+      waiting: is called with a `BusyError` after which the server will be asked again.
+
+    Attributes:
+      name: the fused model's name.
+      task: `classification` or `super_resolution`.
+      shape: the image's (height, width, channels).
+      scale: how many times larger the sides of its answer are, of super-resolution; 1 otherwise.
+      model_parameters: what its metadata says: model_id, switch, devices, precision.
+
+    Connects and reads the metadata at once. Raises `UserError`, naming the url and the phase, when the server is not
+    there or is too slow (`UnreachableError`), refuses (`RefusedError`; `BusyError` where it may do better later), or
+    serves no fused model (a worker does not); after one of the first two, the next request connects anew. Source: ours.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        credentials: Credentials,
+        timeout_s: float = 30.0,
+        waiting: Callable[[BusyError], None] = lambda error: None,
+    ) -> None:
+        self._url = check_url(url, "the server")
+        self._credentials = credentials
+        token = credentials.token()
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        parts = urlsplit(self._url)
+        host = parts.hostname or ""
+        self._connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            self._connection = http.client.HTTPSConnection(
+                host, parts.port, timeout=timeout_s, context=credentials.client_context()
+            )
+        else:
+            self._connection = http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
+        self._timeout_s, self._waiting = timeout_s, waiting
+        try:
+            self._describe()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> FusionClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
+
+    def infer(self, image: np.ndarray, timeline: bool = False, deadline_ms: float | None = None) -> Answer:
+        """Asks for one raw image, uint8 of `shape`, 0..255.
+
+        Args:
+          image: the image.
+          timeline: whether the answer is to say when what was done.
+          deadline_ms: by when the coordinator is to answer, in ms, instead of its own deadline.
+
+        A server that has no time now, 503 with Retry-After, is asked again after as many seconds, until `timeout_s`
+        have passed since the first time. Raises `UserError` as the constructor does.
+        """
+        parameters: dict[str, bool | int] = {"timeline": True} if timeline else {}
+        if deadline_ms is not None:
+            parameters["timeout"] = max(1, round(deadline_ms * 1e3))
+        body, length = oip.encode_request([(self._input, image[np.newaxis])], self._names, parameters)
+        until = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                answer, header = self._exchange("POST", f"{self._path}/infer", body, {oip.HEADER: length})
+                break
+            except BusyError as error:
+                if time.monotonic() + error.after_s >= until:
+                    raise
+                self._waiting(error)
+                time.sleep(error.after_s)
+        try:
+            response = oip.decode_response(answer, header, self._outputs, 1)
+            found = Answer({name: response.outputs[name][0] for name in self._names}, response.parameters)
+            if self.task == CLASSIFICATION:
+                found.outputs["label"].decode()
+            return found
+        except OipError as error:
+            raise self._failed("reading the answer", error.message.rstrip(".")) from error
+        except (KeyError, UnicodeDecodeError) as error:
+            raise self._failed("reading the answer", f"it misses or garbles {error}") from error
+
+    def status(self) -> dict[str, Any]:
+        """What the coordinator says of its plan, its devices and its requests. Raises `UserError` as the constructor
+        does."""
+        body, _ = self._exchange("GET", "/status", None, {})
+        try:
+            return dict(json.loads(body))
+        except (ValueError, TypeError) as error:
+            raise self._failed("reading the status", "it is not understood") from error
+
+    def _describe(self) -> None:
+        phase = "reading the model metadata"
+        served, _ = self._exchange("POST", "/v2/repository/index", None, {})
+        try:
+            names = [str(entry["name"]) for entry in json.loads(served)]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._failed(phase, "it is no Open Inference Protocol server") from error
+        if len(names) != 1:
+            raise self._not_fused(f"it serves {len(names)} models")
+        self.name = names[0]
+        self._path = f"/v2/models/{quote(self.name, safe='')}"
+        body, _ = self._exchange("GET", self._path, None, {})
+        try:
+            metadata = json.loads(body)
+            inputs = [_spec(entry) for entry in metadata["inputs"]]
+            outputs = [_spec(entry) for entry in metadata["outputs"]]
+            self.model_parameters: dict[str, Any] = dict(metadata["parameters"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._failed(phase, "its model metadata is not understood") from error
+        self._names = tuple(spec.name for spec in outputs)
+        tasks = {CLASSES: CLASSIFICATION, PIXELS: SUPER_RESOLUTION}
+        one_image = [spec.name for spec in inputs] == ["image"] and _is_image(inputs[0])
+        one_image = one_image and (self._names != PIXELS or _is_image(outputs[0]))
+        if self._names not in tasks or not one_image:
+            raise self._not_fused(f"its model {self.name!r} is not a fused one")
+        self.task = tasks[self._names]
+        self._input, self._outputs = inputs[0], outputs
+        _, height, width, channels = self._input.shape
+        self.shape = (height, width, channels)
+        self.scale = 1 if self.task == CLASSIFICATION else outputs[0].shape[1] // height
+
+    def _exchange(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[bytes, str | None]:
+        phase = "connecting"
+        try:
+            kept = self._connection.sock is not None
+            if not kept:
+                self._connection.connect()
+            phase = f"asking {path}"
+            try:
+                response, answer = self._send(method, path, body, headers)
+            except (ConnectionError, http.client.BadStatusLine, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                # A connection kept since the last request may have been closed meanwhile, as by a restart.
+                if not kept:
+                    raise
+                self._connection.close()
+                response, answer = self._send(method, path, body, headers)
+        except TimeoutError as error:
+            raise self._failed(phase, f"nothing within {self._timeout_s:g} s", UnreachableError) from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = None
+            if self._url.startswith("https"):
+                reason = refusals.why(error, self._url, self._credentials, _TLS_S)
+            elif phase != "connecting":
+                reason = refusals.wants_tls(self._url, _TLS_S)
+            reason = reason or getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise self._failed(phase, reason, UnreachableError) from error
+        if response.status != 200:
+            said = _said(answer)
+            what = f"it answered {response.status}: {said}"
+            if response.status == 401:
+                what = refusals.unauthorized(self._credentials, "--token_file")
+            failed = self._failed(phase, what, RefusedError)
+            after = response.headers.get("Retry-After", "")
+            if response.status == 503 and after.isascii() and after.isdigit():
+                raise BusyError(str(failed), said, max(_LEAST_WAIT_S, float(after)))
+            raise failed
+        return answer, response.headers.get(oip.HEADER)
+
+    def _send(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        self._connection.request(method, path, body, self._headers | headers)
+        response = self._connection.getresponse()
+        return response, response.read()
+
+    def _not_fused(self, what: str) -> UserError:
+        self._connection.close()
+        return UserError(f"server {self._url}: {what}; legal: the address of a coordinator.")
+
+    def _failed(self, phase: str, what: str, kind: type[UserError] = RefusedError) -> UserError:
+        self._connection.close()
+        return kind(f"server {self._url}, while {phase}: {what}.")
+
+
+def _spec(entry: Any) -> TensorSpec:
+    shape = tuple(int(size) for size in entry["shape"])
+    if entry["datatype"] not in DTYPES:
+        raise ValueError(entry["datatype"])
+    return TensorSpec(str(entry["name"]), entry["datatype"], shape)
+
+
+def _is_image(spec: TensorSpec) -> bool:
+    return len(spec.shape) == 4 and min(spec.shape[1:]) > 0
+
+
+def _said(answer: bytes) -> str:
+    try:
+        return str(json.loads(answer)["error"]).rstrip(".")
+    except (ValueError, KeyError, TypeError):
+        return "no reason given"

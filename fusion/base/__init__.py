@@ -1,0 +1,1 @@
+"""The ground: how programs end, files written aside, tables for the terminal."""

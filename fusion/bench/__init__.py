@@ -1,0 +1,1 @@
+"""What a cluster's time goes into."""

@@ -1,0 +1,190 @@
+"""Measures a cluster: the latency of one image by phases, throughput, and what happens when too much is asked.
+
+  python -m fusion.bench --bundle=build/resnet50_224 --precision=int8,float32 --csv=bench.csv
+  python -m fusion.bench --switches=4x0.25                                        (inside a bundle)
+  python -m fusion.bench --url=http://192.168.1.10:8000 --token_file=token.txt    (a cluster that runs)
+
+Without --url it starts a coordinator and workers for every switch on this machine, each worker on one core, and
+compares them with the interpreters alone in its own process, one thread on the same cores, in turns. The images are
+noise. All times are at the client: from an image to its decoded answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from ..base.columns import counted
+from ..base.files import check_json_target, write_json, write_text
+from ..base.program import LONGEST_S, UserError, define_float, run
+from ..bundle import manifest
+from ..bundle.contents import Bundle
+from ..local.cluster import LocalCluster
+from ..runtime import choosing as runtime
+from ..runtime import machine
+from ..security.credentials import Credentials
+from . import measure as bench_measure
+from . import report as bench_report
+from .cores import place
+from .load import Server
+from .measure import Side
+from .reference import Alone
+
+_BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
+_URL = flags.DEFINE_string("url", None, "Measures the coordinator at this address, and starts nothing.")
+_SWITCHES = flags.DEFINE_list("switches", None, "The switches to measure; default: all of the bundle.")
+_PRECISION = flags.DEFINE_list("precision", None, "Precisions to measure; by default the first of the bundle.")
+_RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "What runs the slice models.")
+_RUNS = flags.DEFINE_integer("runs", 200, "Images of each switch whose latency is measured.", 1)
+_CLIENTS = flags.DEFINE_list("clients", ["1", "2", "4", "8"], "Numbers of clients at once; empty leaves them out.")
+_SECONDS = define_float("seconds", 6, "Seconds of each figure of throughput.", 0.1, LONGEST_S)
+_OVERLOAD = define_float(
+    "overload", 4, "Asks for this many times the throughput of the most clients; 0 leaves it out.", 0, 100
+)
+_STARTUP_TIMEOUT_S = define_float(
+    "startup_timeout_s", 120, "Seconds that starting all processes may take.", 0.001, LONGEST_S
+)
+_TIMEOUT_S = define_float("timeout_s", 30, "Seconds to wait for the coordinator.", 0.001, LONGEST_S)
+_JSON = flags.DEFINE_string("json", None, "Also writes the figures to this file.")
+_CSV = flags.DEFINE_string("csv", None, "Also writes the figures to this file, a row per line of the tables.")
+_TOKEN_FILE = flags.DEFINE_string("token_file", None, "With --url: file with the coordinator's bearer token.")
+_TLS_CA = flags.DEFINE_string("tls_ca", None, "With --url: PEM certificates that the coordinator's must come from.")
+_TLS_CERT = flags.DEFINE_string("tls_cert", None, "With --url: PEM certificate to show to the coordinator.")
+_TLS_KEY = flags.DEFINE_string("tls_key", None, "With --url: unencrypted PEM private key of --tls_cert.")
+
+_IMAGES = 8
+_MOST_CLIENTS = 256
+
+
+def main(arguments: list[str]) -> int:
+    """Measures, prints and writes; returns the exit status."""
+    check_json_target(_JSON.value)
+    check_json_target(_CSV.value)
+    clients = [_clients(text) for text in _CLIENTS.value]
+    figures = _measure_bundle(clients) if _URL.value is None else _measure_url(clients)
+    bench_report.show(figures)
+    if _JSON.value:
+        write_json(_JSON.value, figures)
+    if _CSV.value:
+        write_text(_CSV.value, bench_report.csv_text(figures))
+    return 0
+
+
+def _clients(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= _MOST_CLIENTS):
+        raise UserError(f"--clients has {text!r}; legal: numbers from 1 to {_MOST_CLIENTS}.")
+    return int(text)
+
+
+def _measure_url(clients: Sequence[int]) -> dict[str, Any]:
+    for name in ("switches", "precision"):
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name} is of a cluster that this program starts; legal: without --url.")
+    credentials = Credentials(_TOKEN_FILE.value, _TLS_CA.value, _TLS_CERT.value, _TLS_KEY.value)
+    server = Server(_URL.value, credentials, _TIMEOUT_S.value or 0.0)
+    said = server.model_parameters
+    side = Side(str(said.get("switch", "")) or "the coordinator's", server, None, None)
+    rows = _measure([side], None, clients)
+    for row in rows:
+        row["precision"] = str(said.get("precision", ""))
+    return {"name": server.name, "url": _URL.value, "conditions": _conditions(), "rows": rows}
+
+
+def _measure_bundle(clients: Sequence[int]) -> dict[str, Any]:
+    if _BUNDLE.value is None:
+        raise UserError("--bundle is missing; legal: the folder of a bundle, or --url.")
+    bundle = manifest.load(_BUNDLE.value)
+    named = _SWITCHES.value or [entry.switch for entry in bundle.switches]
+    switches = list(dict.fromkeys(bundle.find_switch(text).switch for text in named))
+    precisions = [bundle.check_precision(name) for name in _PRECISION.value or [None]]
+    chosen = runtime.choose(_RUNTIME.value)
+    rows = []
+    for precision in dict.fromkeys(precisions):
+        _progress(f"{precision}: starting workers and coordinators")
+        with _sides(bundle, switches, precision) as (sides, full):
+            found = _measure(sides, full, clients)
+        rows += [{"precision": precision} | row for row in found]
+    conditions = f"{_conditions()}, {chosen}, one thread per worker"
+    return {"name": bundle.name, "url": "", "conditions": conditions, "rows": rows}
+
+
+@contextlib.contextmanager
+def _sides(bundle: Bundle, switches: Sequence[str], precision: str) -> Iterator[tuple[list[Side], Alone | None]]:
+    """A running cluster for each switch, and the full model in this process if the bundle has it."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    chosen = runtime.choose(_RUNTIME.value)
+    with contextlib.ExitStack() as stack:
+        sides = []
+        for switch in switches:
+            entry = bundle.find_switch(switch)
+            placement = place(cores, len(entry.slices)) if cores else None
+            cluster = stack.enter_context(
+                LocalCluster(
+                    bundle,
+                    switch,
+                    precision,
+                    _RUNTIME.value,
+                    startup_timeout_s=_STARTUP_TIMEOUT_S.value or 0.0,
+                    cores=placement.workers if placement else (),
+                    coordinator_cores=placement.coordinator if placement else (),
+                )
+            )
+            server = Server(cluster.url, Credentials(), _TIMEOUT_S.value or 0.0)
+            alone = Alone(bundle, entry, precision, chosen, placement.workers if placement else ())
+            sides.append(Side(switch, server, placement, stack.enter_context(alone)))
+        whole = next((entry for entry in bundle.switches if entry.switch == "1.0"), None)
+        full = None if whole is None else stack.enter_context(Alone(bundle, whole, precision, chosen, cores[:1]))
+        yield sides, full
+
+
+def _measure(sides: Sequence[Side], full: Alone | None, clients: Sequence[int]) -> list[dict[str, Any]]:
+    """A row per switch."""
+    images = np.random.default_rng(0).integers(0, 256, (_IMAGES, *sides[0].server.shape), dtype=np.uint8)
+    found, alone = bench_measure.latencies(sides, full, images, _RUNS.value, _progress)
+    rows = []
+    for side, latency in zip(sides, found, strict=True):
+        deadline = bench_measure.deadline_ms(side.server.status())
+        rates = []
+        for count in clients:
+            _progress(f"throughput: switch {side.name}, {counted(count, 'client')}")
+            rates.append(bench_measure.throughput(side, images, count, _SECONDS.value or 1.0, deadline))
+        row: dict[str, Any] = {
+            "switch": side.name,
+            "placement": side.placement.said if side.placement else "",
+            "full_us": None if alone is None else dataclasses.asdict(alone),
+            "latency": dataclasses.asdict(latency),
+            "speed_up": None if alone is None else alone.p50 / latency.total.p50,
+            "throughput": [dataclasses.asdict(rate) for rate in rates],
+            "overload": None,
+        }
+        if rates and _OVERLOAD.value:
+            _progress(f"overload: switch {side.name}")
+            asked = rates[-1].images_per_s * _OVERLOAD.value
+            row["overload"] = dataclasses.asdict(
+                bench_measure.overload(side, images, asked, _SECONDS.value or 1.0, deadline)
+            )
+        rows.append(row)
+    return rows
+
+
+def _conditions() -> str:
+    here = machine.describe(runtime.available_cores())
+    load = os.getloadavg()[0]
+    return (
+        f"{counted(here.cores, 'core')} {here.model} {here.architecture}, Python {here.python}, load {load:.1f} before"
+    )
+
+
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run(main)

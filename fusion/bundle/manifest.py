@@ -1,0 +1,288 @@
+"""Reads a bundle's manifest, and refuses what is damaged, foreign or too new."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from fractions import Fraction
+from pathlib import Path
+
+from ..base.program import UserError
+from .contents import (
+    CLASSIFICATION,
+    PRECISIONS,
+    SUPER_RESOLUTION,
+    Bundle,
+    EarlyMargins,
+    File,
+    Sample,
+    SliceFile,
+    SliceModel,
+    SwitchEntry,
+    Tail,
+    TensorInfo,
+    fraction_of,
+    widths_of,
+)
+from .typed_json import Table
+
+SCHEMA_VERSION = 2
+OUTPUT_DTYPES = ("int8", "uint8", "float32")
+# What each task's slices give, by name and number of dimensions for one image.
+_OUTPUTS = {CLASSIFICATION: ("logits", 1), SUPER_RESOLUTION: ("residual", 3)}
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def load(folder: str | Path) -> Bundle:
+    """Reads `folder`/manifest.json.
+
+    Raises `UserError` when there is no such folder or manifest, when it is not JSON, when a key is
+    missing or has another type, when its schema is newer than this runner's, when there is no switch or
+    one's slices are not its own, and when a path leads outside the bundle. Slice files are read and
+    checked later, by `Bundle.read`. Source: ours.
+    """
+    folder = Path(folder)
+    if not os.path.isdir(folder):
+        raise UserError(f"bundle {str(folder)!r} is not a folder; legal: a folder with a manifest.json.")
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"manifest {str(path)!r} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"manifest {str(path)!r} is not JSON: {error}.") from error
+    return _bundle(folder, Table(manifest, str(path)))
+
+
+def default_folder() -> str | None:
+    """The bundle that this copy of the runner lies in, or None where it lies in no bundle."""
+    folder = Path(__file__).resolve().parents[2]
+    return str(folder) if (folder / "manifest.json").is_file() else None
+
+
+def _bundle(folder: Path, table: Table) -> Bundle:
+    version = table.get("schema_version", int)
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"bundle schema {version} is newer than this runner's {SCHEMA_VERSION}: "
+            f"use the runner inside bundle {str(folder)!r}, or a newer one."
+        )
+    table.chosen("schema_version", (SCHEMA_VERSION,))
+    task = table.chosen("task", tuple(_OUTPUTS))
+    table.table("architecture").get("name", str)
+    image, output, fusion = (table.table(key) for key in ("input", "output", "fusion"))
+    image.chosen("name", ("image",))
+    image.chosen("dtype", ("uint8",))
+    shape = _sizes(image, 3)
+    name, dimensions = _OUTPUTS[task]
+    output.chosen("name", (name,))
+    output_shape = _sizes(output, dimensions)
+    fusion.chosen("rule", ("sum",))
+    scale, tail, labels = 1, None, ()
+    if task == CLASSIFICATION:
+        labels = table.array("labels", str)
+        if output_shape != (len(labels),):
+            raise output.refuse("shape", list(output_shape), f"[{len(labels)}], the number of labels")
+    else:
+        scale = fusion.chosen("scale", tuple(range(1, 17)))
+        tail = _tail(fusion.table("tail"))
+        if output_shape[:2] != shape[:2]:
+            raise output.refuse("shape", list(output_shape), f"the image's {list(shape[:2])} and the number of maps")
+    precisions = table.array("precisions", str)
+    if len(set(precisions)) < len(precisions) or not set(precisions) <= set(PRECISIONS):
+        raise table.refuse("precisions", list(precisions), f"different ones of {', '.join(PRECISIONS)}")
+    switches = tuple(_switch(entry, precisions, name) for entry in table.tables("switches"))
+    if not switches:
+        raise table.refuse("switches", [], "one or more switches")
+    bundle = Bundle(
+        folder=folder,
+        name=table.matching("name", _NAME),
+        model_id=table.matching("model_id", _HASH),
+        task=task,
+        shape=(shape[0], shape[1], shape[2]),
+        output_name=name,
+        output_shape=output_shape,
+        scale=scale,
+        tail=tail,
+        labels=labels,
+        precisions=precisions,
+        switches=switches,
+        samples=tuple(_sample(entry, len(labels)) for entry in table.tables("samples")),
+        sample_outputs=_optional_file(table, "sample_outputs"),
+    )
+    models = [slice_.model for entry in bundle.switches for slice_ in entry.slices]
+    for model in models:
+        if models.count(model) > 1:
+            raise UserError(f"{table.where}: model {model!r} stands twice; legal: one name per slice.")
+    for path in [file.path for file in bundle.files()] + [sample.file for sample in bundle.samples]:
+        bundle.path(path)
+    return bundle
+
+
+def _sizes(table: Table, dimensions: int) -> tuple[int, ...]:
+    sizes = table.array("shape", int, dimensions)
+    if min(sizes) < 1:
+        raise table.refuse("shape", list(sizes), f"{dimensions} integers of 1 or more")
+    return sizes
+
+
+def _switch(table: Table, precisions: tuple[str, ...], output: str) -> SwitchEntry:
+    slices = table.tables("slices")
+    if not slices:
+        raise table.refuse("slices", [], "one slice per device")
+    switch = table.get("switch", str)
+    _check_slices(table, slices, switch)
+    models = tuple(_slice(entry, i, precisions, output) for i, entry in enumerate(slices))
+    _check_accuracy(table, precisions, len(slices))
+    return SwitchEntry(
+        switch=switch,
+        slug=table.matching("slug", _NAME),
+        madds=table.count("madds"),
+        accuracy=table.get("accuracy", dict, optional=True),
+        slices=models,
+        early=_early(table, models, precisions, output),
+    )
+
+
+def _check_accuracy(switch: Table, precisions: tuple[str, ...], devices: int) -> None:
+    """Refuses an `accuracy` that is not as a verification writes it; null where there was none."""
+    if switch.get("accuracy", dict, optional=True) is None:
+        return
+    table = switch.table("accuracy")
+    table.get("part", str)
+    table.count("images")
+    table.get("metric", str)
+    for scores in (table, *table.tables("live_subsets")):
+        exported = scores.table("exported")
+        for where, key in ((scores, "float"), *((exported, precision) for precision in precisions)):
+            _number(where, key, -(2.0**128), 2.0**128)
+        if scores is not table:
+            _devices(scores, devices, all_too=True)
+
+
+def _early(
+    switch: Table, slices: tuple[SliceModel, ...], precisions: tuple[str, ...], output: str
+) -> dict[str, EarlyMargins]:
+    """The calibrations of a switch by precision; none where the key is missing, as in a bundle just converted."""
+    if "early" not in switch.names() or switch.get("early", dict, optional=True) is None:
+        return {}
+    table, found = switch.table("early"), {}
+    if output != _OUTPUTS[CLASSIFICATION][0]:
+        raise switch.refuse("early", table.names(), "null, since only classifiers answer early")
+    for precision in table.names():
+        if precision not in precisions:
+            raise switch.refuse("early", precision, f"of the bundle's precisions, {', '.join(precisions)}")
+        entry = table.table(precision)
+        hashes = [slice_.files[precision].sha256 for slice_ in slices]
+        if list(entry.array("files", str)) != hashes:
+            legal = f"the SHA-256 of the switch's {precision} files; calibrate the bundle again"
+            raise entry.refuse("files", entry.get("files", list), legal)
+        margins: dict[frozenset[int], float] = {}
+        for one in entry.tables("margins"):
+            arrived = _devices(one, len(slices), all_too=False)
+            if arrived in margins:
+                raise one.refuse("devices", sorted(arrived), "every set of devices once")
+            margins[arrived] = _number(one, "margin", 0, 2.0**128)
+        found[precision] = EarlyMargins(entry.count("images"), _number(entry, "max_drop", 0, 1), margins)
+    return found
+
+
+def _devices(table: Table, devices: int, all_too: bool) -> frozenset[int]:
+    values = table.array("devices", int)
+    most = devices if all_too else devices - 1
+    if list(values) != sorted(set(values)) or not set(values) <= set(range(devices)) or len(values) > most:
+        which = "some" if all_too else "some, not all,"
+        raise table.refuse("devices", list(values), f"{which} of 0 to {devices - 1} in ascending order")
+    return frozenset(values)
+
+
+def _number(table: Table, key: str, low: float, high: float) -> float:
+    value: float = table.get(key, float)
+    if not low <= value <= high:  # NaN is not, either
+        raise table.refuse(key, value, f"a number from {low:g} to {high:g}")
+    return value
+
+
+def _check_slices(table: Table, slices: list[Table], switch: str) -> None:
+    """Refuses slices that do not adjoin from 0, or whose widths are not those that `switch` writes."""
+    widths: list[Fraction] = []
+    reached = Fraction(0)
+    for slice_ in slices:
+        start, stop = _bound(slice_, "start"), _bound(slice_, "stop")
+        if start != reached:
+            legal = f"{float(reached):g}, where the slice before it ends" if widths else "0, since it is the first"
+            raise slice_.refuse("start", slice_.get("start", str), legal)
+        if not start < stop <= 1:
+            raise slice_.refuse("stop", slice_.get("stop", str), f"more than {float(start):g}, and 1 at most")
+        widths.append(stop - start)
+        reached = stop
+    if widths_of(switch) != widths:
+        legal = "+".join(f"{float(width):g}" for width in widths)
+        raise table.refuse("switch", switch, f"{legal}, the widths of its slices")
+
+
+def _bound(table: Table, key: str) -> Fraction:
+    text = table.get(key, str)
+    try:
+        return fraction_of(text)
+    except ValueError:
+        raise table.refuse(key, text, "a part of the full width, such as 0.25") from None
+
+
+def _slice(table: Table, device: int, precisions: tuple[str, ...], output: str) -> SliceModel:
+    files = table.table("files")
+    return SliceModel(
+        device=table.chosen("device", (device,)),
+        start=table.get("start", str),
+        stop=table.get("stop", str),
+        model=table.matching("model", _NAME),
+        madds=table.count("madds"),
+        parameters=table.count("parameters"),
+        files={precision: _slice_file(files.table(precision), precision, output) for precision in precisions},
+    )
+
+
+def _file(table: Table) -> File:
+    return File(path=table.get("path", str), sha256=table.matching("sha256", _HASH), bytes=table.count("bytes"))
+
+
+def _optional_file(table: Table, key: str) -> File | None:
+    return None if table.get(key, dict, optional=True) is None else _file(table.table(key))
+
+
+def _tail(table: Table) -> Tail:
+    return Tail(_file(table), table.count("arena_bytes"))
+
+
+def _slice_file(table: Table, precision: str, output: str) -> SliceFile:
+    file = _file(table)
+    table.count("compressed_bytes")
+    return SliceFile(
+        path=file.path,
+        sha256=file.sha256,
+        bytes=file.bytes,
+        precision=precision,
+        arena_bytes=table.count("arena_bytes"),
+        input=_tensor(table.table("input"), "image", ("uint8",)),
+        output=_tensor(table.table("output"), output, OUTPUT_DTYPES),
+    )
+
+
+def _tensor(table: Table, name: str, dtypes: tuple[str, ...]) -> TensorInfo:
+    scale = table.get("scale", float, optional=True)
+    zero_point = table.get("zero_point", int, optional=True)
+    dtype = table.chosen("dtype", dtypes)
+    if (scale is None) != (zero_point is None):
+        raise table.refuse("zero_point", zero_point, "an integer where there is a scale, else null")
+    if scale is not None and not 0 < scale < 2.0**128:  # as float32 knows it
+        raise table.refuse("scale", scale, "a positive number")
+    if dtype == "int8" and scale is None:
+        raise table.refuse("scale", None, "a positive number, since the tensor is int8")
+    return TensorInfo(table.chosen("name", (name,)), dtype, scale, zero_point)
+
+
+def _sample(table: Table, classes: int) -> Sample:
+    label = table.chosen("label", tuple(range(classes))) if classes else None
+    return Sample(file=table.get("file", str), label=label)

@@ -1,0 +1,1 @@
+"""A private authority, certificates and tokens for a cluster."""

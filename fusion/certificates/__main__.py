@@ -1,0 +1,226 @@
+"""Makes what a cluster needs for TLS and tokens: a private authority, and a folder for each device, the coordinator and
+its users.
+
+  python -m fusion.certificates --cluster=cluster.toml --target=certificates --coordinator=192.168.0.10 --tokens
+
+The coordinator's folder gets a cluster file that uses them, and `start.txt` all commands that copy and start; they are
+printed too. Run it again for new devices, and every now and then: what is valid stays, what is about to expire is made
+anew. Keep `authority/` to yourself. Needs the `cryptography` package for certificates; `--nocertificates --tokens` does
+without.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from absl import flags
+
+from ..base.columns import render
+from ..base.files import PRIVATE, check_json_target, write_bytes, write_json
+from ..base.program import UserError, run
+from ..cluster import file as cluster
+from ..cluster.file import Device
+from ..security.credentials import Credentials
+from . import starting
+
+_CLUSTER = flags.DEFINE_string("cluster", None, "The cluster file (TOML) that names the devices.")
+_TARGET = flags.DEFINE_string("target", "certificates", "Folder to write to; what is there and valid is kept.")
+_COORDINATOR = flags.DEFINE_list(
+    "coordinator",
+    None,
+    "DNS names and IP addresses that users call the coordinator by, beside localhost and 127.0.0.1. Default: those of "
+    "its certificate, if there is one. A port, as in hub.example:9000 or [2001:db8::1]:9000, is that of the commands; "
+    f"without one it is {starting.COORDINATOR_PORT}.",
+)
+_USERS = flags.DEFINE_list("users", ["user"], "Who gets a client certificate for the coordinator, one folder each.")
+_CERTIFICATES = flags.DEFINE_bool("certificates", True, "Makes certificates.")
+_TOKENS = flags.DEFINE_bool("tokens", False, "Makes a bearer token for each device and one for the coordinator.")
+_DAYS = flags.DEFINE_integer("days", 730, "Days that a new certificate is valid.", 1, 3650)
+_RENEW = flags.DEFINE_bool("renew", False, "Makes certificates and tokens anew that are valid; the authority stays.")
+_JSON = flags.DEFINE_string("json", None, "Also writes the table to this file.")
+
+_LOCAL = ("localhost", "127.0.0.1")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_TOKEN_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Place:
+    """One folder to make: whose it is, and the names that its certificate is for (`names`), which is shown to servers
+    that ask for one (`client`)."""
+
+    title: str
+    folder: Path
+    names: tuple[str, ...]
+    client: bool
+
+
+def main(arguments: list[str]) -> int:
+    """Makes the folders, tells what is in them and where they belong; returns the exit status."""
+    check_json_target(_JSON.value)
+    if _CLUSTER.value is None:
+        raise UserError("--cluster is missing; legal: the path of a cluster file.")
+    if not _CERTIFICATES.value and not _TOKENS.value:
+        raise UserError("there is nothing to make; legal: --certificates, --tokens or both.")
+    given = cluster.load(_CLUSTER.value)
+    target = Path(_TARGET.value)
+    places = _places(target, given.devices)
+    for folder in (target, *(place.folder for place in places)):
+        _make_private(folder)
+    rows: list[tuple[str, str, str, str]] = []
+    if _CERTIFICATES.value:
+        rows += _certificates(target, places)
+    if _TOKENS.value:
+        rows += _tokens(target, places)
+    file = target / "coordinator" / "cluster.toml"
+    rows.append((str(file), _put(file, starting.cluster_text(target, given)), "", "coordinator"))
+    print(render(("file", "state", "valid until", "for"), rows))
+    commands = starting.commands(target, given.devices, *_called(target))
+    _put(target / "start.txt", commands)
+    print(f"\n{commands}\nThe same commands are in {target / 'start.txt'}.")
+    if _CERTIFICATES.value:
+        print(f"{target}/authority/ stays here, or better offline: who has it can pass for every machine.")
+    if _JSON.value:
+        keys = ("file", "state", "valid_until", "for")
+        write_json(_JSON.value, [dict(zip(keys, row, strict=True)) for row in rows])
+    return 0
+
+
+def _places(target: Path, devices: Sequence[Device]) -> list[Place]:
+    """Every folder: the devices', the coordinator's, and those of users, new and old."""
+    users = target / "users"
+    present = sorted(entry.name for entry in users.iterdir() if entry.is_dir()) if users.is_dir() else []
+    names = [*_USERS.value, *filter(_NAME.fullmatch, present)]
+    for name in [device.name for device in devices] + names:
+        if not _NAME.fullmatch(name):
+            raise UserError(
+                f"name {name!r} cannot be a folder's here; legal: letters, digits, '_', '-', and '.' but in front."
+            )
+        # Where two are on one machine, their folders lie beside each other.
+        if name == "coordinator":
+            raise UserError(f"name {name!r} is the coordinator's; legal: another one for devices and users.")
+    places = [
+        Place(f"device {device.name}", target / "devices" / device.name, (_host(device.url),), client=False)
+        for device in devices
+    ]
+    # One certificate for both its sides: to users a server, to workers a client.
+    places.append(Place("coordinator", target / "coordinator", _coordinator_names(), client=True))
+    return places + [Place(f"user {name}", users / name, (), client=True) for name in dict.fromkeys(names)]
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+def _coordinator_names() -> tuple[str, ...]:
+    """What users call the coordinator by, from the flag; () where that is not given."""
+    given = [_host(url) for url in _coordinator_urls()]
+    return tuple(dict.fromkeys((*given, *_LOCAL))) if given else ()
+
+
+def _coordinator_urls() -> list[str]:
+    """https://name[:port] of what stands in the flag."""
+    urls = []
+    for name in _COORDINATOR.value or ():
+        # An address of IPv6 needs brackets only before a port.
+        host = f"[{name}]" if name.count(":") > 1 and "[" not in name else name
+        try:
+            urls.append(cluster.check_url(f"https://{host}", "--coordinator"))
+        except UserError as error:
+            raise UserError(
+                f"--coordinator has {name!r}; legal: DNS names and IP addresses, which :port may follow."
+            ) from error
+    return urls
+
+
+def _certificates(target: Path, places: Sequence[Place]) -> list[tuple[str, str, str, str]]:
+    """Makes what is missing or about to expire; returns a row for each certificate."""
+    try:
+        from .authority import Authority, Wanted, names_of, read
+    except ImportError as error:
+        raise UserError(
+            f"certificates need the Python package 'cryptography', which cannot be imported ({error}); legal: install "
+            "it, or --nocertificates --tokens."
+        ) from error
+    now = datetime.now(timezone.utc).replace(microsecond=0)  # noqa: UP017 - Python 3.10 has no datetime.UTC.
+    _make_private(target / "authority")
+    made = Authority(target / "authority", now)
+    rows = [(str(target / "authority" / "ca.pem"), "the authority", f"{made.until:%Y-%m-%d}", "")]
+    for place in places:
+        cert, key, ca = (place.folder / name for name in ("cert.pem", "key.pem", "ca.pem"))
+        names = place.names
+        if place.title == "coordinator":
+            names = names or (tuple(names_of(read(cert))) if cert.exists() else _LOCAL)
+        wanted = Wanted(place.title, names, place.client)
+        why = "new" if _RENEW.value else made.unfit(cert, key, wanted)
+        if why is not None:
+            pem, private = made.issue(wanted, _DAYS.value)
+            # Whoever stops this program in between finds a pair that does not fit, which the next run makes anew.
+            write_bytes(key, private, PRIVATE)
+            write_bytes(cert, pem)
+        if not ca.exists() or ca.read_bytes() != made.pem:
+            write_bytes(ca, made.pem)
+        until = read(cert).not_valid_after_utc
+        rows.append(
+            (str(cert), why or "kept", f"{until:%Y-%m-%d}", ", ".join(names_of(read(cert))) or place.folder.name)
+        )
+    return rows
+
+
+def _tokens(target: Path, places: Sequence[Place]) -> list[tuple[str, str, str, str]]:
+    """One token per device, which the coordinator gets too, and one that users show to the coordinator."""
+    shared = target / "coordinator" / "tokens"
+    _make_private(shared)
+    rows = []
+    for place in places:
+        if place.folder.parent.name == "users":
+            continue
+        path = place.folder / "token.txt"
+        kept = path.exists() and not _RENEW.value
+        token = Credentials(token_file=str(path)).token() if kept else secrets.token_urlsafe(_TOKEN_BYTES)
+        copies = [shared / f"{place.folder.name}.txt"]
+        if place.title == "coordinator":
+            copies = [other.folder / "token.txt" for other in places if other.folder.parent.name == "users"]
+        for file in (path, *copies):
+            write_bytes(file, f"{token}\n".encode(), PRIVATE)
+        rows.append((str(path), "kept" if kept else "new", "", place.title))
+    return rows
+
+
+def _make_private(folder: Path) -> None:
+    """A folder that only this user can enter; one that is there keeps its permissions."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"folder {str(folder)!r} cannot be made: {error.strerror}.") from error
+
+
+def _put(file: Path, text: str) -> str:
+    """Writes a file that is not secret, and says what became of it."""
+    data = text.encode()
+    before = file.read_bytes() if file.is_file() else None
+    if before != data:
+        write_bytes(file, data)
+    return "new" if before is None else "kept" if before == data else "new, as devices or files have changed"
+
+
+def _called(target: Path) -> tuple[str, int]:
+    """What users call the coordinator by, first of all, and its port."""
+    ports = [urlsplit(url).port for url in _coordinator_urls()]
+    port = next(filter(None, ports), starting.COORDINATOR_PORT)
+    names = _coordinator_names()
+    if not names and _CERTIFICATES.value:
+        from .authority import names_of, read
+
+        names = tuple(names_of(read(target / "coordinator" / "cert.pem")))
+    return (names[0] if names else _LOCAL[0]), port
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Who is in the cluster: the cluster file and mDNS."""

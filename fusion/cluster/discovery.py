@@ -1,0 +1,195 @@
+"""Finds workers on the local network by mDNS, with the package `zeroconf`, which nothing else needs.
+
+A worker announces the service `_paradis-fusion._tcp` with its port and, as text, `name`, `model_id` and `tls` (1 or 0).
+Anyone on the network can announce anything: what is found is checked for its form alone, so whoever connects to it has
+to check the model id there, and to show it no token that it was not meant for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import ipaddress
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from ..base.program import UserError
+from .file import check_url
+
+SERVICE = "_paradis-fusion._tcp.local."
+MOST = 256
+"""Workers that are kept at most."""
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
+# What mDNS allows for the first part of a service's name, in bytes.
+_LONGEST_LABEL = 63
+_ASK_MS = 3000
+_Callback = Callable[["Found"], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A worker that was announced: its name, the URL of its first IPv4 (else IPv6) address, its bundle's model id."""
+
+    name: str
+    url: str
+    model_id: str
+
+
+@contextlib.contextmanager
+def announce(
+    name: str,
+    port: int,
+    model_id: str,
+    tls: bool = False,
+    addresses: Sequence[str] | None = None,
+    interfaces: Sequence[str] | None = None,
+) -> Iterator[None]:
+    """Announces a worker while the block runs, and takes it back at its end.
+
+    Args:
+      name: the device's name, of letters, digits, '.', '_' and '-', 200 at most.
+      port: where it listens.
+      model_id: its bundle's.
+      tls: whether it listens with TLS.
+      addresses: where it listens; None is every IPv4 address of this machine but the loopback ones.
+      interfaces: the addresses of the network interfaces to announce on; None is all.
+
+    Takes about a second, and must not be entered in a thread that runs an event loop. Raises `UserError` without the
+    package, without a network, and for a name or model id of another form. Source: ours; mDNS is RFC 6762 and 6763.
+    """
+    for what, value in (("name", name), ("model id", model_id)):
+        if not _NAME.fullmatch(value):
+            raise UserError(f"{what} {value!r} cannot be announced; legal: letters, digits, '.', '_' and '-'.")
+    package = _zeroconf()
+    if addresses is None:
+        addresses = [one for one in package.get_all_addresses() if not ipaddress.ip_address(one).is_loopback]
+    if not addresses:
+        raise UserError("this machine has no address beyond loopback to announce; legal: with a network.")
+    # The same after a restart, and another one than that of another worker of this name.
+    label = f"{name[: _LONGEST_LABEL // 2]}-{port}-{_host()}"[:_LONGEST_LABEL]
+    about = package.ServiceInfo(
+        SERVICE,
+        f"{label}.{SERVICE}",
+        port=port,
+        properties={"name": name, "model_id": model_id, "tls": "1" if tls else "0"},
+        parsed_addresses=list(addresses),
+        server=f"{_host()}.local.",
+    )
+    with _running(package, interfaces) as service:
+        service.register_service(about, allow_name_change=True)
+        try:
+            yield
+        finally:
+            service.unregister_service(about)
+
+
+class Browser:
+    """Tells of workers as they appear and vanish; a context manager.
+
+    Args:
+      appeared, vanished: called with each worker, in a thread of the package; a worker that changed first vanishes.
+        What they raise is lost.
+      interfaces: as of `announce`.
+
+    Must not be entered in a thread that runs an event loop. Raises `UserError` as `announce`. Source: ours.
+    """
+
+    def __init__(self, appeared: _Callback, vanished: _Callback, interfaces: Sequence[str] | None = None) -> None:
+        self._appeared, self._vanished, self._interfaces = appeared, vanished, interfaces
+        self._known: dict[str, Found] = {}
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Browser:
+        self._package = _zeroconf()
+        with contextlib.ExitStack() as stack:
+            service = stack.enter_context(_running(self._package, self._interfaces))
+            browser = self._package.ServiceBrowser(service, SERVICE, handlers=[self._changed])
+            stack.callback(browser.cancel)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    # The package gives these by name.
+    def _changed(self, zeroconf: Any, service_type: str, name: str, state_change: Any) -> None:
+        found = None
+        if state_change is not self._package.ServiceStateChange.Removed:
+            about = zeroconf.get_service_info(service_type, name, _ASK_MS)
+            found = None if about is None else _checked(about)
+        old = self._known.get(name)
+        if found == old or (old is None and len(self._known) >= MOST):
+            return
+        if old is not None:
+            del self._known[name]
+            self._vanished(old)
+        if found is not None:
+            self._known[name] = found
+            self._appeared(found)
+
+
+def discover(timeout_s: float, interfaces: Sequence[str] | None = None) -> list[Found]:
+    """The workers that answer within so many seconds, by name. Raises `UserError` as `Browser`."""
+    there: set[Found] = set()
+    lock = threading.Lock()
+
+    def appeared(found: Found) -> None:
+        with lock:
+            there.add(found)
+
+    def vanished(found: Found) -> None:
+        with lock:
+            there.discard(found)
+
+    with Browser(appeared, vanished, interfaces):
+        time.sleep(timeout_s)
+        with lock:
+            return sorted(there, key=lambda found: (found.name, found.url))
+
+
+def _checked(about: Any) -> Found | None:
+    """What an announcement says, or None where it is of another form."""
+    try:
+        said = {key.decode("ascii"): (value or b"").decode("ascii") for key, value in about.properties.items()}
+        addresses = sorted(map(ipaddress.ip_address, about.parsed_addresses()), key=lambda one: one.version)
+        name, model_id, scheme = said["name"], said["model_id"], {"0": "http", "1": "https"}[said["tls"]]
+        if not addresses or not (_NAME.fullmatch(name) and _NAME.fullmatch(model_id)):
+            return None
+        host = f"[{addresses[0]}]" if addresses[0].version == 6 else str(addresses[0])
+        return Found(name, check_url(f"{scheme}://{host}:{about.port}", name), model_id)
+    except (KeyError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def _running(package: Any, interfaces: Sequence[str] | None) -> Iterator[Any]:
+    try:
+        service = package.Zeroconf(interfaces=list(interfaces)) if interfaces else package.Zeroconf()
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"mDNS cannot be used on this machine: {reason}; legal: with a network.") from error
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+def _host() -> str:
+    """This machine's name as mDNS takes it."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname().split(".")[0])[:_LONGEST_LABEL].strip("-") or "board"
+
+
+def _zeroconf() -> Any:
+    try:
+        return importlib.import_module("zeroconf")
+    except ImportError as error:
+        raise UserError("finding devices by mDNS needs the package zeroconf; legal: pip install zeroconf.") from error

@@ -1,0 +1,1 @@
+"""Sends the input to the workers of a switch and fuses."""

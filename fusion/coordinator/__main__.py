@@ -1,0 +1,251 @@
+"""Serves the fused model: plans each image for the devices that are there, sends it to them and adds what they answer.
+
+  python -m fusion.coordinator --bundle=build/digits --cluster=cluster.toml --port=8000
+  python -m fusion.coordinator --cluster=cluster.toml --port=8000              (inside the bundle)
+
+The cluster file names the devices; any of them may run any slice that its worker serves.
+
+    [[device]]
+    name = "pi-1"
+    url = "http://192.168.1.11:8001"
+
+Optional per device: token_file, tls_ca, tls_cert, tls_key (files, relative to the cluster file). The file is read anew
+when it changes, and on SIGHUP, then with the files that it names and those of --token_file and --tls_*. With a table
+[discovery], devices that announce themselves join (see cluster.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import Sequence
+from socket import socket
+
+from absl import flags
+from aiohttp import web
+
+from ..base.columns import accuracy_text
+from ..base.program import LONGEST_S, UserError, define_float, run
+from ..bundle import manifest
+from ..bundle.contents import Bundle, SwitchEntry
+from ..cluster.members import Members
+from ..rules import answers, early
+from ..runtime import choosing as runtime
+from ..security.credentials import Credentials
+from ..serving import listening as serving
+from ..serving.journal import Journal
+from ..serving.metrics import Metrics
+from ..serving.server import Handler, Server
+from . import planner, planning, status_page
+from .devices import UNKNOWN, FleetDevice
+from .fleet import Fleet
+from .fleet_metrics import FleetMetrics
+from .fused import FusedModel, Limits
+from .planner import Decision, Goal
+
+_BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
+_CLUSTER = flags.DEFINE_string("cluster", None, "The cluster file (TOML) that names the devices.")
+_MAX_QUEUE = flags.DEFINE_integer("max_queue", 64, "Requests that may run at once; more are answered 503.", 1)
+_EARLY_ANSWER = flags.DEFINE_enum(
+    "early_answer",
+    "off",
+    early.MODES,
+    "Answers before every slice is there: `bound`, where the rest cannot change the class; `confidence`, also where it "
+    "is unlikely to, by the thresholds that export.calibrate has put in the bundle.",
+)
+_LOG = flags.DEFINE_string("log", None, "File that events are appended to, a JSON object each; - is standard output.")
+_RUNTIME = flags.DEFINE_enum(
+    "runtime", "auto", runtime.RUNTIMES, "What runs the tail of a super-resolution bundle, here."
+)
+_STARTUP_TIMEOUT_S = define_float(
+    "startup_timeout_s", 30, "Seconds to wait at the start for devices that can run a switch.", 0, LONGEST_S
+)
+flags.adopt_module_key_flags(planning)
+flags.adopt_module_key_flags(serving)
+
+_LOOK_S = 0.05
+# A device that hangs or is slow does not keep the others from answering; it is planned with once it is measured.
+_MEET_S = 5.0
+# Between two looks at the cluster file.
+_RELOAD_S = 2.0
+# The deadline must strike first, since only it can fuse what has arrived.
+_MARGIN_S = 5.0
+
+
+class _Log:
+    """Says on standard error and in the journal what becomes of the devices and of the plan, each thing once."""
+
+    def __init__(self, metrics: FleetMetrics, journal: Journal) -> None:
+        self._metrics, self._journal = metrics, journal
+        self._states: dict[str, str] = {}
+        self._planned: str | None = None
+
+    def changed(self, device: FleetDevice) -> None:
+        """A device came, went, or has new latencies."""
+        health = device.health
+        if health.state == UNKNOWN:
+            return
+        self._metrics.changed(device)
+        if self._states.get(device.name) != health.state:
+            self._states[device.name] = health.state
+            why = health.reason.removeprefix(device.worker.device.named)
+            _say(f"{device.name} at {device.url} is {health.state}{why}")
+            self._journal.write("device", device=device.name, url=device.url, state=health.state, reason=health.reason)
+
+    def planned(self, decision: Decision, goal: Goal) -> None:
+        """What would be run now."""
+        plan = decision.chosen
+        # Not the devices: those that are equally fast change places all the time.
+        key = None if plan is None else plan.entry.switch
+        if key == self._planned:
+            return
+        self._planned = key
+        if plan is None:
+            _say("plan: no switch can be run")
+            self._journal.write("plan", switch=None)
+        else:
+            accuracy = "" if plan.accuracy is None else f", accuracy {accuracy_text(plan.accuracy)}"
+            devices = ", ".join(plan.devices)
+            expected = f"expected in {plan.latency_ms:.1f} ms{accuracy}"
+            lacks = planner.shortfall(decision, goal)
+            _say(", ".join(filter(None, (f"plan: switch {plan.entry.switch} on {devices}", expected, lacks))))
+            self._journal.write(
+                "plan",
+                switch=plan.entry.switch,
+                devices=plan.devices,
+                expected_ms=plan.latency_ms,
+                expected_accuracy=plan.accuracy,
+            )
+
+    def updated(self, came: Sequence[str], went: Sequence[str]) -> None:
+        """These devices are new in the cluster, and those have left it."""
+        if not came and not went:
+            return
+        for name in set(went) - set(came):
+            # One that was not reached before it went has no metrics.
+            if self._states.pop(name, None) is not None:
+                self._metrics.gone(name)
+        _say(f"the cluster was looked at anew; new: {', '.join(came) or 'none'}; gone: {', '.join(went) or 'none'}")
+        self._journal.write("cluster", came=came, went=went)
+
+
+async def _start(fleet: Fleet, goal: Goal) -> None:
+    """Returns once a switch can be run and every device was reached or could not be, or takes long to."""
+    deadline = time.monotonic() + _STARTUP_TIMEOUT_S.value
+    met = asyncio.create_task(fleet.met())
+    await asyncio.wait({met}, timeout=_MEET_S)
+    if fleet.decide(goal).chosen is None and time.monotonic() < deadline:
+        seconds = _STARTUP_TIMEOUT_S.value
+        _say(f"waiting up to {seconds:g} s (--startup_timeout_s) for devices that can run a switch")
+    while fleet.decide(goal).chosen is None:
+        if time.monotonic() >= deadline and met.done():
+            raise UserError(f"no switch can be run. {fleet.reasons()}".strip())
+        await asyncio.sleep(_LOOK_S)
+    met.cancel()
+
+
+async def _look_after(fleet: Fleet, members: Members, goal: Goal, log: _Log, asked: asyncio.Event) -> None:
+    """Takes in devices that come and go, and says when the plan has changed. Where that is `asked`, the cluster file is
+    read whether it has changed or not, and the tokens and certificates for the devices too."""
+    while True:
+        log.planned(fleet.decide(goal), goal)
+        try:
+            await asyncio.wait_for(asked.wait(), _RELOAD_S)
+        except asyncio.exceptions.TimeoutError:
+            if not members.changed():
+                continue
+        renew = asked.is_set()
+        asked.clear()
+        try:
+            log.updated(*await fleet.update(members.read(), renew))
+        except UserError as error:
+            _say(f"the cluster stays as it was: {error}")
+            continue
+        if renew:
+            _say("the cluster file, and the tokens and certificates that it names, were read anew")
+
+
+async def _serve(
+    bundle: Bundle,
+    entries: Sequence[SwitchEntry],
+    members: Members,
+    goal: Goal,
+    credentials: Credentials,
+    context: ssl.SSLContext | None,
+    token: str | None,
+    sockets: Sequence[socket],
+    journal: Journal,
+) -> int:
+    max_batch, longest_s = serving.MAX_BATCH.value, serving.REQUEST_TIMEOUT_S.value
+    precision = bundle.check_precision(planning.PRECISION.value)
+    made = answers.of(bundle, _RUNTIME.value, runtime.available_cores())
+    settled = early.of_bundle(bundle, entries, precision, _EARLY_ANSWER.value)
+    metrics = Metrics()
+    fleet_metrics = FleetMetrics(metrics)
+    log = _Log(fleet_metrics, journal)
+    async with contextlib.AsyncExitStack() as stack:
+        fleet = await stack.enter_async_context(
+            Fleet(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch, log.changed)
+        )
+        if all(fleet.accuracy(entry) is None for entry in entries):
+            _say(planning.UNVERIFIED)
+        await fleet.update(members.read())
+        # From the start on, since SIGHUP would else end a program that still waits for its devices.
+        asked = asyncio.Event()
+        serving.at_hangup(asked.set)
+        watch = asyncio.create_task(_look_after(fleet, members, goal, log, asked))
+        stack.callback(watch.cancel)
+        await _start(fleet, goal)
+        log.planned(fleet.decide(goal), goal)
+        limits = Limits(max_batch, _MAX_QUEUE.value, longest_s, _EARLY_ANSWER.value)
+        model = FusedModel(bundle, fleet, goal, fleet_metrics, limits, made, settled, journal)
+        body_mb, answer_s = serving.MAX_BODY_MB.value, longest_s + _MARGIN_S
+        pages = {"/": _page, "/status": _status_of(model)}
+        server = Server("coordinator", [model], metrics, token, body_mb, answer_s, pages)
+        return await serving.serve(server, "coordinator", credentials, context, sockets, asked.set)
+
+
+async def _page(request: web.Request) -> web.Response:
+    return web.Response(body=status_page.PAGE, headers=status_page.HEADERS)
+
+
+def _status_of(model: FusedModel) -> Handler:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response(model.status(), headers={"Cache-Control": "no-store"})
+
+    return answer
+
+
+def _say(text: str) -> None:
+    serving.say(f"coordinator: {text}")
+
+
+def _goal(bundle: Bundle) -> Goal:
+    goal, longest_s = planning.goal(bundle), serving.REQUEST_TIMEOUT_S.value
+    if goal.deadline_ms > longest_s * 1e3:
+        raise UserError(
+            f"--deadline_ms={goal.deadline_ms:g} is more than --request_timeout_s={longest_s:g}; raise that too."
+        )
+    return goal
+
+
+def main(arguments: list[str]) -> int:
+    """Finds the devices, then serves the fused model until a signal; returns the exit status."""
+    serving.watch_stdin()
+    for name, value in (("bundle", _BUNDLE.value), ("cluster", _CLUSTER.value)):
+        if value is None:
+            raise UserError(f"--{name} is missing; legal: the {name}'s path.")
+    bundle = manifest.load(_BUNDLE.value)
+    members = Members(_CLUSTER.value, bundle.model_id)
+    bundle.check_precision(planning.PRECISION.value)
+    entries, goal = planning.entries(bundle), _goal(bundle)
+    credentials = serving.credentials()
+    context, token = credentials.server_context(), credentials.token()
+    with members, Journal(_LOG.value) as journal:
+        return asyncio.run(_serve(bundle, entries, members, goal, credentials, context, token, serving.bind(), journal))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,265 @@
+"""The fused model as a coordinator serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..bundle.contents import Bundle
+from ..protocol import oip
+from ..protocol.oip import OipError, TensorSpec
+from ..rules.answers import Answers
+from ..rules.sum import fuse
+from ..serving.inference import ServedModel
+from ..serving.journal import Journal
+from . import planning
+from .dispatch import RETRY, Arrival, Dispatch, Events, Outcome, Settled
+from .estimates import Estimate
+from .fleet import Fleet
+from .fleet_metrics import FleetMetrics
+from .planner import Goal
+
+_RECENT = 50
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest batch of a request, how many requests may run at once, the longest deadline of one, in seconds, and
+    what may be answered early, of `early.MODES`."""
+
+    batch: int
+    running: int
+    longest_s: float
+    early_answer: str
+
+
+@dataclass(frozen=True)
+class _Recent:
+    """An answer or refusal, for the status; without its outputs, which may be large."""
+
+    at: float
+    ms: float
+    status: int
+    said: Mapping[str, str | bool]
+
+
+class FusedModel(ServedModel):
+    """The sum of a switch's slices; see `ServedModel`. Gives what `made` makes of it for `image` UINT8 (N, height,
+    width, channels).
+
+    Args:
+      bundle: the bundle.
+      fleet: the devices.
+      goal: what requests are planned for; a request's parameter `timeout`, in microseconds, takes its deadline's place.
+      metrics: where all is counted.
+      limits: of a request.
+      made: makes the answer of the sum.
+      settled: decides early answers, or None.
+      journal: takes a line of every answer and refusal.
+    """
+
+    platform = "fusion"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        fleet: Fleet,
+        goal: Goal,
+        metrics: FleetMetrics,
+        limits: Limits,
+        made: Answers,
+        settled: Settled | None,
+        journal: Journal,
+    ) -> None:
+        self.name, self.max_batch = bundle.name, limits.batch
+        self.inputs = (TensorSpec("image", "UINT8", (-1, *bundle.shape)),)
+        self.outputs = made.outputs
+        self._bundle, self._fleet, self._goal = bundle, fleet, goal
+        self._limits, self._journal = limits, journal
+        self._made, self._settled = made, settled
+        # A tail takes its time, and is not thread-safe.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tail") if bundle.tail else None
+        # What making an answer of the sum takes for an image; a tail's first is measured now.
+        started = time.perf_counter()
+        made(np.zeros((1, *bundle.shape), np.uint8), np.zeros((1, *bundle.output_shape), np.float32))
+        self._fuse = Estimate((time.perf_counter() - started) * 1e3)
+        self._running = 0
+        self._counts = dict.fromkeys(("answered", "early", "degraded", "refused", "late_slices"), 0)
+        self._recent: deque[_Recent] = deque(maxlen=_RECENT)
+        self._started = time.monotonic()
+        self._metrics = metrics
+
+    def parameters(self) -> Mapping[str, str | int | float | bool]:
+        """The identity, and of the plan for the next image `switch`, `devices`, `expected_latency_ms`,
+        `expected_accuracy`, and as JSON `rejected`, why other switches are not run."""
+        decision = self._fleet.decide(self._goal)
+        said: dict[str, str | int | float | bool] = {
+            "model_id": self._bundle.model_id,
+            "precision": self._fleet.precision,
+            "deadline_ms": self._goal.deadline_ms,
+            "switch": "",
+            "devices": "",
+        }
+        if decision.chosen is not None:
+            plan = decision.chosen
+            said |= {
+                "switch": plan.entry.switch,
+                "devices": ",".join(plan.devices),
+                "expected_latency_ms": plan.latency_ms,
+            }
+            if plan.accuracy is not None:
+                said["expected_accuracy"] = plan.accuracy
+        return said | {"rejected": json.dumps(planning.rejected(decision))}
+
+    async def not_ready(self) -> str | None:
+        if self._fleet.decide(self._goal).chosen is None:
+            return f"no switch can be run. {self._fleet.reasons()}".strip()
+        return None
+
+    async def infer(
+        self, request: oip.Request, arrived: float, decoded: float
+    ) -> tuple[Sequence[tuple[TensorSpec, np.ndarray]], Mapping[str, str | int | float | bool]]:
+        """Answers with the fused outputs; with the request parameter `timeline` true, also with a JSON `timeline` whose
+        times are in ms since the request arrived."""
+        timeline = request.parameters.get("timeline", False)
+        if not isinstance(timeline, bool):
+            raise OipError(400, f"parameter 'timeline' is {timeline!r}; legal: true or false.")
+        goal = self._goal_of(request.parameters)
+        if self._running >= self._limits.running:
+            self._refused(arrived, 503)
+            raise OipError(503, f"{self._running} requests are running, which is the most; try again later.", RETRY)
+        self._running += 1
+        images = request.inputs["image"]
+        dispatch = Dispatch(self._fleet, images, goal, arrived, self._settled, self._fuse.ms * len(images))
+        try:
+            outcome = await dispatch.run()
+            arrays, fuse_ms = await self._fused(images, outcome)
+        except OipError as error:
+            self._refused(arrived, error.status)
+            raise
+        finally:
+            self._running -= 1
+            # Once the answer is on its way, as all that is counted.
+            asyncio.get_running_loop().call_soon(self._count, dispatch.events)
+        decode_ms, said = (decoded - arrived) * 1e3, self._said(outcome)
+        asyncio.get_running_loop().call_soon(self._answered, arrived, outcome, decode_ms, fuse_ms, said)
+        if timeline:
+            said = said | {"timeline": json.dumps(_timeline(outcome, arrived, decode_ms, fuse_ms))}
+        return list(zip(self.outputs, arrays, strict=True)), said
+
+    def status(self) -> dict[str, Any]:
+        """Everything that a person wants to know of the cluster, as JSON values.
+
+        Of `requests`, `answered` is all answers, those among them that are `early` or `degraded` included; `refused` is
+        requests without an answer. `late_slices` counts no requests, but slices that were not waited for.
+        """
+        now = time.monotonic()
+        return {
+            "name": self.name,
+            "model_id": self._bundle.model_id,
+            "uptime_s": now - self._started,
+            "early_answer": self._limits.early_answer,
+            **planning.describe(self._fleet, self._goal),
+            "requests": {"running": self._running, **self._counts},
+            "recent": [
+                {
+                    "age_s": now - one.at,
+                    "ms": one.ms,
+                    "status": one.status,
+                    **one.said,
+                }
+                for one in reversed(self._recent)
+            ],
+        }
+
+    def _goal_of(self, parameters: oip.Parameters) -> Goal:
+        timeout_s = oip.timeout_s(parameters)
+        if timeout_s is None:
+            return self._goal
+        return replace(self._goal, deadline_ms=min(timeout_s, self._limits.longest_s) * 1e3)
+
+    async def _fused(self, images: np.ndarray, outcome: Outcome) -> tuple[Sequence[np.ndarray], float]:
+        started = time.perf_counter()
+        summed = fuse([arrival.partial.outputs for arrival in outcome.arrivals.values()])
+        if self._thread is None:
+            arrays = self._made(images, summed)
+        else:
+            arrays = await asyncio.get_running_loop().run_in_executor(self._thread, self._made, images, summed)
+        fuse_ms = (time.perf_counter() - started) * 1e3
+        self._fuse.add(fuse_ms / len(images))
+        return arrays, fuse_ms
+
+    def _said(self, outcome: Outcome) -> dict[str, str | int | float | bool]:
+        said: dict[str, str | int | float | bool] = {"model_id": self._bundle.model_id, **_said_of(outcome)}
+        said["device_ms"] = ",".join(_by_slice(outcome, _milliseconds))
+        if outcome.accuracy is not None:
+            said["expected_accuracy"] = outcome.accuracy
+        return said
+
+    def _answered(
+        self, arrived: float, outcome: Outcome, decode_ms: float, fuse_ms: float, said: Mapping[str, Any]
+    ) -> None:
+        self._counts["answered"] += 1
+        self._counts["early"] += outcome.early
+        self._counts["degraded"] += outcome.degraded
+        self._metrics.observe(outcome, decode_ms, fuse_ms)
+        ms = (time.perf_counter() - arrived) * 1e3
+        self._recent.append(_Recent(time.monotonic(), ms, 200, _said_of(outcome)))
+        self._journal.write("answer", ms=ms, **said)
+
+    def _count(self, events: Events) -> None:
+        self._metrics.count(events)
+        self._counts["late_slices"] += len(events.late)
+
+    def _refused(self, arrived: float, status: int) -> None:
+        self._counts["refused"] += 1
+        ms = (time.perf_counter() - arrived) * 1e3
+        self._recent.append(_Recent(time.monotonic(), ms, status, _said_of(None)))
+        self._journal.write("refusal", ms=ms, status=status)
+
+
+def _said_of(outcome: Outcome | None) -> dict[str, str | bool]:
+    """What an answer is of; of none, nothing."""
+    if outcome is None:
+        return {"switch": "", "devices": "", "missing": "", "early": False, "degraded": False}
+    return {
+        "switch": outcome.entry.switch,
+        "devices": ",".join(_by_slice(outcome, lambda arrival: arrival.device)),
+        "missing": ",".join(map(str, outcome.missing)),
+        "early": outcome.early,
+        "degraded": outcome.degraded,
+    }
+
+
+def _by_slice(outcome: Outcome, text: Callable[[Arrival], str]) -> list[str]:
+    """A text for each slice, empty for one that is missing."""
+    arrivals = [outcome.arrivals.get(part.device) for part in outcome.entry.slices]
+    return ["" if arrival is None else text(arrival) for arrival in arrivals]
+
+
+def _milliseconds(arrival: Arrival) -> str:
+    return f"{(arrival.partial.received - arrival.partial.sent) * 1e3:.2f}"
+
+
+def _timeline(outcome: Outcome, arrived: float, decode_ms: float, fuse_ms: float) -> dict[str, Any]:
+    devices = [
+        {
+            "device": arrival.device,
+            "url": arrival.url,
+            "slice": number,
+            "sent_ms": (arrival.partial.sent - arrived) * 1e3,
+            "received_ms": (arrival.partial.received - arrived) * 1e3,
+            "queue_ms": arrival.partial.queue_ms,
+            "invoke_ms": arrival.partial.invoke_ms,
+        }
+        for number, arrival in outcome.arrivals.items()
+    ]
+    return {"switch": outcome.entry.switch, "decode_ms": decode_ms, "devices": devices, "fuse_ms": fuse_ms}

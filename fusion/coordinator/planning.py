@@ -1,0 +1,98 @@
+"""What coordinator and plan share: the flags that a plan depends on, and its description in JSON values."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from absl import flags
+
+from ..base.program import LONGEST_S, define_float
+from ..bundle.contents import CLASSIFICATION, Bundle, SwitchEntry
+from .fleet import Fleet
+from .planner import Decision, Goal, Plan, shortfall
+
+SWITCH = flags.DEFINE_string(
+    "switch", None, "The one switch to run, e.g. 0.5+0.5; without it, the best for the devices that are there."
+)
+PRECISION = flags.DEFINE_string(
+    "precision", None, "Which files of the bundle the workers serve; by default the first of the bundle."
+)
+DEADLINE_MS = define_float(
+    "deadline_ms",
+    1000,
+    "Milliseconds within which a request is answered; the most accurate switch is run that is expected to keep it.",
+    1,
+    LONGEST_S * 1e3,
+)
+MIN_ACCURACY = define_float(
+    "min_accuracy",
+    None,
+    "Runs the fastest switch that has this accuracy, not the most accurate one: of a classifier in per cent, of "
+    "super-resolution PSNR-Y in dB.",
+    0,
+    100,
+)
+CONNECT_TIMEOUT_S = define_float(
+    "connect_timeout_s", 2, "Seconds that connecting to a worker may take.", 0.001, LONGEST_S
+)
+UNVERIFIED = "no accuracy is known, so more multiply-adds count as better; export.verify puts accuracies in the bundle"
+"""What is said of a bundle without them."""
+
+
+def goal(bundle: Bundle) -> Goal:
+    """What the flags ask of a plan."""
+    least = MIN_ACCURACY.value
+    if least is not None and bundle.task == CLASSIFICATION:
+        least /= 100
+    return Goal(DEADLINE_MS.value or 0.0, least)
+
+
+def entries(bundle: Bundle) -> tuple[SwitchEntry, ...]:
+    """The switches that the flags allow. Raises `UserError` when the bundle has not the one."""
+    return bundle.switches if SWITCH.value is None else (bundle.find_switch(SWITCH.value),)
+
+
+def describe(fleet: Fleet, goal: Goal) -> dict[str, Any]:
+    """The plan for the next image and what it lacks of the goal, why others are not run, and the devices."""
+    decision, now = fleet.decide(goal), time.monotonic()
+    return {
+        "precision": fleet.precision,
+        "deadline_ms": goal.deadline_ms,
+        "min_accuracy": goal.min_accuracy,
+        "plan": None if decision.chosen is None else _plan(decision.chosen) | {"lacks": shortfall(decision, goal)},
+        "rejected": rejected(decision),
+        "devices": [
+            {
+                "name": device.name,
+                "url": device.url,
+                "state": device.health.state,
+                "reason": device.health.reason,
+                "since_s": now - device.health.since,
+                "inflight": device.running,
+                "requests": device.requests,
+                "failures": device.failures,
+                "latency_ms": dict(device.latencies),
+                "models": len(device.latencies),
+            }
+            for device in fleet.devices
+        ],
+    }
+
+
+def rejected(decision: Decision) -> list[dict[str, Any]]:
+    """The switches that were not chosen."""
+    nothing: dict[str, Any] = {"assignment": [], "latency_ms": None, "accuracy": None}
+    return [
+        {"switch": one.switch, "reason": one.reason} | (nothing if one.plan is None else _plan(one.plan))
+        for one in decision.rejected
+    ]
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    return {
+        "switch": plan.entry.switch,
+        "assignment": list(plan.devices),
+        "latency_ms": plan.latency_ms,
+        "accuracy": plan.accuracy,
+    }

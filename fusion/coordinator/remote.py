@@ -1,0 +1,305 @@
+"""A worker as its coordinator sees it: every way it can fail has a device, an address and a phase."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import math
+import os
+import socket
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..asking.exchange import CONNECTING, Answer, GoneError, HttpClient, SlowError, WrongAnswerError
+from ..bundle.contents import Bundle, SliceFile, SliceModel
+from ..cluster.file import Device
+from ..protocol import oip
+from ..protocol.oip import OipError, TensorSpec
+from ..protocol.tensors import DATATYPES, data_to_bytes
+from ..rules.sum import dequantize
+from ..security import refusals
+
+CHECKING = "checking the answer"
+ASKING_LIFE = "asking whether it is there"
+ASKING_MODELS = "asking which models it serves"
+_SPARE_BYTES = 65536
+_MOST_INDEX_BYTES = 1 << 20
+_TIMEOUT_STEP_S = 0.01
+
+
+class DeviceError(Exception):
+    """A worker that did not do its part.
+
+    Attributes:
+      status: the HTTP status for it: 502 (wrong answer), 503 (not there) or 504 (too slow).
+      device: the device's name.
+      phase: `connecting`, `waiting for the answer`, `reading the answer` or `checking the answer`.
+      temporary: whether trying again later may help.
+      busy: whether the worker is well and has too much to do.
+      unable: whether it is well and cannot have this slice for now, as for want of memory.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        device: str,
+        phase: str,
+        message: str,
+        temporary: bool,
+        busy: bool = False,
+        unable: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.device, self.phase = status, device, phase
+        self.temporary, self.busy, self.unable = temporary, busy, unable
+
+    @property
+    def reason(self) -> str:
+        """The kind of failure in a word, for metrics."""
+        if self.unable:
+            return "unable"
+        return "busy" if self.busy else {502: "wrong", 504: "slow"}.get(self.status, "gone")
+
+
+@dataclass(frozen=True)
+class Partial:
+    """One worker's answer: its slice's outputs, dequantized, float64 (N, *`Bundle.output_shape`);
+    `time.perf_counter()` when the request left and when the answer was there; the worker's own waiting and
+    invocation times, neither more than what lies between these."""
+
+    outputs: np.ndarray
+    sent: float
+    received: float
+    queue_ms: float
+    invoke_ms: float
+
+
+class RemoteWorker:
+    """The worker of one device.
+
+    Args:
+      device: where it is and how to call it.
+      connect_timeout_s: the limit of a connection.
+
+    Raises `UserError` when the device's token or TLS files are unfit. Source: ours.
+    """
+
+    def __init__(self, device: Device, connect_timeout_s: float) -> None:
+        self.device, self._connect_s = device, connect_timeout_s
+        context = device.credentials.client_context() if device.url.startswith("https") else None
+        token = device.credentials.token()
+        fields = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._client = HttpClient(device.url, context, fields, connect_timeout_s)
+
+    async def alive(self, timeout_s: float) -> str | None:
+        """What tells the worker's process from all others; None where its server does not say.
+
+        Raises `DeviceError` unless it answers within `timeout_s`."""
+        answer = await self.exchange(self.head("GET", "/v2"), (), timeout_s, _SPARE_BYTES, ASKING_LIFE)
+        try:
+            said = json.loads(answer.body)["instance"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return said if isinstance(said, str) else None
+
+    async def served(self, timeout_s: float) -> list[str]:
+        """The names of the models that it serves. Raises `DeviceError`."""
+        what = ASKING_MODELS
+        head = self.head("POST", "/v2/repository/index")
+        answer = await self.exchange(head, (), timeout_s, _MOST_INDEX_BYTES, what)
+        try:
+            return [str(entry["name"]) for entry in json.loads(answer.body)]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self.wrong("it is no Open Inference Protocol server", what) from error
+
+    def head(self, method: str, path: str, fields: Mapping[str, str] | None = None) -> bytes:
+        """As `HttpClient.head`."""
+        return self._client.head(method, path, fields)
+
+    async def exchange(
+        self, head: bytes, body: Sequence[bytes | memoryview], timeout_s: float, most_bytes: int, what: str
+    ) -> Answer:
+        """As `HttpClient.exchange`, about `what`: every failure, and every answer but 200, becomes a `DeviceError`."""
+        try:
+            answer = await self._client.exchange(head, body, timeout_s, most_bytes)
+        except SlowError as error:
+            raise self._error(504, error.phase, str(error), True, what) from error
+        except WrongAnswerError as error:
+            raise self.wrong(str(error), what) from error
+        except GoneError as error:
+            # A certificate or a missing TLS will not mend by waiting.
+            lasting = error.phase == CONNECTING and isinstance(error.__cause__, (ssl.SSLError, ssl.CertificateError))
+            raise self._error(503, error.phase, await self._reason(error, not body), not lasting, what) from error
+        if answer.status != 200:
+            raise self._refused(answer, what)
+        return answer
+
+    def close(self) -> None:
+        """Closes its connections, at once or after their exchanges."""
+        self._client.close()
+
+    async def _reason(self, error: GoneError, has_time: bool) -> str:
+        device = self.device
+        # Finding out takes time, which a request with images does not have.
+        why = None
+        if has_time and device.url.startswith("https"):
+            why = await asyncio.to_thread(refusals.why, error, device.url, device.credentials, self._connect_s)
+        elif has_time and error.phase != CONNECTING:
+            why = await asyncio.to_thread(refusals.wants_tls, device.url, self._connect_s)
+        if why is not None:
+            return why
+        return _reason(error)
+
+    def wrong(self, found: str, what: str) -> DeviceError:
+        """The failure of a worker that answers what it should not, about `what`."""
+        return self._error(502, CHECKING, found, False, what)
+
+    def _refused(self, answer: Answer, what: str) -> DeviceError:
+        status = answer.status
+        try:
+            said = json.loads(answer.body)["error"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            said = "no reason given"
+        passed_on = status if status in (503, 504) else 502
+        text = f"it answered {status}: {_text(said).rstrip('.')}"
+        if status == 401:
+            text = refusals.unauthorized(self.device.credentials, "token_file of this device in the cluster file")
+        unable = status == 503 and oip.UNABLE.lower() in answer.fields
+        busy = status == 503 and not unable
+        return self._error(passed_on, CHECKING, text, status in (503, 504), what, busy, unable)
+
+    def _error(
+        self,
+        status: int,
+        phase: str,
+        found: str,
+        temporary: bool,
+        what: str,
+        busy: bool = False,
+        unable: bool = False,
+    ) -> DeviceError:
+        # What is found may end in what would be legal.
+        message = f"{self.device.named}, while {phase} ({what}): {found}."
+        return DeviceError(status, self.device.name, phase, message, temporary, busy, unable)
+
+
+class RemoteSlice:
+    """One slice of a switch on a worker.
+
+    Args:
+      worker: the worker.
+      bundle, switch, model, precision: what it is to serve.
+      max_batch: the largest batch ever sent.
+
+    Source: ours.
+    """
+
+    def __init__(
+        self, worker: RemoteWorker, bundle: Bundle, switch: str, model: SliceModel, precision: str, max_batch: int
+    ) -> None:
+        self.model = model
+        self._worker, self._where = worker, f"asking for slice {model.device} of switch {switch}"
+        self._file: SliceFile = model.files[precision]
+        self._identity = {"model_id": bundle.model_id, "file_sha256": self._file.sha256}
+        self._input = TensorSpec("image", "UINT8", (-1, *bundle.shape))
+        self._output = TensorSpec(bundle.output_name, DATATYPES[self._file.output.dtype], (-1, *bundle.output_shape))
+        self._max_batch = max_batch
+        # What the outputs take as JSON, and room for everything around them.
+        self._most_bytes = max_batch * math.prod(bundle.output_shape) * 32 + _SPARE_BYTES
+        path = f"/v2/models/{model.model}"
+        self._asking = worker.head("GET", path)
+        head = worker.head("POST", f"{path}/infer", {"Content-Type": "application/octet-stream"})
+        self._inferring = head + f"{oip.HEADER}: ".encode()
+
+    async def check(self, timeout_s: float) -> None:
+        """Asks the worker what it serves; raises `DeviceError` unless it is exactly this bundle's slice."""
+        answer = await self._exchange(self._asking, (), timeout_s)
+        try:
+            metadata = json.loads(answer.body)
+            parameters = metadata["parameters"]
+            tensors = {
+                "inputs": (metadata["inputs"], [self._input.metadata()]),
+                "outputs": (metadata["outputs"], [self._output.metadata()]),
+            }
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._wrong("its model metadata is not what a worker sends") from error
+        self._check_identity(parameters)
+        for key, (found, said) in tensors.items():
+            if found != said:
+                raise self._wrong(f"it serves {key} {_text(found)}; legal: {json.dumps(said)}")
+
+    async def infer(self, images: np.ndarray, timeout_s: float) -> Partial:
+        """The partial outputs of uint8 images (N, height, width, channels). Raises `DeviceError`."""
+        # The worker need not begin what nobody waits for any more; rounded, so that it is the same for many requests.
+        timeout_us = math.ceil(timeout_s / _TIMEOUT_STEP_S) * round(_TIMEOUT_STEP_S * 1e6)
+        asked = _asked(self._input, images.shape, self._output.name, timeout_us)
+        head = b"%b%d\r\n" % (self._inferring, len(asked))
+        sent = time.perf_counter()
+        answer = await self._exchange(head, (asked, data_to_bytes("UINT8", images)), timeout_s)
+        header = answer.fields.get(oip.HEADER.lower())
+        try:
+            response = oip.decode_response(answer.body, header, [self._output], self._max_batch)
+        except OipError as error:
+            raise self._wrong(error.message.rstrip(".")) from error
+        self._check_identity(response.parameters)
+        name = self._output.name
+        stored = response.outputs.get(name)
+        if stored is None or len(stored) != len(images):
+            count = "none" if stored is None else f"those of {len(stored)} images"
+            raise self._wrong(f"it sent {count} of the {name}; legal: those of {len(images)} images")
+        if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+            raise self._wrong(f"its {name} holds NaN or infinity; legal: finite numbers")
+        output = self._file.output
+        real = dequantize(stored, output.scale, output.zero_point)
+        whole_ms = (answer.received - sent) * 1e3
+        times = [_part(response.parameters.get(key), whole_ms) for key in ("queue_ms", "invoke_ms")]
+        return Partial(real, sent, answer.received, *times)
+
+    async def _exchange(self, head: bytes, body: Sequence[bytes | memoryview], timeout_s: float) -> Answer:
+        return await self._worker.exchange(head, body, timeout_s, self._most_bytes, self._where)
+
+    def _check_identity(self, parameters: Any) -> None:
+        for key, legal in self._identity.items():
+            found = parameters.get(key) if isinstance(parameters, Mapping) else None
+            if found != legal:
+                raise self._wrong(f"its {key} is {_text(found)}; legal: {legal}, the bundle's")
+
+    def _wrong(self, found: str) -> DeviceError:
+        return self._worker.wrong(found, self._where)
+
+
+def _part(value: Any, whole_ms: float) -> float:
+    """The milliseconds that a worker says a part took, within those that the whole was seen to take."""
+    return float(min(max(value, 0.0), whole_ms)) if isinstance(value, (int, float)) else 0.0
+
+
+@functools.lru_cache(maxsize=16)
+def _asked(image: TensorSpec, shape: tuple[int, ...], output: str, timeout_us: int) -> bytes:
+    """The JSON of a request; that of all slices which are asked at once is the same."""
+    return oip.request_json([(image, shape, math.prod(shape))], [output], {"timeout": timeout_us})
+
+
+def _reason(error: GoneError) -> str:
+    cause = error.__cause__
+    if isinstance(cause, ConnectionRefusedError):
+        return "connection refused"
+    if cause is None:
+        return str(error)
+    if (
+        isinstance(cause, OSError)
+        and cause.errno is not None
+        and not isinstance(cause, (ssl.SSLError, socket.gaierror))
+    ):
+        return os.strerror(cause.errno)
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,130 @@
+"""Runs a switch on this machine, one worker process per slice and a coordinator, and evaluates it.
+
+  python -m fusion.local --bundle=build/digits --switch=4x0.25 --data=test.npz
+  python -m fusion.local --switch=4x0.25         (inside a bundle: checks its samples)
+
+--data is an .npz file with x_test, uint8 (N, height, width, channels), and y_test, (N,) or (N, 1)
+class indices; grey images, (N, height, width) or (N, height, width, 1), are repeated to RGB. Without
+it the bundle's samples are sent and the answers compared with those the bundle expects; the exit
+status is 1 if one differs. The times are those of this machine, with all workers
+on it: they say nothing about a cluster of boards.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from ..base.files import check_json_target, write_json
+from ..base.program import LONGEST_S, UserError, define_float, run
+from ..bundle import manifest
+from ..bundle.contents import SwitchEntry
+from ..runtime import choosing as runtime
+from .cluster import LocalCluster
+from .evaluation import LocalResult, evaluate
+from .inputs import Inputs, read_data, read_samples
+
+_BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
+_SWITCH = flags.DEFINE_string("switch", None, "The switch to run, e.g. 4x0.25.")
+_DATA = flags.DEFINE_string("data", None, ".npz file with x_test and y_test; default: the samples.")
+_LIMIT = flags.DEFINE_integer("limit", None, "Sends only the first this many images.", 1)
+_PRECISION = flags.DEFINE_string(
+    "precision", None, "Which files of the bundle to run; by default the first of the bundle."
+)
+_RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "What runs the slice models.")
+_THREADS = flags.DEFINE_integer("threads", 1, "Threads of each worker's invocations.", 1, runtime.MAX_THREADS)
+_STARTUP_TIMEOUT_S = define_float(
+    "startup_timeout_s", 60, "Seconds that starting all processes may take.", 0.001, LONGEST_S
+)
+_JSON = flags.DEFINE_string("json", None, "Also writes the result to this file.")
+
+
+def _summary(entry: SwitchEntry, precision: str, inputs: Inputs, result: LocalResult) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        "switch": entry.switch,
+        "precision": precision,
+        "runtime": str(runtime.choose(_RUNTIME.value)),
+        "threads": _THREADS.value,
+        "images": len(inputs.images),
+        "accuracy": result.accuracy,
+        "median_ms": result.median_ms,
+        "p95_ms": result.p95_ms,
+        "invoke_ms": dict(result.invoke_ms),
+        "timeline": dict(result.timeline),
+    }
+    if inputs.expected is not None:
+        apart = float(np.abs(result.answers.astype(np.float64) - inputs.expected).max())
+        summary |= {"largest_difference": apart, "tolerance": inputs.tolerance}
+    return summary
+
+
+def _print(entry: SwitchEntry, summary: dict[str, Any]) -> None:
+    print(
+        f"switch {entry.switch}, {summary['precision']}, {summary['runtime']}, threads per worker: {summary['threads']}"
+    )
+    print(f"images    {summary['images']}")
+    if summary["accuracy"] is not None:
+        print(f"accuracy  {summary['accuracy']:.2%}")
+    print(f"latency   median {summary['median_ms']:.2f} ms, p95 {summary['p95_ms']:.2f} ms")
+    for slice_, (device, ms) in zip(entry.slices, summary["invoke_ms"].items(), strict=True):
+        print(f"{device}  slice [{slice_.start}, {slice_.stop}), median invocation {ms:.3f} ms")
+    if "tolerance" in summary:
+        print(
+            f"samples   answers within {summary['largest_difference']:.4g} of the expected; "
+            f"legal: {summary['tolerance']:.4g}"
+        )
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty() and (done % 10 == 0 or done == total):
+        print(
+            f"\r{done}/{total} images",
+            end="\n" if done == total else "",
+            file=sys.stderr,
+            flush=True,
+        )
+    elif done % -(-total // 10) == 0:
+        print(f"{done}/{total} images", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the cluster and prints what it made of the images; returns the exit status."""
+    check_json_target(_JSON.value)
+    if _BUNDLE.value is None:
+        raise UserError("--bundle is missing; legal: the folder of a bundle.")
+    bundle = manifest.load(_BUNDLE.value)
+    if _SWITCH.value is None:
+        legal = ", ".join(entry.switch for entry in bundle.switches)
+        raise UserError(f"--switch is missing; legal: {legal}.")
+    entry = bundle.find_switch(_SWITCH.value)
+    precision = bundle.check_precision(_PRECISION.value)
+    chosen = runtime.choose(_RUNTIME.value)
+    if _DATA.value is None:
+        inputs = read_samples(bundle, entry, precision, chosen.name, _LIMIT.value)
+    else:
+        inputs = read_data(_DATA.value, bundle, _LIMIT.value)
+    print(f"starting {len(entry.slices)} workers and a coordinator", file=sys.stderr, flush=True)
+    with LocalCluster(
+        bundle,
+        entry.switch,
+        precision,
+        _RUNTIME.value,
+        _THREADS.value,
+        _STARTUP_TIMEOUT_S.value,
+    ) as cluster:
+        result = evaluate(cluster.url, inputs.images, inputs.labels, _progress)
+    summary = _summary(entry, precision, inputs, result)
+    _print(entry, summary)
+    if _JSON.value:
+        write_json(_JSON.value, summary)
+    if inputs.expected is not None and summary["largest_difference"] > inputs.tolerance:
+        print("error: the answers are not those that the bundle expects.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,107 @@
+"""What `local` sends: the images of a file, or a bundle's samples with their expected answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..base.program import UserError
+from ..bundle.contents import BAD_NPZ, CLASSIFICATION, Bundle, SwitchEntry
+from ..rules import answers
+from ..rules.sum import dequantize, fuse
+
+# A runtime may round one value of a quantized network to the neighbouring step.
+_STEPS = 2
+_FLOAT_TOLERANCE = 1e-4
+# XNNPACK rounds an int8 network otherwise in every layer.
+_XNNPACK_TOLERANCE = 0.1
+# The same, and a step of a slice's output, in the grey levels of an answer that is an image.
+_LEVELS, _XNNPACK_LEVELS = 2.0, 16.0
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What to send: uint8 images (N, height, width, channels) and their class indices (N,), None of
+    super-resolution; for samples also the expected answers, fused logits (N, K) or pixels, and how far an answer may be
+    from them."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    expected: np.ndarray | None = None
+    tolerance: float = 0.0
+
+
+def read_data(path: str, bundle: Bundle, limit: int | None) -> Inputs:
+    """The first `limit` test images of an .npz file: x_test uint8 (N, height, width, channels), N of 1
+    or more, and y_test (N,) or (N, 1), integers.
+
+    Grey images, (N, height, width) or (N, height, width, 1), are repeated to the bundle's channels, as
+    training does. Raises `UserError` when the file is missing, is no .npz or lacks x_test or y_test,
+    when the images are not the bundle's input, when y_test is not one of its class indices per
+    image, and when the bundle has no classes.
+    """
+    if not bundle.labels:
+        raise UserError(f"--data is for classifiers, and bundle {str(bundle.folder)!r} is of {bundle.task}.")
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            arrays = [data[key] for key in ("x_test", "y_test")]
+    except FileNotFoundError as error:
+        raise UserError(f"data file {path!r} does not exist.") from error
+    except KeyError as error:
+        raise UserError(f"data file {path!r} has no array {error}; legal: x_test, y_test.") from error
+    except BAD_NPZ as error:
+        raise UserError(f"data file {path!r} is not an .npz file without pickles.") from error
+    images_, labels = arrays
+    found = f"{images_.dtype} {list(images_.shape)}"
+    if images_.ndim == 3:
+        images_ = images_[..., np.newaxis]
+    if (
+        images_.dtype != np.uint8
+        or images_.ndim != 4
+        or images_.shape[1:] not in (bundle.shape, (*bundle.shape[:2], 1))
+    ):
+        raise UserError(
+            f"x_test of data file {path!r} is {found}; legal: uint8 {['N', *bundle.shape]}, or grey images "
+            "of that size."
+        )
+    if len(images_) == 0:
+        raise UserError(f"x_test of data file {path!r} is {found}; legal: one or more images.")
+    classes = len(bundle.labels)
+    fits = labels.dtype.kind in "iu" and labels.shape in ((len(images_),), (len(images_), 1))
+    if not fits or not 0 <= labels.min() <= labels.max() < classes:
+        raise UserError(
+            f"y_test of data file {path!r} is {labels.dtype} {list(labels.shape)}; legal: {len(images_)} "
+            f"class indices from 0 to {classes - 1}."
+        )
+    images_ = images_[:limit]
+    return Inputs(np.broadcast_to(images_, (len(images_), *bundle.shape)), labels.reshape(-1)[:limit])
+
+
+def read_samples(bundle: Bundle, entry: SwitchEntry, precision: str, runtime: str, limit: int | None) -> Inputs:
+    """The first `limit` of the bundle's samples, and the answers expected of a switch at a precision.
+
+    Logits may be off by two quantization steps of each slice's output and 1e-4 of the largest logit. For
+    int8 on `runtime` ai_edge_litert it is 10 % of the spread (largest minus smallest) of the
+    expected logits more: they come from the built-in kernels of tflite_runtime, and XNNPACK, which
+    ai_edge_litert runs by default, rounds otherwise in every layer, so that right answers stray by many
+    steps (18 of a slice's were seen). Pixels may be off by 2 levels, in that case by 16. Raises `UserError` when there
+    is no sample, and when the file of samples cannot be read.
+    """
+    samples = bundle.samples[:limit]
+    if not samples:
+        raise UserError(f"bundle {str(bundle.folder)!r} has no samples; legal: give images with --data.")
+    pixels, stored = bundle.read_samples()
+    pixels = pixels[:limit]
+    files = [(slice_.model, slice_.files[precision].output) for slice_ in entry.slices]
+    summed = fuse(
+        [dequantize(stored[f"{model}/{precision}"][:limit], out.scale, out.zero_point) for model, out in files]
+    )
+    expected = answers.of(bundle, runtime, 1)(pixels, summed)[0]
+    strays = precision in ("int8", "dynamic") and runtime == "ai_edge_litert"
+    if bundle.task != CLASSIFICATION:
+        return Inputs(pixels, None, expected, _XNNPACK_LEVELS if strays else _LEVELS)
+    tolerance = sum(_STEPS * output.scale for _, output in files if output.scale is not None)
+    tolerance += _FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    tolerance += _XNNPACK_TOLERANCE * float(expected.max() - expected.min()) if strays else 0.0
+    return Inputs(pixels, np.array([sample.label for sample in samples]), expected, tolerance)

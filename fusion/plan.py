@@ -1,0 +1,111 @@
+"""Says which switch a cluster runs, on which devices, and with --explain why the others lost.
+
+  python -m fusion.plan --url=http://127.0.0.1:8000 --explain                   a running coordinator's plan
+  python -m fusion.plan --bundle=build/digits --cluster=cluster.toml --explain  measured now, without one
+
+Where no switch can be run, the devices are printed with what is wrong with them, and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from .asking.client import FusionClient
+from .base import columns
+from .base.columns import accuracy_text
+from .base.files import check_json_target, write_json
+from .base.program import LONGEST_S, UserError, define_float, run
+from .bundle import manifest
+from .bundle.contents import Bundle
+from .cluster import file as cluster
+from .cluster.file import Device
+from .coordinator import planning
+from .coordinator.fleet import Fleet
+from .coordinator.planner import Goal
+from .security.credentials import Credentials
+
+_URL = flags.DEFINE_string("url", None, "A running coordinator's address; without it, --bundle and --cluster are used.")
+_BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
+_CLUSTER = flags.DEFINE_string("cluster", None, "The cluster file (TOML) that names the devices.")
+_EXPLAIN = flags.DEFINE_bool("explain", False, "Also prints the other switches and why they lost, and the devices.")
+_JSON = flags.DEFINE_string("json", None, "Also writes what is known to this file.")
+_TOKEN_FILE = flags.DEFINE_string("token_file", None, "With --url: file with the coordinator's bearer token.")
+_TLS_CA = flags.DEFINE_string("tls_ca", None, "With --url: PEM certificates that the coordinator's must come from.")
+_TLS_CERT = flags.DEFINE_string("tls_cert", None, "With --url: PEM certificate to show to the coordinator.")
+_TLS_KEY = flags.DEFINE_string("tls_key", None, "With --url: unencrypted PEM private key of --tls_cert.")
+_TIMEOUT_S = define_float("timeout_s", 30, "Seconds to wait for the coordinator.", 0.001, LONGEST_S)
+flags.adopt_module_key_flags(planning)
+
+
+def main(arguments: list[str]) -> int:
+    """Prints the plan; returns the exit status."""
+    check_json_target(_JSON.value)
+    if _URL.value is not None:
+        credentials = Credentials(_TOKEN_FILE.value, _TLS_CA.value, _TLS_CERT.value, _TLS_KEY.value)
+        with FusionClient(_URL.value, credentials, _TIMEOUT_S.value) as client:
+            status = client.status()
+    else:
+        for name, value in (("bundle", _BUNDLE.value), ("cluster", _CLUSTER.value)):
+            if value is None:
+                raise UserError(f"--{name} is missing; legal: the {name}'s path, or --url.")
+        bundle = manifest.load(_BUNDLE.value)
+        status = asyncio.run(_measured(bundle, cluster.load(_CLUSTER.value).devices, planning.goal(bundle)))
+    _print(status)
+    if _JSON.value:
+        write_json(_JSON.value, status)
+    return 0 if status["plan"] else 1
+
+
+async def _measured(bundle: Bundle, devices: Sequence[Device], goal: Goal) -> dict[str, Any]:
+    precision, entries = bundle.check_precision(planning.PRECISION.value), planning.entries(bundle)
+    connect_s = planning.CONNECT_TIMEOUT_S.value
+    async with Fleet(bundle, entries, precision, connect_s, 1, lambda device: None) as fleet:
+        await fleet.update(devices)
+        await fleet.met()
+        return planning.describe(fleet, goal)
+
+
+def _print(status: dict[str, Any]) -> None:
+    plan = status["plan"]
+    rows = [_row(plan, ", ".join(filter(None, ("chosen", plan["lacks"]))))] if plan else []
+    if _EXPLAIN.value:
+        rows += [_row(one, one["reason"]) for one in status["rejected"]]
+    if not plan:
+        print("no switch can be run")
+    if rows:
+        print(columns.render(("switch", "devices", "expected ms", "accuracy", "why"), rows, left=(0, 1, 4)))
+    if _EXPLAIN.value and plan and all(one["accuracy"] is None for one in (plan, *status["rejected"])):
+        print(planning.UNVERIFIED)
+    if _EXPLAIN.value or not plan:
+        print()
+        devices = [
+            (one["name"], one["url"], one["state"], _span(one["latency_ms"]), one["reason"])
+            for one in status["devices"]
+        ]
+        print(columns.render(("device", "address", "state", "ms per slice", "reason"), devices, left=(0, 1, 2, 4)))
+
+
+def _row(plan: dict[str, Any], said: str) -> tuple[str, ...]:
+    latency, accuracy = plan["latency_ms"], plan["accuracy"]
+    return (
+        plan["switch"],
+        ", ".join(plan["assignment"]) or "-",
+        "-" if latency is None else f"{latency:.1f}",
+        "?" if accuracy is None else accuracy_text(accuracy),
+        said,
+    )
+
+
+def _span(latencies: dict[str, float]) -> str:
+    if not latencies:
+        return "-"
+    least, most = min(latencies.values()), max(latencies.values())
+    return f"{least:.1f} to {most:.1f}"
+
+
+if __name__ == "__main__":
+    run(main)

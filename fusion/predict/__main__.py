@@ -1,0 +1,255 @@
+"""Asks a running coordinator what some images show, or to enlarge them.
+
+  python -m fusion.predict --url=http://127.0.0.1:8000 image.png folder ...
+  find pictures -name "*.jpg" | python -m fusion.predict --resize=crop -
+  python -m fusion.predict --watch=inbox                       # images as they appear in a folder
+  python -m fusion.predict --loop --every_s=5 snapshot.jpg     # a file that a camera writes again and again
+
+Folders are searched to the bottom. Of a classifier: one line per image, file, label, confidence, milliseconds and
+switch, and what a degraded answer lacks; an image must have the model's size, or be made so by --resize. Of
+super-resolution: images of any size, cut in tiles of the model's; each answer is written to --target as NAME_x2.png (of
+scale 2). If an image cannot be used, or the coordinator refuses it, the others are still done, and the exit status is
+2. A coordinator that has no time, or no devices, is asked again for --timeout_s; an image that waits in vain is the
+last one, except with --watch and --loop. The totals of several images, also after Ctrl-C, are on standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from ..asking.client import BusyError, FusionClient, RefusedError, UnreachableError
+from ..base.columns import Column, utc_now
+from ..base.files import check_json_target, write_json
+from ..base.program import LONGEST_S, UserError, define_float, run
+from ..bundle.contents import CLASSIFICATION
+from ..images import reading as images
+from ..rules.sum import softmax
+from ..security.credentials import Credentials
+from . import sources
+from .enlarging import Enlarging
+from .parallel import in_order
+from .results import STDOUT, JsonLines, lacking, served_by, shown
+from .sources import STDIN, Source, Watch
+from .tally import Tally
+
+_URL = flags.DEFINE_string("url", "http://127.0.0.1:8000", "The coordinator's address.")
+_STDIN = flags.DEFINE_enum(
+    "stdin", "paths", ("paths", "image"), "What standard input holds, given as -: a file name per line, or one image."
+)
+_WATCH = flags.DEFINE_string("watch", None, "After the other images, those that appear or change in this folder.")
+_LOOP = flags.DEFINE_bool("loop", False, "Asks about the images again and again, reading their files each time.")
+_EVERY_S = define_float("every_s", 1, "With --loop: seconds from the start of one round to the next.", 0, LONGEST_S)
+_RESIZE = flags.DEFINE_enum(
+    "resize",
+    images.REFUSE,
+    images.RESIZES,
+    "What is done with images of another size or kind: refused; or turned upright, made RGB, and for a classifier "
+    "stretched to the model's size, cropped to their centre as in evaluation, or padded with black.",
+)
+_PARALLEL = flags.DEFINE_integer("parallel", 1, "Images asked about at once.", 1, 64)
+_DEADLINE_MS = define_float(
+    "deadline_ms", None, "By when each answer is wanted, in place of the coordinator's own.", 0.001, LONGEST_S * 1e3
+)
+_JSON = flags.DEFINE_string("json", None, "Also writes the answers to this file, at the end.")
+_JSONL = flags.DEFINE_string(
+    "jsonl", None, "Also writes a line of JSON for each image to this file, at once; - is standard output, alone."
+)
+_TARGET = flags.DEFINE_string("target", ".", "Folder that enlarged images are written to.")
+_OVERLAP = flags.DEFINE_integer("overlap", 8, "Pixels by which the tiles of an image to enlarge overlap, each side.", 0)
+_TIMEOUT_S = define_float(
+    "timeout_s", 30, "Seconds to wait for the coordinator, and to ask it again while it is busy.", 0.001, LONGEST_S
+)
+_TOKEN_FILE = flags.DEFINE_string("token_file", None, "File with the coordinator's bearer token.")
+_TLS_CA = flags.DEFINE_string("tls_ca", None, "PEM certificates that the coordinator's must come from.")
+_TLS_CERT = flags.DEFINE_string("tls_cert", None, "PEM certificate to show to the coordinator.")
+_TLS_KEY = flags.DEFINE_string("tls_key", None, "Unencrypted PEM private key of --tls_cert.")
+
+
+class _Notice:
+    """Says that the coordinator is waited for, once in as long as that may take."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally, self._quiet_until = tally, 0.0
+
+    def __call__(self, error: BusyError) -> None:
+        now, seconds = time.monotonic(), _TIMEOUT_S.value or 0.0
+        if now >= self._quiet_until:
+            self._quiet_until = now + seconds
+            self._tally.print(f"waiting, up to {seconds:g} s: {error.reason}", error=True)
+
+
+class _Unfit(UserError):
+    """An image that cannot be used; the others can."""
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What is asked about: the images named by files and folders, those and all others in their order, and how many
+    other files the folders have."""
+
+    named: Sequence[Source]
+    all: Iterable[Source]
+    others: int
+
+    @property
+    def total(self) -> int | None:
+        """How many images there are, None if that is not known before."""
+        return len(self.named) if self.all is self.named else None
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """An image's answer: what is printed, in columns, what is written, and what it lacks."""
+
+    said: tuple[str, str]
+    row: dict[str, Any]
+    lacks: str
+
+
+def main(arguments: list[str]) -> int:
+    """Predicts each image named in `arguments`; returns the exit status."""
+    wanted = _wanted(arguments)
+    check_json_target(_JSON.value)
+    credentials = Credentials(_TOKEN_FILE.value, _TLS_CA.value, _TLS_CERT.value, _TLS_KEY.value)
+    tally = Tally(wanted.total)
+    notice = _Notice(tally)
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(FusionClient(_URL.value, credentials, _TIMEOUT_S.value, notice))
+            for _ in range(_PARALLEL.value)
+        ]
+        one = _task(clients[0], wanted)
+        if _WATCH.value is not None:
+            print(f"watching {_WATCH.value}", file=sys.stderr, flush=True)
+        lines = stack.enter_context(JsonLines(_JSONL.value))
+        width = max((len(shown(source.name)) for source in wanted.named), default=0)
+        columns = (Column(width), Column())
+        rows: list[dict[str, Any]] = []
+        try:
+            for source, future in in_order(wanted.all, [functools.partial(one, client) for client in clients]):
+                row = _told(source, future, tally, columns)
+                lines.write({key: value for key, value in row.items() if key != "logits"})
+                if _JSON.value and "error" not in row:
+                    rows.append(row)
+        except BrokenPipeError:
+            # Whoever read the answers has enough of them.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        finally:
+            if tally.done and wanted.total != 1:
+                tally.finish(wanted.others)
+            if _JSON.value and tally.done:
+                model = {"name": clients[0].name, **clients[0].model_parameters}
+                write_json(_JSON.value, {"url": _URL.value, "model": model, "images": rows})
+    return 2 if tally.unfit or tally.failed else 0
+
+
+def _wanted(arguments: Sequence[str]) -> _Images:
+    """The images that the command line asks for."""
+    if not arguments and _WATCH.value is None:
+        raise UserError("no image is given; legal: image files, folders, - for standard input, or --watch=FOLDER.")
+    endless = "--watch" if _WATCH.value is not None else "--loop" if _LOOP.value else None
+    if endless and _JSON.value:
+        raise UserError(f"--json is written at the end, and {endless} has none; legal: --jsonl.")
+    if _LOOP.value and (_WATCH.value is not None or STDIN in arguments):
+        raise UserError("--loop reads files again; legal: files and folders, without --watch and -.")
+    if arguments.count(STDIN) > 1:
+        raise UserError("- stands twice among the arguments; legal: once, as there is one standard input.")
+    # What appears while the other images are done is not to be missed.
+    watch = None if _WATCH.value is None else Watch(_WATCH.value)
+    place = arguments.index(STDIN) if STDIN in arguments else len(arguments)
+    before, others = sources.files(arguments[:place])
+    after, more = sources.files(arguments[place + 1 :])
+    if STDIN in arguments and _STDIN.value == "image":
+        before.append(sources.image(sys.stdin.buffer))
+    named = before + after
+    if _LOOP.value:
+        return _Images(named, sources.again(named, _EVERY_S.value or 0.0), others)
+    listed = STDIN in arguments and _STDIN.value == "paths"
+    if watch is None and not listed:
+        return _Images(named, named, others + more)
+    stream = sources.lines(sys.stdin.buffer) if listed else ()
+    return _Images(named, sources.chain(before, stream, after, watch or ()), others + more)
+
+
+def _task(client: FusionClient, wanted: _Images) -> Callable[[FusionClient, Source], _Answered]:
+    """What is done with each image."""
+    if client.task == CLASSIFICATION:
+        return _classify
+    if _WATCH.value is not None and sources.is_within(_TARGET.value, _WATCH.value):
+        raise UserError(
+            f"--target={_TARGET.value} is in the folder {_WATCH.value!r} that is watched, so that answers would be "
+            "enlarged again; legal: another folder."
+        )
+    enlarging = Enlarging(_TARGET.value, _OVERLAP.value, client.scale)
+    enlarging.check(wanted.named)
+    return functools.partial(_enlarge, enlarging)
+
+
+def _told(source: Source, future: Future[_Answered], tally: Tally, columns: tuple[Column, Column]) -> dict[str, Any]:
+    """Prints what became of an image, and returns what is written of it."""
+    try:
+        answered = future.result()
+    except (_Unfit, RefusedError, UnreachableError) as error:
+        if isinstance(error, _Unfit):
+            tally.unfit += 1
+        else:
+            tally.failed += 1
+            # A camera goes on when its coordinator is back; other images would only all wait and fail.
+            if isinstance(error, (BusyError, UnreachableError)) and _WATCH.value is None and not _LOOP.value:
+                raise
+        tally.print(f"error: {error}" if isinstance(error, _Unfit) else f"error: {source.name!r}: {error}", error=True)
+        return {"time": utc_now(), "file": source.name, "error": str(error)}
+    tally.add(answered.row["ms"], bool(answered.lacks))
+    first, second = (one.pad(text) for one, text in zip(columns, (shown(source.name), answered.said[0]), strict=True))
+    line = f"{first}  {second}  {answered.said[1]}  {answered.row['ms']:.1f} ms"
+    parts = (line, shown(str(answered.row.get("switch", ""))), answered.lacks)
+    tally.print(None if _JSONL.value == STDOUT else "  ".join(filter(None, parts)))
+    return {"time": utc_now(), "file": source.name, **answered.row}
+
+
+def _read(source: Source, shape: tuple[int, int, int] | None) -> np.ndarray:
+    try:
+        return images.read(source.name if source.content is None else source.content, shape, _RESIZE.value)
+    except UserError as error:
+        raise _Unfit(str(error)) from error
+
+
+def _classify(client: FusionClient, source: Source) -> _Answered:
+    image = _read(source, client.shape)
+    started = time.perf_counter()
+    answer = client.infer(image, deadline_ms=_DEADLINE_MS.value)
+    ms = (time.perf_counter() - started) * 1e3
+    logits = answer.outputs["logits"]
+    confidence = float(softmax(logits)[answer.index])
+    row = {"class": answer.index, "label": answer.label, "confidence": confidence, "ms": ms, "logits": logits.tolist()}
+    early = "  early" if answer.parameters.get("early") is True else ""
+    said = (shown(answer.label), f"{confidence:6.1%}{early}")
+    return _Answered(said, row | served_by(answer.parameters), lacking(answer.parameters))
+
+
+def _enlarge(enlarging: Enlarging, client: FusionClient, source: Source) -> _Answered:
+    image = _read(source, None)
+    try:
+        target = enlarging.take(source)
+    except UserError as error:
+        raise _Unfit(str(error)) from error
+    row, parameters = enlarging.enlarge(client, image, target, _DEADLINE_MS.value)
+    height, width, _ = row["shape"]
+    said = (shown(str(target)), f"{width}x{height}")
+    return _Answered(said, row | served_by(parameters), lacking(parameters))
+
+
+if __name__ == "__main__":
+    run(main, takes_arguments=True)

@@ -1,0 +1,1 @@
+"""The wire: Open Inference Protocol v2 with binary tensors."""

@@ -1,0 +1,62 @@
+"""What a cluster answers: how the slices' summed outputs become the outputs of the fused model."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from ..bundle.contents import CLASSIFICATION, Bundle
+from ..protocol.oip import TensorSpec
+from ..runtime.choosing import Runtime, choose
+from ..runtime.interpreters import TailInterpreter
+
+
+class Answers(Protocol):
+    """Makes the answer of the images, uint8 (N, *`Bundle.shape`), and their summed outputs, float32 (N,
+    *`Bundle.output_shape`): one array for each of `outputs`. Not thread-safe."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+
+    def __call__(self, images: np.ndarray, summed: np.ndarray) -> tuple[np.ndarray, ...]: ...
+
+
+class Classes:
+    """Of a classifier: `logits` FP32 (N, K), their `class` INT64 (N,) and its `label` BYTES (N,)."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.outputs = (
+            TensorSpec("logits", "FP32", (-1, len(bundle.labels))),
+            TensorSpec("class", "INT64", (-1,)),
+            TensorSpec("label", "BYTES", (-1,)),
+        )
+        self._labels = np.array([label.encode() for label in bundle.labels], object)
+
+    def __call__(self, images: np.ndarray, summed: np.ndarray) -> tuple[np.ndarray, ...]:
+        classes = summed.argmax(axis=-1).astype(np.int64)
+        return summed, classes, self._labels[classes]
+
+
+class Pixels:
+    """Of super-resolution: `pixels` UINT8 (N, height * scale, width * scale, 3), what the tail makes of the sum."""
+
+    def __init__(self, bundle: Bundle, runtime: Runtime, threads: int) -> None:
+        height, width, channels = bundle.shape
+        self.outputs = (TensorSpec("pixels", "UINT8", (-1, height * bundle.scale, width * bundle.scale, channels)),)
+        self._tail = TailInterpreter(bundle, runtime, threads)
+
+    def __call__(self, images: np.ndarray, summed: np.ndarray) -> tuple[np.ndarray, ...]:
+        return (np.stack([self._tail(image, one) for image, one in zip(images, summed, strict=True)]),)
+
+
+def of(bundle: Bundle, runtime: str, threads: int) -> Answers:
+    """What makes the answers of a bundle.
+
+    Args:
+      bundle: the bundle.
+      runtime, threads: what runs its tail, if it has one, as of `runtime.choose`; else none need be installed.
+
+    Raises `UserError` when the tail cannot be run.
+    """
+    return Classes(bundle) if bundle.task == CLASSIFICATION else Pixels(bundle, choose(runtime), threads)

@@ -1,0 +1,1 @@
+"""TFLite runtimes and how they are timed."""

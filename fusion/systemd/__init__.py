@@ -1,0 +1,1 @@
+"""Units that start a program with the machine."""

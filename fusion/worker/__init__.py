@@ -1,0 +1,1 @@
+"""Serves slices on one device."""

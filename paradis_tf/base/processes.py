@@ -1,0 +1,101 @@
+"""Work in several processes at once, which end when this one does."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from typing import Any, TypeVar
+
+from fusion.base.program import UserError
+from paradis_tf.base import program
+
+Job = TypeVar("Job")
+
+
+def run_all(
+    function: Callable[[Job], Any],
+    jobs: Sequence[Job],
+    processes: int,
+    done: Callable[[Job, Any], None],
+    start: Callable[..., None] | None = None,
+    start_arguments: tuple[Any, ...] = (),
+    name: Callable[[Job], str] = str,
+) -> None:
+    """Calls `function` with each job in one of several fresh processes.
+
+    Args:
+      function: of a module's top level, as are the jobs' classes.
+      jobs: what it is called with.
+      processes: how many at most, at least 1.
+      done: receives each job and what the function returned, as they are finished, in any order.
+      start: is called once in each process before the first job.
+      start_arguments: what it is called with.
+      name: a job's name, for people.
+
+    Raises:
+      UserError: from the function, or because a process died, with the names of the jobs that it may have been at; the
+        jobs that are left are given up.
+    """
+    pool = ProcessPoolExecutor(
+        max(1, min(processes, len(jobs))),
+        multiprocessing.get_context("spawn"),
+        initializer=_start_process,
+        initargs=(start, start_arguments),
+    )
+    try:
+        futures = {pool.submit(function, job): job for job in jobs}
+        # All have been started by the first job; the pool forgets them when one dies.
+        started = list((pool._processes or {}).values())
+        for future in as_completed(futures):
+            done(futures[future], future.result())
+    except BrokenProcessPool:
+        # Its thread waits for the processes; two that wait would take the exit status from each other.
+        pool.shutdown()
+        # They are begun in their order, so the first ones without a result are those that were under way.
+        unfinished = [job for future, job in futures.items() if isinstance(future.exception(), BrokenProcessPool)]
+        raise UserError(_death([name(job) for job in unfinished[: len(started)]], started)) from None
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _death(at_work: Sequence[str], started: Sequence[Any]) -> str:
+    """What became of a process that died by itself; the pool ends the others by SIGTERM."""
+    codes = {process.exitcode for process in started} - {None, 0, -signal.SIGTERM}
+    how = ", ".join(sorted(signal.strsignal(-code) or "" if code < 0 else f"exit status {code}" for code in codes))
+    return (
+        f"{'; or '.join(at_work)}: the process died{f' ({how})' if how else ''}, perhaps for want of memory; "
+        "try --processes=1."
+    )
+
+
+def load_quietly(module: str) -> None:
+    """A `start` for functions of a module that loads TensorFlow."""
+    with program.quiet():
+        importlib.import_module(module)
+
+
+def _start_process(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    # Ctrl-C reaches the whole group; the parent alone answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if start is not None:
+        start(*arguments)
+
+
+def _end_with_parent() -> None:
+    """Waits for the parent's death, by whatever cause, and ends this process."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,79 @@
+"""Finds the step and the switch at which training diverged, without slowing the steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from fusion.base.program import UserError
+
+_CHECK_EVERY = 50
+
+
+class FirstNonFinite(keras.metrics.Metric):
+    """Where a loss was first not finite: kept on the device, so that a step waits for nothing.
+
+    `result()` is (steps counted, step, switch), int64: the step, from 1, and the index of the switch of the first loss
+    that was NaN or infinite; both -1 while there was none. Source: ours.
+    """
+
+    def __init__(self, name: str = "first_non_finite") -> None:
+        super().__init__(name=name)
+        self.found = self.add_variable(
+            (3,), lambda shape, dtype: tf.constant([0, -1, -1], dtype), "int64", "only_first_replica", "found"
+        )
+
+    def update_state(self, losses: Any, switches: Any) -> None:
+        """Counts a step.
+
+        Args:
+          losses: float vector, one for each pass in order.
+          switches: int vector of the same length, the index of each pass's switch.
+        """
+        context = tf.distribute.get_replica_context()
+        if context.num_replicas_in_sync > 1:
+            # A sum is finite only if its terms are.
+            losses = context.all_reduce("sum", losses)
+        broken = tf.logical_not(tf.math.is_finite(losses))
+        step, known = self.found[0] + 1, self.found[1:]
+        here = tf.stack([step, tf.cast(tf.gather(switches, tf.argmax(broken)), "int64")])
+        first = tf.logical_and(known[0] < 0, tf.reduce_any(broken))
+        self.found.assign(tf.concat([[step], tf.where(first, here, known)], axis=0))
+
+    def result(self) -> Any:
+        return keras.ops.convert_to_tensor(self.found)
+
+    def reset_state(self) -> None:
+        self.found.assign([0, -1, -1])
+
+
+class DivergenceCheck(keras.callbacks.Callback):
+    """Stops the training of a `Supernet` within 50 steps of a loss that is not finite.
+
+    Raises:
+      UserError: names epoch, step and switch.
+
+    Source: ours.
+    """
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch = epoch
+        self.model.first_non_finite.reset_state()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if (batch + 1) % _CHECK_EVERY == 0:
+            self._check()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        _, step, switch = (int(value) for value in keras.ops.convert_to_numpy(self.model.first_non_finite.result()))
+        if step >= 0:
+            raise UserError(
+                f"training has diverged: the loss of switch {self.model.switches[switch]} was not finite in step "
+                f"{step} of epoch {self.epoch + 1}. The epochs before are kept; lower optimizer.learning_rate or set "
+                "optimizer.clip_norm, in a new workdir."
+            )

@@ -1,0 +1,297 @@
+"""Trains a supernet as a config says, in a run folder, from the start or from where an earlier process stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from fusion.base.program import UserError
+from paradis_tf import methods, models
+from paradis_tf.configs import checks, defaults
+from paradis_tf.data import datasets, patches, pipeline, super_resolution
+from paradis_tf.distribution import groups
+from paradis_tf.distribution.groups import Group
+from paradis_tf.evaluation import recalibration
+from paradis_tf.methods.fixed_teacher import check_teacher
+from paradis_tf.records import selection
+from paradis_tf.records.recording import RunRecorder
+from paradis_tf.records.tensorboard import EventWriter
+from paradis_tf.records.training_progress import Progress, Speed, WorkerProgress
+from paradis_tf.records.workdir import Workdir
+from paradis_tf.supernet import Supernet
+from paradis_tf.switches import parse_switches
+from paradis_tf.training import loop, optimizers
+from paradis_tf.training.divergence import DivergenceCheck
+
+_EVALUATION_BATCH = 256
+_FINISHED = -1
+# Images that batch norm's statistics are recomputed from after training, of methods that ask for it.
+CALIBRATION_IMAGES = 5000
+
+Dataset = datasets.Dataset | super_resolution.PairDataset
+
+# By task: the module that makes batches of a dataset's parts.
+_PIPELINES: dict[str, Any] = {"classification": pipeline, "super_resolution": patches}
+
+
+def load_dataset(config: Any, data_dir: str | None) -> Dataset:
+    """The dataset of a config (a `ConfigDict`, or the dict of a run folder)."""
+    of_pairs = config["dataset"].get("name") == "sr"
+    known = dict((defaults.get_super_resolution_config() if of_pairs else defaults.get_config()).dataset)
+    # A run that is older than a key has its default.
+    options = {**known, **dict(config["dataset"])}
+    if len(options) > len(known):
+        kind = f"dataset {options.get('name')!r}"
+        wrong = ", ".join(sorted(options.keys() - known.keys()))
+        raise UserError(
+            f"config.dataset: {kind} does not take {wrong}; it takes {', '.join(sorted(known))}. "
+            "An experiment's file is for classification or for super-resolution; give one of the other task."
+        )
+    load = super_resolution.load if of_pairs else datasets.load
+    return load(**options, data_dir=data_dir, seed=config["seed"])
+
+
+def load_run(workdir: Workdir, data_dir: str | None) -> tuple[Supernet, Any]:
+    """The finished model of a run and its dataset, checked to belong together.
+
+    Raises:
+      UserError: no finished model, bad data, or a model of another config or dataset.
+    """
+    config = workdir.config()
+    checks.check_types(config, workdir.config_file)
+    dataset = load_dataset(config, data_dir)
+    try:
+        make_architecture(config, dataset)
+    except UserError as error:
+        raise UserError(f"{workdir.config_file}: {error} {checks.OTHER_VERSION}") from None
+    model = workdir.load_model()
+    check_belongs(workdir.model_file, model, config, dataset)
+    return model, dataset
+
+
+def check_belongs(place: Path, model: Supernet, config: Any, dataset: Dataset) -> None:
+    """Raises UserError, naming the place it came from, unless a model is of this config and dataset and all its
+    weights are finite."""
+    wanted = make_architecture(config, dataset)
+    switches = parse_switches(config["switches"], config["grid"])
+    for name, found, legal in (
+        ("architecture", model.architecture_config(), {"name": wanted.name, **wanted.get_config()}),
+        ("switches", [str(s) for s in model.switches], [str(s) for s in switches]),
+        ("normalization", model.normalization, config["normalization"]),
+    ):
+        if found != legal:
+            name, found, legal = _first_difference(name, found, legal)
+            raise UserError(
+                f"the model in {place} has {name} {found}; the run's config and dataset give {legal}. Another version "
+                "of the program made it, or it was trained on other data."
+            )
+    broken = model.first_weight_not_finite()
+    if broken:
+        raise UserError(f"the model in {place}: weight {broken} is not finite; train again with a lower learning rate.")
+
+
+def _first_difference(name: str, found: Any, legal: Any) -> tuple[str, Any, Any]:
+    """Of tables the first option that they do not share, as its dotted name and its two values."""
+    if isinstance(found, dict) and isinstance(legal, dict):
+        for key in {**legal, **found}:
+            if key not in found or key not in legal or found[key] != legal[key]:
+                return f"{name}.{key}", found.get(key, "(missing)"), legal.get(key, "(missing)")
+    return name, found, legal
+
+
+def make_architecture(config: Any, dataset: Dataset) -> Any:
+    """The architecture of a config, with what it takes from the data: `image_shape`, and `classes` or `scale`.
+
+    Raises:
+      UserError: an unknown architecture, a wrong option, or an architecture for another kind of data.
+    """
+    name = config["model"]["name"]
+    family = models.ARCHITECTURES.get(name)
+    if family is not None and family.task != dataset.task:
+        given = config["dataset"]["name"]
+        raise UserError(f"architecture {name!r} is for {family.task}, and dataset {given!r} is for {dataset.task}.")
+    return models.create(**dict(config["model"]), **dataset.architecture_options)
+
+
+def train(
+    config: ConfigDict,
+    path: str,
+    data_dir: str | None = None,
+    tensorboard: bool = False,
+    strategy: str = "single",
+    devices: Sequence[str] = (),
+    peer_timeout_s: float = 300.0,
+) -> Workdir:
+    """Trains to the last epoch and writes the finished model; resumes if the folder holds a part of the run.
+
+    Args:
+      config: as in `paradis_tf.configs.defaults`.
+      path: the run folder; of several workers the chief alone reads and writes it.
+      data_dir: where `paradis_tf.data.datasets.load` looks for files, on each worker.
+      tensorboard: whether the metrics are also written as event files.
+      strategy: one of `paradis_tf.distribution.strategy.STRATEGIES`. It does not change a step beyond rounding and so
+        is no part of the config.
+      devices: the devices of the strategy `mirrored`; empty for all GPUs.
+      peer_timeout_s: how long to wait for other workers at the start, in seconds.
+
+    Raises:
+      UserError: a config that cannot be trained, bad data, a folder of another run, no such strategy here, or a
+        training that diverges.
+    """
+    _check(config)
+    # Before any other use of TensorFlow, which cannot join other machines later.
+    with groups.joined(strategy, devices, peer_timeout_s) as group, pipeline.reading():
+        return _train(config, path, data_dir, tensorboard, group)
+
+
+def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: bool, group: Group) -> Workdir:
+    dataset = load_dataset(config, data_dir)
+    keras.utils.set_random_seed(config.seed)
+    # All before the folder is made, so that a config that cannot be trained leaves nothing behind.
+    architecture = make_architecture(config, dataset)
+    source = _PIPELINES[architecture.task]
+    steps = len(dataset.train) // config.batch_size
+    batches = dict(seed=config.seed, epochs=config.epochs, **dict(config.augmentation))
+    shard = dict(shard_index=group.worker, shard_count=group.workers)
+    source.training_batches(dataset.train, config.batch_size, first_epoch=0, **batches, **shard)
+    groups.check_batch(config.batch_size, group.replicas)
+    method = methods.create(**dict(config.method))
+    teacher = method.fixed_teacher()
+    if teacher is not None:
+        check_teacher(teacher, architecture, bool(config.method.get("feature_weight", 0)))
+    _check_border(architecture, config)
+    mine = len(range(group.worker, len(dataset.validation), group.workers))
+    evaluation_size = groups.evaluation_size(mine, _EVALUATION_BATCH * group.local_replicas, group.local_replicas)
+    with group.strategy.scope():
+        model = Supernet(architecture, config.switches, config.grid, config.normalization, dtype=config.precision)
+        model.compile(
+            optimizers.create(config.optimizer, config.epochs, steps),
+            method,
+            weight_decay=config.optimizer.weight_decay,
+            decay_all=config.optimizer.decay_all,
+            clip_norm=config.optimizer.clip_norm,
+            average_decay=config.optimizer.average_decay,
+            total_steps=config.epochs * steps,
+            seed=config.seed,
+            loss=dict(config.loss),
+        )
+
+    workdir = Workdir(path)
+    with contextlib.ExitStack() as stack:
+        done = 0
+        if group.chief:
+            workdir = Workdir.create(path, config)
+            stack.enter_context(workdir.locked())
+            done = _resume(workdir, model, config, dataset)
+        done = int(group.from_chief([np.array(done)])[0])
+        # Only the chief's path is the run's.
+        place = str(workdir.path) if group.chief else "worker 0's run folder"
+        if done == _FINISHED:
+            print(f"{place} holds the finished run of {config.epochs} epochs; nothing to do.", flush=True)
+            return workdir
+        if done:
+            print(f"resuming {place} after epoch {done}", flush=True)
+        group.share(model)
+        print("tracing the training step ...", flush=True)
+        loop.fit(
+            model,
+            group,
+            source.training_batches(dataset.train, config.batch_size, first_epoch=done, **batches, **shard),
+            source.evaluation_batches(dataset.validation, evaluation_size, **shard),
+            steps=steps,
+            validation_steps=-(-mine // evaluation_size),
+            first_epoch=done,
+            epochs=config.epochs,
+            callbacks=_callbacks(workdir, config, tensorboard)
+            if group.chief
+            else [DivergenceCheck(), WorkerProgress()],
+        )
+        if group.chief:
+            network = selection.finished_network(
+                workdir, model, config.keep, lambda file, kept: check_belongs(file, kept, config, dataset)
+            )
+            if model.method.recalibrates and recalibration.has_batch_norm(network):
+                batches = calibration_batches(config, dataset, CALIBRATION_IMAGES)
+                print(f"{config.method.name}: batch norm's statistics are recomputed", flush=True)
+                recalibration.recalibrate(network, batches, report=lambda text: print(text, flush=True))
+            workdir.save_model(network)
+            print(f"finished: {workdir.model_file}; metrics in {workdir.metrics_file}", flush=True)
+        else:
+            print(f"worker {group.worker} of {group.workers} is done; worker 0 writes the model", flush=True)
+    return workdir
+
+
+def calibration_batches(config: Any, dataset: Dataset, images: int) -> tf.data.Dataset:
+    """The first epoch's training batches, augmented, up to at least so many images or to the end of the epoch."""
+    source = _PIPELINES[dataset.task]
+    size = config["batch_size"]
+    batches = source.training_batches(
+        dataset.train, size, seed=config["seed"], first_epoch=0, epochs=1, **dict(config["augmentation"])
+    )
+    return batches.take(-(-images // size))
+
+
+def _resume(workdir: Workdir, model: Supernet, config: ConfigDict, dataset: Dataset) -> int:
+    """Gives the model the newest checkpoint's state; the epochs that it has behind it, or `_FINISHED`."""
+    done, _ = workdir.newest_checkpoint()
+    # Without any checkpoint, too: a finished run may have been sent or kept without them.
+    if (done >= config.epochs or not workdir.checkpoint_files()) and workdir.model_file.exists():
+        if zipfile.is_zipfile(workdir.model_file):
+            return _FINISHED
+        print(f"passing over {workdir.model_file}, which is damaged; it is made again", flush=True)
+    done, kept = workdir.restore()
+    if kept is not None:
+        check_belongs(workdir.checkpoints, kept, config, dataset)
+        if done > config.epochs:
+            raise UserError(
+                f"the newest checkpoint in {workdir.checkpoints} is of epoch {done}, and the run has {config.epochs}; "
+                "it is another run's, remove it."
+            )
+        if not groups.fits(model, kept):
+            raise UserError(
+                f"the model in {workdir.checkpoints} was trained with another optimizer, or without one, than "
+                f"config.optimizer gives ({config.optimizer.name}); put its own checkpoint back, or train in a new "
+                "workdir."
+            )
+        groups.assign(model, groups.state(kept))
+    workdir.truncate_metrics(done)
+    return done
+
+
+def _check_border(architecture: Any, config: ConfigDict) -> None:
+    """Raises UserError if the metric's border leaves nothing of the patches that are trained on."""
+    border = config.loss.get("border", 0)
+    if architecture.task == "super_resolution" and isinstance(border, int):
+        side = architecture.image_shape[0] * architecture.scale
+        if 2 * border >= side:
+            raise UserError(
+                f"config.loss.border is {border}, and patches have {side}x{side} high-resolution pixels "
+                f"(config.dataset.patch_size * scale); it is less than {side / 2:g}."
+            )
+
+
+def _callbacks(workdir: Workdir, config: ConfigDict, tensorboard: bool) -> list[keras.callbacks.Callback]:
+    """In their order: each finds what those before it have left."""
+    speed = Speed(config.batch_size)
+    events = [EventWriter(workdir)] if tensorboard else []
+    return [DivergenceCheck(), speed, RunRecorder(workdir, speed, config.keep), *events, Progress(speed)]
+
+
+def _check(config: ConfigDict) -> None:
+    for key, value, legal, good in (
+        ("epochs", config.epochs, "at least 1", config.epochs >= 1),
+        ("batch_size", config.batch_size, "at least 1", config.batch_size >= 1),
+        ("grid", config.grid, "1 to 64", 1 <= config.grid <= 64),
+        ("keep", config.keep, f"one of {', '.join(selection.KEEP)}", config.keep in selection.KEEP),
+    ):
+        if not good:
+            raise UserError(f"config.{key} is {value!r}; it is {legal}.")
+    optimizers.check(config)

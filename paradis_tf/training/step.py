@@ -1,0 +1,314 @@
+"""The training step of a network of switches: a loop over the passes of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import paradis_tf.training.schedules  # noqa: F401  saved networks hold its class, which has to be registered to load them
+from fusion.base.program import UserError
+from paradis_tf import tasks
+from paradis_tf.builders.operations import Architecture
+from paradis_tf.layers import SlicedConv2D, SlicedDense
+from paradis_tf.methods.passes import Draw, Method, Pass, Teacher
+from paradis_tf.switches import Switch
+from paradis_tf.tasks.task import Task
+from paradis_tf.training.divergence import FirstNonFinite
+from paradis_tf.training.gradients import combine
+
+
+class TrainedByPasses(keras.Model):
+    """What a `Supernet` is trained with: its losses, its step, and the average of its weights.
+
+    Subclasses set, before they are compiled:
+
+    Attributes:
+      architecture: the `Architecture`.
+      switches: the switches.
+      widest: the widest of them.
+      shared_layers: the layers that hold the weights.
+      task: the architecture's task; `compile` makes it anew with its options.
+
+    Source: ours (reconstruction of ParaDiS).
+    """
+
+    architecture: Architecture
+    switches: tuple[Switch, ...]
+    shared_layers: list[keras.layers.Layer]
+    task: Task
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.passes: tuple[Pass | Draw, ...] = ()
+        self.average_decay = 0.0
+        self._average: list[keras.Variable] = []
+
+    @property
+    def widest(self) -> Switch:
+        """The switch that owns most channels, on fewest devices: the teacher of the others."""
+        return min(self.switches, key=lambda switch: (-switch.width, switch.devices))
+
+    def compile(
+        self,
+        optimizer: Any = "sgd",
+        method: Method | None = None,
+        weight_decay: float = 0.0,
+        decay_all: bool = False,
+        clip_norm: float = 0.0,
+        average_decay: float = 0.0,
+        total_steps: int = 0,
+        seed: int = 0,
+        loss: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Prepares training.
+
+        Args:
+          optimizer: a Keras optimizer, its name or its config.
+          method: what each switch learns from; its passes are made once, here.
+          weight_decay: added to the gradient as `weight_decay * kernel`, for convolution and dense kernels
+            only; depthwise kernels, batch norm and biases have none (Yu et al. 2019).
+          decay_all: gives every trained weight that decay.
+          clip_norm: the gradients, summed over the passes, are scaled down to this global norm where they are above
+            it, before the decay; 0 leaves them.
+          average_decay: how much of their moving average a step keeps, in [0, 1), less in the first steps; 0 keeps no
+            average. It covers all weights, batch norm's statistics too.
+          total_steps: steps of the whole training, in whose course factors of losses change; with 0 they keep their
+            first value.
+          seed: of the passes that are drawn, 0 or more.
+          loss: options of the architecture's task, such as `label_smoothing`.
+          **kwargs: as in `keras.Model.compile`, without `metrics`, which the task gives.
+
+        Raises:
+          ValueError: no method, or a number out of range.
+          UserError: a method that cannot train these switches or wants an average that is not kept, or a wrong
+            option of the task.
+        """
+        if method is None:
+            raise ValueError("compile needs method=...; it says what each switch learns from.")
+        if weight_decay < 0:
+            raise ValueError(f"weight_decay is {weight_decay!r}; it is 0 or more.")
+        if clip_norm < 0:
+            raise ValueError(f"clip_norm is {clip_norm!r}; it is 0 or more.")
+        if total_steps < 0:
+            raise ValueError(f"total_steps is {total_steps!r}; it is 0 or more.")
+        if seed < 0:
+            raise ValueError(f"seed is {seed!r}; it is 0 or more.")
+        if not 0 <= average_decay < 1:
+            raise ValueError(f"average_decay is {average_decay!r}; it lies in [0, 1).")
+        self.task = tasks.create(self.architecture.task, **(loss or {}))
+        super().compile(optimizer=optimizer, **{"jit_compile": False, **kwargs})
+        # Built here, because an optimizer that makes its variables in the first step has the step traced twice.
+        self.optimizer.build(self.trainable_variables)
+        self.method = method
+        self.passes = method.passes(self.switches, self.widest)
+        self.weight_decay = weight_decay
+        self.decay_all = decay_all
+        self.clip_norm = clip_norm
+        kernels = {id(layer.kernel) for layer in self.shared_layers if isinstance(layer, SlicedConv2D | SlicedDense)}
+        self._decayed = {i for i, v in enumerate(self.trainable_variables) if decay_all or id(v) in kernels}
+        self.total_steps = total_steps
+        self.seed = seed
+        self._keep_average(average_decay)
+        self.first_non_finite = FirstNonFinite()
+        self._total_loss = keras.metrics.Mean(name="loss")
+        self._switch_losses = {s: keras.metrics.Mean(name=f"loss/{s}") for s in self.switches}
+        self._switch_metrics = {s: self.task.new_metric(f"{self.task.metric}/{s}") for s in self.switches}
+
+    def _keep_average(self, decay: float) -> None:
+        self.average_decay = decay
+        wanted = {one.teacher.source for one in self._all_passes() if one.teacher}
+        if "average" in wanted and not decay:
+            raise UserError("the method learns from the average of the weights; optimizer.average_decay is 0, set it.")
+        if decay and not self._average:
+            self._average = [
+                self.add_weight(
+                    name=f"average_{index}",
+                    shape=weight.shape,
+                    initializer=lambda shape, dtype, value=weight: keras.ops.copy(value.value),
+                    trainable=False,
+                    autocast=False,
+                    aggregation="only_first_replica",
+                )
+                for index, weight in enumerate(self._averaged_weights())
+            ]
+
+    def _averaged_weights(self) -> list[keras.Variable]:
+        return [weight for layer in self.shared_layers for weight in layer.weights]
+
+    def _all_passes(self) -> list[Pass]:
+        return [one for entry in self.passes for one in (entry.passes if isinstance(entry, Draw) else (entry,))]
+
+    @property
+    def metrics(self) -> list[keras.Metric]:
+        if not self.compiled:
+            return []
+        return [self._total_loss, *self._switch_losses.values(), *self._switch_metrics.values()]
+
+    @property
+    def draws(self) -> bool:
+        """Whether a step has passes that are drawn."""
+        return any(isinstance(entry, Draw) for entry in self.passes)
+
+    def drawn_passes(self) -> tuple[Pass, ...]:
+        """The passes of the next step, those that are drawn among them; called outside of a step."""
+        return tuple(
+            entry.passes[int(self._draw(entry, place))] if isinstance(entry, Draw) else entry
+            for place, entry in enumerate(self.passes)
+        )
+
+    def _draw(self, draw: Draw, place: int) -> tf.Tensor:
+        # A function of the step's number, so that a resumed run draws what an undisturbed one does.
+        second = (place + self.seed * len(self.passes)) % 2**31
+        seed = tf.stack([tf.cast(self.optimizer.iterations, tf.int32), second])
+        return tf.random.stateless_uniform([], seed, maxval=len(draw.passes), dtype=tf.int32)
+
+    def train_step(self, data: Any, passes: Sequence[Pass] | None = None) -> dict[str, Any]:
+        """One step of the optimizer.
+
+        Args:
+          data: (images, targets), the replica's part of the batch.
+          passes: what `drawn_passes` gave; without them the step draws by itself.
+        """
+        images, targets = _images_and_targets(data)
+        gradients: dict[int, tf.Tensor] = {}
+        if passes and self.draws:
+            # As when the step draws: what the drawn pass does not touch has a gradient of zero.
+            gradients = {index: tf.zeros(v.shape, v.dtype) for index, v in enumerate(self.trainable_variables)}
+        outputs = self._absent_teachers(images)
+        losses, switches = [], []
+        for place, entry in enumerate(passes or self.passes):
+            if isinstance(entry, Draw):
+                drawn = self._draw(entry, place)
+                loss, found = self._run_drawn(entry, drawn, images, targets, outputs)
+                switches.append(tf.gather([self.switches.index(one.switch) for one in entry.passes], drawn))
+            else:
+                loss, found = self._run_pass(entry, images, targets, outputs)
+                switches.append(tf.constant(self.switches.index(entry.switch)))
+            for index, gradient in found.items():
+                gradients[index] = gradients[index] + gradient if index in gradients else gradient
+            losses.append(loss)
+        self._total_loss.update_state(tf.add_n(losses))
+        self.first_non_finite.update_state(tf.stack(losses), tf.stack(switches))
+        self.optimizer.apply(
+            *combine(
+                gradients,
+                self.trainable_variables,
+                self.optimizer,
+                clip_norm=self.clip_norm,
+                weight_decay=self.weight_decay,
+                decayed=self._decayed,
+            )
+        )
+        self._update_average()
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _absent_teachers(self, images: Any) -> dict[Teacher, dict[str, tf.Tensor]]:
+        """The outputs of the teachers that have no pass of their own."""
+        teachers = {one.teacher for one in self._all_passes() if one.teacher and one.teacher.source != "in_place"}
+        outputs = {}
+        for teacher in sorted(teachers, key=str):
+            if teacher.source == "average":
+                found = self._call_average(images, teacher.switch)
+            else:
+                network = self.method.fixed_teacher()
+                if network is None:
+                    raise ValueError(f"a pass learns from a fixed teacher, and {type(self.method).__name__} has none.")
+                found = network(images, switch=teacher.switch, training=False)
+            outputs[teacher] = {name: tf.stop_gradient(value) for name, value in found.items()}
+        return outputs
+
+    def _run_pass(
+        self, one: Pass, images: Any, targets: Any, outputs: dict[Teacher, dict[str, tf.Tensor]]
+    ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
+        """The weighted loss of a pass and its gradients by index of the variable; its outputs are left in `outputs`."""
+        with tf.GradientTape() as tape:
+            found = self(images, switch=one.switch, training=True)
+            loss = one.loss(self.task, targets, found, outputs.get(one.teacher) if one.teacher else None)
+            weighted = loss * self._factor(one)
+            scaled = self.optimizer.scale_loss(weighted)
+        outputs[Teacher(one.switch)] = {name: tf.stop_gradient(value) for name, value in found.items()}
+        gradients = tape.gradient(scaled, [variable.value for variable in self.trainable_variables])
+        self._switch_losses[one.switch].update_state(loss)
+        self._switch_metrics[one.switch].update_state(targets, found["prediction"])
+        return weighted, {index: gradient for index, gradient in enumerate(gradients) if gradient is not None}
+
+    def _factor(self, one: Pass) -> Any:
+        first, last = one.factor
+        if first == last or not self.total_steps:
+            return first
+        return first + (last - first) * tf.cast(self.optimizer.iterations, tf.float32) / self.total_steps
+
+    def _run_drawn(
+        self, draw: Draw, drawn: tf.Tensor, images: Any, targets: Any, outputs: dict[Teacher, dict[str, tf.Tensor]]
+    ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
+        """As `_run_pass`, for one pass of several; each branch is traced, one is run."""
+
+        def branch(one: Pass) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            loss, found = self._run_pass(one, images, targets, dict(outputs))
+            variables = enumerate(self.trainable_variables)
+            return loss, [found.get(index, tf.zeros(v.shape, v.dtype)) for index, v in variables]
+
+        loss, gradients = tf.switch_case(drawn, [lambda one=one: branch(one) for one in draw.passes])
+        return loss, {index: tf.convert_to_tensor(gradient) for index, gradient in enumerate(gradients)}
+
+    def _update_average(self) -> None:
+        if not self.average_decay:
+            return
+        step = tf.cast(self.optimizer.iterations, tf.float32)
+        # Early on a short memory, or the initial weights would stay in it for long.
+        decay = tf.minimum(self.average_decay, step / (10.0 + step))
+        for weight, kept in zip(self._averaged_weights(), self._average, strict=True):
+            kept.assign_add((1.0 - decay) * (weight.value - kept.value))
+
+    def _call_average(self, images: Any, switch: Switch) -> dict[str, Any]:
+        """A call on the average of the weights; the weights stay in their place, whatever interrupts it."""
+        weights = zip(self._averaged_weights(), self._average, strict=True)
+        with keras.StatelessScope(state_mapping=[(weight, kept.value) for weight, kept in weights]):
+            return self(images, switch=switch, training=False)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        images, targets = _images_and_targets(data)
+        count = tf.shape(targets)[0]
+        total = 0.0
+        for switch in self.switches:
+            if self.average_decay:
+                prediction = self._call_average(images, switch)["prediction"]
+            else:
+                prediction = self(images, switch=switch, training=False)["prediction"]
+            loss = self.task.loss(targets, prediction)
+            self._switch_losses[switch].update_state(loss, sample_weight=count)
+            self._switch_metrics[switch].update_state(targets, prediction)
+            total += loss
+        self._total_loss.update_state(total, sample_weight=count)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        if not self.compiled:
+            return None
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "method": keras.saving.serialize_keras_object(self.method),
+            "weight_decay": self.weight_decay,
+            "decay_all": self.decay_all,
+            "clip_norm": self.clip_norm,
+            "average_decay": self.average_decay,
+            "total_steps": self.total_steps,
+            "seed": self.seed,
+            "loss": self.task.get_config(),
+        }
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+
+def _images_and_targets(data: Any) -> tuple[Any, Any]:
+    images, targets, weights = keras.utils.unpack_x_y_sample_weight(data)
+    if targets is None or weights is not None:
+        raise ValueError(
+            f"a batch is (images, targets); targets {'are missing' if targets is None else 'came with weights'}."
+        )
+    return images, targets

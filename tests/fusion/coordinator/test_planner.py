@@ -1,0 +1,187 @@
+"""The planner against brute force, and what it says of what it did not choose."""
+
+import itertools
+import random
+import sys
+
+import pytest
+
+from fusion.bundle.contents import SliceModel, SwitchEntry
+from fusion.coordinator import planner
+from fusion.coordinator.planner import Goal
+
+WIDTHS = {"1.0": [8], "0.5+0.5": [4, 4], "0.5+0.25+0.25": [4, 2, 2], "4x0.25": [2, 2, 2, 2]}
+ACCURACY = {"1.0": 0.8, "0.5+0.5": 0.77, "0.5+0.25+0.25": 0.75, "4x0.25": 0.7}
+
+
+def choose(goal, latencies, busy, accuracy=None):
+    """The chosen plan, and the reasons against the other switches."""
+    decision = planner.decide(SWITCHES, accuracy or (lambda one: ACCURACY[one.switch]), latencies, busy, goal)
+    return decision.chosen, {one.switch: one.reason for one in decision.rejected}
+
+
+def entry(switch, widths):
+    slices = [SliceModel(i, "0", "1", f"{switch}-{i}", w * w, w, {}) for i, w in enumerate(widths)]
+    return SwitchEntry(switch, switch, sum(w * w for w in widths), None, tuple(slices))
+
+
+SWITCHES = [entry(switch, widths) for switch, widths in WIDTHS.items()]
+
+
+def table(rng, devices, served=1.0):
+    """Latencies of devices of random speed, each with a part of the slices."""
+    found = {}
+    for device in range(devices):
+        speed = rng.uniform(0.5, 4)
+        for one in SWITCHES:
+            for part in one.slices:
+                if rng.random() < served:
+                    found[f"pi-{device}", part.model] = speed * part.madds * rng.uniform(0.8, 1.2)
+    return found
+
+
+def ends(one, devices, latencies, busy):
+    """When each device is done with an assignment."""
+    found: dict[str, float] = {}
+    for part, device in zip(one.slices, devices, strict=True):
+        found[device] = found.get(device, busy.get(device, 0)) + latencies[device, part.model]
+    return found
+
+
+def brute_force(latencies, busy, goal):
+    """(switch, latency) by trying every assignment of every switch."""
+    names = sorted({device for device, _ in latencies})
+    plans = []
+    for one in SWITCHES:
+        for devices in itertools.product(names, repeat=len(one.slices)):
+            if all((device, part.model) in latencies for device, part in zip(devices, one.slices, strict=True)):
+                plans.append((max(ends(one, devices, latencies, busy).values()), -ACCURACY[one.switch], one.switch))
+    in_time = [plan for plan in plans if plan[0] <= goal.deadline_ms]
+    good = [plan for plan in in_time if goal.min_accuracy is not None and -plan[1] >= goal.min_accuracy]
+    if good:
+        return min(good)
+    return min(in_time, key=lambda plan: (plan[1], plan[0])) if in_time else min(plans, default=None)
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_chooses_as_brute_force_does(seed):
+    rng = random.Random(seed)
+    latencies = table(rng, rng.randint(1, 4), rng.choice([1.0, 0.6]))
+    busy = {f"pi-{i}": rng.uniform(0, 100) for i in range(4) if rng.random() < 0.4}
+    goal = Goal(rng.uniform(5, 300), rng.choice([None, 0.72, 0.76, 0.9]))
+    chosen, others = choose(goal, latencies, busy)
+    wanted = brute_force(latencies, busy, goal)
+    if wanted is None:
+        assert chosen is None
+        return
+    assert (chosen.entry.switch, chosen.latency_ms) == (wanted[2], pytest.approx(wanted[0]))
+    assert max(ends(chosen.entry, chosen.devices, latencies, busy).values()) == pytest.approx(chosen.latency_ms)
+    assert set(others) == set(WIDTHS) - {chosen.entry.switch}
+
+
+def test_a_fast_board_gets_the_half_and_slow_ones_the_quarters():
+    speeds = {"slow": 3.0, "fast": 1.0, "slower": 3.1}
+    latencies = {(d, p.model): s * p.madds for d, s in speeds.items() for p in SWITCHES[2].slices}
+    found = planner.assign([part.model for part in SWITCHES[2].slices], latencies, {})
+    assert found is not None
+    devices, latency = found
+    assert (devices[0], set(devices[1:])) == ("fast", {"slow", "slower"})
+    assert latency == 16
+
+
+def test_a_device_with_work_before_it_is_spared():
+    latencies = {(f"pi-{i}", "4x0.25-0"): 5.0 for i in range(3)}
+    assert planner.assign(["4x0.25-0"], latencies, {"pi-0": 7, "pi-1": 1}) == (("pi-2",), 5.0)
+    assert planner.assign(["4x0.25-0"], latencies, {"pi-0": 7, "pi-1": 1, "pi-2": 9}) == (("pi-1",), 6.0)
+
+
+def test_says_why_others_lost():
+    latencies = {("a", part.model): float(part.madds) for one in SWITCHES[:3] for part in one.slices}
+
+    def reasons(goal):
+        chosen, said = choose(goal, latencies, {})
+        return chosen.entry.switch, said
+
+    assert reasons(Goal(100)) == (
+        "1.0",
+        {
+            "0.5+0.5": "is less accurate, 77.00 % against 80.00 %",
+            "0.5+0.25+0.25": "is less accurate, 75.00 % against 80.00 %",
+            "4x0.25": "no living device serves slice 0, 1, 2, 3",
+        },
+    )
+    chosen, said = reasons(Goal(50))
+    assert (chosen, said["1.0"]) == ("0.5+0.5", "takes 64.0 ms, the deadline is 50 ms")
+    chosen, said = reasons(Goal(100, 0.75))
+    assert (chosen, said["1.0"]) == ("0.5+0.25+0.25", "takes longer, 64.0 against 24.0 ms")
+    chosen, said = reasons(Goal(100, 0.76))
+    assert (chosen, said["0.5+0.25+0.25"]) == ("0.5+0.5", "its accuracy is 75.00 %, at least 76.00 % is wanted")
+
+
+@pytest.mark.parametrize(
+    ("goal", "lacks"),
+    [
+        (Goal(100), ""),
+        (Goal(100, 0.8), ""),
+        (Goal(100, 0.99), "though none reaches 99.00 %"),
+        (Goal(50, 0.8), "though none reaches 80.00 % within the deadline"),
+        (Goal(5), "though it is over the deadline of 5 ms"),
+        (Goal(5, 0.99), "though it is over the deadline of 5 ms"),
+    ],
+)
+def test_says_what_the_chosen_plan_lacks(goal, lacks):
+    latencies = {("a", part.model): float(part.madds) for one in SWITCHES for part in one.slices}
+    decision = planner.decide(SWITCHES, lambda one: ACCURACY[one.switch], latencies, {}, goal)
+    assert planner.shortfall(decision, goal) == lacks
+
+
+def test_without_accuracies_none_is_reached():
+    latencies = {("a", part.model): 1.0 for one in SWITCHES for part in one.slices}
+    for least, lacks in ((None, ""), (0.5, "though no accuracy is known")):
+        goal = Goal(100, least)
+        assert planner.shortfall(planner.decide(SWITCHES, lambda one: None, latencies, {}, goal), goal) == lacks
+    assert planner.shortfall(planner.decide(SWITCHES, lambda one: None, {}, {}, Goal(1)), Goal(1)) == ""
+
+
+def test_without_accuracies_more_multiply_adds_are_better():
+    latencies = {("a", part.model): 1.0 for one in SWITCHES for part in one.slices}
+    chosen, said = choose(Goal(100), latencies, {}, lambda one: None)
+    assert chosen.entry.switch == "1.0"
+    assert said["0.5+0.5"] == "has fewer multiply-adds, 32 against 64"
+
+
+def test_nothing_can_be_run():
+    chosen, said = choose(Goal(100), {}, {})
+    assert chosen is None
+    assert said["0.5+0.5"] == "no living device serves slice 0, 1"
+
+
+def steps(function, *arguments):
+    """How many lines of Python a call runs."""
+    count = 0
+
+    def trace(frame, event, argument):
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function(*arguments)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_many_devices_with_work_before_them_are_planned_in_few_steps():
+    """The event loop of the coordinator waits for every plan. A step is a line of Python, some tens of nanoseconds."""
+    rng = random.Random(3)
+    models = [f"s{i}" for i in range(4)]
+    most = 0
+    for _ in range(400):
+        speeds = [rng.choice([rng.uniform(1, 10), 5, rng.uniform(4, 6)]) for _ in range(50)]
+        latencies = {(f"d{i}", model): ms for i, ms in enumerate(speeds) for model in models}
+        busy = {f"d{i}": rng.choice([0.0, rng.uniform(0, 60)]) for i in range(50)}
+        most = max(most, steps(planner.assign, models, latencies, busy))
+    assert most < 10_000

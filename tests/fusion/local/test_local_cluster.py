@@ -1,0 +1,68 @@
+"""Clusters of this machine: workers on cores, killed and started again, several coordinators."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from fusion.base.program import UserError
+from fusion.bundle import manifest
+from fusion.local.cluster import LocalCluster
+from fusion.local.evaluation import evaluate
+from fusion.local.pinning import pinned
+
+
+def test_workers_on_cores_come_back_on_their_address(bundle, data, reference):
+    before = os.sched_getaffinity(0)
+    core = max(before)
+    images = data[0][:3]
+    # `front` is told the workers' addresses; here in the other order.
+    with LocalCluster(
+        manifest.load(bundle), "0.5+0.5", "float32", workers=2, cores=[core], front=lambda urls: list(reversed(urls))
+    ) as cluster:
+        assert os.sched_getaffinity(0) == before
+        workers, urls = cluster.pids[:2], cluster.worker_urls
+        assert [os.sched_getaffinity(pid) for pid in workers] == [{core}] * 2
+        assert os.sched_getaffinity(cluster.pids[2]) == before
+        wanted = reference(0, 8)[:3]
+        np.testing.assert_allclose(evaluate(cluster.url, images).answers, wanted, atol=1e-4)
+        other = cluster.coordinate("1.0")
+        assert len(cluster.pids) == 4
+        np.testing.assert_allclose(evaluate(other, images).answers, wanted, atol=1e-4)
+        cluster.signal(0, signal.SIGKILL)
+        os.waitid(os.P_PID, workers[0], os.WEXITED | os.WNOWAIT)
+        # A stopped one, too, has to end for its successor.
+        cluster.signal(1, signal.SIGSTOP)
+        for worker in (0, 1):
+            cluster.restart(worker)
+        assert cluster.worker_urls == urls and not set(cluster.pids[:2]) & set(workers)
+        assert os.sched_getaffinity(cluster.pids[1]) == {core}
+        assert soon(lambda: np.allclose(evaluate(cluster.url, images).answers, wanted, atol=1e-4))
+
+
+def soon(call):
+    """Whether the call is true within some seconds; a coordinator first has to see that its workers are back."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            return call()
+        except UserError:
+            time.sleep(0.2)
+    return False
+
+
+def test_a_number_of_workers_or_a_switch(bundle):
+    with pytest.raises(UserError, match="a cluster without a switch needs a number of workers"):
+        LocalCluster(manifest.load(bundle), None)
+
+
+def test_nothing_happens_to_workers_that_are_not_started(bundle):
+    with pytest.raises(UserError, match="worker 0 is not started; legal: inside the cluster's block"):
+        LocalCluster(manifest.load(bundle), None, workers=1).signal(0, signal.SIGKILL)
+
+
+def test_pinned_refuses_a_core_that_is_not_there():
+    with pytest.raises(UserError, match="core 4096 is not for this process; legal: "), pinned([4096]):
+        pass

@@ -1,0 +1,256 @@
+"""Which images are asked about, what is made of them, and in which order answers come."""
+
+import io
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fusion.base.program import UserError
+from fusion.images import reading as images
+from fusion.predict import sources
+from fusion.predict.parallel import in_order
+from fusion.predict.sources import Source, Watch
+
+
+def fill(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return folder
+
+
+def names(found):
+    return [source.name for source in found]
+
+
+def test_folders_are_searched_in_order(tmp_path):
+    fill(tmp_path, "b/2.JPG", "b/10.png", "a/x.webp", "z.png", ".hidden.png", ".git/y.png", "readme.txt", "a/page.eps")
+    (tmp_path / "b" / "loop").symlink_to(tmp_path)
+    found, others = sources.files(["first.txt", str(tmp_path)])
+    inside = [os.path.relpath(name, tmp_path) for name in names(found)[1:]]
+    assert names(found)[0] == "first.txt"
+    assert inside == ["z.png", "a/x.webp", "b/10.png", "b/2.JPG"]
+    assert others == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_never_ends_is_no_image_of_a_folder(tmp_path):
+    fill(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    found, others = sources.files([str(tmp_path)])
+    assert [os.path.basename(name) for name in names(found)] == ["a.png", "gone.png"]
+    assert others == 1
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    fill(tmp_path, "readme.txt")
+    with pytest.raises(UserError, match="has no images; legal: files ending in "):
+        sources.files([str(tmp_path)])
+
+
+def test_lines_name_files():
+    stream = io.BytesIO(b"a b.png\r\n\nc\xff.png\nlast.png")
+    assert names(sources.lines(stream)) == ["a b.png", "c\udcff.png", "last.png"]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP"])
+def test_an_image_is_no_list_of_files(kind):
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 30), (200, 10, 10)).save(stream, kind)
+    with pytest.raises(UserError, match="standard input holds no file names; legal: .* with --stdin=image"):
+        list(sources.lines(io.BytesIO(stream.getvalue())))
+
+
+def test_one_image_of_a_stream(monkeypatch):
+    assert sources.image(io.BytesIO(b"abc")) == Source("-", b"abc")
+    monkeypatch.setattr(sources, "_LARGEST", 2)
+    with pytest.raises(UserError, match="more than 256 MB"):
+        sources.image(io.BytesIO(b"abc"))
+
+
+def test_again_keeps_its_pace():
+    started = time.monotonic()
+    found = sources.again([Source("a"), Source("b")], 0.05)
+    assert names(next(found) for _ in range(5)) == ["a", "b", "a", "b", "a"]
+    assert time.monotonic() - started >= 0.1
+
+
+def test_watch(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_LOOK_S", 0.02)
+    fill(tmp_path, "old.png")
+    watch = iter(Watch(str(tmp_path)))
+    fill(tmp_path, "new.png", "note.txt")
+    assert next(watch).name == str(tmp_path / "new.png")
+    (tmp_path / "old.png").write_bytes(b"changed")
+    assert next(watch).name == str(tmp_path / "old.png")
+    (tmp_path / "new.png").unlink()
+    fill(tmp_path, "below/third.jpg")
+    assert next(watch).name == str(tmp_path / "below" / "third.jpg")
+
+
+def test_watch_waits_for_the_whole_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_LOOK_S", 0.1)
+    path, sizes = tmp_path / "slow.png", []
+
+    def write():
+        for _ in range(10):
+            with path.open("ab") as stream:
+                stream.write(b"x" * 100)
+            time.sleep(0.02)
+
+    watch = iter(Watch(str(tmp_path)))
+    writer = threading.Thread(target=write)
+    writer.start()
+    for source in watch:
+        sizes.append(os.path.getsize(source.name))
+        break
+    writer.join()
+    assert sizes == [1000]
+
+
+def test_watch_survives_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_LOOK_S", 0.02)
+    folder = tmp_path / "in"
+    with pytest.raises(UserError, match="cannot be read"):
+        Watch(str(folder))
+    folder.mkdir()
+    watch = iter(Watch(str(folder)))
+    folder.rmdir()
+    timer = threading.Timer(0.1, fill, (folder, "a.png"))
+    timer.start()
+    assert next(watch).name == str(folder / "a.png")
+    timer.join()
+
+
+def test_is_within(tmp_path):
+    assert sources.is_within(tmp_path, tmp_path) and sources.is_within(tmp_path / "a" / "b", tmp_path)
+    assert not sources.is_within(tmp_path, tmp_path / "a")
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_answers_come_in_order(workers):
+    running, most, lock = [0], [0], threading.Lock()
+
+    def work(number):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.001 * (7 - number % 7))
+        with lock:
+            running[0] -= 1
+        if number == 5:
+            raise KeyError(number)
+        return number * number
+
+    found = list(in_order(range(30), [work] * workers))
+    assert [thing for thing, _ in found] == list(range(30))
+    assert isinstance(found[5][1].exception(), KeyError)
+    assert [future.result() for thing, future in found if thing != 5] == [n * n for n in range(30) if n != 5]
+    assert most[0] <= workers
+
+
+def test_an_endless_source_is_read_as_needed():
+    asked: list[int] = []
+
+    def endless():
+        while True:
+            asked.append(len(asked))
+            yield asked[-1]
+
+    found = in_order(endless(), [str, str])
+    assert [next(found)[1].result() for _ in range(3)] == ["0", "1", "2"]
+    time.sleep(0.05)
+    assert len(asked) <= 3 + 2 * 2 + 1
+
+
+def test_what_a_source_raises_comes_last():
+    def broken():
+        yield 1
+        raise UserError("gone")
+
+    found = in_order(broken(), [str])
+    assert next(found)[1].result() == "1"
+    with pytest.raises(UserError, match="gone"):
+        next(found)
+
+
+def saved(image, **options):
+    stream = io.BytesIO()
+    image.save(stream, options.pop("format", "PNG"), **options)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def ramp():
+    """Red grows to the right, green downwards: 256 pixels wide, 128 high."""
+    across = np.broadcast_to(np.arange(256), (128, 256))
+    down = np.broadcast_to(np.arange(128)[:, np.newaxis] * 2, (128, 256))
+    return Image.fromarray(np.stack([across, down, np.zeros_like(down)], -1).astype(np.uint8))
+
+
+def test_stretch(ramp):
+    found = images.read(saved(ramp), (32, 32, 3), images.STRETCH).astype(int)
+    # Each pixel is about the mean of 8 x 4 ones.
+    np.testing.assert_allclose(found[5, 1:-1, 0], np.arange(1, 31) * 8 + 3.5, atol=1)
+    np.testing.assert_allclose(found[1:-1, 5, 1], np.arange(1, 31) * 8 + 3, atol=1)
+
+
+def test_crop_takes_what_evaluation_takes(ramp):
+    found = images.read(saved(ramp), (32, 32, 3), images.CROP).astype(int)
+    # The centre square of 128 * 224 / 256 = 112 pixels: columns 72 to 183, rows 8 to 119, 3.5 a pixel.
+    np.testing.assert_allclose(found[5, 1:-1, 0], 72 + np.arange(1, 31) * 3.5 + 1.25, atol=1)
+    np.testing.assert_allclose(found[1:-1, 5, 1], (8 + np.arange(1, 31) * 3.5 + 1.25) * 2, atol=2)
+    # A square that is hardly larger than the model gives all its pixels that it needs.
+    np.testing.assert_array_equal(images.read(saved(ramp), (128, 128, 3), images.CROP), np.asarray(ramp)[:, 64:192])
+    assert images.read(saved(ramp.resize((1, 9))), (32, 16, 3), images.CROP).shape == (32, 16, 3)
+
+
+def test_pad(ramp):
+    found = images.read(saved(ramp), (32, 32, 3), images.PAD)
+    assert not found[:8].any() and not found[24:].any() and found[8:24, 1:].any(-1).all()
+
+
+@pytest.mark.parametrize("resize", [images.STRETCH, images.CROP, images.PAD])
+def test_the_models_size_stays_as_it_is(ramp, resize):
+    small = ramp.resize((32, 16))
+    np.testing.assert_array_equal(images.read(saved(small), (16, 32, 3), resize), np.asarray(small))
+
+
+def test_other_modes_with_resize():
+    def read(image, **options):
+        return images.read(saved(image, **options), (2, 2, 3), images.STRETCH)[0, 0].tolist()
+
+    assert read(Image.new("RGBA", (2, 2), (200, 100, 50, 0))) == [0, 0, 0]
+    assert read(Image.new("RGBA", (2, 2), (200, 100, 50, 255))) == [200, 100, 50]
+    assert read(Image.new("LA", (2, 2), (200, 255))) == [200, 200, 200]
+    assert read(Image.new("1", (2, 2), 1)) == [255, 255, 255]
+    assert read(Image.fromarray(np.full((2, 2), 0x8040, np.uint16))) == [128, 128, 128]
+    assert read(Image.new("RGB", (2, 2), (1, 2, 3)).quantize(2)) == [1, 2, 3]
+    assert read(Image.new("CMYK", (2, 2)), format="TIFF") == [255, 255, 255]
+    with pytest.raises(UserError, match="has mode RGBA; legal: RGB, or L"):
+        images.read(saved(Image.new("RGBA", (2, 2))), (2, 2, 3))
+
+
+def test_turned_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    pixels = np.zeros((2, 4, 3), np.uint8)
+    pixels[0, 0] = 255
+    stored = saved(Image.fromarray(pixels), exif=exif)
+    found = images.read(stored, None, images.CROP)
+    assert found.shape == (4, 2, 3) and found[0, 1].tolist() == [255] * 3
+    assert images.read(stored, None).shape == (2, 4, 3)
+
+
+def test_formats_that_are_not_looked_at(tmp_path):
+    path = tmp_path / "page.png"
+    Image.new("RGB", (4, 4)).save(path, "EPS")
+    for source in (path, path.read_bytes()):
+        with pytest.raises(UserError, match="is not an image that can be read"):
+            images.read(source, None, images.CROP)

@@ -1,0 +1,288 @@
+"""The message codec: what is right comes back the same; what is wrong is refused and never crashes."""
+
+import json
+
+import hypothesis.extra.numpy as arrays
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fusion.protocol import oip, tensors
+from fusion.protocol.oip import OipError, Request, TensorSpec
+
+IMAGE = TensorSpec("image", "UINT8", (-1, 2, 1))
+LOGITS = TensorSpec("logits", "FP32", (-1, 3))
+LABEL = TensorSpec("label", "BYTES", (-1,))
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+
+
+def decode(body, header=None, inputs=(IMAGE,), outputs=(LOGITS, LABEL)):
+    return oip.decode_request(body, header, inputs, outputs, 4)
+
+
+def message(**changes):
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 2, 1], "data": [1, 2]}
+    tensor |= changes.pop("tensor", {})
+    for key in changes.pop("without", ()):
+        del tensor[key]
+    return {"inputs": [tensor], **changes}
+
+
+def body(**changes):
+    return json.dumps(message(**changes)).encode()
+
+
+def elements(datatype):
+    if datatype == "BYTES":
+        return TEXT.map(str.encode)
+    dtype = tensors.DTYPES[datatype]
+    if dtype.kind == "f":
+        return arrays.from_dtype(dtype, allow_nan=False, allow_infinity=False)
+    return arrays.from_dtype(dtype)
+
+
+@st.composite
+def tensor(draw):
+    datatype = draw(st.sampled_from(sorted(tensors.DTYPES)))
+    shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 3)))
+    dtype = tensors.DTYPES[datatype]
+    return datatype, draw(arrays.arrays(dtype, shape, elements=elements(datatype)))
+
+
+@settings(deadline=None)
+@given(tensor(), st.booleans())
+def test_response_comes_back_the_same(case, binary):
+    datatype, array = case
+    spec = TensorSpec("out", datatype, (-1, array.shape[1]))
+    request = Request("é 7", {}, {"out": binary}, {})
+    sent, header = oip.encode_response("m", "1", request, [(spec, array)], {"a": 1.5, "b": "x"})
+    assert (header is not None) == binary
+    response = oip.decode_response(sent, header, [spec], 4)
+    assert (response.model_name, response.model_version, response.id) == ("m", "1", "é 7")
+    assert response.parameters == {"a": 1.5, "b": "x"}
+    assert response.outputs["out"].dtype == array.dtype
+    np.testing.assert_array_equal(response.outputs["out"], array)
+
+
+@settings(deadline=None)
+@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 4), st.just(2), st.just(1))))
+def test_request_comes_back_the_same(images):
+    sent, header = oip.encode_request([(IMAGE, images)], ["label"], {"timeline": True})
+    request = decode(sent, header)
+    np.testing.assert_array_equal(request.inputs["image"], images)
+    assert request.outputs == {"label": True}
+    assert request.parameters == {"timeline": True}
+    nested = {"shape": list(images.shape), "data": images.tolist()}
+    np.testing.assert_array_equal(decode(body(tensor=nested)).inputs["image"], images)
+
+
+def test_requests_of_the_same_json_share_no_more_than_that():
+    head = body(
+        inputs=[{"name": "image", "datatype": "UINT8", "shape": [1, 2, 1], "parameters": {"binary_data_size": 2}}]
+    )
+    length = str(len(head))
+    first, second = (decode(head + data, length).inputs["image"] for data in (b"\1\2", b"\3\4"))
+    assert (first.ravel().tolist(), second.ravel().tolist()) == ([1, 2], [3, 4])
+    for data, said in ((b"\1", "1 bytes are left"), (b"\1\2\3", "1 bytes after its last")):
+        with pytest.raises(OipError, match=said):
+            decode(head + data, length)
+    # Without the header the same JSON is another request, and for another model too.
+    with pytest.raises(OipError, match="is binary but there is no"):
+        decode(head)
+    with pytest.raises(OipError, match='datatype "UINT8"; legal: FP32'):
+        decode(head + b"\1\2", length, inputs=(TensorSpec("image", "FP32", (-1, 2, 1)),))
+    given = [decode(body()).inputs["image"] for _ in range(2)]
+    given[0][:] += 1
+    assert (given[0] != given[1]).all()
+
+
+def test_outputs_asked_for():
+    assert decode(body()).outputs == {"logits": False, "label": False}
+    assert decode(body(outputs=[])).outputs == {"logits": False, "label": False}
+    asked = body(parameters={"binary_data_output": True}, outputs=None)
+    assert decode(asked).outputs == {"logits": True, "label": True}
+    outputs = [{"name": "label", "parameters": {"binary_data": False}}, {"name": "logits"}]
+    asked = body(parameters={"binary_data_output": True}, outputs=outputs)
+    assert decode(asked).outputs == {"label": False, "logits": True}
+
+
+BINARY = {"without": ["data"], "tensor": {"parameters": {"binary_data_size": 2}}}
+JSON_CASES = {
+    "not JSON": (b"{", "not JSON"),
+    "not an object": (b"[]", "JSON object"),
+    "not UTF-8": (b'{"\xff": 1}', "not UTF-8 at byte 2"),
+    "NaN": (b'{"inputs": NaN}', "NaN"),
+    "too deep": (b"[" * 100_000, "nested too deeply"),
+    "long integer": (b'{"id": ' + b"1" * 5000 + b"}", "not JSON"),
+    "key twice": (b'{"id": "a", "id": "b"}', '"id" twice'),
+    "unknown key": (body(input=[]), "legal: id, parameters, inputs, outputs"),
+    "id": (body(id=5), "id is 5"),
+    "parameters": (body(parameters=[1]), "legal: an object"),
+    "parameter": (body(parameters={"a": []}), "legal: a string, a number or a boolean"),
+    "no inputs": (b"{}", "inputs is null"),
+    "inputs not a list": (b'{"inputs": {}}', "legal: a list of objects"),
+    "input missing": (b'{"inputs": []}', "input 'image' is missing"),
+    "input unknown": (body(tensor={"name": "img"}), 'input "img" is unknown'),
+    "input name": (body(tensor={"name": ["image"]}), "is unknown"),
+    "input twice": (json.dumps({"inputs": message()["inputs"] * 2}).encode(), "stands twice"),
+    "input key": (body(tensor={"dtype": "UINT8"}), '"dtype"'),
+    "input parameter": (body(tensor={"parameters": {"shared_memory_region": "x"}}), "shared"),
+    "datatype": (body(tensor={"datatype": "FP32"}), 'datatype "FP32"; legal: UINT8'),
+    "no datatype": (body(without=["datatype"]), "datatype null; legal: UINT8"),
+    "rank": (body(tensor={"shape": [2, 1]}), "legal: [-1, 2, 1] with a batch of 1 to 4"),
+    "size": (body(tensor={"shape": [1, 3, 1]}), "shape [1, 3, 1]"),
+    "size type": (body(tensor={"shape": [True, 2, 1]}), "shape [true, 2, 1]"),
+    "empty batch": (body(tensor={"shape": [0, 2, 1]}), "a batch of 1 to 4"),
+    "large batch": (body(tensor={"shape": [5, 2, 1]}), "a batch of 1 to 4"),
+    "no data": (body(without=["data"]), "either data or parameters.binary_data_size"),
+    "both data": (body(tensor=BINARY["tensor"]), "either data or parameters.binary_data_size"),
+    "data not a list": (body(tensor={"data": "ab"}), 'data "ab"'),
+    "few data": (body(tensor={"data": [1]}), "1 elements; legal: 2"),
+    "many data": (body(tensor={"data": [1, 2, 3]}), "3 elements; legal: 2"),
+    "badly nested": (body(tensor={"data": [[1, 2]]}), "not nested"),
+    "uneven rows": (body(tensor={"data": [[[1], [2, 3]]]}), "not nested"),
+    "below range": (body(tensor={"data": [-1, 2]}), "-1; legal: integers from 0 to 255"),
+    "above range": (body(tensor={"data": [1, 256]}), "256; legal: integers from 0 to 255"),
+    "fraction": (body(tensor={"data": [1, 2.5]}), "2.5; legal: integers"),
+    "boolean": (body(tensor={"data": [True, 2]}), "true; legal: integers"),
+    "string": (body(tensor={"data": ["1", 2]}), '"1"; legal: integers'),
+    "list": (body(tensor={"data": [1, [2]]}), "legal: integers"),
+    "null": (body(tensor={"data": [None, 2]}), "null; legal: integers"),
+    "outputs": (body(outputs="logits"), "legal: a list of objects"),
+    "output unknown": (body(outputs=[{"name": "probs"}]), "the model's outputs: logits, label"),
+    "output twice": (body(outputs=[{"name": "label"}] * 2), "asked for twice"),
+    "output key": (body(outputs=[{"name": "label", "data": 1}]), '"data"'),
+    "output parameter": (
+        body(outputs=[{"name": "label", "parameters": {"classification": 1}}]),
+        '"classification"; legal: binary_data',
+    ),
+    "binary_data": (
+        body(outputs=[{"name": "label", "parameters": {"binary_data": 1}}]),
+        "legal: true or false",
+    ),
+    "binary without header": (body(**BINARY), "no Inference-Header-Content-Length header"),
+}
+
+
+@pytest.mark.parametrize(("sent", "said"), JSON_CASES.values(), ids=JSON_CASES)
+def test_refuses(sent, said):
+    with pytest.raises(OipError) as error:
+        decode(sent)
+    assert error.value.status == 400
+    assert said in error.value.message
+
+
+HEAD = body(**BINARY)
+HEADER_CASES = {
+    "garbage": (HEAD + b"ab", "many", '"many"; legal: a decimal number'),
+    "negative": (HEAD + b"ab", "-1", "legal: a decimal number"),
+    "other digits": (HEAD + b"ab", "١", "legal: a decimal number"),
+    "too long a number": (HEAD + b"ab", "9" * 30, "legal: a decimal number"),
+    "beyond the body": (HEAD, str(len(HEAD) + 1), "legal: at most those"),
+    "cuts the JSON": (HEAD + b"ab", "20", "not JSON"),
+    "bytes missing": (HEAD + b"a", str(len(HEAD)), "1 bytes are left"),
+    "bytes left": (HEAD + b"abc", str(len(HEAD)), "1 bytes after its last binary tensor"),
+    "bytes after JSON data": (body() + b"abc", str(len(body())), "3 bytes after"),
+}
+
+
+@pytest.mark.parametrize(("sent", "header", "said"), HEADER_CASES.values(), ids=HEADER_CASES)
+def test_refuses_binary(sent, header, said):
+    with pytest.raises(OipError) as error:
+        decode(sent, header)
+    assert said in error.value.message
+
+
+@pytest.mark.parametrize("size", [1, 3, -1, 1.5, True, "2"])
+def test_refuses_binary_size(size):
+    head = body(without=["data"], tensor={"parameters": {"binary_data_size": size}})
+    with pytest.raises(OipError, match="2|legal: a number of bytes"):
+        decode(head + b"abc", str(len(head)))
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data", "said"),
+    [
+        ("FP32", [1e39], "legal: numbers"),
+        ("FP32", [10**400], "legal: numbers"),
+        ("FP64", [float("inf")], "legal: numbers"),
+        ("INT64", [2**63], "legal: integers"),
+        ("BOOL", [1], "legal: true or false"),
+        ("BYTES", [1], "legal: strings"),
+        ("BYTES", ["\ud800"], "not Unicode"),
+    ],
+)
+def test_refuses_element(datatype, data, said):
+    with pytest.raises(OipError, match=said):
+        tensors.data_from_json("input 'x'", datatype, (1,), data)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data"),
+    [
+        ("BOOL", b"\2"),
+        ("BYTES", b"\5\0\0\0a"),
+        ("BYTES", b"\1\0"),
+        ("BYTES", b""),
+        ("FP32", b"abc"),
+    ],
+)
+def test_refuses_bytes(datatype, data):
+    with pytest.raises(OipError, match="input 'x'"):
+        tensors.data_from_bytes("input 'x'", datatype, (1,), data)
+
+
+def test_says_what_json_cannot_hold():
+    for array in (np.array([np.nan]), np.array([np.inf])):
+        with pytest.raises(OipError, match="ask for it in binary") as error:
+            tensors.data_to_json("logits", "FP64", array)
+        assert error.value.status == 500
+    with pytest.raises(OipError, match="not UTF-8"):
+        tensors.data_to_json("label", "BYTES", np.array([b"\xff"], object))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=8,
+)
+PLACES = ["id", "parameters", "inputs", "outputs"]
+TENSOR_PLACES = ["name", "datatype", "shape", "data", "parameters"]
+
+
+def check_only_oip_errors(sent, header):
+    for read in (decode, lambda b, h: oip.decode_response(b, h, [LOGITS, LABEL], 4)):
+        try:
+            read(sent, header)
+        except OipError as error:
+            assert error.status == 400
+            assert error.message
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=80), st.none() | st.text(max_size=4) | st.integers(0, 90).map(str))
+def test_any_bytes(sent, header):
+    check_only_oip_errors(sent, header)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(PLACES), JSON),
+    st.dictionaries(st.sampled_from(TENSOR_PLACES), JSON),
+)
+def test_any_json(top, inner):
+    for key in ("inputs", "outputs"):
+        changed = message(tensor=inner) | {"model_name": "m"}
+        changed[key] = [message(tensor=inner)["inputs"][0] | {"name": "logits"}]
+        check_only_oip_errors(json.dumps(changed | top).encode(), None)
+        check_only_oip_errors(json.dumps(changed).encode(), None)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.binary(min_size=1, max_size=3), st.booleans())
+def test_any_change_of_a_good_request(at, put, insert):
+    good, header = oip.encode_request([(IMAGE, np.ones((2, 2, 1), np.uint8))], ["label"], {})
+    at %= len(good)
+    check_only_oip_errors(good[:at] + put + good[at + (0 if insert else len(put)) :], header)
+    check_only_oip_errors(good[:at], header)

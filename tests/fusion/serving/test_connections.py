@@ -1,0 +1,246 @@
+"""Clients that are slow, too many, or not speaking HTTP: each gets its answer, and nobody else notices."""
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+import threading
+import time
+
+import pytest
+from aiohttp import web
+
+from fusion.serving import connections
+from fusion.serving.express import Reply
+
+SLICE = "tiny-1.0-0"
+WAIT_S = 60
+INFER = f"POST /v2/models/{SLICE}/infer HTTP/1.1\r\nHost: x\r\n".encode()
+IMAGE = {"name": "image", "datatype": "UINT8", "shape": [1, 8, 6, 3], "data": [7] * 144}
+BODY = json.dumps({"inputs": [IMAGE]}).encode()
+REQUEST = INFER + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+
+
+def connect(program):
+    host, port = program.url.split("/")[-1].split(":")
+    return socket.create_connection((host, int(port)), WAIT_S)
+
+
+def read(connection):
+    """All until the server closes."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := connection.recv(65536):
+            received += chunk
+    return received
+
+
+def one_answer(received):
+    """(status, error) of the only answer in these bytes."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = re.search(rb"\r\nContent-Length: (\d+)", head)
+    assert length and int(length[1]) == len(body), received
+    return int(head.split()[1]), json.loads(body)["error"]
+
+
+def answers(connection):
+    """Whether a valid request on this connection is answered 200."""
+    connection.sendall(REQUEST)
+    return connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+@pytest.fixture(scope="module")
+def small(bundle, start_for_module):
+    """A worker that takes eight connections, and 1 s per request."""
+    limits = ("--max_connections=8", "--request_timeout_s=1", "--max_body_mb=1", "--threads=1")
+    program = start_for_module("worker", f"--bundle={bundle}", *limits)
+    with connect(program) as connection:
+        # The model is loaded by the first request.
+        answers(connection)
+    return program
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "said"),
+    [
+        ((b"\x16\x03\x01\x02garbage\r\n\r\n",), 400, "is not HTTP/1.1: Received HTTPS traffic on an HTTP port."),
+        ((b"hello\r\n\r\n",), 400, "is not HTTP/1.1: "),
+        ((b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",), 400, "is not HTTP/1.1: "),
+        ((b"GET /v2 HTTP/1.1\r\n\r\n",), 400, "is not HTTP/1.1: Missing 'Host' header in request."),
+        ((b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",), 431, "Got more than 8190 bytes"),
+        ((b"GET /v2 HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 9000 + b"\r\n\r\n",), 431, "Got more than 8190 bytes"),
+        ((b"GET /v2 HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 200 + b"\r\n",), 400, "Too many headers"),
+        ((INFER + b"Content-Length: -1\r\n\r\n",), 400, "Invalid character in Content-Length"),
+        ((INFER + b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n",), 400, "can't be present with"),
+        ((INFER + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",), 400, "Invalid character in chunk size."),
+        # The body breaks after its head was taken.
+        ((INFER + b"Transfer-Encoding: chunked\r\n\r\n", b"zz\r\n"), 400, "Invalid character in chunk size."),
+        ((INFER + b"Transfer-Encoding: chunked\r\n\r\n3\r\n{{{\r\n", b"zz\r\n"), 400, "Invalid character in chunk"),
+        ((INFER + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",), 400, "Chunk size overflow."),
+    ],
+)
+def test_what_is_no_http_is_a_4xx_and_the_end(small, sent, status, said):
+    with connect(small) as connection:
+        for part in sent:
+            connection.sendall(part)
+            time.sleep(0.1)
+        got, error = one_answer(read(connection))
+    assert got == status and said in error
+
+
+def test_garbage_after_a_request(small):
+    with connect(small) as connection:
+        assert answers(connection)
+        connection.sendall(b"\0garbage\r\n\r\n")
+        assert one_answer(read(connection))[0] == 400
+
+
+def test_a_chunked_body_beyond_the_limit(small):
+    with connect(small) as connection:
+        connection.sendall(
+            INFER + b"Transfer-Encoding: chunked\r\n\r\n" + b"2710\r\n%b\r\n" % (b"{" * 10_000) * 101 + b"0\r\n\r\n"
+        )
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+
+
+def test_a_huge_declared_body_is_refused_unread(small):
+    declared = INFER + b"Content-Length: 10000000000\r\n"
+    with connect(small) as connection:
+        connection.sendall(declared + b"\r\n")
+        received = connection.recv(65536)
+    status, error = one_answer(received)
+    assert (status, error) == (413, "the request body has 10000000000 bytes; legal: at most 1 MB, decompressed.")
+    with connect(small) as connection:
+        # Who asks first is told so in place of 100 Continue.
+        connection.sendall(declared + b"Expect: 100-continue\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+    with connect(small) as flood, connect(small) as other:
+        flood.sendall(declared + b"\r\n")
+        sender = threading.Thread(target=pour, args=(flood,))
+        sender.start()
+        # Nobody else notices, and it does not go on for ever.
+        for _ in range(20):
+            assert answers(other)
+        sender.join(WAIT_S)
+        assert not sender.is_alive()
+
+
+def pour(connection):
+    with contextlib.suppress(OSError):
+        for _ in range(100_000):
+            connection.sendall(b"x" * 100_000)
+
+
+def test_expect(small):
+    with connect(small) as connection:
+        connection.sendall(INFER + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY))
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(BODY)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    with connect(small) as connection:
+        connection.sendall(INFER + b"Expect: wonders\r\nContent-Length: 0\r\n\r\n")
+        assert one_answer(connection.recv(65536))[0] == 417
+
+
+def test_slow_clients_are_given_up_and_nobody_waits_for_them(bundle, start):
+    program = start("worker", f"--bundle={bundle}", "--max_connections=40", "--request_timeout_s=1", "--threads=1")
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(connect(program))
+        assert answers(other)
+        heads = [stack.enter_context(connect(program)) for _ in range(12)]
+        bodies = [stack.enter_context(connect(program)) for _ in range(12)]
+        silent = [stack.enter_context(connect(program)) for _ in range(12)]
+        for connection in heads:
+            connection.sendall(INFER)
+        for connection in bodies:
+            connection.sendall(INFER + b"Content-Length: 1000\r\n\r\n{")
+        for _ in range(10):
+            assert answers(other)
+            for connection in heads:
+                connection.sendall(b"A: b\r\n")
+            time.sleep(0.05)
+        for connection in bodies:
+            assert one_answer(connection.recv(65536)) == (408, "the request body did not arrive within 1 s.")
+        for connection in heads:
+            assert one_answer(read(connection)) == (408, "the request's head did not arrive within 10 s.")
+        assert [read(connection) for connection in silent] == [b""] * 12
+        assert answers(other)
+
+
+def test_a_body_that_is_late_when_the_server_stops(bundle, start):
+    program = start("worker", f"--bundle={bundle}", "--threads=1")
+    with connect(program) as connection:
+        assert answers(connection)
+        connection.sendall(INFER + b"Content-Length: 1000\r\n\r\n{")
+        time.sleep(0.03)
+        assert program.stop()[0] == 143
+        assert one_answer(read(connection)) == (503, "the server stops, and the request's body was not there yet.")
+
+
+def test_more_connections_than_allowed(small):
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(connect(small)) for _ in range(30)]
+        for connection in idle:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(INFER)
+        # It takes the place of one without a request.
+        assert answers(stack.enter_context(connect(small)))
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(connect(small)).sendall(INFER + b"Content-Length: 1000\r\n\r\n{")
+        time.sleep(0.3)
+        more = stack.enter_context(connect(small))
+        assert one_answer(read(more)) == (503, "the server has 8 connections, which is all it takes.")
+    with connect(small) as connection:
+        assert answers(connection)
+
+
+@pytest.mark.parametrize("with_aiohttp", [False, True])
+@pytest.mark.parametrize("takes_it", [False, True])
+def test_an_answer_that_nobody_takes_is_given_up(monkeypatch, with_aiohttp, takes_it):
+    """One that is taken slowly is not."""
+    monkeypatch.setattr(connections, "_IDLE_S", 0.4)
+    answer = b"x" * 20_000_000
+
+    async def handle(request):
+        return web.Response(body=answer)
+
+    async def answering(body, arrived):
+        return Reply(200, answer, {})
+
+    async def main():
+        runner = web.AppRunner(app := web.Application())
+        app.router.add_get("/", handle)
+        await runner.setup()
+        assert runner.server is not None
+        made = connections.Connections(runner.server, 9, None if with_aiohttp else lambda head: answering)
+        listener = await asyncio.get_running_loop().create_server(made, "127.0.0.1", 0)
+        # Its limit is how much is read ahead.
+        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname(), limit=1000)
+        await asyncio.sleep(0.05)
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        taken = 0
+        for _ in range(10 if takes_it else 0):
+            taken += len(await reader.readexactly(1_000_000))
+            await asyncio.sleep(0.1)
+        if not takes_it:
+            await asyncio.sleep(1.5)
+        with contextlib.suppress(ConnectionError):
+            while more := await asyncio.wait_for(reader.read(1 << 20), 30):
+                taken += len(more)
+        writer.close()
+        listener.close()
+        await runner.cleanup()
+        return taken
+
+    taken = asyncio.run(main())
+    assert taken > len(answer) if takes_it else taken < len(answer)
+
+
+def test_no_traceback_is_left(small):
+    """Runs last: what the server said of all of the above."""
+    lines = [line for line in small.stop()[2].splitlines() if not line.startswith("INFO: Created TensorFlow Lite")]
+    assert [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in lines[1:]] == [
+        "worker stops: finishing the running requests"
+    ]
