@@ -39,7 +39,7 @@ def category(event: str) -> str | None:
     `..._norm` does, but for slicing. `slicing` cuts the slices from the full weights and gradients
     and puts them back, `elementwise` is sums and products outside of the optimizer (residual additions, gradients of
     several passes added up, decay), `variables` reads and updates those of the network, and `other` has losses, metrics
-    and the classifier. All that an optimizer named `optimizer` does is `optimizer`. Source: ours.
+    and the classifier. All that an optimizer named `optimizer` does is `optimizer`.
     """
     kernel = _KERNEL.fullmatch(event)
     if kernel is None:

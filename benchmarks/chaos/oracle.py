@@ -23,7 +23,7 @@ class Oracle:
       runtime: the workers'.
       images: uint8 (N, height, width, channels).
 
-    Raises `UserError` as `SliceInterpreter` does. Source: ours.
+    Raises `UserError` as `SliceInterpreter` does.
     """
 
     def __init__(self, bundle: Bundle, precision: str, runtime: Runtime, images: np.ndarray) -> None:

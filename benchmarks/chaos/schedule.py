@@ -35,7 +35,7 @@ class Event:
 
 def make(seed: int, start_s: float, end_s: float, workers: int, every_s: float) -> list[Event]:
     """Events from `start_s` to `end_s`, one about every `every_s` seconds, that leave one worker alone at any time but
-    in a blackout. The last are over at `end_s`. Source: ours."""
+    in a blackout. The last are over at `end_s`."""
     rng = random.Random(seed)
     events: list[Event] = []
     free_at = [start_s] * workers

@@ -48,7 +48,7 @@ class Traffic:
       rng: draws losses and jitter.
 
     A packet leaves by its sender's port and arrives by its receiver's, one after the other, or takes its time of the
-    shared medium. Packets of one sender to one receiver stay in order. Source: ours.
+    shared medium. Packets of one sender to one receiver stay in order.
     """
 
     link: Link

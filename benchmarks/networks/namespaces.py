@@ -44,7 +44,7 @@ def network(workers: int, link: Link, seed: int) -> Iterator[Network]:
       link: the network at first.
       seed: draws losses and jitter.
 
-    Raises `UserError` without root, without the program `ip`, or where the kernel does not do it. Source: ours.
+    Raises `UserError` without root, without the program `ip`, or where the kernel does not do it.
     """
     if os.geteuid() != 0 or shutil.which("ip") is None:
         raise UserError("network namespaces need root and the program 'ip' (iproute2); run as root, or leave this out.")

@@ -22,7 +22,7 @@ def still_true(older: Path, written: Mapping[str, Any]) -> dict[str, dict[str, A
       written: the new bundle's manifest.
 
     Only of switches all of whose files have the same hashes, in bundles of one network, tail and set of packages;
-    nothing of a bundle that is not there or cannot be read. Source: ours.
+    nothing of a bundle that is not there or cannot be read.
     """
     try:
         before = json.loads((older / "manifest.json").read_text(encoding="utf-8"))

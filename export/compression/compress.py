@@ -44,8 +44,6 @@ def compress(
 
     Raises:
       UserError: images of a wrong shape, or a loss that is not finite; names switch, stage and step.
-
-    Source: ours.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not len(images):
         given = f"{images.dtype} {images.shape}"

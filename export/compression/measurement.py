@@ -32,7 +32,7 @@ def measure(data: bytes) -> Measured:
     Raises:
       ValueError: the weights of a convolution are of another type.
 
-    Source: ours. Weights are counted as they are stored and as a runtime reads them, not as they were trained.
+    Weights are counted as they are stored and as a runtime reads them, not as they were trained.
     """
     kernels = _kernels(data)
     weights = sum(kernel.size for kernel in kernels)

@@ -62,7 +62,7 @@ def convert_slice(
     Raises:
       UserError: the converter failed, or made a file that a plain runtime would not run.
 
-    Source: ours. Raw pixels enter int8 as they are: the graph starts with a fake quantization of the normalized
+    Raw pixels enter int8 as they are: the graph starts with a fake quantization of the normalized
     image to [-1, 127/128], so the converter gives its input scale 1/128 and zero point 128.
     """
     shape = _shape_of(images)

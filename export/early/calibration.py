@@ -76,7 +76,6 @@ def calibrate(found: Outcomes, max_drop: float) -> dict[Arrived, float]:
     set against it. Every set may lose equally many images, as many as keep all that an order of arrival can lose within
     the drop. So that holds of the images that this is found on whatever the order, also if it is another for each
     image, and however they are batched, as a batch waits for sets at which each of its images would be answered.
-    Source: ours.
     """
     most = math.floor(max_drop * len(found.full) + 1e-9)
     low, high = 0, most

@@ -73,7 +73,7 @@ def curve(
       latencies: of the switch's slices.
 
     All points are of the same simulated requests, each of the next test image; the seed is fixed. Of `confidence` the
-    number of images that each set of slices may lose grows from none to all, in steps of equal ratios. Source: ours.
+    number of images that each set of slices may lose grows from none to all, in steps of equal ratios.
     """
     images = len(test.full)
     requests = _Requests(test, latencies.draw(images * math.ceil(_REQUESTS / images), np.random.default_rng(0)))

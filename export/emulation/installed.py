@@ -22,7 +22,7 @@ def install(folder: Path, recipe: Any, make: Callable[[Path], None], report: Cal
     """Makes a folder, unless it is there and was made by the same recipe.
 
     The folder is made aside and then renamed, so a killed process leaves no half of it; what it left is removed by the
-    next one. Of several processes one works and the others wait for it. Source: ours.
+    next one. Of several processes one works and the others wait for it.
 
     Args:
       folder: what to make; an older one of another recipe is replaced.

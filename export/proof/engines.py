@@ -150,8 +150,6 @@ class Asked:
 
     Raises:
       UserError: there is no room for the images.
-
-    Source: ours.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, images: np.ndarray) -> None:

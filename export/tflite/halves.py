@@ -32,8 +32,6 @@ def avoid_halves(data: bytes) -> bytes:
     Returns:
       the file, of the same size; unchanged where it adds nothing in int8. A sum that is read by an operator whose
       input and output have one scale is left as it is.
-
-    Source: ours.
     """
     found = bytearray(data)
     model = schema.Model.GetRootAsModel(found, 0)

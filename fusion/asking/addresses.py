@@ -18,7 +18,7 @@ class Addresses:
 
     The event loop looks up names in the threads that it has for all slow work, so a few names that nobody answers for
     would keep all others waiting, and the program from ending. Here each host has a thread of its own, while it is
-    looked up, that nobody waits for at the end. Source: ours.
+    looked up, that nobody waits for at the end.
     """
 
     def __init__(self, host: str, port: int) -> None:

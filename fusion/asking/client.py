@@ -102,7 +102,7 @@ class FusionClient:
 
     Connects and reads the metadata at once. Raises `UserError`, naming the url and the phase, when the server is not
     there or is too slow (`UnreachableError`), refuses (`RefusedError`; `BusyError` where it may do better later), or
-    serves no fused model (a worker does not); after one of the first two, the next request connects anew. Source: ours.
+    serves no fused model (a worker does not); after one of the first two, the next request connects anew.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ def check_json_target(path: str | Path | None) -> None:
     """Finds out before the work whether `write_json` could write to `path` after it.
 
     Raises `UserError` when `path` is a folder, lies in none or in one that is not writable; an empty one or None means
-    no file. Source: ours.
+    no file.
     """
     if not path:
         return
@@ -36,7 +36,7 @@ def check_json_target(path: str | Path | None) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Writes `value` as indented JSON, as `write_bytes` does.
 
-    Raises `UserError` when that fails. Source: ours.
+    Raises `UserError` when that fails.
     """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
@@ -44,7 +44,7 @@ def write_json(path: str | Path, value: Any) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Writes UTF-8 text, line ends as they are, as `write_bytes` does.
 
-    Raises `UserError` when that fails. Source: ours.
+    Raises `UserError` when that fails.
     """
     write_bytes(path, text.encode())
 
@@ -52,7 +52,7 @@ def write_text(path: str | Path, text: str) -> None:
 def write_bytes(path: str | Path, data: bytes, mode: int = 0o644) -> None:
     """Writes `data` to `path`, with the permissions `mode`: aside first, then renamed over it.
 
-    Raises `UserError` when that fails; an older file is then left as it was. Source: ours.
+    Raises `UserError` when that fails; an older file is then left as it was.
     """
     try:
         with replacing(Path(path), prefix=os.path.basename(path), suffix=".part", mode=mode) as stream:
@@ -70,7 +70,7 @@ def replacing(path: Path, prefix: str, suffix: str = "", mode: int = 0o644) -> I
       prefix, suffix: of the new file's name until then.
       mode: its permissions then.
 
-    Raises `OSError` when it cannot be made or renamed. Source: ours.
+    Raises `OSError` when it cannot be made or renamed.
     """
     temporary = None
     try:

@@ -27,7 +27,7 @@ def define_float(
 ) -> flags.FlagHolder[float | None]:
     """Defines a float flag of the calling module from `lower` to `upper`, both finite and legal.
 
-    absl's own bounds let NaN pass, and infinity where one bound is missing. Source: ours.
+    absl's own bounds let NaN pass, and infinity where one bound is missing.
     """
     return flags.DEFINE(_BoundedFloat(lower, upper), name, default, text, serializer=flags.ArgumentSerializer())
 
@@ -73,8 +73,7 @@ def run(
         `parse_command_line`; may raise `UserError`.
 
     A `UserError` prints `error: <sentence>` and exits 2; Ctrl-C and SIGTERM print `interrupted` and
-    exit 130 and 143. Anything else is a defect of the program and keeps its traceback. Source:
-    ours.
+    exit 130 and 143. Anything else is a defect of the program and keeps its traceback.
     """
 
     def guarded(argv: list[str]) -> None:

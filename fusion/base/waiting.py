@@ -13,7 +13,7 @@ async def within(seconds: float, awaited: Awaitable[_T]) -> _T:
     """What `awaited` gives; after `seconds` it is cancelled and `asyncio.TimeoutError` raised.
 
     `asyncio.wait_for` makes a task of its own, which costs more than a whole request may, and `asyncio.timeout` is of
-    Python 3.11. Source: ours.
+    Python 3.11.
     """
     task, late = asyncio.current_task(), False
 

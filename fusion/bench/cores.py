@@ -23,8 +23,6 @@ def place(cores: Sequence[int], workers: int) -> Placement:
     Args:
       cores: those that there are, one or more.
       workers: how many workers, 1 or more.
-
-    Source: ours.
     """
     ordered = sorted(cores)
     mine, rest = tuple(ordered[:workers]), tuple(ordered[workers:])

@@ -71,7 +71,7 @@ class Server:
     Attributes:
       outputs: what is asked for: `logits`, or of super-resolution `pixels`.
 
-    Raises `UserError` as `FusionClient` does. Source: ours.
+    Raises `UserError` as `FusionClient` does.
     """
 
     def __init__(self, url: str, credentials: Credentials, timeout_s: float) -> None:

@@ -34,7 +34,7 @@ it."""
 def phases(reply: Reply) -> dict[str, float]:
     """The milliseconds of each of `PHASES`, whose sum is `reply.ms`, of an answer that was asked for with `timeline`.
 
-    Raises `OipError` (502) where the answer has no timeline that is understood. Source: ours.
+    Raises `OipError` (502) where the answer has no timeline that is understood.
     """
     try:
         line = json.loads(str(reply.parameters["timeline"]))
@@ -69,7 +69,7 @@ def slowest_invoke(reply: Reply) -> float:
 def of_the_middle(replies: Sequence[Reply]) -> dict[str, float]:
     """The mean milliseconds of each phase over the middle fifth of the replies by their time, at least one.
 
-    Medians of phases do not add up to the median of the sum; these means add up to nearly that. Source: ours.
+    Medians of phases do not add up to the median of the sum; these means add up to nearly that.
     """
     ranked = sorted(replies, key=lambda reply: reply.ms)
     half = max(1, len(ranked) // 5) / 2

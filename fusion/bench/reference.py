@@ -25,7 +25,7 @@ class Alone:
       runtime: from `runtime.choose`; every invocation has one thread.
       cores: slice i runs on core `cores[i % len(cores)]`; none leaves the threads free.
 
-    Raises `UserError` as `SliceInterpreter` and `pinned` do. Source: ours.
+    Raises `UserError` as `SliceInterpreter` and `pinned` do.
     """
 
     def __init__(

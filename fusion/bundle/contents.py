@@ -38,7 +38,7 @@ BAD_NPZ = (
 @dataclass(frozen=True)
 class TensorInfo:
     """One tensor of a file: its name, its dtype ("uint8", "int8" or "float32") and, if it is quantized,
-    real = `scale` * (stored - `zero_point`); both are None in a float file. Source: ours."""
+    real = `scale` * (stored - `zero_point`); both are None in a float file."""
 
     name: str
     dtype: str
@@ -161,7 +161,7 @@ class Bundle:
     def find_switch(self, text: str) -> SwitchEntry:
         """The switch written as `text`, folded or not (`4x0.25`, `0.25+0.25+0.25+0.25`) and in any order.
 
-        Raises `UserError`, with the legal ones, when the bundle has no such switch. Source: ours.
+        Raises `UserError`, with the legal ones, when the bundle has no such switch.
         """
         wanted = widths_of(text)
         for entry in self.switches:

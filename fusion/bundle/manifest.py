@@ -41,7 +41,7 @@ def load(folder: str | Path) -> Bundle:
     Raises `UserError` when there is no such folder or manifest, when it is not JSON, when a key is
     missing or has another type, when its schema is newer than this runner's, when there is no switch or
     one's slices are not its own, and when a path leads outside the bundle. Slice files are read and
-    checked later, by `Bundle.read`. Source: ours.
+    checked later, by `Bundle.read`.
     """
     folder = Path(folder)
     if not os.path.isdir(folder):

@@ -26,8 +26,6 @@ def cluster_text(target: Path, given: Cluster) -> str:
     Args:
       target: the folder that was written to.
       given: the devices. What was not made for one (its certificate, its token) stays as it is given.
-
-    Source: ours.
     """
     tables = [_HEAD]
     for device in given.devices:
@@ -51,8 +49,6 @@ def commands(target: Path, devices: Sequence[Device], coordinator: str, port: in
       target: the folder that was written to.
       devices: the cluster's.
       coordinator, port: what users call the coordinator by, a name or an address, and where it listens.
-
-    Source: ours.
     """
     places = [(target / "devices" / device.name, urlsplit(device.url).hostname or "") for device in devices]
     places.append((target / "coordinator", coordinator))

@@ -62,7 +62,7 @@ def announce(
       interfaces: the addresses of the network interfaces to announce on; None is all.
 
     Takes about a second, and must not be entered in a thread that runs an event loop. Raises `UserError` without the
-    package, without a network, and for a name or model id of another form. Source: ours; mDNS is RFC 6762 and 6763.
+    package, without a network, and for a name or model id of another form. mDNS is RFC 6762 and 6763.
     """
     for what, value in (("name", name), ("model id", model_id)):
         if not _NAME.fullmatch(value):
@@ -98,7 +98,7 @@ class Browser:
         What they raise is lost.
       interfaces: as of `announce`.
 
-    Must not be entered in a thread that runs an event loop. Raises `UserError` as `announce`. Source: ours.
+    Must not be entered in a thread that runs an event loop. Raises `UserError` as `announce`.
     """
 
     def __init__(self, appeared: _Callback, vanished: _Callback, interfaces: Sequence[str] | None = None) -> None:

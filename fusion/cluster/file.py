@@ -69,7 +69,7 @@ def load(path: str | Path) -> Cluster:
 
     Raises `UserError` when the file cannot be read or is no TOML, has neither device nor discovery, an unknown or
     missing key, a value that is no string, a name or URL twice, a URL that is not http(s)://host[:port], or a token for
-    devices that anyone could announce. Source: ours.
+    devices that anyone could announce.
     """
     # A pipe in its place would be waited for.
     if os.path.exists(path) and not os.path.isfile(path):

@@ -21,7 +21,7 @@ class Members:
       model_id: of the bundle; announced devices of another are left out.
 
     Raises `UserError` as `cluster.load` and `discovery.Browser`. Whether devices are discovered is decided once, when
-    the block is entered. Source: ours.
+    the block is entered.
     """
 
     def __init__(self, path: str | Path, model_id: str) -> None:

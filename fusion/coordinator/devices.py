@@ -58,7 +58,7 @@ class FleetDevice:
       revision: another number after each change of what it can do, and each doubt of how long it takes.
 
     `watch` keeps these true; a device that fails a request is tried again with growing pauses, and is up again once it
-    serves this bundle's slices and has answered one. Source: ours.
+    serves this bundle's slices and has answered one.
     """
 
     def __init__(

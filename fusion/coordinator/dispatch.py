@@ -99,7 +99,7 @@ class Dispatch:
 
     A failing or slow device does not fail the request: its slices go to others, or another switch is run on them,
     whichever is the more accurate in the time that is left. At the deadline what has arrived is fused, of the one
-    switch of which that is expected to be the most accurate. Source: ours.
+    switch of which that is expected to be the most accurate.
     """
 
     def __init__(

@@ -48,7 +48,7 @@ class Measurements:
 
     While the device is idle, a doubted slice at once, and any other 30 s after its last measurement, or the hundredfold
     of what that took. While requests use it, a doubted one alone, 5 s after the doubt, or the hundredfold of what it
-    will take: so each doubt is settled in the end, and requests do not wait for what can wait itself. Source: ours.
+    will take: so each doubt is settled in the end, and requests do not wait for what can wait itself.
     """
 
     def __init__(self) -> None:

@@ -38,8 +38,6 @@ class Fleet:
       entries: the switches that may be run.
       connect_timeout_s, max_batch: as of `RemoteWorker` and `RemoteSlice`.
       changed: is called with a device whose state or latencies have changed.
-
-    Source: ours.
     """
 
     def __init__(

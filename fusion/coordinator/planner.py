@@ -79,8 +79,6 @@ def decide(
       latencies: what each device takes for each slice it can run.
       busy: milliseconds of work that a device has before it, by name; none where it is left out.
       goal: what to choose for.
-
-    Source: ours.
     """
     return choose(*best_plans(switches, accuracy, latencies, busy), goal)
 

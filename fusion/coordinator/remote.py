@@ -87,7 +87,7 @@ class RemoteWorker:
       device: where it is and how to call it.
       connect_timeout_s: the limit of a connection.
 
-    Raises `UserError` when the device's token or TLS files are unfit. Source: ours.
+    Raises `UserError` when the device's token or TLS files are unfit.
     """
 
     def __init__(self, device: Device, connect_timeout_s: float) -> None:
@@ -196,8 +196,6 @@ class RemoteSlice:
       worker: the worker.
       bundle, switch, model, precision: what it is to serve.
       max_batch: the largest batch ever sent.
-
-    Source: ours.
     """
 
     def __init__(

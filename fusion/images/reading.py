@@ -48,7 +48,7 @@ def read(source: str | Path | bytes, shape: tuple[int, int, int] | None, resize:
         largest part of the model's proportions, as evaluation does, or more where that has fewer pixels than the model.
 
     Raises `UserError` when the file is missing, no image of `FORMATS` or of more than `MOST_PIXELS`, and with `refuse`
-    when its size is not `shape`'s, or its mode is neither RGB nor L (8-bit grey). Source: ours.
+    when its size is not `shape`'s, or its mode is neither RGB nor L (8-bit grey).
     """
     channels = 3 if shape is None else shape[2]
     if channels != 3:

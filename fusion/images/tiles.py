@@ -21,7 +21,6 @@ class Tiles:
       scale: how many times larger the answers' sides are.
 
     An image smaller than a tile is extended by its mirror image. Raises `UserError` for an overlap out of range.
-    Source: ours.
     """
 
     side: tuple[int, int]

@@ -31,7 +31,7 @@ class Child:
       cores: the cores it is pinned to; none leaves it free.
       prefix: what is put before its command, e.g. `ip netns exec NAME`.
 
-    Raises `UserError` as `pinned` does. Source: ours.
+    Raises `UserError` as `pinned` does.
     """
 
     def __init__(

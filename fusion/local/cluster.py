@@ -42,7 +42,7 @@ class LocalCluster:
     The processes end when the block does, also by an exception or Ctrl-C; and, since they watch a
     pipe from this process, when this process is killed. Raises `UserError` when the bundle lacks
     the switch or precision, and with a process's last words when one ends at the start or is not
-    ready in time. Source: ours.
+    ready in time.
     """
 
     def __init__(

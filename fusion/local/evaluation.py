@@ -73,7 +73,7 @@ def evaluate(
 
     The first image is asked for twice and its first answer not timed, since that one opens the
     connections. Raises `UserError` on images of another dtype or shape than the model's, on another
-    number of labels, and as `FusionClient` does. Source: ours.
+    number of labels, and as `FusionClient` does.
     """
     answers, latencies, timelines = [], [], []
     with FusionClient(url, credentials or Credentials(), timeout_s) as client:

@@ -16,7 +16,7 @@ def pinned(cores: Sequence[int]) -> Iterator[None]:
     Args:
       cores: numbers of cores that this process may use; none leaves everything as it is.
 
-    Raises `UserError` where the system cannot do that, and for a core that this process may not use. Source: ours.
+    Raises `UserError` where the system cannot do that, and for a core that this process may not use.
     """
     if not cores:
         yield

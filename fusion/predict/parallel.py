@@ -20,7 +20,7 @@ def in_order(things: Iterable[T], works: Sequence[Callable[[T], R]]) -> Iterator
         may block. What it raises is raised here, after the things before it.
       works: called with one thing at a time, each in a thread of its own.
 
-    The threads do not keep the process from ending. Source: ours.
+    The threads do not keep the process from ending.
     """
     tasks: queue.SimpleQueue[tuple[T, Future[R]]] = queue.SimpleQueue()
     order: queue.SimpleQueue[tuple[T, Future[R]] | BaseException | None] = queue.SimpleQueue()

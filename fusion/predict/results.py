@@ -54,7 +54,7 @@ class JsonLines:
     Args:
       path: the file; "-" is standard output, and None or "" no file.
 
-    Raises `UserError` when it cannot be written. Source: ours.
+    Raises `UserError` when it cannot be written.
     """
 
     def __init__(self, path: str | None) -> None:

@@ -33,7 +33,7 @@ DATATYPES = {"uint8": "UINT8", "int8": "INT8", "float32": "FP32"}
 class OipError(Exception):
     """A request that is refused, or an answer that cannot be given: `status` is the HTTP status,
     400 to 599, `message` the sentence for the `error` key of the OIP error object, and `headers`
-    what the answer's head says beside it, such as Retry-After. Source: ours."""
+    what the answer's head says beside it, such as Retry-After."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)

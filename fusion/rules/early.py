@@ -30,7 +30,7 @@ class EarlyAnswer:
         set of slices, which is true of most images like those it was calibrated on, and proves nothing of any one.
 
     Raises `UserError` on an unknown mode or precision, on a bundle of another task, and for `confidence` on a switch of
-    several slices that is not calibrated at that precision. Source: ours.
+    several slices that is not calibrated at that precision.
     """
 
     def __init__(self, bundle: Bundle, entry: SwitchEntry, precision: str, mode: str) -> None:

@@ -23,7 +23,6 @@ def fuse(partial: Sequence[np.ndarray]) -> np.ndarray:
     """The sum, float32 (N, ...), of one float64 (N, ...) per slice: partial logits, or partial residual images.
 
     Adds in float64 and in the order given, so that the same answers always give the same bits.
-    Source: ours.
     """
     total = np.zeros_like(partial[0])
     for one in partial:

@@ -39,7 +39,6 @@ def choose(name: str) -> Runtime:
 
     Raises `UserError` when the runtime is unknown or not installed, and when tflite_runtime would
     meet NumPy 2, which it is not built for (it dies at the first model, with a page of messages).
-    Source: ours.
     """
     if name not in RUNTIMES:
         raise UserError(f"runtime {name!r} is unknown; legal: {', '.join(RUNTIMES)}.")

@@ -30,7 +30,7 @@ class SliceInterpreter:
         built-in kernels on any machine. Those of x86 round halves below zero up, and these away from zero.
 
     Raises `UserError` as `Bundle.read` does, when there is not memory enough, when the runtime cannot load the file,
-    and when its input or output is not as the manifest says. Source: ours.
+    and when its input or output is not as the manifest says.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class TailInterpreter:
       bundle: a bundle with a tail.
       runtime, threads: as of `SliceInterpreter`.
 
-    Raises `UserError` as `SliceInterpreter` does, and when the bundle has no tail. Source: ours.
+    Raises `UserError` as `SliceInterpreter` does, and when the bundle has no tail.
     """
 
     def __init__(self, bundle: Bundle, runtime: Runtime, threads: int) -> None:

@@ -14,7 +14,7 @@ _SPARE_BYTES = 4 << 20
 def needed(file_bytes: int, arena_bytes: int) -> int:
     """Bytes that a model takes at most while it runs, from the size of its file and of its activations.
 
-    The file is there as it was read and, where XNNPACK runs it, once more with its weights laid out anew. Source: ours.
+    The file is there as it was read and, where XNNPACK runs it, once more with its weights laid out anew.
     """
     return 2 * file_bytes + arena_bytes + _SPARE_BYTES
 

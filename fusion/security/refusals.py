@@ -37,7 +37,7 @@ def why(error: BaseException, url: str, credentials: Credentials, timeout_s: flo
         does. That is done where the error alone does not say which names the server's certificate is for, or whether
         the server turns down everyone who comes like this. Nothing is sent over that connection.
 
-    Blocks; not for where a request waits. Source: ours.
+    Blocks; not for where a request waits.
     """
     cause = None
     link: BaseException | None = error
@@ -56,7 +56,7 @@ def why(error: BaseException, url: str, credentials: Credentials, timeout_s: flo
 def wants_tls(url: str, timeout_s: float) -> str | None:
     """Why a server at an http address closes the connection, as `why`: that it speaks TLS; None where it does not.
 
-    Blocks, for `timeout_s` at most to connect and again for the handshake; nothing else is sent. Source: ours.
+    Blocks, for `timeout_s` at most to connect and again for the handshake; nothing else is sent.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # It is told nothing and believed nothing, so it may be anyone.

@@ -24,8 +24,6 @@ class BodyReader:
 
     Attributes:
       limit: the largest, in bytes.
-
-    Source: ours.
     """
 
     def __init__(self, max_body_mb: float, timeout_s: float) -> None:

@@ -39,7 +39,7 @@ class Connections:
 
     At most `most` are open at a time. One more takes the place of the connection that has been without a request
     longest, first of those whose client has taken its answers; where a request runs on each, it is answered 503 and
-    closed. What `answering` takes is answered by it, all else by `server`. Source: ours.
+    closed. What `answering` takes is answered by it, all else by `server`.
     """
 
     def __init__(self, server: web.Server, most: int, answering: Express | None = None) -> None:
@@ -69,7 +69,7 @@ class Connection(web.RequestHandler):
     """One connection of a server, with limits that aiohttp leaves to its users.
 
     A head has to be complete within 10 s, what follows a refused body is read for 2 s and 128 MiB at most, and bytes
-    that are no HTTP are answered with a 4xx and the OIP error object, without a word in the log. Source: ours.
+    that are no HTTP are answered with a 4xx and the OIP error object, without a word in the log.
 
     Attributes:
       idle_since: `time.monotonic()` when the last request ended or the connection was made; None while one runs.

@@ -69,8 +69,6 @@ class Taken:
 
     Attributes:
       task: makes the answer, once all of the request is there.
-
-    Source: ours.
     """
 
     def __init__(

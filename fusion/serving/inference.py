@@ -76,8 +76,6 @@ class Inference:
       metrics: where they are counted.
       bodies: unpacks their bodies.
       timeout_s: how long an answer may take.
-
-    Source: ours.
     """
 
     def __init__(self, metrics: Metrics, bodies: BodyReader, timeout_s: float) -> None:

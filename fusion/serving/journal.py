@@ -35,7 +35,7 @@ class Journal:
     `journal_dropped` with their number, `lines`. A file that was moved or removed, as by logrotate, is opened anew
     under its name before the next line, without a signal. Any thread may call `write`; the file belongs to one process.
 
-    Raises `UserError` when the file cannot be opened. Source: ours.
+    Raises `UserError` when the file cannot be opened.
     """
 
     def __init__(self, path: str | Path | None) -> None:

@@ -18,7 +18,7 @@ def closed(path: Path, user: int, groups: Collection[int] = ()) -> Path | None:
       user, groups: numbers of the user and of all its groups.
 
     Returns None where nothing does, or where it is not for this process to see. Owner, group and mode decide; access
-    lists are not looked at. Source: ours.
+    lists are not looked at.
     """
     if user == 0:
         return None

@@ -91,7 +91,6 @@ def unit(
       options: flags of the program.
 
     Raises `UserError` for what is not there, what a unit cannot hold, and what the service's user could not read.
-    Source: ours.
     """
     for what, value in (("name", name), ("user", user)):
         if value is not None and not _PLAIN.fullmatch(value):

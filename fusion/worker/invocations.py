@@ -17,7 +17,7 @@ from ..protocol.oip import OipError
 
 
 class Job:
-    """One request's work: `work` is called with this job in the invocation thread. Source: ours.
+    """One request's work: `work` is called with this job in the invocation thread.
 
     Attributes:
       gone: whether nobody waits for it any more; `work` should then stop.
@@ -35,8 +35,6 @@ class Invocations:
 
     Args:
       max_queue: how many jobs may wait while one runs, 1 or more.
-
-    Source: ours.
     """
 
     def __init__(self, max_queue: int) -> None:

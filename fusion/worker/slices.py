@@ -26,7 +26,7 @@ class LoadedSlices:
       limit_bytes: what all loaded models may take together, each as `memory.needed` says; None: any.
       on_load, on_evict: called with the file of each model that is loaded or dropped.
 
-    `get` and `drop` are for one thread, the one that invokes; the rest is for any. Source: ours.
+    `get` and `drop` are for one thread, the one that invokes; the rest is for any.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class Operations(ABC, Generic[Tensor]):
     """One interpretation of an architecture. `Tensor` is whatever the interpretation hands from op to op.
 
     Names are unique within an architecture. Sizes and channels are those of the full width; each interpretation
-    knows what it makes of them. Source: ours.
+    knows what it makes of them.
     """
 
     @abstractmethod

@@ -42,7 +42,7 @@ def extract(
 
     Returns:
       a functional model (batch, height, width, 3) -> partial prediction, for a classifier logits (batch, classes),
-      whose layers bear the names of the architecture. Source: ours.
+      whose layers bear the names of the architecture.
 
     Raises:
       SwitchError: the supernet has no such switch or device.
@@ -74,7 +74,7 @@ def extract_tail(
     Returns:
       a functional model (image, sum of the slice models' outputs) -> answer: of super-resolution, float pixels
       (batch, height * scale, width * scale, 3), not clipped. Its layers are stock but for `DepthToSpace` in keras and
-      TensorFlow's own `depth_to_space` in tf_keras, one TFLite operator in both. Source: ours.
+      TensorFlow's own `depth_to_space` in tf_keras, one TFLite operator in both.
 
     Raises:
       ValueError: the architecture has no tail.

@@ -32,7 +32,7 @@ _numbers = itertools.count()
 class EncodedImages:
     """An array of images, uint8 (n, size, size, 3), of which only the places in files are in memory.
 
-    Indexing decodes, and gives each image as evaluation takes it: see `central`. Source: ours.
+    Indexing decodes, and gives each image as evaluation takes it: see `central`.
 
     Args:
       files: paths of files that hold encoded images.

@@ -65,7 +65,6 @@ class PeerWatch:
 
     A collective operation may wait for ever for a peer that the network has lost, where no exception reaches. A peer
     that no longer answers therefore ends the process, with a sentence that names its address and exit status 2.
-    Source: ours.
 
     Args:
       cluster: the machines; all peers have answered before.

@@ -12,7 +12,7 @@ _MISSING_BEYOND = 2
 def live_subsets(devices: int) -> Iterator[tuple[int, ...]]:
     """The sets of devices that answer, in ascending order each, the fullest sets first.
 
-    All 2^n - 1 of them up to 6 devices; beyond, those that miss 2 devices at most. Source: ours.
+    All 2^n - 1 of them up to 6 devices; beyond, those that miss 2 devices at most.
     """
     fewest = 1 if devices <= ALL_SUBSETS_UP_TO else devices - _MISSING_BEYOND
     for live in range(devices, fewest - 1, -1):

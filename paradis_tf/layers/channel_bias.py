@@ -22,8 +22,6 @@ class ChannelBias(keras.layers.Layer):
 
     Returns:
       a tensor of the same shape.
-
-    Source: ours.
     """
 
     def __init__(self, channels: int, **kwargs: Any) -> None:

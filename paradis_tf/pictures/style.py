@@ -58,7 +58,7 @@ class Labels:
     Args:
       axis: has all its data and limits.
 
-    Source: ours (greedy, over a ring of places at growing distance).
+    Greedy, over a ring of places at growing distance.
     """
 
     def __init__(self, axis: Any) -> None:

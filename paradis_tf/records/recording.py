@@ -25,8 +25,6 @@ class RunRecorder(keras.callbacks.Callback):
 
     Raises:
       UserError: a weight is not finite; the epoch leaves nothing then.
-
-    Source: ours.
     """
 
     def __init__(self, workdir: Workdir, speed: Speed, keep: str) -> None:

@@ -17,7 +17,7 @@ def best_first(rows: Iterable[Mapping[str, float]], metric: str, checkpoints: Co
     """The epochs, from 1, of a run's metrics that have a checkpoint, the best first.
 
     Better is a higher mean over the switches of the metric on the validation part; of equals the later epoch. An epoch
-    with a value that is NaN comes after all others. Source: ours.
+    with a value that is NaN comes after all others.
     """
 
     def score(row: Mapping[str, float]) -> tuple[float, float]:

@@ -29,8 +29,6 @@ class EventWriter(keras.callbacks.Callback):
 
     Raises:
       UserError: a file that cannot be written.
-
-    Source: ours.
     """
 
     def __init__(self, workdir: Workdir) -> None:

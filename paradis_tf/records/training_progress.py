@@ -22,7 +22,7 @@ class Speed(keras.callbacks.Callback):
       batch_size: images per step.
 
     Attributes:
-      images_per_second: of the epoch that has ended; NaN for a first epoch of a single step. Source: ours.
+      images_per_second: of the epoch that has ended; NaN for a first epoch of a single step.
     """
 
     def __init__(self, batch_size: int) -> None:
@@ -56,8 +56,6 @@ class Progress(keras.callbacks.Callback):
 
     Args:
       speed: the images per second; it comes before this one in the list of callbacks.
-
-    Source: ours.
     """
 
     def __init__(self, speed: Speed) -> None:
@@ -105,7 +103,7 @@ class Progress(keras.callbacks.Callback):
 
 
 class WorkerProgress(keras.callbacks.Callback):
-    """One line per epoch for the terminals of all workers but worker 0, which tells the rest. Source: ours."""
+    """One line per epoch for the terminals of all workers but worker 0, which tells the rest."""
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         print(f"epoch {epoch + 1}/{self.params['epochs']}  loss {float((logs or {})['loss']):.4f}", flush=True)

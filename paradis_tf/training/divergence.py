@@ -16,7 +16,7 @@ class FirstNonFinite(keras.metrics.Metric):
     """Where a loss was first not finite: kept on the device, so that a step waits for nothing.
 
     `result()` is (steps counted, step, switch), int64: the step, from 1, and the index of the switch of the first loss
-    that was NaN or infinite; both -1 while there was none. Source: ours.
+    that was NaN or infinite; both -1 while there was none.
     """
 
     def __init__(self, name: str = "first_non_finite") -> None:
@@ -54,8 +54,6 @@ class DivergenceCheck(keras.callbacks.Callback):
 
     Raises:
       UserError: names epoch, step and switch.
-
-    Source: ours.
     """
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
