@@ -37,7 +37,7 @@ OPTIONAL = {"authority.py": {"cryptography"}, "discovery.py": {"zeroconf"}}
 
 def test_imports_nothing_that_a_board_lacks():
     board = {"absl", "aiohttp", "numpy", "PIL", "prometheus_client"} | sys.stdlib_module_names
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 found = {name.name.split(".")[0] for name in node.names}
@@ -342,7 +342,7 @@ def test_local_cluster_ends_after_an_exception(bundle, ended):
 
 HOLDER = """
 import sys
-from fusion import manifest
+from fusion.bundle import manifest
 from fusion.local.cluster import LocalCluster
 with LocalCluster(manifest.load(sys.argv[1]), "0.5+0.5") as cluster:
     print(*cluster.pids, flush=True)

@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 import pytest
-from tests.export.fusion.tls import Certificates
 
 from fusion.asking import exchange
 from fusion.asking.exchange import (
@@ -22,6 +21,7 @@ from fusion.asking.exchange import (
     SlowError,
     WrongAnswerError,
 )
+from tests.fusion.tls import Certificates
 
 GOOD = b"HTTP/1.1 200 OK\r\nServer: some thing\r\nX-Odd:\t a, b \r\nContent-Length: 5\r\n\r\nhello"
 WAIT_S = 20

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from cryptography.hazmat.primitives.serialization import pkcs12
-from tests.export.fusion.conftest import ROOT
 
 from fusion.base.program import UserError
 from fusion.certificates.authority import Authority, Wanted
 from fusion.cluster import file as cluster
+from tests.fusion.conftest import ROOT
 
 NOW = datetime(2030, 5, 17, 12, tzinfo=timezone.utc)  # noqa: UP017 - Python 3.10 has no datetime.UTC.
 FOLDERS = ("devices/pi-0", "devices/pi-1", "coordinator", "users/user")

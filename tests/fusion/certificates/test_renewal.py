@@ -12,8 +12,9 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
-from tests.export.fusion.conftest import cluster_text
-from tests.export.fusion.tls import Certificates, options
+
+from tests.fusion.conftest import cluster_text
+from tests.fusion.tls import Certificates, options
 
 IMAGE = {"name": "image", "datatype": "UINT8", "shape": [1, 8, 6, 3], "data": [7] * 144}
 OLD, NEW = "the-token-of-yesterday", "the-token-of-tomorrow"

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.export.fusion.tls import Certificates
 
 from fusion.base.program import UserError
 from fusion.security import credentials as security
 from fusion.security.credentials import Credentials
+from tests.fusion.tls import Certificates
 
 
 @pytest.fixture(scope="module")

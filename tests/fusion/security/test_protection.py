@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 from aiohttp.test_utils import make_mocked_request
-from tests.export.fusion.conftest import cluster_text
-from tests.export.fusion.tls import Certificates, options
 from tritonclient.utils import InferenceServerException
 
 from fusion.serving.server import Metrics, Server
+from tests.fusion.conftest import cluster_text
+from tests.fusion.tls import Certificates, options
 
 OF_WORKER, OF_COORDINATOR = "token-that-workers-ask-for", "token-the-coordinator-asks-for"
 LIVE = "/v2/health/live"

@@ -1,11 +1,11 @@
 """What caller and coordinator say of servers whose certificates they, or who, refuse."""
 
 import pytest
-from tests.export.fusion.tls import Certificates, options, server
 
 from fusion.asking.client import FusionClient
 from fusion.base.program import UserError
 from fusion.security.credentials import Credentials
+from tests.fusion.tls import Certificates, options, server
 
 
 @pytest.fixture(scope="module")
