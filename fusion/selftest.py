@@ -25,7 +25,7 @@ from .base import columns
 from .base.files import check_json_target, write_json
 from .base.program import UserError, run
 from .bundle import manifest
-from .bundle.contents import CLASSIFICATION, Bundle, SliceFile, SliceModel, SwitchEntry
+from .bundle.contents import Bundle, SliceFile, SliceModel, SwitchEntry
 from .rules import sum as fuse
 from .runtime import choosing as runtime
 from .runtime import machine, memory, timing
@@ -197,7 +197,7 @@ def _fused_faults(
         wanted.append(fuse.dequantize(outputs[f"{part.model}/{precision}"], output.scale, output.zero_point))
     expected, found = fuse.fuse(wanted), fuse.fuse(given)
     where = f"switch '{entry.switch}', {precision}"
-    if bundle.task == CLASSIFICATION:
+    if bundle.task.has_classes:
         # Where two classes are as good as equal, rounding may choose either.
         near = 0.1 * np.ptp(expected, axis=1)
         best = expected.max(axis=1)

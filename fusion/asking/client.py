@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from ..base.program import UserError
-from ..bundle.contents import CLASSES, CLASSIFICATION, PIXELS, SUPER_RESOLUTION
+from ..bundle.tasks import task_of_answer
 from ..cluster.file import check_url
 from ..protocol import oip
 from ..protocol.oip import OipError, TensorSpec
@@ -95,7 +95,7 @@ class FusionClient:
 
     Attributes:
       name: the fused model's name.
-      task: `classification` or `super_resolution`.
+      task: what its answers are.
       shape: the image's (height, width, channels).
       scale: how many times larger the sides of its answer are, of super-resolution; 1 otherwise.
       model_parameters: what its metadata says: model_id, switch, devices, precision.
@@ -175,7 +175,7 @@ class FusionClient:
         try:
             response = oip.decode_response(answer, header, self._outputs, 1)
             found = Answer({name: response.outputs[name][0] for name in self._names}, response.parameters)
-            if self.task == CLASSIFICATION:
+            if self.task.has_classes:
                 found.outputs["label"].decode()
             return found
         except OipError as error:
@@ -212,16 +212,15 @@ class FusionClient:
         except (ValueError, KeyError, TypeError) as error:
             raise self._failed(phase, "its model metadata is not understood") from error
         self._names = tuple(spec.name for spec in outputs)
-        tasks = {CLASSES: CLASSIFICATION, PIXELS: SUPER_RESOLUTION}
+        task = task_of_answer(self._names)
         one_image = [spec.name for spec in inputs] == ["image"] and _is_image(inputs[0])
-        one_image = one_image and (self._names != PIXELS or _is_image(outputs[0]))
-        if self._names not in tasks or not one_image:
+        if task is None or not one_image or not (task.has_classes or _is_image(outputs[0])):
             raise self._not_fused(f"its model {self.name!r} is not a fused one")
-        self.task = tasks[self._names]
+        self.task = task
         self._input, self._outputs = inputs[0], outputs
         _, height, width, channels = self._input.shape
         self.shape = (height, width, channels)
-        self.scale = 1 if self.task == CLASSIFICATION else outputs[0].shape[1] // height
+        self.scale = 1 if task.has_classes else outputs[0].shape[1] // height
 
     def _exchange(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str]

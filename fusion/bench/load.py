@@ -17,7 +17,6 @@ import numpy as np
 
 from ..asking.answer_heads import AnswerHead, HeadError, read_head
 from ..asking.client import FusionClient
-from ..bundle.contents import CLASSIFICATION
 from ..protocol import oip
 from ..protocol.oip import OipError, TensorSpec
 from ..protocol.tensors import data_to_bytes
@@ -77,7 +76,7 @@ class Server:
     def __init__(self, url: str, credentials: Credentials, timeout_s: float) -> None:
         with FusionClient(url, credentials, timeout_s) as client:
             self.name, self.shape = client.name, client.shape
-            name, datatype = ("logits", "FP32") if client.task == CLASSIFICATION else ("pixels", "UINT8")
+            name, datatype = client.task.answer[0], "FP32" if client.task.has_classes else "UINT8"
             # Asked once, which also tells the output's shape.
             answer = client.infer(np.zeros(self.shape, np.uint8))
             self.outputs = [TensorSpec(name, datatype, (-1, *answer.outputs[name].shape))]

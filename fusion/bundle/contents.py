@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from ..base.program import UserError
+from .tasks import Task
 
-CLASSIFICATION, SUPER_RESOLUTION = "classification", "super_resolution"
+CLASSIFICATION = "classification"
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 # A part of the full width: a decimal, a ratio or a whole number.
 _WIDTH = re.compile(r"[0-9]{0,3}\.[0-9]{1,18}|[0-9]{1,9}/[0-9]{1,9}|[0-9]{1,3}")
@@ -132,7 +133,7 @@ class Bundle:
       folder: where it lies.
       name: what its models are called after.
       model_id: SHA-256 of the weights it was cut from.
-      task: `classification` or `super_resolution`.
+      task: what its answers are.
       shape: the input's (height, width, channels), dtype uint8, 0..255.
       output_name, output_shape: of each slice's output, for one image: (classes,), or (height, width, maps).
       scale: how many times larger the answer's sides are, of super-resolution; 1 otherwise.
@@ -146,7 +147,7 @@ class Bundle:
     folder: Path
     name: str
     model_id: str
-    task: str
+    task: Task
     shape: tuple[int, int, int]
     output_name: str
     output_shape: tuple[int, ...]
@@ -275,9 +276,3 @@ def fraction_of(text: str) -> Fraction:
         return Fraction(text)
     except ZeroDivisionError as error:
         raise ValueError(text) from error
-
-
-CLASSES = ("logits", "class", "label")
-
-
-PIXELS = ("pixels",)

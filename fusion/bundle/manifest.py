@@ -10,9 +10,7 @@ from pathlib import Path
 
 from ..base.program import UserError
 from .contents import (
-    CLASSIFICATION,
     PRECISIONS,
-    SUPER_RESOLUTION,
     Bundle,
     EarlyMargins,
     File,
@@ -25,12 +23,11 @@ from .contents import (
     fraction_of,
     widths_of,
 )
+from .tasks import TASKS, Task
 from .typed_json import Table
 
 SCHEMA_VERSION = 2
 OUTPUT_DTYPES = ("int8", "uint8", "float32")
-# What each task's slices give, by name and number of dimensions for one image.
-_OUTPUTS = {CLASSIFICATION: ("logits", 1), SUPER_RESOLUTION: ("residual", 3)}
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -70,18 +67,17 @@ def _bundle(folder: Path, table: Table) -> Bundle:
             f"use the runner inside bundle {str(folder)!r}, or a newer one."
         )
     table.chosen("schema_version", (SCHEMA_VERSION,))
-    task = table.chosen("task", tuple(_OUTPUTS))
+    task = TASKS[table.chosen("task", tuple(TASKS))]
     table.table("architecture").get("name", str)
     image, output, fusion = (table.table(key) for key in ("input", "output", "fusion"))
     image.chosen("name", ("image",))
     image.chosen("dtype", ("uint8",))
     shape = _sizes(image, 3)
-    name, dimensions = _OUTPUTS[task]
-    output.chosen("name", (name,))
-    output_shape = _sizes(output, dimensions)
+    output.chosen("name", (task.output,))
+    output_shape = _sizes(output, task.dimensions)
     fusion.chosen("rule", ("sum",))
     scale, tail, labels = 1, None, ()
-    if task == CLASSIFICATION:
+    if task.has_classes:
         labels = table.array("labels", str)
         if output_shape != (len(labels),):
             raise output.refuse("shape", list(output_shape), f"[{len(labels)}], the number of labels")
@@ -93,7 +89,7 @@ def _bundle(folder: Path, table: Table) -> Bundle:
     precisions = table.array("precisions", str)
     if len(set(precisions)) < len(precisions) or not set(precisions) <= set(PRECISIONS):
         raise table.refuse("precisions", list(precisions), f"different ones of {', '.join(PRECISIONS)}")
-    switches = tuple(_switch(entry, precisions, name) for entry in table.tables("switches"))
+    switches = tuple(_switch(entry, precisions, task) for entry in table.tables("switches"))
     if not switches:
         raise table.refuse("switches", [], "one or more switches")
     bundle = Bundle(
@@ -102,7 +98,7 @@ def _bundle(folder: Path, table: Table) -> Bundle:
         model_id=table.matching("model_id", _HASH),
         task=task,
         shape=(shape[0], shape[1], shape[2]),
-        output_name=name,
+        output_name=task.output,
         output_shape=output_shape,
         scale=scale,
         tail=tail,
@@ -128,13 +124,13 @@ def _sizes(table: Table, dimensions: int) -> tuple[int, ...]:
     return sizes
 
 
-def _switch(table: Table, precisions: tuple[str, ...], output: str) -> SwitchEntry:
+def _switch(table: Table, precisions: tuple[str, ...], task: Task) -> SwitchEntry:
     slices = table.tables("slices")
     if not slices:
         raise table.refuse("slices", [], "one slice per device")
     switch = table.get("switch", str)
     _check_slices(table, slices, switch)
-    models = tuple(_slice(entry, i, precisions, output) for i, entry in enumerate(slices))
+    models = tuple(_slice(entry, i, precisions, task.output) for i, entry in enumerate(slices))
     _check_accuracy(table, precisions, len(slices))
     return SwitchEntry(
         switch=switch,
@@ -142,7 +138,7 @@ def _switch(table: Table, precisions: tuple[str, ...], output: str) -> SwitchEnt
         madds=table.count("madds"),
         accuracy=table.get("accuracy", dict, optional=True),
         slices=models,
-        early=_early(table, models, precisions, output),
+        early=_early(table, models, precisions, task),
     )
 
 
@@ -163,13 +159,13 @@ def _check_accuracy(switch: Table, precisions: tuple[str, ...], devices: int) ->
 
 
 def _early(
-    switch: Table, slices: tuple[SliceModel, ...], precisions: tuple[str, ...], output: str
+    switch: Table, slices: tuple[SliceModel, ...], precisions: tuple[str, ...], task: Task
 ) -> dict[str, EarlyMargins]:
     """The calibrations of a switch by precision; none where the key is missing, as in a bundle just converted."""
     if "early" not in switch.names() or switch.get("early", dict, optional=True) is None:
         return {}
     table, found = switch.table("early"), {}
-    if output != _OUTPUTS[CLASSIFICATION][0]:
+    if not task.has_classes:
         raise switch.refuse("early", table.names(), "null, since only classifiers answer early")
     for precision in table.names():
         if precision not in precisions:

@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags
 
 from ..base.program import LONGEST_S, define_float
-from ..bundle.contents import CLASSIFICATION, Bundle, SwitchEntry
+from ..bundle.contents import Bundle, SwitchEntry
 from .fleet import Fleet
 from .planner import Decision, Goal, Plan, shortfall
 
@@ -43,9 +43,7 @@ UNVERIFIED = "no accuracy is known, so more multiply-adds count as better; expor
 def goal(bundle: Bundle) -> Goal:
     """What the flags ask of a plan."""
     least = MIN_ACCURACY.value
-    if least is not None and bundle.task == CLASSIFICATION:
-        least /= 100
-    return Goal(DEADLINE_MS.value or 0.0, least)
+    return Goal(DEADLINE_MS.value or 0.0, None if least is None else least / bundle.task.accuracy_scale)
 
 
 def entries(bundle: Bundle) -> tuple[SwitchEntry, ...]:

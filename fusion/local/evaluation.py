@@ -13,7 +13,6 @@ import numpy as np
 
 from ..asking.client import FusionClient
 from ..base.program import UserError
-from ..bundle.contents import CLASSIFICATION
 from ..security.credentials import Credentials
 
 
@@ -93,13 +92,13 @@ def evaluate(
             timelines.append(json.loads(str(answer.parameters["timeline"])))
             if progress is not None:
                 progress(len(answers), len(images))
-        classified = client.task == CLASSIFICATION
-    classes = np.array([answer.index for answer in answers], np.int64) if classified else None
+        task = client.task
+    classes = np.array([answer.index for answer in answers], np.int64) if task.has_classes else None
     devices = [device["device"] for device in timelines[0]["devices"]]
     invoke = [[device["invoke_ms"] for device in line["devices"]] for line in timelines]
     middle = sorted(range(len(latencies)), key=latencies.__getitem__)[len(latencies) // 2]
     return LocalResult(
-        answers=np.stack([answer.outputs["logits" if classified else "pixels"] for answer in answers]),
+        answers=np.stack([answer.outputs[task.answer[0]] for answer in answers]),
         classes=classes,
         accuracy=None if labels is None or classes is None else float(np.mean(classes == np.asarray(labels))),
         latencies_ms=tuple(latencies),

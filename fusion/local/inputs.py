@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.program import UserError
-from ..bundle.contents import BAD_NPZ, CLASSIFICATION, Bundle, SwitchEntry
+from ..bundle.contents import BAD_NPZ, Bundle, SwitchEntry
 from ..rules import answers
 from ..rules.sum import dequantize, fuse
 
@@ -41,8 +41,8 @@ def read_data(path: str, bundle: Bundle, limit: int | None) -> Inputs:
     when the images are not the bundle's input, when y_test is not one of its class indices per
     image, and when the bundle has no classes.
     """
-    if not bundle.labels:
-        raise UserError(f"--data is for classifiers, and bundle {str(bundle.folder)!r} is of {bundle.task}.")
+    if not bundle.task.has_classes:
+        raise UserError(f"--data is for classifiers, and bundle {str(bundle.folder)!r} is of {bundle.task.name}.")
     try:
         with np.load(path, allow_pickle=False) as data:
             arrays = [data[key] for key in ("x_test", "y_test")]
@@ -99,7 +99,7 @@ def read_samples(bundle: Bundle, entry: SwitchEntry, precision: str, runtime: st
     )
     expected = answers.of(bundle, runtime, 1)(pixels, summed)[0]
     strays = precision in ("int8", "dynamic") and runtime == "ai_edge_litert"
-    if bundle.task != CLASSIFICATION:
+    if not bundle.task.has_classes:
         return Inputs(pixels, None, expected, _XNNPACK_LEVELS if strays else _LEVELS)
     tolerance = sum(_STEPS * output.scale for _, output in files if output.scale is not None)
     tolerance += _FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))

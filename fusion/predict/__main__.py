@@ -32,7 +32,6 @@ from ..asking.client import BusyError, FusionClient, RefusedError, UnreachableEr
 from ..base.columns import Column, utc_now
 from ..base.files import check_json_target, write_json
 from ..base.program import LONGEST_S, UserError, define_float, run
-from ..bundle.contents import CLASSIFICATION
 from ..images import reading as images
 from ..rules.sum import softmax
 from ..security.credentials import Credentials
@@ -185,7 +184,7 @@ def _wanted(arguments: Sequence[str]) -> _Images:
 
 def _task(client: FusionClient, wanted: _Images) -> Callable[[FusionClient, Source], _Answered]:
     """What is done with each image."""
-    if client.task == CLASSIFICATION:
+    if client.task.has_classes:
         return _classify
     if _WATCH.value is not None and sources.is_within(_TARGET.value, _WATCH.value):
         raise UserError(

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..bundle.contents import CLASSIFICATION, Bundle
+from ..bundle.contents import Bundle
 from ..protocol.oip import TensorSpec
 from ..runtime.choosing import Runtime, choose
 from ..runtime.interpreters import TailInterpreter
@@ -59,4 +59,4 @@ def of(bundle: Bundle, runtime: str, threads: int) -> Answers:
 
     Raises `UserError` when the tail cannot be run.
     """
-    return Classes(bundle) if bundle.task == CLASSIFICATION else Pixels(bundle, choose(runtime), threads)
+    return Classes(bundle) if bundle.task.has_classes else Pixels(bundle, choose(runtime), threads)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..base.program import UserError
-from ..bundle.contents import CLASSIFICATION, Bundle, SwitchEntry, TensorInfo
+from ..bundle.contents import Bundle, SwitchEntry, TensorInfo
 from . import sum as fuse
 
 MODES = ("off", "bound", "confidence")
@@ -125,8 +125,8 @@ def output_range(output: TensorInfo) -> tuple[float, float] | None:
 
 def require_classifier(bundle: Bundle) -> None:
     """Raises `UserError` for a bundle whose answers are no classes."""
-    if bundle.task != CLASSIFICATION:
+    if not bundle.task.has_classes:
         raise UserError(
-            f"bundle {str(bundle.folder)!r} is of {bundle.task}, where every slice changes the answer; legal for early "
-            "answers: a bundle of a classifier."
+            f"bundle {str(bundle.folder)!r} is of {bundle.task.name}, where every slice changes the answer; legal for "
+            "early answers: a bundle of a classifier."
         )

@@ -49,7 +49,7 @@ def model(image, pixels):
 
 def test_reads_what_a_coordinator_says():
     with serving(model([-1, 24, 32, 3], [-1, 48, 64, 3])) as url, FusionClient(url, Credentials()) as client:
-        assert (client.task, client.shape, client.scale) == ("super_resolution", (24, 32, 3), 2)
+        assert (client.task.name, client.shape, client.scale) == ("super_resolution", (24, 32, 3), 2)
 
 
 @pytest.mark.parametrize(

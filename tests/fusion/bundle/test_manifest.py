@@ -46,7 +46,7 @@ def test_refuses_a_calibration_of_super_resolution(altered):
             for described in slice_["files"].values():
                 described["output"]["name"] = "residual"
 
-    assert manifest.load(altered(change)).task == "super_resolution"
+    assert manifest.load(altered(change)).task.name == "super_resolution"
     with pytest.raises(UserError, match=r"'early' is \[\"int8\"\]; legal: null, since only classifiers answer early"):
         manifest.load(altered(lambda data: change(data) or early(data)))
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fusion.base.program import UserError
 from fusion.bundle.contents import Bundle, EarlyMargins, SliceFile, SliceModel, SwitchEntry, TensorInfo
+from fusion.bundle.tasks import TASKS
 from fusion.rules import early
 from fusion.rules import sum as fuse
 from fusion.rules.early import EarlyAnswer
@@ -27,7 +28,7 @@ def made(outputs, margins=None, task="classification") -> tuple[Bundle, SwitchEn
     )
     calibrated = {} if margins is None else {"int8": EarlyMargins(100, 0.005, margins)}
     entry = SwitchEntry("x", "x", 1, None, slices, calibrated)
-    common = (Path("b"), "b", "0" * 64, task, (8, 8, 3), "logits", (3,), 1, None, ("a", "b", "c"), ("int8",))
+    common = (Path("b"), "b", "0" * 64, TASKS[task], (8, 8, 3), "logits", (3,), 1, None, ("a", "b", "c"), ("int8",))
     return Bundle(*common, (entry,), (), None), entry
 
 
