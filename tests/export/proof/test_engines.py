@@ -18,8 +18,8 @@ from fusion.bundle import manifest
 ASK = """
 import sys, time
 import numpy as np
-from export import engines
-from fusion import manifest
+from export.proof import engines
+from fusion.bundle import manifest
 asked = engines.Asked(manifest.load(sys.argv[1]), engines.REFERENCE, np.zeros((50_000, 16, 16, 3), np.uint8))
 while not asked.done:
     time.sleep(0.1)

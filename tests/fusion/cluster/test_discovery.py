@@ -22,7 +22,7 @@ def test_says_what_is_missing():
     code = """
 import sys
 sys.modules["zeroconf"] = None
-from fusion import discovery
+from fusion.cluster import discovery
 for call in (lambda: discovery.discover(0), lambda: discovery.announce("a", 1, "b").__enter__()):
     try:
         call()

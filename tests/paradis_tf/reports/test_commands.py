@@ -16,7 +16,7 @@ from paradis_tf.reports.runs import Run
 
 # The config that flags give, as `paradis_tf.train` reads them.
 _PARSED = """
-from paradis_tf import program
+from paradis_tf.base import program
 holder = program.define_config("")
 program.run(lambda argv: print(program.config_of(holder).to_json()))
 """
