@@ -19,7 +19,7 @@ from fusion.base.program import UserError
 
 _FILES = {"manifest.json", "labels.txt", "requirements.txt", "README.md"}
 # What the folders of a bundle hold, by the ends of the names.
-_RUNNER = (".py", ".pyc", ".html", ".md", "requirements.txt")
+_RUNNER = (".py", ".pyc", ".html", ".service", ".md", "requirements.txt")
 _FOLDERS = {"slices": (".tflite",), "samples": (".png", ".npz"), "fusion": _RUNNER}
 # What a program that was killed while it wrote to a bundle has left there (`fusion.base.files`).
 _HALF_WRITTEN = re.compile(r"(manifest\.json|README\.md).*\.part")
