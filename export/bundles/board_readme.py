@@ -100,7 +100,7 @@ python -m fusion.certificates --cluster=cluster.toml --coordinator=192.168.0.10 
 
 makes certificates and tokens for all machines, a cluster file that uses them, and `certificates/start.txt`, the
 commands for each machine, and those that show the status to `curl` and to a browser, which both need a certificate
-then. What this protects and what it does not: `fusion/SECURITY.md`.
+then. What this protects and what it does not is in `docs/security.md` of ParaDiS-TF, which made this bundle.
 
 **With the machine** worker and coordinator start as systemd services:
 

@@ -1,0 +1,205 @@
+"""What the documents name is there: files, headings, modules, flags, config keys, make targets, error sentences."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paradis_tf.configs import defaults
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("fusion", "paradis_tf", "export", "benchmarks", "examples")
+_NOT_OURS = {"runs", "build", "__pycache__"}
+DOCUMENTS = sorted(
+    path.relative_to(ROOT)
+    for path in ROOT.rglob("*.md")
+    if not any(name.startswith(".") or name in _NOT_OURS for name in path.relative_to(ROOT).parts[:-1])
+)
+# Flags of other programs that the documents name.
+_FOREIGN_FLAGS = {"logdir", "port", "help"}
+
+pytestmark = pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+
+
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", _prose(document)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (ROOT / document).parent / name if name else ROOT / document
+        assert path.exists(), target
+        if anchor:
+            assert anchor in _anchors(path), target
+
+
+def test_paths_exist(document: Path) -> None:
+    for path in _named(document, rf"(?:{'|'.join((*PACKAGES, 'tests', 'docs'))})/[\w./-]*"):
+        if not re.search(r"NAME|FILE|_seed|results/\w", path):
+            assert (ROOT / path).exists(), path
+
+
+def test_programs_take_the_flags(document: Path) -> None:
+    for module, flags in _commands(document):
+        known = _flags(module)
+        assert known, f"{module} is no program"
+        assert flags <= known, f"{module} does not take {sorted(flags - known)}"
+
+
+def test_flags_are_of_some_program(document: Path) -> None:
+    known = set[str]().union(*(_flags(module) for module in _programs())) | _FOREIGN_FLAGS
+    named = {text[2:] for text in _named(document, r"--[a-z][\w]*")} - {"config"}
+    assert named <= known, f"no program takes {sorted(named - known)}"
+
+
+def test_config_keys_exist(document: Path) -> None:
+    known = _config_keys()
+    for key in re.findall(r"\bconfig\.([a-z_]+(?:\.[a-z_]+)*)", "\n".join(_code(document))):
+        assert key in known or key in ("py", "json", "unlocked"), f"config.{key}"
+
+
+def test_make_targets_exist(document: Path) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for text in _code(document):
+        for names in re.findall(r"^\s*make ((?:[a-z-]+(?: \| )?)+)", text, re.MULTILINE):
+            assert set(names.split(" | ")) <= set(targets), names
+
+
+def test_quoted_sentences_are_said(document: Path) -> None:
+    if document.name != "troubleshooting.md":
+        return
+    for cell in re.findall(r"^\| (`[^|]*`) \|", (ROOT / document).read_text(), re.MULTILINE):
+        for piece in re.split(r"\.\.\.|\d+|'[^']*'|[`();]", cell):
+            words = piece.strip(" .,")
+            assert len(words) < 6 or words in _literals(), words
+
+
+def _prose(document: Path) -> str:
+    return re.sub(r"```.*?```|`[^`\n]*`", "", (ROOT / document).read_text(), flags=re.DOTALL)
+
+
+@functools.cache
+def _code(document: Path) -> tuple[str, ...]:
+    """Blocks and spans of code, lines that go on joined."""
+    text = (ROOT / document).read_text()
+    blocks = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
+    rest = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    indented = re.findall(r"(?:^ {4,}\S.*\n?)+", rest, re.MULTILINE)
+    spans = re.findall(r"(?<!`)`([^`]+)`(?!`)", rest)
+    return tuple(re.sub(r"\\\n\s*", " ", piece) for piece in (*blocks, *indented, *spans))
+
+
+def _named(document: Path, pattern: str) -> Iterator[str]:
+    """Spans of code that are this pattern, but for a value that follows a flag."""
+    for text in _code(document):
+        for name in re.findall(rf"^({pattern})(?:=\S*)?$", text):
+            yield name
+
+
+def _commands(document: Path) -> Iterator[tuple[str, set[str]]]:
+    """The modules that are run, and the flags each is run with; what stands after -- is another program's."""
+    for text in _code(document):
+        for line in text.splitlines():
+            for module, arguments in re.findall(r"python -m ([\w.]+)([^#|;<>]*)", line):
+                if module.split(".")[0] not in PACKAGES:
+                    continue
+                own, _, others = arguments.partition(" -- ")
+                yield module, _flags_in(own)
+                if module == "fusion.systemd":
+                    yield "fusion.worker" if "--kind=worker" in own else "fusion.coordinator", _flags_in(others)
+                elif others:
+                    yield others.split()[0], _flags_in(others)
+
+
+def _flags_in(arguments: str) -> set[str]:
+    names = re.findall(r"(?:^|\s)--([a-z]\w*)", arguments)
+    return {name for name in names if name != "config"}
+
+
+def _anchors(path: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@functools.cache
+def _programs() -> tuple[str, ...]:
+    files = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    mains = [path.relative_to(ROOT) for path in files if '__name__ == "__main__"' in path.read_text()]
+    return tuple(".".join(path.with_suffix("").parts).removesuffix(".__main__") for path in mains)
+
+
+@functools.cache
+def _flags(module: str) -> frozenset[str]:
+    """The names of the flags that a program defines, it or a module that it imports; empty for no program."""
+    if module not in _programs():
+        return frozenset()
+    names, seen, waiting = {"help"}, set[str](), {module}
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        defined, imported = _read(name)
+        names |= defined
+        waiting |= imported - seen
+    return frozenset(names)
+
+
+@functools.cache
+def _read(module: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The names of the flags that a module of this repository defines, and of the modules that it may import."""
+    file = _file(module)
+    if file is None:
+        return frozenset(), frozenset()
+    package = module.split(".") if file.name in ("__init__.py", "__main__.py") else module.split(".")[:-1]
+    flags, imported = set[str](), set[str]()
+    for node in ast.walk(_tree(file)):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            imported |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call) and node.args:
+            function, first = ast.unparse(node.func), node.args[0]
+            if "define" in function.lower() and isinstance(first, ast.Constant) and isinstance(first.value, str):
+                flags |= {first.value, f"no{first.value}"} if "boolean" in function else {first.value}
+    return frozenset(flags), frozenset(imported)
+
+
+def _file(module: str) -> Path | None:
+    place = ROOT.joinpath(*module.split("."))
+    choices = (place.with_suffix(".py"), place / "__main__.py", place / "__init__.py")
+    return next((path for path in choices if path.is_file()), None)
+
+
+@functools.cache
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@functools.cache
+def _config_keys() -> frozenset[str]:
+    keys = set[str]()
+    for method in ("paradis", "individual", "slimmable", "us_slimmable"):
+        for config in (defaults.get_config(method), defaults.get_super_resolution_config(method)):
+            for key, value in config.items():
+                keys |= {key, *(f"{key}.{option}" for option in getattr(value, "keys", tuple)())}
+    return frozenset(keys | {"model.depth"})
+
+
+@functools.cache
+def _literals() -> str:
+    """All texts of the sources, what a sentence inserts taken out."""
+    texts = []
+    for path in (file for package in PACKAGES for file in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.JoinedStr):
+                texts.append("".join(str(part.value) if isinstance(part, ast.Constant) else "" for part in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return "\n".join((*texts, (ROOT / "Makefile").read_text()))
