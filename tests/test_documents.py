@@ -96,8 +96,7 @@ def _code(document: Path) -> tuple[str, ...]:
 def _named(document: Path, pattern: str) -> Iterator[str]:
     """Spans of code that are this pattern, but for a value that follows a flag."""
     for text in _code(document):
-        for name in re.findall(rf"^({pattern})(?:=\S*)?$", text):
-            yield name
+        yield from re.findall(rf"^({pattern})(?:=\S*)?$", text)
 
 
 def _commands(document: Path) -> Iterator[tuple[str, set[str]]]:
