@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
-import platform
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from fusion.base.files import write_text
+from fusion.runtime import machine
 
 
 def write_csv(
@@ -35,8 +36,6 @@ def write_csv(
 
 def describe() -> str:
     """The cores this process may use, their kind, and the versions of TensorFlow and Keras."""
-    from paradis_tf.records.workdir import package_versions
-
-    versions = package_versions()
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores {platform.machine()}, tensorflow {versions['tensorflow']}, keras {versions['keras']}"
+    here = machine.describe(len(os.sched_getaffinity(0)))
+    versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("tensorflow", "keras"))
+    return f"{here.cores} cores {here.model} {here.architecture}, {versions}"

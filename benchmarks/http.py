@@ -32,7 +32,7 @@ from fusion.base import columns
 from fusion.base.program import UserError
 from fusion.bench.cores import place
 from fusion.bundle import manifest
-from fusion.bundle.contents import CLASSIFICATION, Bundle
+from fusion.bundle.contents import Bundle
 from fusion.local.pinning import pinned
 from fusion.runtime import choosing as runtime
 from paradis_tf.base import program
@@ -81,8 +81,8 @@ class Contender:
 def main(argv: list[str]) -> None:
     bundle = manifest.load(_BUNDLE.value)
     bundle.check_precision("int8")
-    if bundle.task != CLASSIFICATION:
-        raise UserError(f"bundle {_BUNDLE.value!r} is of {bundle.task}; this program takes one of a classifier.")
+    if not bundle.task.has_classes:
+        raise UserError(f"bundle {_BUNDLE.value!r} is of {bundle.task.name}; this program takes one of a classifier.")
     cores = sorted(os.sched_getaffinity(0))
     switches = _SWITCHES.value or [one.switch for one in bundle.switches if len(one.slices) <= len(cores)]
     others = {} if _OTHER.value is None else {_OLDER: _runner(Path(_OTHER.value))}
