@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..cluster.file import Cluster, Device
+from ..cluster.file import ClusterFile, Device
 from ..security.credentials import Credentials, is_loopback
 
 _HEAD = "# Made by fusion.certificates, which writes it anew when devices have changed. File names are relative to it."
@@ -20,7 +20,7 @@ _BUNDLE = "BUNDLE"
 COORDINATOR_PORT = 8000
 
 
-def cluster_text(target: Path, given: Cluster) -> str:
+def cluster_text(target: Path, given: ClusterFile) -> str:
     """The cluster file of the folder `coordinator`: the devices given, called with what was made for them.
 
     Args:

@@ -1,8 +1,8 @@
 """Finds workers on the local network by mDNS, with the package `zeroconf`, which nothing else needs.
 
 A worker announces the service `_paradis-fusion._tcp` with its port and, as text, `name`, `model_id` and `tls` (1 or 0).
-Anyone on the network can announce anything: what is found is checked for its form alone, so whoever connects to it has
-to check the model id there, and to show it no token that it was not meant for.
+Anyone on the network can announce anything: an announcement is checked for its form alone. So whoever connects to such a
+worker has to check the model id there, and to show it no token that was not meant for it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import importlib
 import ipaddress
 import re
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -30,12 +28,12 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 # What mDNS allows for the first part of a service's name, in bytes.
 _LONGEST_LABEL = 63
 _ASK_MS = 3000
-_Callback = Callable[["Found"], None]
+_Callback = Callable[["AnnouncedWorker"], None]
 
 
 @dataclass(frozen=True)
-class Found:
-    """A worker that was announced: its name, the URL of its first IPv4 (else IPv6) address, its bundle's model id."""
+class AnnouncedWorker:
+    """A worker on the network: its name, the URL of its first IPv4 (else IPv6) address, its bundle's model id."""
 
     name: str
     url: str
@@ -69,12 +67,12 @@ def announce(
             raise UserError(f"{what} {value!r} cannot be announced; legal: letters, digits, '.', '_' and '-'.")
     package = _zeroconf()
     if addresses is None:
-        addresses = [one for one in package.get_all_addresses() if not ipaddress.ip_address(one).is_loopback]
+        addresses = [text for text in package.get_all_addresses() if not ipaddress.ip_address(text).is_loopback]
     if not addresses:
         raise UserError("this machine has no address beyond loopback to announce; legal: with a network.")
     # The same after a restart, and another one than that of another worker of this name.
     label = f"{name[: _LONGEST_LABEL // 2]}-{port}-{_host()}"[:_LONGEST_LABEL]
-    about = package.ServiceInfo(
+    service_info = package.ServiceInfo(
         SERVICE,
         f"{label}.{SERVICE}",
         port=port,
@@ -83,11 +81,11 @@ def announce(
         server=f"{_host()}.local.",
     )
     with _running(package, interfaces) as service:
-        service.register_service(about, allow_name_change=True)
+        service.register_service(service_info, allow_name_change=True)
         try:
             yield
         finally:
-            service.unregister_service(about)
+            service.unregister_service(service_info)
 
 
 class Browser:
@@ -103,7 +101,7 @@ class Browser:
 
     def __init__(self, appeared: _Callback, vanished: _Callback, interfaces: Sequence[str] | None = None) -> None:
         self._appeared, self._vanished, self._interfaces = appeared, vanished, interfaces
-        self._known: dict[str, Found] = {}
+        self._known: dict[str, AnnouncedWorker] = {}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Browser:
@@ -122,50 +120,31 @@ class Browser:
 
     # The package gives these by name.
     def _changed(self, zeroconf: Any, service_type: str, name: str, state_change: Any) -> None:
-        found = None
+        worker = None
         if state_change is not self._package.ServiceStateChange.Removed:
-            about = zeroconf.get_service_info(service_type, name, _ASK_MS)
-            found = None if about is None else _checked(about)
-        old = self._known.get(name)
-        if found == old or (old is None and len(self._known) >= MOST):
+            service_info = zeroconf.get_service_info(service_type, name, _ASK_MS)
+            worker = None if service_info is None else read_announcement(service_info)
+        before = self._known.get(name)
+        if worker == before or (before is None and len(self._known) >= MOST):
             return
-        if old is not None:
+        if before is not None:
             del self._known[name]
-            self._vanished(old)
-        if found is not None:
-            self._known[name] = found
-            self._appeared(found)
+            self._vanished(before)
+        if worker is not None:
+            self._known[name] = worker
+            self._appeared(worker)
 
 
-def discover(timeout_s: float, interfaces: Sequence[str] | None = None) -> list[Found]:
-    """The workers that answer within so many seconds, by name. Raises `UserError` as `Browser`."""
-    there: set[Found] = set()
-    lock = threading.Lock()
-
-    def appeared(found: Found) -> None:
-        with lock:
-            there.add(found)
-
-    def vanished(found: Found) -> None:
-        with lock:
-            there.discard(found)
-
-    with Browser(appeared, vanished, interfaces):
-        time.sleep(timeout_s)
-        with lock:
-            return sorted(there, key=lambda found: (found.name, found.url))
-
-
-def _checked(about: Any) -> Found | None:
-    """What an announcement says, or None where it is of another form."""
+def read_announcement(service_info: Any) -> AnnouncedWorker | None:
+    """The worker of a `zeroconf.ServiceInfo`, or None where that is of another form."""
     try:
-        said = {key.decode("ascii"): (value or b"").decode("ascii") for key, value in about.properties.items()}
-        addresses = sorted(map(ipaddress.ip_address, about.parsed_addresses()), key=lambda one: one.version)
-        name, model_id, scheme = said["name"], said["model_id"], {"0": "http", "1": "https"}[said["tls"]]
+        texts = {key.decode("ascii"): (value or b"").decode("ascii") for key, value in service_info.properties.items()}
+        name, model_id, scheme = texts["name"], texts["model_id"], {"0": "http", "1": "https"}[texts["tls"]]
+        addresses = sorted(map(ipaddress.ip_address, service_info.parsed_addresses()), key=lambda ip: ip.version)
         if not addresses or not (_NAME.fullmatch(name) and _NAME.fullmatch(model_id)):
             return None
         host = f"[{addresses[0]}]" if addresses[0].version == 6 else str(addresses[0])
-        return Found(name, check_url(f"{scheme}://{host}:{about.port}", name), model_id)
+        return AnnouncedWorker(name, check_url(f"{scheme}://{host}:{service_info.port}", name), model_id)
     except (KeyError, ValueError):
         return None
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import importlib
 import ipaddress
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -56,37 +55,22 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """What a cluster file says: its devices, in order, and how those that are discovered are called, None where none
-    shall be."""
+class ClusterFile:
+    """A cluster file as read: its devices, in order, and how devices that are discovered are called, None where none
+    shall be discovered."""
 
     devices: tuple[Device, ...]
     discovery: Credentials | None
 
 
-def load(path: str | Path) -> Cluster:
-    """What a cluster file says.
+def load(path: str | Path) -> ClusterFile:
+    """Reads a cluster file.
 
     Raises `UserError` when the file cannot be read or is no TOML, has neither device nor discovery, an unknown or
     missing key, a value that is no string, a name or URL twice, a URL that is not http(s)://host[:port], or a token for
     devices that anyone could announce.
     """
-    # A pipe in its place would be waited for.
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f"cluster file {str(path)!r} is no file.")
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cluster file {str(path)!r} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"cluster file {str(path)!r} is not UTF-8 text.") from error
-    try:
-        tables = tomllib.loads(text)
-    except RecursionError as error:
-        raise UserError(f"cluster file {str(path)!r} is nested too deeply; legal: [[device]] tables.") from error
-    except ValueError as error:
-        # A number of too many digits is none of tomllib's own errors.
-        raise UserError(f"cluster file {str(path)!r} is not TOML: {error}.") from error
+    tables = _tables(Path(path))
     for key in tables:
         if key not in ("device", "discovery"):
             raise UserError(
@@ -94,16 +78,37 @@ def load(path: str | Path) -> Cluster:
             )
     discovery = _discovery(Path(path), tables["discovery"]) if "discovery" in tables else None
     entries = tables.get("device", [])
-    some = isinstance(entries, list) and (entries or discovery is not None)
-    if not some or not all(isinstance(e, dict) for e in entries):
+    are_tables = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+    if not are_tables or not (entries or discovery):
         raise UserError(f"cluster file {str(path)!r} names no device; legal: one [[device]] table each.")
     devices = tuple(_device(Path(path), i, entry) for i, entry in enumerate(entries))
+    _check_unique(Path(path), devices)
+    return ClusterFile(devices, discovery)
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    # A pipe in its place would be waited for.
+    if path.exists() and not path.is_file():
+        raise UserError(f"cluster file {str(path)!r} is no file.")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cluster file {str(path)!r} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"cluster file {str(path)!r} is not UTF-8 text.") from error
+    except RecursionError as error:
+        raise UserError(f"cluster file {str(path)!r} is nested too deeply; legal: [[device]] tables.") from error
+    except ValueError as error:
+        # A number of too many digits is none of tomllib's own errors.
+        raise UserError(f"cluster file {str(path)!r} is not TOML: {error}.") from error
+
+
+def _check_unique(path: Path, devices: Sequence[Device]) -> None:
     for key in ("name", "url"):
         values = [getattr(device, key) for device in devices]
         for value in values:
             if values.count(value) > 1:
                 raise UserError(f"cluster file {str(path)!r} has the {key} {value!r} twice; legal: one device each.")
-    return Cluster(devices, discovery)
 
 
 def _discovery(path: Path, table: Any) -> Credentials:
@@ -111,12 +116,12 @@ def _discovery(path: Path, table: Any) -> Credentials:
     if not isinstance(table, dict):
         raise UserError(f"{where} is {table!r}; legal: a table.")
     _check_keys(table, _FILES, where)
-    found = _credentials(path, table)
-    if found.token_file is not None and found.tls_ca is None:
+    credentials = _credentials(path, table)
+    if credentials.token_file is not None and credentials.tls_ca is None:
         raise UserError(
             f"{where} has a token_file and no tls_ca; anyone could announce a device and be shown the token."
         )
-    return found
+    return credentials
 
 
 def _check_keys(table: dict[str, Any], legal: Sequence[str], where: str) -> None:

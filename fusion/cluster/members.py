@@ -8,9 +8,9 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-from . import file as cluster
-from .discovery import Browser, Found
-from .file import Cluster, Device
+from . import file
+from .discovery import AnnouncedWorker, Browser
+from .file import ClusterFile, Device
 
 
 class Members:
@@ -20,22 +20,22 @@ class Members:
       path: the cluster file.
       model_id: of the bundle; announced devices of another are left out.
 
-    Raises `UserError` as `cluster.load` and `discovery.Browser`. Whether devices are discovered is decided once, when
+    Raises `UserError` as `file.load` and `discovery.Browser`. Whether devices are discovered is decided once, when
     the block is entered.
     """
 
     def __init__(self, path: str | Path, model_id: str) -> None:
         self._path, self._model_id = Path(path), model_id
         self._lock = threading.Lock()
-        self._found: set[Found] = set()
-        self._seen: object = None
+        self._announced: set[AnnouncedWorker] = set()
+        self._last_read: object = None
         self._stack = contextlib.ExitStack()
-        self._cluster = cluster.load(path)
+        self._file = file.load(path)
 
     def __enter__(self) -> Members:
-        if self._cluster.discovery is not None:
-            # Now, not at the first device: what the table says may be unfit.
-            self._cluster.discovery.token()
+        if self._file.discovery is not None:
+            # Now, not at the first device: its token file may be unfit.
+            self._file.discovery.token()
             self._stack.enter_context(Browser(self._appeared, self._vanished))
         return self
 
@@ -46,44 +46,48 @@ class Members:
 
     def changed(self) -> bool:
         """Whether file or announcements have changed since `read`."""
-        return self._state() != self._seen
+        return self._state() != self._last_read
 
     def read(self) -> tuple[Device, ...]:
         """The devices now: those of the file first, then others by name.
 
         Raises `UserError` when the file is unfit; `changed` is then false until it changes once more.
         """
-        self._seen = self._state()
-        self._cluster = cluster.load(self._path)
-        return self._cluster.devices + self._announced(self._cluster)
+        self._last_read = self._state()
+        self._file = file.load(self._path)
+        return self._file.devices + self._joined(self._file)
 
-    def _announced(self, known: Cluster) -> tuple[Device, ...]:
-        if known.discovery is None:
+    def _joined(self, cluster: ClusterFile) -> tuple[Device, ...]:
+        """The announced devices that join those of the file."""
+        if cluster.discovery is None:
             return ()
-        names, urls = ({getattr(device, key) for device in known.devices} for key in ("name", "url"))
-        with self._lock:
-            found = sorted(self._found, key=lambda one: (one.name, one.url))
-        devices = []
-        for one in found:
-            if one.model_id == self._model_id and one.name not in names and one.url not in urls:
-                names.add(one.name)
-                urls.add(one.url)
-                devices.append(Device(one.name, one.url, known.discovery))
         # A token is for those alone that show a certificate of the authority.
-        return tuple(one for one in devices if one.credentials.token_file is None or one.url.startswith("https"))
+        schemes = ("http", "https") if cluster.discovery.token_file is None else ("https",)
+        names, urls = ({getattr(device, key) for device in cluster.devices} for key in ("name", "url"))
+        with self._lock:
+            workers = sorted(self._announced, key=lambda worker: (worker.name, worker.url))
+        devices = []
+        for worker in workers:
+            if worker.model_id != self._model_id or worker.url.partition(":")[0] not in schemes:
+                continue
+            if worker.name not in names and worker.url not in urls:
+                names.add(worker.name)
+                urls.add(worker.url)
+                devices.append(Device(worker.name, worker.url, cluster.discovery))
+        return tuple(devices)
 
     def _state(self) -> object:
         stamp = None
         with contextlib.suppress(OSError):
-            found = os.stat(self._path)
-            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+            stat = os.stat(self._path)
+            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         with self._lock:
-            return stamp, frozenset(self._found)
+            return stamp, frozenset(self._announced)
 
-    def _appeared(self, found: Found) -> None:
+    def _appeared(self, worker: AnnouncedWorker) -> None:
         with self._lock:
-            self._found.add(found)
+            self._announced.add(worker)
 
-    def _vanished(self, found: Found) -> None:
+    def _vanished(self, worker: AnnouncedWorker) -> None:
         with self._lock:
-            self._found.discard(found)
+            self._announced.discard(worker)

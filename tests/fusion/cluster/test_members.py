@@ -7,7 +7,7 @@ import pytest
 
 from fusion.base.program import UserError
 from fusion.cluster import members
-from fusion.cluster.discovery import Found
+from fusion.cluster.discovery import AnnouncedWorker
 from fusion.cluster.members import Members
 
 ONE = '[[device]]\nname = "a"\nurl = "http://10.0.0.1:1"\n'
@@ -41,8 +41,8 @@ def write(path: Path, text: str) -> None:
     os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 10**9))
 
 
-def names(found):
-    return [(one.name, one.url) for one in found]
+def names(devices):
+    return [(device.name, device.url) for device in devices]
 
 
 def test_the_file_is_read_when_it_changes(path):
@@ -68,17 +68,17 @@ def test_announced_devices_join_and_leave(path):
     with Members(path, "model") as cluster:
         assert names(cluster.read()) == [("a", "http://10.0.0.1:1")]
         browser = FakeBrowser.latest
-        wanted = Found("b", "http://10.0.0.2:1", "model")
-        for found in (
-            wanted,
-            Found("c", "http://10.0.0.3:1", "another"),
-            Found("a", "http://10.0.0.4:1", "model"),
-            Found("d", "http://10.0.0.1:1", "model"),
-            Found("b", "http://10.0.0.9:1", "model"),
+        first = AnnouncedWorker("b", "http://10.0.0.2:1", "model")
+        for worker in (
+            first,
+            AnnouncedWorker("c", "http://10.0.0.3:1", "another"),
+            AnnouncedWorker("a", "http://10.0.0.4:1", "model"),
+            AnnouncedWorker("d", "http://10.0.0.1:1", "model"),
+            AnnouncedWorker("b", "http://10.0.0.9:1", "model"),
         ):
-            browser.appeared(found)
+            browser.appeared(worker)
         assert cluster.changed() and names(cluster.read())[1:] == [("b", "http://10.0.0.2:1")]
-        browser.vanished(wanted)
+        browser.vanished(first)
         assert cluster.changed() and names(cluster.read())[1:] == [("b", "http://10.0.0.9:1")]
 
 
@@ -88,8 +88,10 @@ def test_a_token_is_not_for_whoever_announces_itself(path):
     token.chmod(0o600)
     path.write_text('[discovery]\ntoken_file = "token.txt"\ntls_ca = "ca.pem"\n')
     with Members(path, "model") as cluster:
-        FakeBrowser.latest.appeared(Found("plain", "http://10.0.0.2:1", "model"))
-        FakeBrowser.latest.appeared(Found("tls", "https://10.0.0.3:1", "model"))
+        FakeBrowser.latest.appeared(AnnouncedWorker("plain", "http://10.0.0.2:1", "model"))
+        # Not even its name keeps the other one out.
+        FakeBrowser.latest.appeared(AnnouncedWorker("tls", "http://10.0.0.4:1", "model"))
+        FakeBrowser.latest.appeared(AnnouncedWorker("tls", "https://10.0.0.3:1", "model"))
         (only,) = cluster.read()
     assert (only.name, only.credentials.tls_ca) == ("tls", str(path.parent / "ca.pem"))
 

@@ -44,7 +44,7 @@ def test_reads_a_cluster_file(tmp_path):
 def test_reads_how_discovered_devices_are_called(tmp_path):
     path = tmp_path / "cluster.toml"
     path.write_text("[discovery]\n")
-    assert cluster.load(path) == cluster.Cluster((), Credentials())
+    assert cluster.load(path) == cluster.ClusterFile((), Credentials())
     path.write_text('[discovery]\ntoken_file = "t"\ntls_ca = "ca.pem"\n')
     found = cluster.load(path).discovery
     assert found == Credentials(token_file=str(tmp_path / "t"), tls_ca=str(tmp_path / "ca.pem"))
