@@ -1,8 +1,8 @@
 """Finds workers on the local network by mDNS, with the package `zeroconf`, which nothing else needs.
 
 A worker announces the service `_paradis-fusion._tcp` with its port and, as text, `name`, `model_id` and `tls` (1 or 0).
-Anyone on the network can announce anything: an announcement is checked for its form alone. So whoever connects to such a
-worker has to check the model id there, and to show it no token that was not meant for it.
+Anyone on the network can announce anything: an announcement is checked for its form alone. So whoever connects to
+such a worker has to check the model id there, and to show it no token that was not meant for it.
 """
 
 from __future__ import annotations
