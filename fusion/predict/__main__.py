@@ -20,9 +20,8 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,8 +37,8 @@ from ..security.credentials import Credentials
 from . import sources
 from .enlarging import Enlarging
 from .parallel import in_order
-from .results import STDOUT, JsonLines, lacking, served_by, shown
-from .sources import STDIN, Source, Watch
+from .results import STDOUT, json_lines, lacking, served_by, shown, texts
+from .sources import STDIN, ImageSource, Selection, WatchedFolder
 from .tally import Tally
 
 _URL = flags.DEFINE_string("url", "http://127.0.0.1:8000", "The coordinator's address.")
@@ -58,7 +57,7 @@ _RESIZE = flags.DEFINE_enum(
 )
 _PARALLEL = flags.DEFINE_integer("parallel", 1, "Images asked about at once.", 1, 64)
 _DEADLINE_MS = define_float(
-    "deadline_ms", None, "By when each answer is wanted, in place of the coordinator's own.", 0.001, LONGEST_S * 1e3
+    "deadline_ms", None, "By when each answer is due, in place of the coordinator's own.", 0.001, LONGEST_S * 1e3
 )
 _JSON = flags.DEFINE_string("json", None, "Also writes the answers to this file, at the end.")
 _JSONL = flags.DEFINE_string(
@@ -75,87 +74,64 @@ _TLS_CERT = flags.DEFINE_string("tls_cert", None, "PEM certificate to show to th
 _TLS_KEY = flags.DEFINE_string("tls_key", None, "Unencrypted PEM private key of --tls_cert.")
 
 
-class _Notice:
-    """Says that the coordinator is waited for, once in as long as that may take."""
-
-    def __init__(self, tally: Tally) -> None:
-        self._tally, self._quiet_until = tally, 0.0
-
-    def __call__(self, error: BusyError) -> None:
-        now, seconds = time.monotonic(), _TIMEOUT_S.value or 0.0
-        if now >= self._quiet_until:
-            self._quiet_until = now + seconds
-            self._tally.print(f"waiting, up to {seconds:g} s: {error.reason}", error=True)
-
-
-class _Unfit(UserError):
+class _UnfitImageError(UserError):
     """An image that cannot be used; the others can."""
-
-
-@dataclass(frozen=True)
-class _Images:
-    """What is asked about: the images named by files and folders, those and all others in their order, and how many
-    other files the folders have."""
-
-    named: Sequence[Source]
-    all: Iterable[Source]
-    others: int
-
-    @property
-    def total(self) -> int | None:
-        """How many images there are, None if that is not known before."""
-        return len(self.named) if self.all is self.named else None
-
-
-@dataclass(frozen=True)
-class _Answered:
-    """An image's answer: what is printed, in columns, what is written, and what it lacks."""
-
-    said: tuple[str, str]
-    row: dict[str, Any]
-    lacks: str
 
 
 def main(arguments: list[str]) -> int:
     """Predicts each image named in `arguments`; returns the exit status."""
-    wanted = _wanted(arguments)
-    check_json_target(_JSON.value)
+    _check_flags(arguments)
+    # What appears while the other images are done is not to be missed.
+    watched = None if _WATCH.value is None else WatchedFolder(_WATCH.value)
+    every_s = _EVERY_S.value if _LOOP.value else None
+    selection = sources.select(arguments, _STDIN.value == "image", watched, every_s)
     credentials = Credentials(_TOKEN_FILE.value, _TLS_CA.value, _TLS_CERT.value, _TLS_KEY.value)
-    tally = Tally(wanted.total)
-    notice = _Notice(tally)
+    timeout_s = _TIMEOUT_S.value or 0.0
+    tally = Tally(selection.total)
     with contextlib.ExitStack() as stack:
         clients = [
-            stack.enter_context(FusionClient(_URL.value, credentials, _TIMEOUT_S.value, notice))
+            stack.enter_context(
+                FusionClient(_URL.value, credentials, timeout_s, lambda error: tally.wait(error.reason, timeout_s))
+            )
             for _ in range(_PARALLEL.value)
         ]
-        one = _task(clients[0], wanted)
-        if _WATCH.value is not None:
+        ask = _ask_about(clients[0], selection)
+        if watched is not None:
             print(f"watching {_WATCH.value}", file=sys.stderr, flush=True)
-        lines = stack.enter_context(JsonLines(_JSONL.value))
-        width = max((len(shown(source.name)) for source in wanted.named), default=0)
-        columns = (Column(width), Column())
         rows: list[dict[str, Any]] = []
         try:
-            for source, future in in_order(wanted.all, [functools.partial(one, client) for client in clients]):
-                row = _told(source, future, tally, columns)
-                lines.write({key: value for key, value in row.items() if key != "logits"})
-                if _JSON.value and "error" not in row:
-                    rows.append(row)
+            _ask_all(selection, [functools.partial(ask, client) for client in clients], tally, rows)
         except BrokenPipeError:
             # Whoever read the answers has enough of them.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         finally:
-            if tally.done and wanted.total != 1:
-                tally.finish(wanted.others)
-            if _JSON.value and tally.done:
+            if tally.done and selection.total != 1:
+                tally.finish(selection.others)
+            if tally.done and _JSON.value:
                 model = {"name": clients[0].name, **clients[0].model_parameters}
                 write_json(_JSON.value, {"url": _URL.value, "model": model, "images": rows})
     return 2 if tally.unfit or tally.failed else 0
 
 
-def _wanted(arguments: Sequence[str]) -> _Images:
-    """The images that the command line asks for."""
+def _ask_all(
+    selection: Selection,
+    asks: Sequence[Callable[[ImageSource], dict[str, Any]]],
+    tally: Tally,
+    rows: list[dict[str, Any]],
+) -> None:
+    """Prints and writes what becomes of each image; `rows` is where those of --json are kept."""
+    columns = Column(max((len(shown(source.name)) for source in selection.known), default=0)), Column()
+    with json_lines(_JSONL.value) as write:
+        for source, future in in_order(selection.all, asks):
+            row = _row(source, future, tally, columns)
+            write({key: value for key, value in row.items() if key != "logits"})
+            if _JSON.value and "error" not in row:
+                rows.append(row)
+
+
+def _check_flags(arguments: Sequence[str]) -> None:
+    check_json_target(_JSON.value)
     if not arguments and _WATCH.value is None:
         raise UserError("no image is given; legal: image files, folders, - for standard input, or --watch=FOLDER.")
     endless = "--watch" if _WATCH.value is not None else "--loop" if _LOOP.value else None
@@ -165,25 +141,10 @@ def _wanted(arguments: Sequence[str]) -> _Images:
         raise UserError("--loop reads files again; legal: files and folders, without --watch and -.")
     if arguments.count(STDIN) > 1:
         raise UserError("- stands twice among the arguments; legal: once, as there is one standard input.")
-    # What appears while the other images are done is not to be missed.
-    watch = None if _WATCH.value is None else Watch(_WATCH.value)
-    place = arguments.index(STDIN) if STDIN in arguments else len(arguments)
-    before, others = sources.files(arguments[:place])
-    after, more = sources.files(arguments[place + 1 :])
-    if STDIN in arguments and _STDIN.value == "image":
-        before.append(sources.image(sys.stdin.buffer))
-    named = before + after
-    if _LOOP.value:
-        return _Images(named, sources.again(named, _EVERY_S.value or 0.0), others)
-    listed = STDIN in arguments and _STDIN.value == "paths"
-    if watch is None and not listed:
-        return _Images(named, named, others + more)
-    stream = sources.lines(sys.stdin.buffer) if listed else ()
-    return _Images(named, sources.chain(before, stream, after, watch or ()), others + more)
 
 
-def _task(client: FusionClient, wanted: _Images) -> Callable[[FusionClient, Source], _Answered]:
-    """What is done with each image."""
+def _ask_about(client: FusionClient, selection: Selection) -> Callable[[FusionClient, ImageSource], dict[str, Any]]:
+    """The function that asks about an image, by the model's task, and returns what is written of the answer."""
     if client.task.has_classes:
         return _classify
     if _WATCH.value is not None and sources.is_within(_TARGET.value, _WATCH.value):
@@ -192,62 +153,61 @@ def _task(client: FusionClient, wanted: _Images) -> Callable[[FusionClient, Sour
             "enlarged again; legal: another folder."
         )
     enlarging = Enlarging(_TARGET.value, _OVERLAP.value, client.scale)
-    enlarging.check(wanted.named)
+    enlarging.check(selection.known)
     return functools.partial(_enlarge, enlarging)
 
 
-def _told(source: Source, future: Future[_Answered], tally: Tally, columns: tuple[Column, Column]) -> dict[str, Any]:
+def _row(
+    source: ImageSource, future: Future[dict[str, Any]], tally: Tally, columns: tuple[Column, Column]
+) -> dict[str, Any]:
     """Prints what became of an image, and returns what is written of it."""
+    about = {"time": utc_now(), "file": source.name}
     try:
-        answered = future.result()
-    except (_Unfit, RefusedError, UnreachableError) as error:
-        if isinstance(error, _Unfit):
-            tally.unfit += 1
-        else:
-            tally.failed += 1
-            # A camera goes on when its coordinator is back; other images would only all wait and fail.
-            if isinstance(error, (BusyError, UnreachableError)) and _WATCH.value is None and not _LOOP.value:
-                raise
-        tally.print(f"error: {error}" if isinstance(error, _Unfit) else f"error: {source.name!r}: {error}", error=True)
-        return {"time": utc_now(), "file": source.name, "error": str(error)}
-    tally.add(answered.row["ms"], bool(answered.lacks))
-    first, second = (one.pad(text) for one, text in zip(columns, (shown(source.name), answered.said[0]), strict=True))
-    line = f"{first}  {second}  {answered.said[1]}  {answered.row['ms']:.1f} ms"
-    parts = (line, shown(str(answered.row.get("switch", ""))), answered.lacks)
-    tally.print(None if _JSONL.value == STDOUT else "  ".join(filter(None, parts)))
-    return {"time": utc_now(), "file": source.name, **answered.row}
+        row = future.result()
+    except _UnfitImageError as error:
+        tally.unfit += 1
+        tally.print(f"error: {error}", error=True)
+        return about | {"error": str(error)}
+    except (RefusedError, UnreachableError) as error:
+        tally.failed += 1
+        # A camera goes on when its coordinator is back; other images would only all wait and fail.
+        if isinstance(error, (BusyError, UnreachableError)) and _WATCH.value is None and not _LOOP.value:
+            raise
+        tally.print(f"error: {source.name!r}: {error}", error=True)
+        return about | {"error": str(error)}
+    degraded = lacking(row)
+    tally.add(row["ms"], bool(degraded))
+    first, second = texts(row)
+    line = f"{columns[0].pad(shown(source.name))}  {columns[1].pad(first)}  {second}  {row['ms']:.1f} ms"
+    line = "  ".join(filter(None, (line, shown(str(row.get("switch", ""))), degraded)))
+    tally.print(None if _JSONL.value == STDOUT else line)
+    return about | row
 
 
-def _read(source: Source, shape: tuple[int, int, int] | None) -> np.ndarray:
+def _read(source: ImageSource, shape: tuple[int, int, int] | None) -> np.ndarray:
     try:
         return images.read(source.name if source.content is None else source.content, shape, _RESIZE.value)
     except UserError as error:
-        raise _Unfit(str(error)) from error
+        raise _UnfitImageError(str(error)) from error
 
 
-def _classify(client: FusionClient, source: Source) -> _Answered:
+def _classify(client: FusionClient, source: ImageSource) -> dict[str, Any]:
     image = _read(source, client.shape)
     started = time.perf_counter()
     answer = client.infer(image, deadline_ms=_DEADLINE_MS.value)
     ms = (time.perf_counter() - started) * 1e3
     logits = answer.outputs["logits"]
-    confidence = float(softmax(logits)[answer.index])
-    row = {"class": answer.index, "label": answer.label, "confidence": confidence, "ms": ms, "logits": logits.tolist()}
-    early = "  early" if answer.parameters.get("early") is True else ""
-    said = (shown(answer.label), f"{confidence:6.1%}{early}")
-    return _Answered(said, row | served_by(answer.parameters), lacking(answer.parameters))
+    row = {"class": answer.index, "label": answer.label, "confidence": float(softmax(logits)[answer.index]), "ms": ms}
+    return row | {"logits": logits.tolist()} | served_by(answer.parameters)
 
 
-def _enlarge(enlarging: Enlarging, client: FusionClient, source: Source) -> _Answered:
+def _enlarge(enlarging: Enlarging, client: FusionClient, source: ImageSource) -> dict[str, Any]:
     image = _read(source, None)
     try:
         target = enlarging.take(source)
     except UserError as error:
-        raise _Unfit(str(error)) from error
-    row, parameters = enlarging.enlarge(client, image, target, _DEADLINE_MS.value)
-    height, width, _ = row["shape"]
-    said = (shown(str(target)), f"{width}x{height}")
-    return _Answered(said, row | served_by(parameters), lacking(parameters))
+        raise _UnfitImageError(str(error)) from error
+    return enlarging.enlarge(client, image, target, _DEADLINE_MS.value)
 
 
 if __name__ == "__main__":

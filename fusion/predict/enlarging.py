@@ -16,8 +16,8 @@ from ..asking.client import FusionClient
 from ..base.files import write_bytes
 from ..base.program import UserError
 from ..images.tiles import Tiles
-from ..protocol import oip
-from .sources import Source
+from .results import served_by
+from .sources import ImageSource
 
 
 class Enlarging:
@@ -37,18 +37,18 @@ class Enlarging:
         self._folder, self._overlap, self._scale = Path(folder), overlap, scale
         self._taken: dict[Path, str] = {}
 
-    def check(self, sources: Iterable[Source]) -> None:
+    def check(self, sources: Iterable[ImageSource]) -> None:
         """Raises `UserError` where an answer would replace another or one of the images."""
-        named = list(dict.fromkeys(sources))
-        images = {Path(source.name).resolve() for source in named}
-        for source in named:
+        known = list(dict.fromkeys(sources))
+        images = {Path(source.name).resolve() for source in known}
+        for source in known:
             target = self.take(source)
             if target.resolve() in images:
                 raise UserError(
                     f"the answer of {source.name!r} would replace the image {str(target)!r}; give another --target."
                 )
 
-    def take(self, source: Source) -> Path:
+    def take(self, source: ImageSource) -> Path:
         """The file for an image's answer. Raises `UserError` if it is that of another image."""
         stem = Path(source.name).stem if source.content is None else "stdin"
         target = self._folder / f"{stem}_x{self._scale}.png"
@@ -62,11 +62,11 @@ class Enlarging:
 
     def enlarge(
         self, client: FusionClient, image: np.ndarray, target: Path, deadline_ms: float | None
-    ) -> tuple[dict[str, Any], oip.Parameters]:
+    ) -> dict[str, Any]:
         """Writes the enlargement of an image uint8 (height, width, 3) to `target`.
 
-        Returns what is told of it, `target`, its `shape` and how many `ms` the answers took, and the parameters of the
-        tile's answer that lacks most. Raises `UserError` as `FusionClient.infer` does, and when it cannot be written.
+        Returns a row of it: `target`, its `shape`, how many `ms` the answers took, and `served_by` of the tile's answer
+        that lacks most. Raises `UserError` as `FusionClient.infer` does, and when it cannot be written.
         """
         tiles = Tiles(client.shape[:2], self._overlap, client.scale)
         started = time.perf_counter()
@@ -77,4 +77,4 @@ class Enlarging:
         Image.fromarray(pixels).save(encoded, "PNG")
         write_bytes(target, encoded.getvalue())
         worst = max(answers, key=lambda answer: (answer.degraded, len(answer.missing)))
-        return {"target": str(target), "shape": list(pixels.shape), "ms": ms}, worst.parameters
+        return {"target": str(target), "shape": list(pixels.shape), "ms": ms, **served_by(worst.parameters)}

@@ -12,19 +12,19 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_order(things: Iterable[T], works: Sequence[Callable[[T], R]]) -> Iterator[tuple[T, Future[R]]]:
-    """Each thing with what one of `works` made of it, in the order of the things.
+def in_order(things: Iterable[T], functions: Sequence[Callable[[T], R]]) -> Iterator[tuple[T, Future[R]]]:
+    """Each thing with what one of `functions` made of it, in the order of the things.
 
     Args:
-      things: iterated in a thread of its own, at most twice as many things ahead as there are works; may be endless and
-        may block. What it raises is raised here, after the things before it.
-      works: called with one thing at a time, each in a thread of its own.
+      things: iterated in a thread of its own, at most twice as many things ahead as functions; may be endless and may
+        block. What it raises is raised here, after the things before it.
+      functions: called with one thing at a time, each in a thread of its own.
 
     The threads do not keep the process from ending.
     """
     tasks: queue.SimpleQueue[tuple[T, Future[R]]] = queue.SimpleQueue()
     order: queue.SimpleQueue[tuple[T, Future[R]] | BaseException | None] = queue.SimpleQueue()
-    ahead = threading.Semaphore(2 * len(works))
+    ahead = threading.Semaphore(2 * len(functions))
 
     def feed() -> None:
         try:
@@ -37,17 +37,17 @@ def in_order(things: Iterable[T], works: Sequence[Callable[[T], R]]) -> Iterator
         except BaseException as error:
             order.put(error)
 
-    def serve(work: Callable[[T], R]) -> None:
+    def serve(function: Callable[[T], R]) -> None:
         while True:
             thing, future = tasks.get()
             try:
-                future.set_result(work(thing))
+                future.set_result(function(thing))
             except BaseException as error:
                 future.set_exception(error)
 
     threading.Thread(target=feed, daemon=True).start()
-    for work in works:
-        threading.Thread(target=serve, args=(work,), daemon=True).start()
+    for function in functions:
+        threading.Thread(target=serve, args=(function,), daemon=True).start()
     while True:
         item = order.get()
         if item is None:

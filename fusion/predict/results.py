@@ -1,11 +1,11 @@
-"""What is written of one answer, and the file that has a line of JSON for each."""
+"""What is shown and written of one answer, and the file that has a line of JSON for each."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import sys
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 from ..base.columns import accuracy_text
@@ -29,18 +29,27 @@ def served_by(parameters: oip.Parameters) -> dict[str, Any]:
             row[name] = row[name].split(",") if row[name] else []
     for name in ("device_ms", "missing"):
         if name in row:
-            row[name] = [_number(one) for one in row[name]]
+            row[name] = [_number(text) for text in row[name]]
     return row
 
 
-def lacking(parameters: oip.Parameters) -> str:
+def texts(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The answer of a row as it is shown: label and confidence, or the enlarged image's file and size."""
+    if "label" in row:
+        early = "  early" if row.get("early") is True else ""
+        return shown(row["label"]), f"{row['confidence']:6.1%}{early}"
+    height, width, _ = row["shape"]
+    return shown(row["target"]), f"{width}x{height}"
+
+
+def lacking(row: Mapping[str, Any]) -> str:
     """Why an answer is worse than its switch's, as a phrase; empty for one that is not."""
-    if parameters.get("degraded") is not True:
+    if row.get("degraded") is not True:
         return ""
-    missing = parameters.get("missing") or "?"
-    accuracy = parameters.get("expected_accuracy")
+    missing = ",".join(map(str, row.get("missing", ()))) or "?"
+    accuracy = row.get("expected_accuracy")
     expected = f", expected accuracy {accuracy_text(accuracy)}" if isinstance(accuracy, (int, float)) else ""
-    return f"degraded: without slice {missing} of {parameters.get('switch', '?')}{expected}"
+    return f"degraded: without slice {missing} of {row.get('switch', '?')}{expected}"
 
 
 def shown(text: str) -> str:
@@ -48,40 +57,35 @@ def shown(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-class JsonLines:
-    """A file with one JSON object per line, made anew, each line written at once; a context manager.
+@contextlib.contextmanager
+def json_lines(path: str | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A function that writes a JSON object as a line of a new file, at once.
 
     Args:
       path: the file; "-" is standard output, and None or "" no file.
 
     Raises `UserError` when it cannot be written.
     """
+    stream = _open(path)
 
-    def __init__(self, path: str | None) -> None:
-        self._path, self._stream = path, _open(path)
-
-    def __enter__(self) -> JsonLines:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._stream is not None and self._path != STDOUT:
-            # What is left in its buffer could not be written before.
-            with contextlib.suppress(OSError):
-                self._stream.close()
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Adds a line."""
-        if self._stream is None:
+    def write(row: Mapping[str, Any]) -> None:
+        if stream is None:
             return
         try:
-            self._stream.write(json.dumps(row) + "\n")
-            self._stream.flush()
+            stream.write(json.dumps(row) + "\n")
+            stream.flush()
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise UserError(f"file {self._path!r} cannot be written: {error.strerror}.") from error
+            raise UserError(f"file {path!r} cannot be written: {error.strerror}.") from error
+
+    try:
+        yield write
+    finally:
+        if stream is not None and path != STDOUT:
+            # What is left in its buffer could not be written before.
+            with contextlib.suppress(OSError):
+                stream.close()
 
 
 def _open(path: str | None) -> IO[str] | None:

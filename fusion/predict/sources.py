@@ -3,9 +3,11 @@ file that is written again and again."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import stat
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,60 +28,138 @@ _LOOK_S = 0.25
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """One image: the name of its file, and its content where that is not to be read from there."""
 
     name: str
     content: bytes | None = None
 
 
-def files(arguments: Sequence[str]) -> tuple[list[Source], int]:
+@dataclass(frozen=True)
+class Selection:
+    """What a program is to ask about: the images that are known at the start, all images in their order, which may go
+    on for ever, and how many other files the folders have."""
+
+    known: Sequence[ImageSource]
+    all: Iterable[ImageSource]
+    others: int
+
+    @property
+    def total(self) -> int | None:
+        """How many images there are; None where that is not known at the start."""
+        return len(self.known) if self.all is self.known else None
+
+
+class WatchedFolder:
+    """The images that appear in a folder or below, or change there, from the construction on, for ever.
+
+    One counts as written when its size and time are the same at two looks, a quarter of a second apart. What vanishes
+    is forgotten. Raises `UserError` when the folder cannot be read at the start; later it may come and go.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._done = self._look()
+
+    def __iter__(self) -> Iterator[ImageSource]:
+        before = dict(self._done)
+        while True:
+            time.sleep(_LOOK_S)
+            try:
+                now = self._look()
+            except UserError:
+                now = {}
+            self._done = {path: state for path, state in self._done.items() if path in now}
+            for path, state in now.items():
+                if before.get(path) == state != self._done.get(path):
+                    self._done[path] = state
+                    yield ImageSource(path)
+            before = now
+
+    def _look(self) -> dict[str, tuple[int, int]]:
+        states = {}
+        for path in _walk(self._folder)[0]:
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue
+            states[path] = (status.st_mtime_ns, status.st_size)
+        return states
+
+
+def select(
+    arguments: Sequence[str], stdin_is_image: bool, watched: WatchedFolder | None = None, every_s: float | None = None
+) -> Selection:
+    """The images that a command line names.
+
+    Args:
+      arguments: files, folders and, once at most, `STDIN`.
+      stdin_is_image: whether standard input holds one image; else the names of files.
+      watched: whose images come after the others.
+      every_s: where it is given, all images come again and again, each round so many seconds after the one before.
+
+    Raises `UserError` as `files` and `image` do.
+    """
+    place = arguments.index(STDIN) if STDIN in arguments else len(arguments)
+    before, others = files(arguments[:place])
+    after, more = files(arguments[place + 1 :])
+    names_follow = STDIN in arguments and not stdin_is_image
+    if STDIN in arguments and stdin_is_image:
+        before.append(image(sys.stdin.buffer))
+    known = before + after
+    if every_s is not None:
+        return Selection(known, again(known, every_s), others + more)
+    if watched is None and not names_follow:
+        return Selection(known, known, others + more)
+    names = lines(sys.stdin.buffer) if names_follow else ()
+    return Selection(known, itertools.chain(before, names, after, watched or ()), others + more)
+
+
+def files(arguments: Sequence[str]) -> tuple[list[ImageSource], int]:
     """The images of files and folders, and how many files of the folders are left out.
 
     A folder stands for the files in it and below that are named as images of `images.FORMATS` and not hidden, in the
     order of their names; a file that is named itself is taken whatever its name. Raises `UserError` for a folder
     without images, or one that cannot be read.
     """
-    found: list[Source] = []
+    sources: list[ImageSource] = []
     others = 0
     for argument in arguments:
-        if not os.path.isdir(argument):
-            found.append(Source(argument))
-            continue
-        inside, left = _walk(argument)
-        others += left
-        if not inside:
+        paths = [argument]
+        if os.path.isdir(argument):
+            paths, left = _walk(argument)
+            others += left
+        if not paths:
             raise UserError(f"folder {argument!r} has no images; legal: files ending in {', '.join(_ENDS)}.")
-        found += [Source(path) for path in inside]
-    return found, others
+        sources += map(ImageSource, paths)
+    return sources, others
 
 
-def image(stream: BinaryIO) -> Source:
+def image(stream: BinaryIO) -> ImageSource:
     """The one image that a stream holds. Raises `UserError` for one of more than 256 MB."""
     content = stream.read(_LARGEST + 1)
     if len(content) > _LARGEST:
         raise UserError("standard input holds more than 256 MB; legal: one image, or its file's name.")
-    return Source(STDIN, content)
+    return ImageSource(STDIN, content)
 
 
-def lines(stream: BinaryIO) -> Iterator[Source]:
+def lines(stream: BinaryIO) -> Iterator[ImageSource]:
     """The files that a stream names, one in each line that is not empty, as they come.
 
     Raises `UserError` where it holds something else, such as an image.
     """
     for line in stream:
-        named = line.rstrip(b"\r\n")
+        name = line.rstrip(b"\r\n")
         # No name holds a zero byte.
-        if b"\0" in named or _OF_IMAGES.match(named):
+        if b"\0" in name or _OF_IMAGES.match(name):
             raise UserError(
                 "standard input holds no file names; legal: one per line, or an image's own bytes with --stdin=image."
             )
-        name = os.fsdecode(named)
         if name:
-            yield Source(name)
+            yield ImageSource(os.fsdecode(name))
 
 
-def again(sources: Sequence[Source], every_s: float) -> Iterator[Source]:
+def again(sources: Sequence[ImageSource], every_s: float) -> Iterator[ImageSource]:
     """The same images for ever, each round so many seconds after the start of the one before, or at once where that one
     took longer."""
     due = time.monotonic()
@@ -89,52 +169,9 @@ def again(sources: Sequence[Source], every_s: float) -> Iterator[Source]:
         time.sleep(max(0.0, due - time.monotonic()))
 
 
-class Watch:
-    """The images that appear in a folder or below, or change there, from the construction on, for ever.
-
-    One counts as written when its size and time are the same at two looks, a quarter of a second apart. What vanishes
-    is forgotten. Raises `UserError` when the folder cannot be read at the start; later it may come and go.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._served = self._look()
-
-    def __iter__(self) -> Iterator[Source]:
-        before = dict(self._served)
-        while True:
-            time.sleep(_LOOK_S)
-            try:
-                now = self._look()
-            except UserError:
-                now = {}
-            self._served = {path: state for path, state in self._served.items() if path in now}
-            ready = [path for path, state in now.items() if before.get(path) == state != self._served.get(path)]
-            for path in ready:
-                self._served[path] = now[path]
-                yield Source(path)
-            before = now
-
-    def _look(self) -> dict[str, tuple[int, int]]:
-        found = {}
-        for path in _walk(self._folder)[0]:
-            try:
-                about = os.stat(path)
-            except OSError:
-                continue
-            found[path] = (about.st_mtime_ns, about.st_size)
-        return found
-
-
 def is_within(path: str | Path, folder: str | Path) -> bool:
     """Whether a path is a folder or lies below it."""
-    return Path(folder).resolve() in (Path(path).resolve(), *Path(path).resolve().parents)
-
-
-def chain(*parts: Iterable[Source]) -> Iterator[Source]:
-    """One after the other."""
-    for part in parts:
-        yield from part
+    return Path(path).resolve().is_relative_to(Path(folder).resolve())
 
 
 def _never_ends(path: str) -> bool:
@@ -148,17 +185,17 @@ def _never_ends(path: str) -> bool:
 
 def _walk(folder: str) -> tuple[list[str], int]:
     """The images of a folder and below, and how many other files there are; hidden ones are neither."""
-    found, others = [], 0
+    paths, others = [], 0
 
-    def failed(error: OSError) -> None:
+    def refuse(error: OSError) -> None:
         raise UserError(f"folder {error.filename!r} cannot be read: {error.strerror}.") from error
 
-    for parent, below, names in os.walk(folder, onerror=failed):
+    for parent, below, names in os.walk(folder, onerror=refuse):
         below[:] = sorted(name for name in below if not name.startswith("."))
         for name in sorted(name for name in names if not name.startswith(".")):
             path = os.path.join(parent, name)
             if name.lower().endswith(_ENDS) and not _never_ends(path):
-                found.append(path)
+                paths.append(path)
             else:
                 others += 1
-    return found, others
+    return paths, others

@@ -22,7 +22,7 @@ class Tally:
     """
 
     def __init__(self, total: int | None) -> None:
-        self._total, self._began, self._shown = total, time.monotonic(), 0.0
+        self._total, self._began, self._shown, self._silent_until = total, time.monotonic(), 0.0, 0.0
         self._terminal = sys.stderr.isatty()
         self._ms: deque[float] = deque(maxlen=_LATEST)
         self.answered = self.degraded = self.unfit = self.failed = 0
@@ -37,6 +37,13 @@ class Tally:
         self.answered += 1
         self.degraded += degraded
         self._ms.append(ms)
+
+    def wait(self, reason: str, seconds: float) -> None:
+        """The coordinator is waited for, up to so many seconds; said once in as long as that."""
+        now = time.monotonic()
+        if now >= self._silent_until:
+            self._silent_until = now + seconds
+            self.print(f"waiting, up to {seconds:g} s: {reason}", error=True)
 
     def print(self, line: str | None, error: bool = False) -> None:
         """Prints a line on standard output, or on standard error; None goes on without one."""
@@ -53,13 +60,13 @@ class Tally:
         self._clear()
         seconds = time.monotonic() - self._began
         ranked = sorted(self._ms)
-        parts = [f"{self.answered} answered" + (f" ({self.degraded} degraded)" if self.degraded else "")]
-        parts += [f"{count} {what}" for count, what in ((self.unfit, "unfit"), (self.failed, "failed")) if count]
-        parts += [f"{self._total - self.done} not done"] if self._total and self._total > self.done else []
-        parts += [f"{counted(others, 'other file')} left out"] if others else []
-        text = f"{counted(self.done, 'image')} in {seconds:.1f} s: {', '.join(parts)}"
+        counts = [f"{self.answered} answered" + (f" ({self.degraded} degraded)" if self.degraded else "")]
+        counts += [f"{count} {what}" for count, what in ((self.unfit, "unfit"), (self.failed, "failed")) if count]
+        counts += [f"{self._total - self.done} not done"] if self._total and self._total > self.done else []
+        counts += [f"{counted(others, 'other file')} left out"] if others else []
+        text = f"{counted(self.done, 'image')} in {seconds:.1f} s: {', '.join(counts)}"
         if ranked:
-            p50, p95 = (ranked[max(0, -(-part * len(ranked) // 100) - 1)] for part in (50, 95))
+            p50, p95 = (ranked[max(0, -(-percent * len(ranked) // 100) - 1)] for percent in (50, 95))
             text += f"; {self.done / max(seconds, 1e-9):.1f} per second, median {p50:.1f} ms, p95 {p95:.1f} ms"
         print(text, file=sys.stderr, flush=True)
 

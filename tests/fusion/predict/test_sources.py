@@ -13,7 +13,7 @@ from fusion.base.program import UserError
 from fusion.images import reading as images
 from fusion.predict import sources
 from fusion.predict.parallel import in_order
-from fusion.predict.sources import Source, Watch
+from fusion.predict.sources import ImageSource, WatchedFolder
 
 
 def fill(folder, *names):
@@ -68,7 +68,7 @@ def test_an_image_is_no_list_of_files(kind):
 
 
 def test_one_image_of_a_stream(monkeypatch):
-    assert sources.image(io.BytesIO(b"abc")) == Source("-", b"abc")
+    assert sources.image(io.BytesIO(b"abc")) == ImageSource("-", b"abc")
     monkeypatch.setattr(sources, "_LARGEST", 2)
     with pytest.raises(UserError, match="more than 256 MB"):
         sources.image(io.BytesIO(b"abc"))
@@ -76,7 +76,7 @@ def test_one_image_of_a_stream(monkeypatch):
 
 def test_again_keeps_its_pace():
     started = time.monotonic()
-    found = sources.again([Source("a"), Source("b")], 0.05)
+    found = sources.again([ImageSource("a"), ImageSource("b")], 0.05)
     assert names(next(found) for _ in range(5)) == ["a", "b", "a", "b", "a"]
     assert time.monotonic() - started >= 0.1
 
@@ -84,7 +84,7 @@ def test_again_keeps_its_pace():
 def test_watch(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_LOOK_S", 0.02)
     fill(tmp_path, "old.png")
-    watch = iter(Watch(str(tmp_path)))
+    watch = iter(WatchedFolder(str(tmp_path)))
     fill(tmp_path, "new.png", "note.txt")
     assert next(watch).name == str(tmp_path / "new.png")
     (tmp_path / "old.png").write_bytes(b"changed")
@@ -104,7 +104,7 @@ def test_watch_waits_for_the_whole_file(tmp_path, monkeypatch):
                 stream.write(b"x" * 100)
             time.sleep(0.02)
 
-    watch = iter(Watch(str(tmp_path)))
+    watch = iter(WatchedFolder(str(tmp_path)))
     writer = threading.Thread(target=write)
     writer.start()
     for source in watch:
@@ -118,9 +118,9 @@ def test_watch_survives_its_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_LOOK_S", 0.02)
     folder = tmp_path / "in"
     with pytest.raises(UserError, match="cannot be read"):
-        Watch(str(folder))
+        WatchedFolder(str(folder))
     folder.mkdir()
-    watch = iter(Watch(str(folder)))
+    watch = iter(WatchedFolder(str(folder)))
     folder.rmdir()
     timer = threading.Timer(0.1, fill, (folder, "a.png"))
     timer.start()
