@@ -33,7 +33,7 @@ from ..serving.inference import ServedModel
 from ..serving.metrics import LATENCY_BUCKETS, Metrics
 from ..serving.server import Server
 from . import slices
-from .invocations import Invocations, Job
+from .invocations import Invocation, Invocations
 from .slices import LoadedSlices
 
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
@@ -160,43 +160,43 @@ class ServedSlice(ServedModel):
             if reason is not None:
                 raise slices.refused(reason)
             work = partial(self._invoke, request.inputs["image"])
-            stored, taken, loaded, ended = await self._invocations.run(work, deadline)
+            stored, started, loaded, ended = await self._invocations.run(work, deadline)
         except OipError as error:
             self._metrics.refused.labels(str(error.status)).inc()
             raise
-        queue_s, invoke_s = taken - decoded, ended - (loaded or taken)
+        queue_s, invoke_s = started - decoded, ended - (loaded or started)
         # Once the answer is on its way.
         asyncio.get_running_loop().call_soon(self._observe, queue_s, invoke_s)
         times = {"queue_ms": queue_s * 1e3, "invoke_ms": invoke_s * 1e3}
         if loaded is not None:
-            times["load_ms"] = (loaded - taken) * 1e3
+            times["load_ms"] = (loaded - started) * 1e3
         return [(self._output, stored)], self._identity | times
 
     def _observe(self, queue_s: float, invoke_s: float) -> None:
         self._metrics.queue_seconds.observe(queue_s)
         self._invoke_seconds.observe(invoke_s)
 
-    def _invoke(self, images: np.ndarray, job: Job) -> tuple[np.ndarray, float, float | None, float]:
-        """In the invocation thread: (stored outputs, when the thread took the job, when it had loaded the model if
-        it had to, when it was done)."""
-        taken, loaded = time.perf_counter(), None
+    def _invoke(self, images: np.ndarray, invocation: Invocation) -> tuple[np.ndarray, float, float | None, float]:
+        """In the invocation thread: (stored outputs, when the thread took it, when it had loaded the model if it had to,
+        when it was done)."""
+        started, loaded = time.perf_counter(), None
         is_new = self._file not in self._loaded
         interpreter = self._loaded.get(self._file)
         if is_new:
             loaded = time.perf_counter()
         stored = []
         for image in images:
-            if job.gone:
+            if invocation.abandoned:
                 raise OipError(504, "the request was given up before its last image.")
             try:
                 stored.append(interpreter(image))
             except Exception:
                 self._loaded.drop(self._file)
                 raise
-        return np.stack(stored), taken, loaded, time.perf_counter()
+        return np.stack(stored), started, loaded, time.perf_counter()
 
 
-def _chosen(bundle: Bundle) -> list[tuple[SwitchEntry, SliceModel]]:
+def _selected(bundle: Bundle) -> list[tuple[SwitchEntry, SliceModel]]:
     """The slices that the flags select."""
     if _SWITCH.value is None:
         if _DEVICE.value is not None:
@@ -222,7 +222,7 @@ def main(arguments: list[str]) -> int:
     credentials = serving.credentials()
     context, token = credentials.server_context(), credentials.token()
     chosen = runtime.choose(_RUNTIME.value)
-    selected = _chosen(bundle)
+    selected = _selected(bundle)
     sockets = serving.bind()
     metrics = WorkerMetrics()
     names = {model.files[precision]: model.model for _, model in selected}

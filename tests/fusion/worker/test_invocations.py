@@ -10,10 +10,10 @@ from fusion.protocol.oip import OipError
 from fusion.worker.invocations import Invocations
 
 
-def test_jobs_run_in_order_one_at_a_time():
+def test_runs_run_in_order_one_at_a_time():
     running, order = [], []
 
-    def work(number, job):
+    def work(number, invocation):
         running.append(number)
         time.sleep(0.001)
         order.append(number)
@@ -21,8 +21,8 @@ def test_jobs_run_in_order_one_at_a_time():
         return number * 2
 
     async def main(invocations):
-        jobs = (invocations.run(lambda job, n=n: work(n, job), None) for n in range(9))
-        return await asyncio.gather(*jobs)
+        runs = (invocations.run(lambda invocation, n=n: work(n, invocation), None) for n in range(9))
+        return await asyncio.gather(*runs)
 
     with Invocations(9) as invocations:
         assert asyncio.run(main(invocations)) == [2 * n for n in range(9)]
@@ -32,12 +32,12 @@ def test_jobs_run_in_order_one_at_a_time():
 def test_queue_deadline_and_cancelling():
     release, started = threading.Event(), []
 
-    def hold(job):
+    def hold(invocation):
         started.append("hold")
         release.wait(30)
-        return job.gone
+        return invocation.abandoned
 
-    def never(job):
+    def never(invocation):
         started.append("never")
 
     async def main(invocations):
@@ -59,7 +59,7 @@ def test_queue_deadline_and_cancelling():
         with pytest.raises(OipError, match="within its timeout"):
             await invocations.run(never, time.perf_counter() - 1)
         held.cancel()
-        last = asyncio.ensure_future(invocations.run(lambda job: job.gone, None))
+        last = asyncio.ensure_future(invocations.run(lambda invocation: invocation.abandoned, None))
         await asyncio.sleep(0)
         release.set()
         assert await last is False
@@ -71,14 +71,14 @@ def test_queue_deadline_and_cancelling():
 
 
 def test_errors_come_back_and_the_thread_goes_on():
-    def fail(job):
+    def fail(invocation):
         raise KeyError("x")
 
     async def main(invocations):
         for _ in range(2):
             with pytest.raises(KeyError):
                 await invocations.run(fail, None)
-        return await invocations.run(lambda job: 5, time.perf_counter() + 30)
+        return await invocations.run(lambda invocation: 5, time.perf_counter() + 30)
 
     with Invocations(1) as invocations:
         assert asyncio.run(main(invocations)) == 5
