@@ -18,7 +18,7 @@ from export.proof import engines
 from export.proof.judges import ROUNDING, Judge
 from fusion.base.program import UserError
 from fusion.bundle.contents import Bundle
-from fusion.bundle.typed_json import Table
+from fusion.bundle.typed_json import JsonTable
 from fusion.rules import sum as fuse
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
@@ -145,11 +145,11 @@ def older_verdicts(bundle: Path) -> dict[str, Verdict]:
     verdicts = {}
     for switch, fields in found.items():
         with contextlib.suppress(UserError):
-            verdicts[switch] = _verdict(Table(fields, switch))
+            verdicts[switch] = _verdict(JsonTable(fields, switch))
     return verdicts
 
 
-def _verdict(table: Table) -> Verdict:
+def _verdict(table: JsonTable) -> Verdict:
     chosen = table.chosen("chosen", ("ptq", "qat"))
     qat = table.get("qat", float, optional=chosen == "ptq")
     keras, ptq = table.get("keras", float), table.get("ptq", float)

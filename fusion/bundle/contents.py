@@ -7,7 +7,7 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -164,12 +164,16 @@ class Bundle:
 
         Raises `UserError`, with the legal ones, when the bundle has no such switch.
         """
-        wanted = widths_of(text)
+        widths = sorted(widths_of(text))
         for entry in self.switches:
-            if entry.switch == text or (wanted and sorted(widths_of(entry.switch)) == sorted(wanted)):
+            if entry.switch == text or (widths and sorted(widths_of(entry.switch)) == widths):
                 return entry
         legal = ", ".join(entry.switch for entry in self.switches)
         raise UserError(f"switch {text!r} is not in bundle {str(self.folder)!r}; legal: {legal}.")
+
+    def slices(self) -> list[SliceModel]:
+        """The slices of all switches."""
+        return [slice_ for entry in self.switches for slice_ in entry.slices]
 
     def check_precision(self, precision: str | None) -> str:
         """Returns `precision` if the bundle has it, its first for None; else raises `UserError` with the legal ones."""
@@ -182,8 +186,7 @@ class Bundle:
 
     def files(self) -> list[File]:
         """Every file that the manifest has a hash of."""
-        slices = [slice_ for entry in self.switches for slice_ in entry.slices]
-        files: list[File] = [file for slice_ in slices for file in slice_.files.values()]
+        files: list[File] = [file for slice_ in self.slices() for file in slice_.files.values()]
         files += [self.tail.file] if self.tail else []
         return files + ([self.sample_outputs] if self.sample_outputs else [])
 
@@ -230,30 +233,28 @@ class Bundle:
         """
         if self.sample_outputs is None or not self.samples:
             raise UserError(f"bundle {str(self.folder)!r} has no samples.")
-        path = self.sample_outputs.path
+        file = f"file {self.sample_outputs.path!r} of bundle {str(self.folder)!r}"
         try:
-            with np.load(io.BytesIO(self.read(self.sample_outputs)), allow_pickle=False) as file:
-                outputs = dict(file)
+            with np.load(io.BytesIO(self.read(self.sample_outputs)), allow_pickle=False) as archive:
+                outputs = dict(archive)
         except BAD_NPZ as error:
-            raise UserError(f"file {path!r} of bundle {str(self.folder)!r} is not an .npz file.") from error
+            raise UserError(f"{file} is not an .npz file.") from error
         images = outputs.pop("images", np.empty(0))
         if images.dtype != np.uint8 or images.shape != (len(self.samples), *self.shape):
-            raise UserError(f"file {path!r} of bundle {str(self.folder)!r} lacks the images of its samples.")
+            raise UserError(f"{file} lacks the images of its samples.")
         shape = (len(self.samples), *self.output_shape)
-        for slice_ in [slice_ for entry in self.switches for slice_ in entry.slices]:
-            for key, file in _output_keys(slice_):
-                array = outputs.get(key)
-                if array is None or array.shape != shape or array.dtype.name != file.output.dtype:
-                    raise UserError(
-                        f"file {path!r} of bundle {str(self.folder)!r} lacks the outputs {key!r}, "
-                        f"{file.output.dtype} {list(shape)}."
-                    )
+        for key, dtype in self._sample_outputs():
+            if key not in outputs or outputs[key].shape != shape or outputs[key].dtype.name != dtype:
+                raise UserError(f"{file} lacks the outputs {key!r}, {dtype} {list(shape)}.")
         return images, outputs
 
-
-def _output_keys(slice_: SliceModel) -> list[tuple[str, SliceFile]]:
-    found = [(f"{slice_.model}/{precision}", file) for precision, file in slice_.files.items()]
-    return found + [(f"{key}/arm", file) for key, file in found if key.endswith("/int8")]
+    def _sample_outputs(self) -> Iterator[tuple[str, str]]:
+        """The keys of the samples' outputs, with their dtypes."""
+        for slice_ in self.slices():
+            for precision, file in slice_.files.items():
+                yield f"{slice_.model}/{precision}", file.output.dtype
+                if precision == "int8":
+                    yield f"{slice_.model}/int8/arm", file.output.dtype
 
 
 def widths_of(text: str) -> list[Fraction]:

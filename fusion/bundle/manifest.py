@@ -24,7 +24,7 @@ from .contents import (
     widths_of,
 )
 from .tasks import TASKS, Task
-from .typed_json import Table
+from .typed_json import JsonTable
 
 SCHEMA_VERSION = 2
 OUTPUT_DTYPES = ("int8", "uint8", "float32")
@@ -50,7 +50,7 @@ def load(folder: str | Path) -> Bundle:
         raise UserError(f"manifest {str(path)!r} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"manifest {str(path)!r} is not JSON: {error}.") from error
-    return _bundle(folder, Table(manifest, str(path)))
+    return _bundle(folder, JsonTable(manifest, str(path)))
 
 
 def default_folder() -> str | None:
@@ -59,7 +59,7 @@ def default_folder() -> str | None:
     return str(folder) if (folder / "manifest.json").is_file() else None
 
 
-def _bundle(folder: Path, table: Table) -> Bundle:
+def _bundle(folder: Path, table: JsonTable) -> Bundle:
     version = table.get("schema_version", int)
     if version > SCHEMA_VERSION:
         raise UserError(
@@ -83,15 +83,14 @@ def _bundle(folder: Path, table: Table) -> Bundle:
             raise output.refuse("shape", list(output_shape), f"[{len(labels)}], the number of labels")
     else:
         scale = fusion.chosen("scale", tuple(range(1, 17)))
-        tail = _tail(fusion.table("tail"))
+        tail_table = fusion.table("tail")
+        tail = Tail(_file(tail_table), tail_table.count("arena_bytes"))
         if output_shape[:2] != shape[:2]:
             raise output.refuse("shape", list(output_shape), f"the image's {list(shape[:2])} and the number of maps")
     precisions = table.array("precisions", str)
     if len(set(precisions)) < len(precisions) or not set(precisions) <= set(PRECISIONS):
         raise table.refuse("precisions", list(precisions), f"different ones of {', '.join(PRECISIONS)}")
-    switches = tuple(_switch(entry, precisions, task) for entry in table.tables("switches"))
-    if not switches:
-        raise table.refuse("switches", [], "one or more switches")
+    sample_outputs = table.optional_table("sample_outputs")
     bundle = Bundle(
         folder=folder,
         name=table.matching("name", _NAME),
@@ -104,27 +103,34 @@ def _bundle(folder: Path, table: Table) -> Bundle:
         tail=tail,
         labels=labels,
         precisions=precisions,
-        switches=switches,
+        switches=tuple(_switch(entry, precisions, task) for entry in table.tables("switches")),
         samples=tuple(_sample(entry, len(labels)) for entry in table.tables("samples")),
-        sample_outputs=_optional_file(table, "sample_outputs"),
+        sample_outputs=_file(sample_outputs) if sample_outputs else None,
     )
-    models = [slice_.model for entry in bundle.switches for slice_ in entry.slices]
+    _check_whole(bundle, table)
+    return bundle
+
+
+def _check_whole(bundle: Bundle, table: JsonTable) -> None:
+    """Refuses a bundle without switches, with two slices of one name, or with a path that leads out of it."""
+    if not bundle.switches:
+        raise table.refuse("switches", [], "one or more switches")
+    models = [slice_.model for slice_ in bundle.slices()]
     for model in models:
         if models.count(model) > 1:
             raise UserError(f"{table.where}: model {model!r} stands twice; legal: one name per slice.")
     for path in [file.path for file in bundle.files()] + [sample.file for sample in bundle.samples]:
         bundle.path(path)
-    return bundle
 
 
-def _sizes(table: Table, dimensions: int) -> tuple[int, ...]:
+def _sizes(table: JsonTable, dimensions: int) -> tuple[int, ...]:
     sizes = table.array("shape", int, dimensions)
     if min(sizes) < 1:
         raise table.refuse("shape", list(sizes), f"{dimensions} integers of 1 or more")
     return sizes
 
 
-def _switch(table: Table, precisions: tuple[str, ...], task: Task) -> SwitchEntry:
+def _switch(table: JsonTable, precisions: tuple[str, ...], task: Task) -> SwitchEntry:
     slices = table.tables("slices")
     if not slices:
         raise table.refuse("slices", [], "one slice per device")
@@ -142,50 +148,56 @@ def _switch(table: Table, precisions: tuple[str, ...], task: Task) -> SwitchEntr
     )
 
 
-def _check_accuracy(switch: Table, precisions: tuple[str, ...], devices: int) -> None:
+def _check_accuracy(switch: JsonTable, precisions: tuple[str, ...], devices: int) -> None:
     """Refuses an `accuracy` that is not as a verification writes it; null where there was none."""
-    if switch.get("accuracy", dict, optional=True) is None:
+    accuracy = switch.optional_table("accuracy")
+    if accuracy is None:
         return
-    table = switch.table("accuracy")
-    table.get("part", str)
-    table.count("images")
-    table.get("metric", str)
-    for scores in (table, *table.tables("live_subsets")):
+    accuracy.get("part", str)
+    accuracy.count("images")
+    accuracy.get("metric", str)
+    subsets = accuracy.tables("live_subsets")
+    for subset in subsets:
+        _devices(subset, devices, all_too=True)
+    for scores in (accuracy, *subsets):
         exported = scores.table("exported")
-        for where, key in ((scores, "float"), *((exported, precision) for precision in precisions)):
-            _number(where, key, -(2.0**128), 2.0**128)
-        if scores is not table:
-            _devices(scores, devices, all_too=True)
+        for table, key in ((scores, "float"), *((exported, precision) for precision in precisions)):
+            _number(table, key, -(2.0**128), 2.0**128)
 
 
 def _early(
-    switch: Table, slices: tuple[SliceModel, ...], precisions: tuple[str, ...], task: Task
+    switch: JsonTable, slices: tuple[SliceModel, ...], precisions: tuple[str, ...], task: Task
 ) -> dict[str, EarlyMargins]:
     """The calibrations of a switch by precision; none where the key is missing, as in a bundle just converted."""
-    if "early" not in switch.names() or switch.get("early", dict, optional=True) is None:
+    early = switch.optional_table("early") if "early" in switch.names() else None
+    if early is None:
         return {}
-    table, found = switch.table("early"), {}
     if not task.has_classes:
-        raise switch.refuse("early", table.names(), "null, since only classifiers answer early")
-    for precision in table.names():
+        raise switch.refuse("early", early.names(), "null, since only classifiers answer early")
+    calibrations = {}
+    for precision in early.names():
         if precision not in precisions:
             raise switch.refuse("early", precision, f"of the bundle's precisions, {', '.join(precisions)}")
-        entry = table.table(precision)
         hashes = [slice_.files[precision].sha256 for slice_ in slices]
-        if list(entry.array("files", str)) != hashes:
-            legal = f"the SHA-256 of the switch's {precision} files; calibrate the bundle again"
-            raise entry.refuse("files", entry.get("files", list), legal)
-        margins: dict[frozenset[int], float] = {}
-        for one in entry.tables("margins"):
-            arrived = _devices(one, len(slices), all_too=False)
-            if arrived in margins:
-                raise one.refuse("devices", sorted(arrived), "every set of devices once")
-            margins[arrived] = _number(one, "margin", 0, 2.0**128)
-        found[precision] = EarlyMargins(entry.count("images"), _number(entry, "max_drop", 0, 1), margins)
-    return found
+        calibrations[precision] = _early_margins(early.table(precision), precision, hashes)
+    return calibrations
 
 
-def _devices(table: Table, devices: int, all_too: bool) -> frozenset[int]:
+def _early_margins(table: JsonTable, precision: str, hashes: list[str]) -> EarlyMargins:
+    """A calibration of the slice files with these hashes."""
+    if list(table.array("files", str)) != hashes:
+        legal = f"the SHA-256 of the switch's {precision} files; calibrate the bundle again"
+        raise table.refuse("files", table.get("files", list), legal)
+    margins: dict[frozenset[int], float] = {}
+    for entry in table.tables("margins"):
+        arrived = _devices(entry, len(hashes), all_too=False)
+        if arrived in margins:
+            raise entry.refuse("devices", sorted(arrived), "every set of devices once")
+        margins[arrived] = _number(entry, "margin", 0, 2.0**128)
+    return EarlyMargins(table.count("images"), _number(table, "max_drop", 0, 1), margins)
+
+
+def _devices(table: JsonTable, devices: int, all_too: bool) -> frozenset[int]:
     values = table.array("devices", int)
     most = devices if all_too else devices - 1
     if list(values) != sorted(set(values)) or not set(values) <= set(range(devices)) or len(values) > most:
@@ -194,14 +206,14 @@ def _devices(table: Table, devices: int, all_too: bool) -> frozenset[int]:
     return frozenset(values)
 
 
-def _number(table: Table, key: str, low: float, high: float) -> float:
+def _number(table: JsonTable, key: str, low: float, high: float) -> float:
     value: float = table.get(key, float)
     if not low <= value <= high:  # NaN is not, either
         raise table.refuse(key, value, f"a number from {low:g} to {high:g}")
     return value
 
 
-def _check_slices(table: Table, slices: list[Table], switch: str) -> None:
+def _check_slices(table: JsonTable, slices: list[JsonTable], switch: str) -> None:
     """Refuses slices that do not adjoin from 0, or whose widths are not those that `switch` writes."""
     widths: list[Fraction] = []
     reached = Fraction(0)
@@ -219,7 +231,7 @@ def _check_slices(table: Table, slices: list[Table], switch: str) -> None:
         raise table.refuse("switch", switch, f"{legal}, the widths of its slices")
 
 
-def _bound(table: Table, key: str) -> Fraction:
+def _bound(table: JsonTable, key: str) -> Fraction:
     text = table.get(key, str)
     try:
         return fraction_of(text)
@@ -227,7 +239,7 @@ def _bound(table: Table, key: str) -> Fraction:
         raise table.refuse(key, text, "a part of the full width, such as 0.25") from None
 
 
-def _slice(table: Table, device: int, precisions: tuple[str, ...], output: str) -> SliceModel:
+def _slice(table: JsonTable, device: int, precisions: tuple[str, ...], output: str) -> SliceModel:
     files = table.table("files")
     return SliceModel(
         device=table.chosen("device", (device,)),
@@ -240,19 +252,11 @@ def _slice(table: Table, device: int, precisions: tuple[str, ...], output: str) 
     )
 
 
-def _file(table: Table) -> File:
+def _file(table: JsonTable) -> File:
     return File(path=table.get("path", str), sha256=table.matching("sha256", _HASH), bytes=table.count("bytes"))
 
 
-def _optional_file(table: Table, key: str) -> File | None:
-    return None if table.get(key, dict, optional=True) is None else _file(table.table(key))
-
-
-def _tail(table: Table) -> Tail:
-    return Tail(_file(table), table.count("arena_bytes"))
-
-
-def _slice_file(table: Table, precision: str, output: str) -> SliceFile:
+def _slice_file(table: JsonTable, precision: str, output: str) -> SliceFile:
     file = _file(table)
     table.count("compressed_bytes")
     return SliceFile(
@@ -266,7 +270,7 @@ def _slice_file(table: Table, precision: str, output: str) -> SliceFile:
     )
 
 
-def _tensor(table: Table, name: str, dtypes: tuple[str, ...]) -> TensorInfo:
+def _tensor(table: JsonTable, name: str, dtypes: tuple[str, ...]) -> TensorInfo:
     scale = table.get("scale", float, optional=True)
     zero_point = table.get("zero_point", int, optional=True)
     dtype = table.chosen("dtype", dtypes)
@@ -279,6 +283,6 @@ def _tensor(table: Table, name: str, dtypes: tuple[str, ...]) -> TensorInfo:
     return TensorInfo(table.chosen("name", (name,)), dtype, scale, zero_point)
 
 
-def _sample(table: Table, classes: int) -> Sample:
+def _sample(table: JsonTable, classes: int) -> Sample:
     label = table.chosen("label", tuple(range(classes))) if classes else None
     return Sample(file=table.get("file", str), label=label)

@@ -10,9 +10,17 @@ from ..base.program import UserError
 
 # The largest integer that every reader of JSON, and NumPy, can hold.
 _LARGEST = 2**63 - 1
+# What a value of each kind may be in Python, and what it is called.
+_KINDS: dict[type, tuple[tuple[type, ...], str]] = {
+    dict: ((dict,), "an object"),
+    list: ((list,), "a list"),
+    str: ((str,), "a string"),
+    int: ((int,), "an integer"),
+    float: ((int, float), "a number"),
+}
 
 
-class Table:
+class JsonTable:
     """A JSON object together with where it stands, so that every refusal can say where."""
 
     def __init__(self, value: Any, where: str) -> None:
@@ -22,58 +30,69 @@ class Table:
         self._value = value
 
     def get(self, key: str, kind: type, optional: bool = False) -> Any:
+        """The value of a key: a dict, list, str, int or float, or None where that is legal too."""
         if key not in self._value:
             raise UserError(f"{self.where} has no key {key!r}.")
-        value = self._value[key]
+        value: Any = self._value[key]
         if value is None and optional:
             return None
         if isinstance(value, int) and abs(value) > _LARGEST:
             raise self.refuse(key, value, "a number of 64 bits")
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
         if isinstance(value, str) and not _is_plain(value):
             raise self.refuse(key, value, "a string of Unicode characters without NUL")
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.refuse(key, value, {dict: "an object", list: "a list", str: "a string",
-                                           int: "an integer", float: "a number"}[kind])  # fmt: skip
-        return value
+        types, legal = _KINDS[kind]
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise self.refuse(key, value, legal)
+        return float(value) if kind is float and isinstance(value, int) else value
 
     def chosen(self, key: str, legal: tuple[Any, ...]) -> Any:
+        """One of the legal values."""
         value = self.get(key, type(legal[0]))
         if value not in legal:
             raise self.refuse(key, value, " or ".join(map(str, legal)))
         return value
 
     def matching(self, key: str, pattern: re.Pattern[str]) -> str:
+        """A string that matches a pattern."""
         value: str = self.get(key, str)
         if not pattern.fullmatch(value):
             raise self.refuse(key, value, pattern.pattern)
         return value
 
     def count(self, key: str) -> int:
+        """An integer of 0 or more."""
         value: int = self.get(key, int)
         if value < 0:
             raise self.refuse(key, value, "0 or more")
         return value
 
-    def table(self, key: str) -> Table:
-        return Table(self.get(key, dict), f"{self.where}: {key}")
+    def table(self, key: str) -> JsonTable:
+        """The object of a key."""
+        return JsonTable(self.get(key, dict), f"{self.where}: {key}")
 
-    def tables(self, key: str) -> list[Table]:
+    def optional_table(self, key: str) -> JsonTable | None:
+        """The object of a key, None where that is null."""
+        return None if self.get(key, dict, optional=True) is None else self.table(key)
+
+    def tables(self, key: str) -> list[JsonTable]:
+        """The objects in the list of a key."""
         values = self.get(key, list)
-        return [Table(value, f"{self.where}: {key}[{i}]") for i, value in enumerate(values)]
+        return [JsonTable(value, f"{self.where}: {key}[{i}]") for i, value in enumerate(values)]
 
     def names(self) -> list[str]:
+        """Its keys."""
         return list(self._value)
 
     def array(self, key: str, kind: type, size: int | None = None) -> tuple[Any, ...]:
+        """The values in the list of a key, one or more, or `size`."""
         values = self.get(key, list)
-        table = Table({str(i): value for i, value in enumerate(values)}, f"{self.where}: {key}")
+        table = JsonTable({str(i): value for i, value in enumerate(values)}, f"{self.where}: {key}")
         if not values or (size is not None and len(values) != size):
             raise self.refuse(key, values, f"a list of {size or 'one or more'}")
         return tuple(table.get(str(i), kind) for i in range(len(values)))
 
     def refuse(self, key: str, value: Any, legal: str) -> UserError:
+        """The error that a value is not legal, to be raised."""
         return UserError(f"{self.where}: {key!r} is {_brief(value)}; legal: {legal}.")
 
 

@@ -177,8 +177,8 @@ class ServedSlice(ServedModel):
         self._invoke_seconds.observe(invoke_s)
 
     def _invoke(self, images: np.ndarray, invocation: Invocation) -> tuple[np.ndarray, float, float | None, float]:
-        """In the invocation thread: (stored outputs, when the thread took it, when it had loaded the model if it had to,
-        when it was done)."""
+        """In the invocation thread: (stored outputs, when the thread took it, when it had loaded the model, or None if
+        that was there, when it was done)."""
         started, loaded = time.perf_counter(), None
         is_new = self._file not in self._loaded
         interpreter = self._loaded.get(self._file)
