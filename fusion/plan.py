@@ -24,7 +24,7 @@ from .bundle.contents import Bundle
 from .cluster import file as cluster
 from .cluster.file import Device
 from .coordinator import planning
-from .coordinator.fleet import Fleet
+from .coordinator.fleet import Fleet, connect_by_http
 from .coordinator.planner import Goal
 from .security.credentials import Credentials
 
@@ -62,8 +62,8 @@ def main(arguments: list[str]) -> int:
 
 async def _measured(bundle: Bundle, devices: Sequence[Device], goal: Goal) -> dict[str, Any]:
     precision, entries = bundle.check_precision(planning.PRECISION.value), planning.entries(bundle)
-    connect_s = planning.CONNECT_TIMEOUT_S.value
-    async with Fleet(bundle, entries, precision, connect_s, 1, lambda device: None) as fleet:
+    connect = connect_by_http(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch=1)
+    async with Fleet(entries, precision, bundle.shape, connect, lambda device: None) as fleet:
         await fleet.update(devices)
         await fleet.met()
         return planning.describe(fleet, goal)

@@ -11,7 +11,6 @@ from fusion.base.program import UserError
 from fusion.bench.reference import Alone
 from fusion.bundle.contents import Bundle
 from fusion.rules import answers
-from fusion.rules.sum import fuse
 from fusion.runtime.choosing import Runtime
 
 
@@ -28,7 +27,7 @@ class Oracle:
 
     def __init__(self, bundle: Bundle, precision: str, runtime: Runtime, images: np.ndarray) -> None:
         self._bundle, self._images = bundle, images
-        self._made = answers.of(bundle, runtime.name, 1)
+        self._answers = answers.of(bundle, runtime.name, 1)
         self._outputs: dict[str, list[list[np.ndarray]]] = {}
         for entry in bundle.switches:
             with Alone(bundle, entry, precision, runtime, ()) as alone:
@@ -56,9 +55,8 @@ class Oracle:
         # An early answer lacks slices that cannot matter.
         if parameters.get("degraded", False) != (bool(missing) and parameters.get("early") is not True):
             return f"degraded is {parameters.get('degraded')!r} with missing {said!r}"
-        parts = [self._outputs[entry.switch][image][i] for i in arrived]
-        summed = fuse([part[np.newaxis] for part in parts])
-        wanted = self._made(self._images[image : image + 1], summed)[0][0]
+        contributions = [self._outputs[entry.switch][image][i][np.newaxis] for i in arrived]
+        wanted = self._answers(self._images[image : image + 1], contributions)[0][0]
         (found,) = outputs.values()
         if not np.array_equal(found, wanted):
             apart = float(np.abs(found.astype(np.float64) - wanted).max())

@@ -40,7 +40,7 @@ from ..serving.metrics import Metrics
 from ..serving.server import Handler, Server
 from . import planner, planning, status_page
 from .devices import UNKNOWN, FleetDevice
-from .fleet import Fleet
+from .fleet import Fleet, connect_by_http
 from .fleet_metrics import FleetMetrics
 from .fused import FusedModel, Limits
 from .planner import Decision, Goal
@@ -180,15 +180,14 @@ async def _serve(
 ) -> int:
     max_batch, longest_s = serving.MAX_BATCH.value, serving.REQUEST_TIMEOUT_S.value
     precision = bundle.check_precision(planning.PRECISION.value)
-    made = answers.of(bundle, _RUNTIME.value, runtime.available_cores())
-    settled = early.of_bundle(bundle, entries, precision, _EARLY_ANSWER.value)
+    to_answer = answers.of(bundle, _RUNTIME.value, runtime.available_cores())
+    is_settled = early.of_bundle(bundle, entries, precision, _EARLY_ANSWER.value)
     metrics = Metrics()
     fleet_metrics = FleetMetrics(metrics)
     log = _Log(fleet_metrics, journal)
     async with contextlib.AsyncExitStack() as stack:
-        fleet = await stack.enter_async_context(
-            Fleet(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch, log.changed)
-        )
+        connect = connect_by_http(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch)
+        fleet = await stack.enter_async_context(Fleet(entries, precision, bundle.shape, connect, log.changed))
         if all(fleet.accuracy(entry) is None for entry in entries):
             _say(planning.UNVERIFIED)
         await fleet.update(members.read())
@@ -200,7 +199,7 @@ async def _serve(
         await _start(fleet, goal)
         log.planned(fleet.decide(goal), goal)
         limits = Limits(max_batch, _MAX_QUEUE.value, longest_s, _EARLY_ANSWER.value)
-        model = FusedModel(bundle, fleet, goal, fleet_metrics, limits, made, settled, journal)
+        model = FusedModel(bundle, fleet, goal, fleet_metrics, limits, to_answer, is_settled, journal)
         body_mb, answer_s = serving.MAX_BODY_MB.value, longest_s + _MARGIN_S
         pages = {"/": _page, "/status": _status_of(model)}
         server = Server("coordinator", [model], metrics, token, body_mb, answer_s, pages)

@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import logging
 import random
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from ..bundle.contents import Bundle, SliceModel, SwitchEntry
-from .estimates import Estimate, Measurements
-from .remote import ASKING_LIFE, ASKING_MODELS, DeviceError, Partial, RemoteSlice, RemoteWorker
+from ..bundle.contents import SliceModel
+from ..cluster.file import Device
+from .estimates import SliceEstimates, now
+from .remote import ASKING_LIFE, ASKING_MODELS, DeviceError, Partial
 
 UNKNOWN, UP, DOWN = "unknown", "up", "down"
 
@@ -29,9 +30,35 @@ _WATCH_S = 1.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.2, 10.0
 
 
+class Transport(Protocol):
+    """How a device's worker is reached; see `remote.RemoteWorker`. All but `wrong` and `close` raise `DeviceError`."""
+
+    @property
+    def device(self) -> Device: ...
+
+    async def alive(self, timeout_s: float) -> str | None: ...
+
+    async def served(self, timeout_s: float) -> list[str]: ...
+
+    def wrong(self, found: str, what: str) -> DeviceError: ...
+
+    def close(self) -> None: ...
+
+
+class SliceTransport(Protocol):
+    """How a worker is asked for one of its slices; see `remote.RemoteSlice`. Both raise `DeviceError`."""
+
+    @property
+    def model(self) -> SliceModel: ...
+
+    async def check(self, timeout_s: float) -> None: ...
+
+    async def infer(self, images: np.ndarray, timeout_s: float) -> Partial: ...
+
+
 @dataclass(frozen=True)
 class Health:
-    """The state of a device, why it is not up, and since when (`time.monotonic()`)."""
+    """The state of a device, why it is not up, and since when by the clock of the event loop."""
 
     state: str
     reason: str
@@ -43,11 +70,10 @@ class FleetDevice:
 
     Args:
       worker: its worker.
-      bundle, precision: what the workers serve.
-      entries: the switches that may be run.
-      max_batch: the largest batch ever sent.
+      slices: how that is asked for each slice that may be run, by model name.
+      image_shape: (height, width, channels) of an image, to measure with.
       changed: is called when its state or its latencies have changed.
-      same: the name of another device that is this one's worker too, if there is one.
+      same_worker: the name of another device that has this one's worker too, if there is one.
 
     Attributes:
       name: of the cluster file.
@@ -55,7 +81,6 @@ class FleetDevice:
       instance: what tells its worker's process from all others; None where that is not known.
       requests, failures: how many slices it was asked for, and failed.
       running: how many of them, and of its measurements, it has not answered.
-      revision: another number after each change of what it can do, and each doubt of how long it takes.
 
     `watch` keeps these true; a device that fails a request is tried again with growing pauses, and is up again once it
     serves this bundle's slices and has answered one.
@@ -63,90 +88,80 @@ class FleetDevice:
 
     def __init__(
         self,
-        worker: RemoteWorker,
-        bundle: Bundle,
-        entries: Sequence[SwitchEntry],
-        precision: str,
-        max_batch: int,
+        worker: Transport,
+        slices: Mapping[str, SliceTransport],
+        image_shape: Sequence[int],
         changed: Callable[[FleetDevice], None],
-        same: Callable[[FleetDevice], str | None] = lambda device: None,
+        same_worker: Callable[[FleetDevice], str | None] = lambda device: None,
     ) -> None:
         self.name = worker.device.name
-        self.health = Health(UNKNOWN, "not reached yet", time.monotonic())
+        self.health = Health(UNKNOWN, "not reached yet", now())
         self.instance: str | None = None
-        self.requests = self.failures = self.running = self.revision = 0
-        self._changed, self._same = changed, same
-        self._bundle, self._entries, self._precision, self._max_batch = bundle, entries, precision, max_batch
-        self.call(worker)
-        self._served: dict[str, SliceModel] = {}
-        self._estimates: dict[str, Estimate] = {}
-        # The part of it that one request after the other takes; the rest, as on the wire, they take at one time.
-        self._invocations: dict[str, Estimate] = {}
-        # Those that it serves and could not answer, for want of memory.
-        self._unable: set[str] = set()
-        self._measurements = Measurements()
+        self.requests = self.failures = self.running = 0
+        self._image = np.zeros((1, *image_shape), np.uint8)
+        self._changed, self._same_worker = changed, same_worker
+        self.use_worker(worker, slices)
+        self._estimates = SliceEstimates()
         self._measuring: asyncio.Task[None] | None = None
         # Expected milliseconds of what it was asked and has not answered, and since when it is at the first of them.
         self._asked_ms, self._begun = 0.0, 0.0
-        self._failed = asyncio.Event()
+        self._state_changes = 0
+        self._look_now = asyncio.Event()
 
-    def call(self, worker: RemoteWorker) -> None:
-        """Calls it by this `worker` from now on; what it was asked before it may still answer."""
-        self.worker = worker
-        self._all: dict[str, RemoteSlice] = {
-            part.model: RemoteSlice(worker, self._bundle, entry.switch, part, self._precision, self._max_batch)
-            for entry in self._entries
-            for part in entry.slices
-        }
+    def use_worker(self, worker: Transport, slices: Mapping[str, SliceTransport]) -> None:
+        """Asks this worker from now on; requests to the one before it may still be answered."""
+        self.worker, self._slices = worker, slices
 
     @property
     def url(self) -> str:
         return self.worker.device.url
 
     @property
+    def revision(self) -> int:
+        """Another number after each change of what it can do, and each doubt of how long it takes."""
+        return self._estimates.revision + self._state_changes
+
+    @property
     def latencies(self) -> Mapping[str, float]:
         """Expected milliseconds by the slice models that it serves now."""
-        if self.health.state != UP:
-            return {}
-        able = [name for name in self._served if name in self._estimates and name not in self._unable]
-        return {name: self._estimates[name].ms for name in able}
+        return self._estimates.latencies if self.health.state == UP else {}
 
     @property
     def busy_ms(self) -> float:
         """Milliseconds of work that it is expected to have before it."""
-        return max(0.0, self._asked_ms - (time.perf_counter() - self._begun) * 1e3) if self.running else 0.0
+        return max(0.0, self._asked_ms - (now() - self._begun) * 1e3) if self.running else 0.0
 
     async def infer(self, model: str, images: np.ndarray, timeout_s: float) -> Partial:
         """Asks for a slice. Raises `DeviceError`; the device is then down unless it was only busy, slow, or unable to
         have this slice."""
+        estimates = self._estimates
         self.requests += 1
-        self._measurements.used()
+        estimates.measurements.used()
         # It is not slow for what it was asked before.
-        started = time.perf_counter() + self.busy_ms / 1e3
+        started = now() + self.busy_ms / 1e3
         try:
-            with self._asked(self._invocations[model].ms * len(images)):
-                partial = await self._all[model].infer(images, timeout_s)
+            with self._asked(estimates.invocation_ms(model) * len(images)):
+                answer = await self._slices[model].infer(images, timeout_s)
         except asyncio.CancelledError:
-            self._slower_than(model, started, len(images))
+            estimates.raise_to(model, (now() - started) * 1e3 / len(images))
             raise
         except DeviceError as error:
             self.failures += 1
             if error.status == 504:
-                self._slower_than(model, started, len(images))
+                estimates.raise_to(model, (now() - started) * 1e3 / len(images))
                 self.doubt(model)
             elif error.unable:
-                self._cannot([model])
+                estimates.set_unable([model])
                 if not self.latencies:
-                    self._set(DOWN, str(error))
+                    self._set_health(DOWN, str(error))
             elif not error.busy:
-                self._set(DOWN, str(error))
-                self._failed.set()
+                self._set_health(DOWN, str(error))
+                self._look_now.set()
             raise
         finally:
-            self._measurements.used()
-        self._estimates[model].add(_alone_ms(partial) / len(images))
-        self._invocations[model].add(partial.invoke_ms / len(images))
-        return partial
+            estimates.measurements.used()
+        estimates.add(model, answer, len(images))
+        return answer
 
     def leave(self) -> None:
         """It is of the cluster no more: what becomes of requests it still has is nobody's news."""
@@ -154,34 +169,8 @@ class FleetDevice:
 
     def doubt(self, model: str) -> None:
         """Has it looked at now, and a slice measured anew, since that takes longer than expected."""
-        self._measurements.doubt(model)
-        self.revision += 1
-        self._failed.set()
-
-    @contextlib.contextmanager
-    def _asked(self, expected_ms: float) -> Iterator[None]:
-        """While it has so much more work before it."""
-        if not self.running:
-            self._begun = time.perf_counter()
-        self.running += 1
-        self._asked_ms += expected_ms
-        try:
-            yield
-        finally:
-            self.running -= 1
-            self._asked_ms -= expected_ms
-            self._begun = time.perf_counter()
-
-    def _slower_than(self, model: str, started: float, images: int) -> None:
-        if self._estimates[model].at_least((time.perf_counter() - started) * 1e3 / images):
-            self._measurements.doubt(model)
-        self.revision += 1
-
-    def _cannot(self, models: Collection[str]) -> None:
-        """It serves these slices and cannot answer them for now."""
-        self._unable |= set(models)
-        self._measurements.done(models, 0.0)
-        self.revision += 1
+        self._estimates.doubt(model)
+        self._look_now.set()
 
     async def watch(self) -> None:
         """Keeps the state true until it is cancelled."""
@@ -190,25 +179,22 @@ class FleetDevice:
             while True:
                 try:
                     await self._look()
-                    retry_s = _FIRST_RETRY_S
-                except DeviceError as error:
-                    self._gave(error)
-                    await asyncio.sleep(retry_s * random.uniform(0.5, 1.5))
-                    retry_s = min(2 * retry_s, _LAST_RETRY_S)
-                    continue
                 except Exception as error:
-                    # Whatever it was, the device is not given up for ever.
-                    self._gave(error)
-                    await asyncio.sleep(_LAST_RETRY_S)
+                    self._note_failed_look(error)
+                    if isinstance(error, DeviceError):
+                        await asyncio.sleep(retry_s * random.uniform(0.5, 1.5))
+                        retry_s = min(2 * retry_s, _LAST_RETRY_S)
+                    else:
+                        # Whatever it was, the device is not given up for ever.
+                        await asyncio.sleep(_LAST_RETRY_S)
                     continue
+                retry_s = _FIRST_RETRY_S
                 # A failed request makes the next look come at once, but not more often than a retry would.
-                try:
-                    await asyncio.wait_for(self._failed.wait(), _WATCH_S)
-                    self._failed.clear()
+                with contextlib.suppress(asyncio.exceptions.TimeoutError):
+                    await asyncio.wait_for(self._look_now.wait(), _WATCH_S)
+                    self._look_now.clear()
                     if self.health.state == UP:
                         await asyncio.sleep(_FIRST_RETRY_S * random.uniform(0.5, 1.5))
-                except asyncio.exceptions.TimeoutError:
-                    continue
         finally:
             self._stop_measuring()
 
@@ -217,127 +203,109 @@ class FleetDevice:
         instance = await self.worker.alive(_ALIVE_S if is_up else _CHECK_S)
         if not is_up:
             self.instance = instance
-            await self._meet()
-            self._set(UP, "")
+            await self._find_slices()
+            # Twice, since a worker may load it at the first.
+            await self._measure(self._estimates.sizes_to_meet(), 2)
+            self._set_health(UP, "")
         elif instance != self.instance:
             # It was restarted between two looks, perhaps with other slices.
             self.instance = instance
             try:
-                await self._find()
+                await self._find_slices()
             except BaseException:
                 # At the next look once more.
                 self.instance = None
                 raise
-            for name in set(self._served) - set(self._estimates):
-                self._measurements.doubt(name)
+            for name in self._estimates.unmeasured():
+                self._estimates.measurements.doubt(name)
         if self._measuring is None or self._measuring.done():
-            takes_ms = {name: one.ms for name, one in self._invocations.items()}
-            names = self._measurements.due(self._sizes(), self.running, takes_ms)
+            names = self._estimates.due(self.running)
             if names:
                 # Beside the watch, since a slow board may take longer than the news that it is gone.
                 self._measuring = asyncio.create_task(self._measure_beside(names), name=f"measure {self.name}")
+
+    async def _find_slices(self) -> None:
+        """Finds out what it serves, of this bundle and for this device alone."""
+        other = self._same_worker(self)
+        if other is not None:
+            raise self.worker.wrong(
+                f"it is the worker of device {other} too; legal: a worker of its own for each device", ASKING_LIFE
+            )
+        names = await self.worker.served(_CHECK_S)
+        served = [slice_ for name, slice_ in self._slices.items() if name in names]
+        if not served:
+            others = ", ".join(names[:8]) or "none"
+            raise self.worker.wrong(f"it serves none of the slices wanted of it; its models: {others}", ASKING_MODELS)
+        for slice_ in served:
+            await slice_.check(_CHECK_S)
+        self._estimates.serve([slice_.model for slice_ in served])
 
     async def _measure_beside(self, names: Sequence[str]) -> None:
         try:
             await self._measure([names], 1)
         except Exception as error:
             # Nobody awaits it, so an error of any kind would go unseen.
-            self._gave(error)
+            self._note_failed_look(error)
+
+    async def _measure(self, sizes: Sequence[Sequence[str]], times: int) -> None:
+        """Measures one slice of each size so many times; the last counts. Raises `DeviceError`; that of a slice that it
+        cannot have, or has no time for, only where nothing else is left."""
+        estimates = self._estimates
+        refused: DeviceError | None = None
+        for names in sizes:
+            try:
+                for _ in range(times):
+                    with self._asked(estimates.invocation_ms(names[0])):
+                        answer = await self._slices[names[0]].infer(self._image, _MEASURE_S)
+            except DeviceError as error:
+                refused = error
+                if error.unable:
+                    estimates.set_unable(names)
+                elif error.busy:
+                    # Soon again, whatever there is to do.
+                    estimates.measurements.doubt(names[0])
+                else:
+                    raise
+                continue
+            estimates.set_measured(names, answer)
+        if refused is not None and not estimates.latencies:
+            raise refused
+        self._changed(self)
+
+    @contextlib.contextmanager
+    def _asked(self, expected_ms: float) -> Iterator[None]:
+        """While it has so much more work before it."""
+        if not self.running:
+            self._begun = now()
+        self.running += 1
+        self._asked_ms += expected_ms
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self._asked_ms -= expected_ms
+            self._begun = now()
 
     def _stop_measuring(self) -> None:
         if self._measuring is not None and self._measuring is not asyncio.current_task():
             self._measuring.cancel()
 
-    def _gave(self, error: Exception) -> None:
+    def _note_failed_look(self, error: Exception) -> None:
         """Looking at it or measuring it gave an error."""
         if not isinstance(error, DeviceError):
             logging.error("device %s could not be looked at", self.name, exc_info=error)
-            self._set(DOWN, f"{self.worker.device.named}: {type(error).__name__} while looking at it.")
+            self._set_health(DOWN, f"{self.worker.device.named}: {type(error).__name__} while looking at it.")
         elif self.health.state != UP or not error.busy:
-            self._set(DOWN, str(error))
+            self._set_health(DOWN, str(error))
 
-    async def _meet(self) -> None:
-        """Finds out what a worker serves that was away or is new, and how long it takes."""
-        await self._find()
-        sizes, able = self._sizes(), [model for name, model in self._served.items() if name not in self._unable]
-        if able and not self._measurements.any_doubted and set(self._served) <= set(self._estimates):
-            # It was here before: one answer shows that it can do it.
-            smallest = min(able, key=lambda model: model.madds)
-            sizes = [names for names in sizes if smallest.model in names]
-        # Twice, since a worker may load it at the first.
-        await self._measure(sizes, 2)
-
-    async def _find(self) -> None:
-        """Finds out what it serves, of this bundle and for this device alone."""
-        other = self._same(self)
-        if other is not None:
-            raise self.worker.wrong(
-                f"it is the worker of device {other} too; legal: a worker of its own for each device", ASKING_LIFE
-            )
-        names = await self.worker.served(_CHECK_S)
-        found = {name: one for name, one in self._all.items() if name in names}
-        if not found:
-            served = ", ".join(names[:8]) or "none"
-            raise self.worker.wrong(f"it serves none of the slices wanted of it; its models: {served}", ASKING_MODELS)
-        for one in found.values():
-            await one.check(_CHECK_S)
-        self._served = {name: one.model for name, one in found.items()}
-        self.revision += 1
-
-    def _sizes(self) -> list[list[str]]:
-        """The slices that it serves, those of a size together, since they take the same time."""
-        of_size: dict[tuple[int, int], list[str]] = {}
-        for name, model in self._served.items():
-            of_size.setdefault((model.madds, model.parameters), []).append(name)
-        return list(of_size.values())
-
-    async def _measure(self, sizes: Sequence[Sequence[str]], times: int) -> None:
-        """Measures one slice of each size so many times; the last counts. Raises `DeviceError`; that of a slice that it
-        cannot have, or has no time for, only where nothing else is left."""
-        refused: DeviceError | None = None
-        for names in sizes:
-            known = self._invocations.get(names[0])
-            try:
-                for _ in range(times):
-                    with self._asked(0.0 if known is None else known.ms):
-                        partial = await self._all[names[0]].infer(self._blank(), _MEASURE_S)
-            except DeviceError as error:
-                refused = error
-                if error.unable:
-                    self._cannot(names)
-                elif error.busy:
-                    # Soon again, whatever there is to do.
-                    self._measurements.doubt(names[0])
-                else:
-                    raise
-                continue
-            ms = _alone_ms(partial)
-            self._unable -= set(names)
-            self._estimates |= {name: Estimate(ms) for name in names}
-            self._invocations |= {name: Estimate(partial.invoke_ms) for name in names}
-            self._measurements.done(names, ms)
-            self.revision += 1
-        if refused is not None and not set(self._served) & set(self._estimates) - self._unable:
-            raise refused
-        self._changed(self)
-
-    def _blank(self) -> np.ndarray:
-        return np.zeros((1, *self._bundle.shape), np.uint8)
-
-    def _set(self, state: str, reason: str) -> None:
+    def _set_health(self, state: str, reason: str) -> None:
         before = self.health
         if state == DOWN:
             # Whoever else is this worker may take its place.
             self.instance = None
             self._stop_measuring()
         if (before.state, before.reason) != (state, reason):
-            since = before.since if before.state == state else time.monotonic()
-            self.health = Health(state, reason, since)
-            self.revision += 1
+            self.health = Health(state, reason, before.since if before.state == state else now())
+            self._state_changes += 1
             if before.state != state:
                 self._changed(self)
-
-
-def _alone_ms(partial: Partial) -> float:
-    """What an answer took without the waiting for other requests, which `FleetDevice.busy_ms` tells of."""
-    return max(partial.invoke_ms, (partial.received - partial.sent) * 1e3 - partial.queue_ms)

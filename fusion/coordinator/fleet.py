@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ..bundle.contents import Bundle, SwitchEntry
 from ..cluster.file import Device
 from . import planner
-from .devices import UNKNOWN, UP, FleetDevice
+from .devices import UNKNOWN, UP, FleetDevice, SliceTransport, Transport
+from .estimates import now
 from .planner import Decision, Goal, Plan, Rejected
-from .remote import RemoteWorker
+from .remote import RemoteSlice, RemoteWorker
+
+Connect = Callable[[Device], tuple[Transport, Mapping[str, SliceTransport]]]
+"""Gives what a device of the cluster file is reached by, as `FleetDevice` takes it.
+
+Raises `UserError` when its token or TLS files are unfit. Reading them takes a while on a board, so it is called in a
+thread."""
 
 # What is expected of devices changes a little with every answer; for so long plans are not made anew for that.
 _PLANS_S = 0.1
+
+
+def connect_by_http(
+    bundle: Bundle, entries: Sequence[SwitchEntry], precision: str, connect_timeout_s: float, max_batch: int
+) -> Connect:
+    """Reaches devices as workers over HTTP, each for any slice of these switches."""
+
+    def connect(device: Device) -> tuple[Transport, Mapping[str, SliceTransport]]:
+        worker = RemoteWorker(device, connect_timeout_s)
+        return worker, {
+            slice_.model: RemoteSlice(worker, bundle, entry.switch, slice_, precision, max_batch)
+            for entry in entries
+            for slice_ in entry.slices
+        }
+
+    return connect
 
 
 def expected_accuracy(entry: SwitchEntry, precision: str, slices: Collection[int]) -> float | None:
@@ -23,10 +45,10 @@ def expected_accuracy(entry: SwitchEntry, precision: str, slices: Collection[int
 
     None where the bundle was not verified, and for no slice.
     """
-    for one in (entry.accuracy or {}).get("live_subsets", ()):
-        if set(one["devices"]) == set(slices):
-            found = one["exported"].get(precision)
-            return None if found is None else float(found)
+    for subset in (entry.accuracy or {}).get("live_subsets", ()):
+        if set(subset["devices"]) == set(slices):
+            accuracy = subset["exported"].get(precision)
+            return None if accuracy is None else float(accuracy)
     return None
 
 
@@ -34,28 +56,26 @@ class Fleet:
     """The devices of a cluster, watched while the `async with` block runs.
 
     Args:
-      bundle, precision: what they serve.
-      entries: the switches that may be run.
-      connect_timeout_s, max_batch: as of `RemoteWorker` and `RemoteSlice`.
+      entries, precision: the switches that may be run, and of which files.
+      image_shape: (height, width, channels) of an image.
+      connect: reaches a device.
       changed: is called with a device whose state or latencies have changed.
     """
 
     def __init__(
         self,
-        bundle: Bundle,
         entries: Sequence[SwitchEntry],
         precision: str,
-        connect_timeout_s: float,
-        max_batch: int,
+        image_shape: Sequence[int],
+        connect: Connect,
         changed: Callable[[FleetDevice], None],
     ) -> None:
         self.entries, self.precision = tuple(entries), precision
-        self._bundle, self._connect_s, self._max_batch = bundle, connect_timeout_s, max_batch
-        self._changed = changed
+        self._image_shape, self._connect, self._changed = tuple(image_shape), connect, changed
         self._devices: dict[str, FleetDevice] = {}
         self._known: dict[str, Device] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
-        # By the number of images: the devices' revisions, when it was, and what was found.
+        # By the number of images: the devices' revisions, when it was, and the plans.
         self._plans: dict[int, tuple[Any, float, tuple[tuple[Plan, ...], tuple[Rejected, ...]]]] = {}
 
     async def __aenter__(self) -> Fleet:
@@ -79,36 +99,35 @@ class Fleet:
         With `renew`, the tokens and certificates of those are read anew too. Returns the names of those that came, and
         of those that went. Raises `UserError`, with nothing changed, when the token or TLS files of one are unfit.
         """
-        wanted = {device.name: device for device in devices}
-        came = [name for name, device in wanted.items() if self._known.get(name) != device]
-        # Reading certificates takes a while, on a board.
-        called = [name for name in wanted if renew or name in came]
-        workers = {name: await asyncio.to_thread(RemoteWorker, wanted[name], self._connect_s) for name in called}
-        made = {name: self._made(workers.pop(name)) for name in came}
-        went = [name for name in self._known if name in made or name not in wanted]
+        members = {device.name: device for device in devices}
+        came = [name for name, device in members.items() if self._known.get(name) != device]
+        renewed = [name for name in members if renew and name not in came]
+        links = {name: await asyncio.to_thread(self._connect, members[name]) for name in came + renewed}
+        new = {
+            name: FleetDevice(*links[name], self._image_shape, self._changed, self._other_of_worker) for name in came
+        }
+        went = [name for name in self._known if name in new or name not in members]
         for name in went:
             self._watches.pop(name).cancel()
             self._devices[name].leave()
             self._devices[name].worker.close()
-        self._devices = {name: made.get(name) or self._devices[name] for name in wanted}
-        self._known = wanted
-        for name, worker in workers.items():
+        self._devices = {name: new.get(name) or self._devices[name] for name in members}
+        self._known = members
+        for name in renewed:
             self._devices[name].worker.close()
-            self._devices[name].call(worker)
+            self._devices[name].use_worker(*links[name])
             # One that was turned down for the old token is looked at now.
             self._watches[name].cancel()
-        for name in called:
+        for name in links:
             self._watches[name] = asyncio.create_task(self._devices[name].watch(), name=f"watch {name}")
         return came, went
 
-    def _made(self, worker: RemoteWorker) -> FleetDevice:
-        return FleetDevice(
-            worker, self._bundle, self.entries, self.precision, self._max_batch, self._changed, self._same
-        )
-
-    def _same(self, device: FleetDevice) -> str | None:
-        others = (one for one in self.devices if one is not device and one.instance is not None)
-        return next((one.name for one in others if one.instance == device.instance), None)
+    def _other_of_worker(self, device: FleetDevice) -> str | None:
+        """The name of another device that has the same worker."""
+        if device.instance is None:
+            return None
+        others = (other for other in self.devices if other is not device)
+        return next((other.name for other in others if other.instance == device.instance), None)
 
     async def met(self) -> None:
         """Returns when every device has been reached, or could not be."""
@@ -132,11 +151,11 @@ class Fleet:
     def _idle_plans(self, images: int) -> tuple[tuple[Plan, ...], tuple[Rejected, ...]]:
         """The best plan of each switch while no device has work before it; a recent one, where nothing has changed."""
         revisions = tuple((device.name, device.revision) for device in self._devices.values())
-        now, kept = time.monotonic(), self._plans.get(images)
-        if kept is not None and kept[0] == revisions and now - kept[1] < _PLANS_S:
+        kept = self._plans.get(images)
+        if kept is not None and kept[0] == revisions and now() - kept[1] < _PLANS_S:
             return kept[2]
         plans = planner.best_plans(self.entries, self.accuracy, self.latencies(images), {})
-        self._plans[images] = revisions, now, plans
+        self._plans[images] = revisions, now(), plans
         return plans
 
     def accuracy(self, entry: SwitchEntry) -> float | None:

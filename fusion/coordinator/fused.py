@@ -17,17 +17,19 @@ from ..bundle.contents import Bundle
 from ..protocol import oip
 from ..protocol.oip import OipError, TensorSpec
 from ..rules.answers import Answers
-from ..rules.sum import fuse
+from ..rules.early import IsSettled
 from ..serving.inference import ServedModel
 from ..serving.journal import Journal
 from . import planning
-from .dispatch import RETRY, Arrival, Dispatch, Events, Outcome, Settled
+from .dispatch import RETRY, Arrival, Dispatch, Events, Outcome
 from .estimates import Estimate
 from .fleet import Fleet
 from .fleet_metrics import FleetMetrics
 from .planner import Goal
 
 _RECENT = 50
+# What is left of a request's time for sending the answer.
+_SENDING_S = 0.004
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,11 @@ class _Recent:
     at: float
     ms: float
     status: int
-    said: Mapping[str, str | bool]
+    origin: Mapping[str, str | bool]
 
 
 class FusedModel(ServedModel):
-    """The sum of a switch's slices; see `ServedModel`. Gives what `made` makes of it for `image` UINT8 (N, height,
+    """What the devices answer together; see `ServedModel`. Gives the tensors of `answers` for `image` UINT8 (N, height,
     width, channels).
 
     Args:
@@ -61,8 +63,8 @@ class FusedModel(ServedModel):
       goal: what requests are planned for; a request's parameter `timeout`, in microseconds, takes its deadline's place.
       metrics: where all is counted.
       limits: of a request.
-      made: makes the answer of the sum.
-      settled: decides early answers, or None.
+      answers: makes the answer of what the slices contribute.
+      is_settled: decides early answers, or None.
       journal: takes a line of every answer and refusal.
     """
 
@@ -75,21 +77,21 @@ class FusedModel(ServedModel):
         goal: Goal,
         metrics: FleetMetrics,
         limits: Limits,
-        made: Answers,
-        settled: Settled | None,
+        answers: Answers,
+        is_settled: IsSettled | None,
         journal: Journal,
     ) -> None:
         self.name, self.max_batch = bundle.name, limits.batch
         self.inputs = (TensorSpec("image", "UINT8", (-1, *bundle.shape)),)
-        self.outputs = made.outputs
+        self.outputs = answers.outputs
         self._bundle, self._fleet, self._goal = bundle, fleet, goal
         self._limits, self._journal = limits, journal
-        self._made, self._settled = made, settled
+        self._answers, self._is_settled = answers, is_settled
         # A tail takes its time, and is not thread-safe.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tail") if bundle.tail else None
-        # What making an answer of the sum takes for an image; a tail's first is measured now.
+        # What making an answer takes for an image; a tail's first is measured now.
         started = time.perf_counter()
-        made(np.zeros((1, *bundle.shape), np.uint8), np.zeros((1, *bundle.output_shape), np.float32))
+        answers(np.zeros((1, *bundle.shape), np.uint8), [np.zeros((1, *bundle.output_shape))])
         self._fuse = Estimate((time.perf_counter() - started) * 1e3)
         self._running = 0
         self._counts = dict.fromkeys(("answered", "early", "degraded", "refused", "late_slices"), 0)
@@ -101,7 +103,7 @@ class FusedModel(ServedModel):
         """The identity, and of the plan for the next image `switch`, `devices`, `expected_latency_ms`,
         `expected_accuracy`, and as JSON `rejected`, why other switches are not run."""
         decision = self._fleet.decide(self._goal)
-        said: dict[str, str | int | float | bool] = {
+        parameters: dict[str, str | int | float | bool] = {
             "model_id": self._bundle.model_id,
             "precision": self._fleet.precision,
             "deadline_ms": self._goal.deadline_ms,
@@ -110,14 +112,14 @@ class FusedModel(ServedModel):
         }
         if decision.chosen is not None:
             plan = decision.chosen
-            said |= {
+            parameters |= {
                 "switch": plan.entry.switch,
                 "devices": ",".join(plan.devices),
                 "expected_latency_ms": plan.latency_ms,
             }
             if plan.accuracy is not None:
-                said["expected_accuracy"] = plan.accuracy
-        return said | {"rejected": json.dumps(planning.rejected(decision))}
+                parameters["expected_accuracy"] = plan.accuracy
+        return parameters | {"rejected": json.dumps(planning.rejected(decision))}
 
     async def not_ready(self) -> str | None:
         if self._fleet.decide(self._goal).chosen is None:
@@ -134,26 +136,27 @@ class FusedModel(ServedModel):
             raise OipError(400, f"parameter 'timeline' is {timeline!r}; legal: true or false.")
         goal = self._goal_of(request.parameters)
         if self._running >= self._limits.running:
-            self._refused(arrived, 503)
+            self._record_refusal(arrived, 503)
             raise OipError(503, f"{self._running} requests are running, which is the most; try again later.", RETRY)
         self._running += 1
         images = request.inputs["image"]
-        dispatch = Dispatch(self._fleet, images, goal, arrived, self._settled, self._fuse.ms * len(images))
+        ends = arrived + (goal.deadline_ms - self._fuse.ms * len(images)) / 1e3 - _SENDING_S
+        dispatch = Dispatch(self._fleet, images, goal, ends - time.perf_counter(), self._is_settled)
         try:
             outcome = await dispatch.run()
-            arrays, fuse_ms = await self._fused(images, outcome)
+            arrays, fuse_ms = await self._make_answer(images, outcome)
         except OipError as error:
-            self._refused(arrived, error.status)
+            self._record_refusal(arrived, error.status)
             raise
         finally:
             self._running -= 1
             # Once the answer is on its way, as all that is counted.
-            asyncio.get_running_loop().call_soon(self._count, dispatch.events)
-        decode_ms, said = (decoded - arrived) * 1e3, self._said(outcome)
-        asyncio.get_running_loop().call_soon(self._answered, arrived, outcome, decode_ms, fuse_ms, said)
+            asyncio.get_running_loop().call_soon(self._record_events, dispatch.events)
+        decode_ms, parameters = (decoded - arrived) * 1e3, self._parameters_of(outcome)
+        asyncio.get_running_loop().call_soon(self._record, arrived, outcome, decode_ms, fuse_ms, parameters)
         if timeline:
-            said = said | {"timeline": json.dumps(_timeline(outcome, arrived, decode_ms, fuse_ms))}
-        return list(zip(self.outputs, arrays, strict=True)), said
+            parameters = parameters | {"timeline": json.dumps(_timeline(outcome, arrived, decode_ms, fuse_ms))}
+        return list(zip(self.outputs, arrays, strict=True)), parameters
 
     def status(self) -> dict[str, Any]:
         """Everything that a person wants to know of the cluster, as JSON values.
@@ -170,13 +173,8 @@ class FusedModel(ServedModel):
             **planning.describe(self._fleet, self._goal),
             "requests": {"running": self._running, **self._counts},
             "recent": [
-                {
-                    "age_s": now - one.at,
-                    "ms": one.ms,
-                    "status": one.status,
-                    **one.said,
-                }
-                for one in reversed(self._recent)
+                {"age_s": now - recent.at, "ms": recent.ms, "status": recent.status, **recent.origin}
+                for recent in reversed(self._recent)
             ],
         }
 
@@ -186,48 +184,50 @@ class FusedModel(ServedModel):
             return self._goal
         return replace(self._goal, deadline_ms=min(timeout_s, self._limits.longest_s) * 1e3)
 
-    async def _fused(self, images: np.ndarray, outcome: Outcome) -> tuple[Sequence[np.ndarray], float]:
+    async def _make_answer(self, images: np.ndarray, outcome: Outcome) -> tuple[Sequence[np.ndarray], float]:
+        """The answer's tensors, and how many milliseconds making them took."""
         started = time.perf_counter()
-        summed = fuse([arrival.partial.outputs for arrival in outcome.arrivals.values()])
+        contributions = [arrival.partial.outputs for arrival in outcome.arrivals.values()]
         if self._thread is None:
-            arrays = self._made(images, summed)
+            arrays = self._answers(images, contributions)
         else:
-            arrays = await asyncio.get_running_loop().run_in_executor(self._thread, self._made, images, summed)
+            loop = asyncio.get_running_loop()
+            arrays = await loop.run_in_executor(self._thread, self._answers, images, contributions)
         fuse_ms = (time.perf_counter() - started) * 1e3
         self._fuse.add(fuse_ms / len(images))
         return arrays, fuse_ms
 
-    def _said(self, outcome: Outcome) -> dict[str, str | int | float | bool]:
-        said: dict[str, str | int | float | bool] = {"model_id": self._bundle.model_id, **_said_of(outcome)}
-        said["device_ms"] = ",".join(_by_slice(outcome, _milliseconds))
+    def _parameters_of(self, outcome: Outcome) -> dict[str, str | int | float | bool]:
+        parameters: dict[str, str | int | float | bool] = {"model_id": self._bundle.model_id, **_origin(outcome)}
+        parameters["device_ms"] = ",".join(_by_slice(outcome, _milliseconds))
         if outcome.accuracy is not None:
-            said["expected_accuracy"] = outcome.accuracy
-        return said
+            parameters["expected_accuracy"] = outcome.accuracy
+        return parameters
 
-    def _answered(
-        self, arrived: float, outcome: Outcome, decode_ms: float, fuse_ms: float, said: Mapping[str, Any]
+    def _record(
+        self, arrived: float, outcome: Outcome, decode_ms: float, fuse_ms: float, parameters: Mapping[str, Any]
     ) -> None:
         self._counts["answered"] += 1
         self._counts["early"] += outcome.early
         self._counts["degraded"] += outcome.degraded
         self._metrics.observe(outcome, decode_ms, fuse_ms)
         ms = (time.perf_counter() - arrived) * 1e3
-        self._recent.append(_Recent(time.monotonic(), ms, 200, _said_of(outcome)))
-        self._journal.write("answer", ms=ms, **said)
+        self._recent.append(_Recent(time.monotonic(), ms, 200, _origin(outcome)))
+        self._journal.write("answer", ms=ms, **parameters)
 
-    def _count(self, events: Events) -> None:
+    def _record_events(self, events: Events) -> None:
         self._metrics.count(events)
         self._counts["late_slices"] += len(events.late)
 
-    def _refused(self, arrived: float, status: int) -> None:
+    def _record_refusal(self, arrived: float, status: int) -> None:
         self._counts["refused"] += 1
         ms = (time.perf_counter() - arrived) * 1e3
-        self._recent.append(_Recent(time.monotonic(), ms, status, _said_of(None)))
+        self._recent.append(_Recent(time.monotonic(), ms, status, _origin(None)))
         self._journal.write("refusal", ms=ms, status=status)
 
 
-def _said_of(outcome: Outcome | None) -> dict[str, str | bool]:
-    """What an answer is of; of none, nothing."""
+def _origin(outcome: Outcome | None) -> dict[str, str | bool]:
+    """The switch, devices and slices that an answer comes from; of a refusal, None, nothing."""
     if outcome is None:
         return {"switch": "", "devices": "", "missing": "", "early": False, "degraded": False}
     return {
@@ -241,7 +241,7 @@ def _said_of(outcome: Outcome | None) -> dict[str, str | bool]:
 
 def _by_slice(outcome: Outcome, text: Callable[[Arrival], str]) -> list[str]:
     """A text for each slice, empty for one that is missing."""
-    arrivals = [outcome.arrivals.get(part.device) for part in outcome.entry.slices]
+    arrivals = [outcome.arrivals.get(number) for number in range(len(outcome.entry.slices))]
     return ["" if arrival is None else text(arrival) for arrival in arrivals]
 
 

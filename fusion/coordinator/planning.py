@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from absl import flags
 
 from ..base.program import LONGEST_S, define_float
 from ..bundle.contents import Bundle, SwitchEntry
+from .estimates import now
 from .fleet import Fleet
 from .planner import Decision, Goal, Plan, shortfall
 
@@ -53,7 +53,7 @@ def entries(bundle: Bundle) -> tuple[SwitchEntry, ...]:
 
 def describe(fleet: Fleet, goal: Goal) -> dict[str, Any]:
     """The plan for the next image and what it lacks of the goal, why others are not run, and the devices."""
-    decision, now = fleet.decide(goal), time.monotonic()
+    decision, time = fleet.decide(goal), now()
     return {
         "precision": fleet.precision,
         "deadline_ms": goal.deadline_ms,
@@ -66,7 +66,7 @@ def describe(fleet: Fleet, goal: Goal) -> dict[str, Any]:
                 "url": device.url,
                 "state": device.health.state,
                 "reason": device.health.reason,
-                "since_s": now - device.health.since,
+                "since_s": time - device.health.since,
                 "inflight": device.running,
                 "requests": device.requests,
                 "failures": device.failures,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from ..base.program import UserError
-from ..bundle.contents import Bundle, SwitchEntry, TensorInfo
-from . import sum as fuse
+from ..bundle.contents import Bundle, SwitchEntry
+from .sum import Sum
 
+IsSettled = Callable[[SwitchEntry, Mapping[int, np.ndarray]], bool]
+"""Whether the contributions, (N, ...), of some slices of a switch, by number, decide the answer."""
 MODES = ("off", "bound", "confidence")
 # What float32 rounding may add to or take from the difference of two fused logits, as a part of the largest one: the
 # sums themselves are rounded by at most 2^-24 each, and so is the answer.
@@ -41,7 +43,7 @@ class EarlyAnswer:
             require_classifier(bundle)
         self._mode = mode
         self._all = frozenset(range(len(entry.slices)))
-        self._ranges = [output_range(slice_.files[precision].output) for slice_ in entry.slices]
+        self._ranges = [Sum().bounds(slice_.files[precision].output) for slice_ in entry.slices]
         self._calibrated = {}
         if mode == "confidence" and len(entry.slices) > 1:
             if precision not in entry.early:
@@ -86,7 +88,7 @@ class EarlyAnswer:
         return min(self._bound(arrived), self._calibrated.get(arrived, float("inf")))
 
     def _bound(self, arrived: frozenset[int]) -> float:
-        known = [one for one in self._ranges if one is not None]
+        known = [range_ for range_ in self._ranges if range_ is not None]
         if len(known) < len(self._ranges):
             return float("inf")
         # The worst case: each missing slice gives the leader its least and another class its largest output.
@@ -94,14 +96,17 @@ class EarlyAnswer:
         return missing + _ROUNDING * sum(max(abs(low), abs(high)) for low, high in known)
 
 
-def of_bundle(
-    bundle: Bundle, entries: Sequence[SwitchEntry], precision: str, mode: str
-) -> Callable[[SwitchEntry, np.ndarray, frozenset[int]], bool] | None:
+def of_bundle(bundle: Bundle, entries: Sequence[SwitchEntry], precision: str, mode: str) -> IsSettled | None:
     """`EarlyAnswer.settled` of any of some switches; None for the mode `off`. Raises `UserError` as `EarlyAnswer`."""
     if mode == "off":
         return None
     answers = {entry.switch: EarlyAnswer(bundle, entry, precision, mode) for entry in entries}
-    return lambda entry, partial_sum, arrived: answers[entry.switch].settled(partial_sum, arrived)
+
+    def is_settled(entry: SwitchEntry, contributions: Mapping[int, np.ndarray]) -> bool:
+        partial_sum = Sum().fuse([contributions[number] for number in sorted(contributions)])
+        return answers[entry.switch].settled(partial_sum, frozenset(contributions))
+
+    return is_settled
 
 
 def margins(sums: np.ndarray) -> np.ndarray:
@@ -112,15 +117,6 @@ def margins(sums: np.ndarray) -> np.ndarray:
     first_two = np.partition(sums, -2, axis=-1)[..., -2:]
     lead: np.ndarray = first_two[..., 1] - first_two[..., 0]
     return lead
-
-
-def output_range(output: TensorInfo) -> tuple[float, float] | None:
-    """The least and the largest real value that a tensor can hold; None for float32, which has no such range."""
-    if output.dtype == "float32":
-        return None
-    stored = np.iinfo(output.dtype)
-    low, high = fuse.dequantize(np.array([stored.min, stored.max]), output.scale, output.zero_point)
-    return float(low), float(high)
 
 
 def require_classifier(bundle: Bundle) -> None:

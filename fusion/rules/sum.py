@@ -1,10 +1,32 @@
-"""Fusion by sum: the slices' outputs, dequantized and added in slice order."""
+"""The rule `sum`: the slices' outputs are dequantized and added in slice order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+
+from ..bundle.contents import TensorInfo
+
+
+class Sum:
+    """From what slices store to what the answer is made of."""
+
+    def contribution(self, output: TensorInfo, stored: np.ndarray) -> np.ndarray:
+        """A slice's share, float64 (N, ...), of its stored output."""
+        return dequantize(stored, output.scale, output.zero_point)
+
+    def fuse(self, contributions: Sequence[np.ndarray]) -> np.ndarray:
+        """See `fuse`."""
+        return fuse(contributions)
+
+    def bounds(self, output: TensorInfo) -> tuple[float, float] | None:
+        """The least and the largest value of a contribution; None for float32, which has no such range."""
+        if output.dtype == "float32":
+            return None
+        stored = np.iinfo(output.dtype)
+        low, high = self.contribution(output, np.array([stored.min, stored.max]))
+        return float(low), float(high)
 
 
 def dequantize(stored: np.ndarray, scale: float | None, zero_point: int | None) -> np.ndarray:
@@ -25,8 +47,8 @@ def fuse(partial: Sequence[np.ndarray]) -> np.ndarray:
     Adds in float64 and in the order given, so that the same answers always give the same bits.
     """
     total = np.zeros_like(partial[0])
-    for one in partial:
-        total = total + one
+    for outputs in partial:
+        total = total + outputs
     return total.astype(np.float32)
 
 

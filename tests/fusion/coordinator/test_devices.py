@@ -1,359 +1,325 @@
 """A watched device whose worker a test makes up."""
 
 import asyncio
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
+import pytest
 
-from fusion.bundle.contents import SliceModel, SwitchEntry
-from fusion.cluster.file import Device
-from fusion.coordinator import devices, estimates
-from fusion.coordinator.devices import DOWN, UP, FleetDevice
-from fusion.coordinator.remote import DeviceError, Partial
-from fusion.security.credentials import Credentials
+from fusion.coordinator.devices import DOWN, UP
+from tests.fusion.coordinator.fakes import IMAGE, FakeWorker, device_of, entry, gone, now, refusal, run, until
 
-MADDS = {"m": 16, "wide": 64}
+ENTRIES = [entry("m", [16]), entry("wide", [64])]
+SMALL, WIDE = "m-0", "wide-0"
 
 
-class FakeWorker:
-    """Serves the models `names` by its process `instance`; raises `raised` where it is asked for them, and `refused`
-    where it is asked for an inference, of all models or of `only`. With `hangs` that is not answered."""
+def tell(story, *names, same_worker=lambda device: None, **worker_options):
+    """Runs `story(worker, device)` with a device that is watched and up."""
 
-    device = Device("a", "http://h:1", Credentials())
-
-    def __init__(self, *names):
-        self.names = list(names)
-        self.raised: Exception | None = None
-        self.refused: Exception | None = None
-        self.only: str | None = None
-        self.hangs = False
-        self.instance = "one"
-        self.asked: list[str] = []
-
-    async def alive(self, timeout_s):
-        if self.raised is not None:
-            raise self.raised
-        return self.instance
-
-    async def served(self, timeout_s):
-        await self.alive(timeout_s)
-        return self.names
-
-    def wrong(self, found, what):
-        return DeviceError(502, "a", "checking the answer", f"{found} ({what}).", False)
-
-
-class FakeSlice:
-    def __init__(self, worker, bundle, switch, model, precision, max_batch):
-        self.model, self.worker = model, worker
-
-    async def check(self, timeout_s):
-        pass
-
-    async def infer(self, images, timeout_s):
-        self.worker.asked.append(self.model.model)
-        if self.worker.refused is not None and self.worker.only in (None, self.model.model):
-            raise self.worker.refused
-        if self.worker.hangs:
-            await asyncio.sleep(60)
-        return Partial(np.zeros((1, 4)), 0.0, 0.001, 0.0, 1.0)
-
-
-def refusal(**kind):
-    return DeviceError(503, "a", "checking the answer", "device a refuses.", True, **kind)
-
-
-GONE = DeviceError(503, "a", "connecting", "device a is gone.", True)
-IMAGE = np.zeros((1, 2, 2, 3), np.uint8)
-
-
-def made(monkeypatch, worker, same=lambda device: None):
-    monkeypatch.setattr(devices, "RemoteSlice", FakeSlice)
-    monkeypatch.setattr(devices, "_FIRST_RETRY_S", 0.001)
-    monkeypatch.setattr(devices, "_LAST_RETRY_S", 0.01)
-    monkeypatch.setattr(devices, "_WATCH_S", 0.01)
-    slices = [SliceModel(0, "0", "1", name, madds, 1, {}) for name, madds in MADDS.items()]
-    entries = [SwitchEntry(one.model, one.model, one.madds, None, (one,)) for one in slices]
-    bundle: Any = SimpleNamespace(shape=(2, 2, 3))
-    return FleetDevice(worker, bundle, entries, "int8", 1, lambda device: None, same)
-
-
-async def reaches(device, state):
-    for _ in range(1000):
-        if device.health.state == state:
-            return
-        await asyncio.sleep(0.002)
-    raise AssertionError(device.health)
-
-
-def test_no_exception_ends_the_watch(monkeypatch):
-    async def story():
-        worker = FakeWorker("m")
-        device = made(monkeypatch, worker)
+    async def main():
+        worker = FakeWorker(*names or (SMALL,), **worker_options)
+        device = device_of(worker, ENTRIES, same_worker)
         watch = asyncio.create_task(device.watch())
-        await reaches(device, UP)
-        worker.raised = ValueError("an odd one")
-        await reaches(device, DOWN)
-        assert device.health.reason == "device a at http://h:1: ValueError while looking at it."
-        worker.raised = None
-        await reaches(device, UP)
-        watch.cancel()
-
-    asyncio.run(story())
-
-
-def test_a_worker_that_comes_back_with_only_what_it_could_not_load_is_measured(monkeypatch):
-    async def story():
-        worker = FakeWorker("m")
-        device = made(monkeypatch, worker)
-        device._unable, device._estimates = {"m"}, {"m": devices.Estimate(5)}
-        watch = asyncio.create_task(device.watch())
-        await reaches(device, UP)
-        assert list(device.latencies) == ["m"]
-        watch.cancel()
-
-    asyncio.run(story())
-
-
-def test_a_restarted_worker_that_is_busy_is_asked_again_what_it_serves(monkeypatch):
-    class Busy(FakeWorker):
-        full = False
-
-        async def served(self, timeout_s):
-            if self.full:
-                self.full = False
-                raise refusal(busy=True)
-            return self.names
-
-    async def story():
-        worker = Busy("m", "wide")
-        device = made(monkeypatch, worker)
-        watch = asyncio.create_task(device.watch())
-        await reaches(device, UP)
-        worker.names, worker.instance, worker.full = ["wide"], "two", True
-        for _ in range(100):
-            await asyncio.sleep(0.005)
-        assert not worker.full and list(device.latencies) == ["wide"]
-        watch.cancel()
-
-    asyncio.run(story())
-
-
-def test_only_what_is_doubted_is_measured_anew(monkeypatch):
-    """Measuring everything would keep a device from its requests, which would doubt it again."""
-
-    async def story():
-        worker = FakeWorker("m", "wide")
-        device = made(monkeypatch, worker)
-        watch = asyncio.create_task(device.watch())
-        await reaches(device, UP)
-        assert worker.asked == ["m", "m", "wide", "wide"]
-        device.doubt("m")
-        await asyncio.sleep(0.1)
-        assert worker.asked[4:] == ["m"]
-        watch.cancel()
-
-    asyncio.run(story())
-
-
-def test_a_device_that_is_measured_is_busy(monkeypatch):
-    async def story():
-        worker = FakeWorker("m")
-        device = made(monkeypatch, worker)
-        device._estimates = {"m": devices.Estimate(6000)}
-        device._invocations = {"m": devices.Estimate(5000)}
-        device._served = {"m": device._all["m"].model}
-        seen = []
-
-        async def infer(images, timeout_s):
-            seen.append((device.running, device.busy_ms))
-            return Partial(np.zeros((1, 4)), 0.0, 0.001, 0.0, 1.0)
-
-        monkeypatch.setattr(device._all["m"], "infer", infer)
-        await device._measure([["m"]], 1)
-        ((running, busy_ms),) = seen
-        assert running == 1 and 4000 < busy_ms <= 5000
-        assert (device.running, device.busy_ms) == (0, 0.0)
-
-    asyncio.run(story())
-
-
-def test_waiting_for_other_requests_is_no_slowness(monkeypatch):
-    """Else a queue makes a device look slow, which makes its queue look long, and nothing is sent to it any more."""
-
-    async def story():
-        device = made(monkeypatch, FakeWorker("m"))
-        device._estimates, device._invocations = {"m": devices.Estimate(60)}, {"m": devices.Estimate(50)}
-
-        async def infer(images, timeout_s):
-            await asyncio.sleep(60)
-
-        monkeypatch.setattr(device._all["m"], "infer", infer)
-        images = np.zeros((1, 2, 2, 3), np.uint8)
-        tasks = [asyncio.create_task(device.infer("m", images, 60)) for _ in range(10)]
-        await asyncio.sleep(0)
-        assert 400 < device.busy_ms <= 500
-        await asyncio.sleep(0.1)
-        tasks[-1].cancel()
-        await asyncio.gather(tasks[-1], return_exceptions=True)
-        assert device._estimates["m"].ms == 60
-        tasks[0].cancel()
-        await asyncio.gather(tasks[0], return_exceptions=True)
-        assert device._estimates["m"].ms >= 100
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    asyncio.run(story())
-
-
-def story_of(monkeypatch, tell, *names, same=lambda device: None):
-    """Runs `tell(worker, device)` on a device that is watched and up."""
-
-    async def story():
-        worker = FakeWorker(*names or ("m",))
-        device = made(monkeypatch, worker, same)
-        watch = asyncio.create_task(device.watch())
-        await reaches(device, UP)
+        await until(lambda: device.health.state == UP)
+        assert worker.asked == [name for name in names or (SMALL,) for _ in range(2)]
         worker.asked.clear()
-        await tell(worker, device)
+        await story(worker, device)
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
 
-    asyncio.run(story())
+    run(main())
 
 
-async def until(check):
-    for _ in range(1000):
-        if check():
-            return
-        await asyncio.sleep(0.002)
-    raise AssertionError
+async def hang(worker, device, model, images=IMAGE):
+    """A request that the device does not answer."""
+    worker.hanging = {model}
+    request = asyncio.create_task(device.infer(model, images, 3600))
+    await asyncio.sleep(0)
+    return request
 
 
-def test_a_measurement_that_hangs_does_not_blind_the_watch(monkeypatch):
-    async def tell(worker, device):
-        worker.hangs = True
-        device.doubt("m")
+async def cancel(request):
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+
+
+async def fail(device, model=SMALL):
+    await asyncio.gather(device.infer(model, IMAGE, 60), return_exceptions=True)
+
+
+def test_no_exception_ends_the_watch():
+    async def story(worker, device):
+        worker.error = ValueError("an odd one")
+        await until(lambda: device.health.state == DOWN)
+        assert device.health.reason == "device a at http://h:1: ValueError while looking at it."
+        worker.error = None
+        await until(lambda: device.health.state == UP)
+
+    tell(story)
+
+
+def test_a_device_that_is_gone_is_tried_again_with_growing_pauses():
+    async def story(worker, device):
+        worker.error = gone()
+        await until(lambda: device.health.state == DOWN)
+        first = len(worker.looks) - 1
+        await asyncio.sleep(100)
+        pauses = np.diff(worker.looks[first:])
+        for i, pause in enumerate(pauses):
+            expected = min(0.2 * 2**i, 10.0)
+            assert 0.499 * expected <= pause <= 1.501 * expected
+        assert len(pauses) > 9
+
+    tell(story)
+
+
+def test_a_failed_request_has_the_device_looked_at_at_once():
+    async def story(worker, device):
+        worker.refused = gone()
+        await fail(device)
+        assert (device.health.state, device.health.reason) == (DOWN, "device a is gone.")
+        worker.refused = None
+        # The next look would have come a second after the last.
+        await until(lambda: device.health.state == UP, within_s=0.1)
+
+    tell(story)
+
+
+def test_a_doubt_is_settled_soon_and_measures_nothing_else():
+    """Measuring everything would keep a device from its requests, which would doubt it again."""
+
+    async def story(worker, device):
+        device.doubt(SMALL)
+        await until(lambda: worker.asked, within_s=0.4)
+        await asyncio.sleep(10)
+        assert worker.asked == [SMALL]
+
+    tell(story, SMALL, WIDE)
+
+
+def test_an_idle_device_is_measured_anew_twice_a_minute():
+    async def story(worker, device):
+        worker.ms = 40.0
+        await asyncio.sleep(20)
+        assert worker.asked == [] and device.latencies[SMALL] == pytest.approx(1)
+        await asyncio.sleep(20)
+        assert worker.asked == [SMALL] and device.latencies[SMALL] == pytest.approx(40)
+
+    tell(story)
+
+
+def test_answers_change_what_is_expected():
+    """By the recurrences of Jacobson and Karels, the whole of an answer and the invocation in it apart."""
+
+    async def story(worker, device):
+        worker.ms, worker.wire_ms = 90.0, 5.0
+        await device.infer(SMALL, IMAGE, 60)
+        # From 15: the mean 80/8 more, the deviation 80/4, of which twice.
+        assert device.latencies[SMALL] == pytest.approx(15 + 10 + 2 * 20)
+        request = await hang(worker, device, SMALL)
+        assert device.busy_ms == pytest.approx(10 + 10 + 2 * 20)
+        await cancel(request)
+
+    tell(story, ms=10.0, wire_ms=5.0)
+
+
+def test_a_batch_is_expected_to_take_its_images_one_after_the_other():
+    async def story(worker, device):
+        await device.infer(SMALL, np.repeat(IMAGE, 4, axis=0), 60)
+        assert device.latencies[SMALL] == pytest.approx(10)
+        request = await hang(worker, device, SMALL, np.repeat(IMAGE, 3, axis=0))
+        assert device.busy_ms == pytest.approx(30)
+        await cancel(request)
+
+    tell(story, ms=10.0)
+
+
+def test_a_device_that_is_measured_is_busy():
+    async def story(worker, device):
+        device.doubt(SMALL)
         await until(lambda: worker.asked)
-        worker.raised = GONE
-        await reaches(device, DOWN)
-        worker.raised, worker.hangs = None, False
-        await reaches(device, UP)
+        begun = now()
+        await asyncio.sleep(1)
+        assert device.running == 1 and device.busy_ms == pytest.approx(5000 - (now() - begun) * 1e3, abs=2)
+        await asyncio.sleep(5)
+        assert (device.running, device.busy_ms) == (0, 0.0)
+
+    tell(story, ms=5000.0)
+
+
+def test_waiting_for_other_requests_is_no_slowness():
+    """Else a queue makes a device look slow, which makes its queue look long, and nothing is sent to it any more."""
+
+    async def story(worker, device):
+        requests = [await hang(worker, device, SMALL) for _ in range(10)]
+        assert device.busy_ms == pytest.approx(500)
+        await asyncio.sleep(0.1)
+        await cancel(requests[-1])
+        assert device.latencies[SMALL] == pytest.approx(60)
+        await cancel(requests[0])
+        assert device.latencies[SMALL] == pytest.approx(100)
+        for request in requests:
+            await cancel(request)
+        assert (device.running, device.busy_ms) == (0, 0.0)
+
+    tell(story, ms=50.0, wire_ms=10.0)
+
+
+def test_a_measurement_that_hangs_does_not_blind_the_watch():
+    async def story(worker, device):
+        worker.hanging = {SMALL}
+        device.doubt(SMALL)
+        await until(lambda: worker.asked)
+        worker.error = gone()
+        await until(lambda: device.health.state == DOWN, within_s=1.1)
+        worker.error, worker.hanging = None, ()
+        await until(lambda: device.health.state == UP)
         assert device.running == 0
 
-    story_of(monkeypatch, tell)
+    tell(story)
 
 
-def test_a_device_that_is_never_idle_is_measured_where_it_is_doubted(monkeypatch):
-    monkeypatch.setattr(estimates, "_DOUBT_S", 0.05)
-    # It takes 1 ms, of which this is the hundredfold.
-    monkeypatch.setattr(estimates, "_REFRESH_PART", 0.1)
+def test_a_device_that_is_never_idle_is_measured_where_it_is_doubted():
+    async def story(worker, device):
+        other = await hang(worker, device, WIDE)
+        await asyncio.sleep(100)
+        assert worker.asked == [WIDE]
+        worker.ms = 3.0
+        device.doubt(SMALL)
+        await asyncio.sleep(4.9)
+        assert worker.asked == [WIDE]
+        await asyncio.sleep(1.2)
+        assert worker.asked == [WIDE, SMALL] and device.latencies[SMALL] == pytest.approx(3)
+        await cancel(other)
 
-    async def tell(worker, device):
-        device.running = 1
-        device._measurements._due["m"] = 0.0
-        await asyncio.sleep(0.2)
-        assert worker.asked == []
-        device._estimates["m"].at_least(900.0)
-        device.doubt("m")
-        await until(lambda: worker.asked)
-        await until(lambda: device.latencies["m"] < 60)
+    tell(story, SMALL, WIDE)
+
+
+def test_an_answer_that_nobody_waited_for_is_a_doubt():
+    async def story(worker, device):
+        other = await hang(worker, device, WIDE)
+        request = await hang(worker, device, SMALL)
         await asyncio.sleep(0.1)
-        assert worker.asked == ["m"]
+        await cancel(request)
+        # All but the one millisecond that was expected of the other request.
+        assert device.latencies[SMALL] == pytest.approx(99)
+        await asyncio.sleep(3)
+        # While it has other work it is not measured yet.
+        assert worker.asked == [WIDE, SMALL]
+        await cancel(other)
+        worker.hanging = ()
+        await until(lambda: device.latencies[SMALL] == pytest.approx(1))
 
-    story_of(monkeypatch, tell)
-
-
-def test_an_answer_that_nobody_waited_for_is_a_doubt(monkeypatch):
-    monkeypatch.setattr(estimates, "_DOUBT_S", 3600.0)
-
-    async def tell(worker, device):
-        worker.hangs = True
-        request = asyncio.create_task(device.infer("m", IMAGE, 60))
-        await asyncio.sleep(0.1)
-        worker.hangs = False
-        # A device that has other work is not measured yet.
-        device.running += 1
-        request.cancel()
-        await asyncio.gather(request, return_exceptions=True)
-        assert device.latencies["m"] >= 90
-        device.running -= 1
-        await until(lambda: device.latencies["m"] < 60)
-
-    story_of(monkeypatch, tell)
+    tell(story, SMALL, WIDE)
 
 
-def test_a_full_queue_is_no_want_of_memory(monkeypatch):
+def test_an_answer_that_came_too_late_is_a_doubt_and_no_failure_of_the_device():
+    async def story(worker, device):
+        worker.ms, worker.refused = 400.0, refusal(504)
+        await fail(device)
+        assert (device.health.state, device.failures) == (UP, 1)
+        assert device.latencies[SMALL] == pytest.approx(400)
+        worker.ms, worker.refused = 1.0, None
+        await until(lambda: device.latencies[SMALL] == pytest.approx(1), within_s=1.0)
+
+    tell(story)
+
+
+def test_a_full_queue_is_no_want_of_memory():
     """Nothing is learnt from it: the slice stays what it was, and is measured at the next look."""
 
-    async def tell(worker, device):
-        worker.refused = refusal(busy=True)
-        device.doubt("m")
+    async def story(worker, device):
+        worker.refused, worker.ms = refusal(busy=True), 7.0
+        device.doubt(SMALL)
         await until(lambda: len(worker.asked) > 2)
-        assert device.health.state == UP and list(device.latencies) == ["m"]
+        assert device.health.state == UP and device.latencies[SMALL] == pytest.approx(1)
         worker.refused = None
-        await until(lambda: not device._measurements.any_doubted)
+        await until(lambda: device.latencies[SMALL] == pytest.approx(7), within_s=1.1)
 
-    story_of(monkeypatch, tell)
+    tell(story)
 
 
-def test_a_slice_without_room_is_not_planned_with(monkeypatch):
-    async def tell(worker, device):
+def test_a_slice_without_room_is_not_planned_with():
+    async def story(worker, device):
         worker.refused = refusal(unable=True)
-        await asyncio.gather(device.infer("m", IMAGE, 60), return_exceptions=True)
-        assert (device.health.state, list(device.latencies)) == (UP, ["wide"])
-        await asyncio.gather(device.infer("wide", IMAGE, 60), return_exceptions=True)
+        await fail(device, SMALL)
+        assert (device.health.state, list(device.latencies)) == (UP, [WIDE])
+        await fail(device, WIDE)
         assert (device.health.state, device.health.reason) == (DOWN, "device a refuses.")
         worker.refused = None
-        await reaches(device, UP)
-        assert list(device.latencies) == ["m", "wide"]
+        await until(lambda: device.health.state == UP)
+        assert list(device.latencies) == [SMALL, WIDE]
 
-    story_of(monkeypatch, tell, "m", "wide")
-
-
-def test_a_worker_that_was_restarted_between_two_looks_is_met_anew(monkeypatch):
-    async def tell(worker, device):
-        worker.names, worker.instance = ["m", "wide"], "two"
-        await until(lambda: list(device.latencies) == ["m", "wide"])
-
-    story_of(monkeypatch, tell, "m")
+    tell(story, SMALL, WIDE)
 
 
-def test_the_worker_of_another_device_is_refused(monkeypatch):
+def test_a_worker_that_comes_back_with_only_what_it_could_not_load_is_measured():
+    async def story(worker, device):
+        worker.refused, worker.only = refusal(unable=True), SMALL
+        await fail(device, SMALL)
+        worker.error = gone()
+        await until(lambda: device.health.state == DOWN)
+        worker.names, worker.error, worker.refused = [SMALL], None, None
+        await until(lambda: device.health.state == UP)
+        assert list(device.latencies) == [SMALL]
+
+    tell(story, SMALL, WIDE)
+
+
+def test_a_worker_that_was_restarted_between_two_looks_is_met_anew():
+    async def story(worker, device):
+        worker.names, worker.instance = [SMALL, WIDE], "another process"
+        await until(lambda: list(device.latencies) == [SMALL, WIDE])
+
+    tell(story)
+
+
+def test_a_restarted_worker_that_is_busy_is_asked_again_what_it_serves():
+    async def story(worker, device):
+        busy = [refusal(busy=True)]
+
+        async def served(timeout_s):
+            if busy:
+                raise busy.pop()
+            return [WIDE]
+
+        worker.served, worker.instance = served, "another process"
+        await until(lambda: list(device.latencies) == [WIDE])
+        assert not busy
+
+    tell(story, SMALL, WIDE)
+
+
+def test_the_worker_of_another_device_is_refused():
     others: list[str | None] = [None]
 
-    async def tell(worker, device):
+    async def story(worker, device):
         others[0] = "b"
-        worker.raised = GONE
-        await reaches(device, DOWN)
-        worker.raised = None
-        said = (
-            "it is the worker of device b too; legal: a worker of its own for each device (asking whether it is there)."
-        )
-        await until(lambda: device.health.reason == said)
+        worker.error = gone()
+        await until(lambda: device.health.state == DOWN)
+        worker.error = None
+        reason = "it is the worker of device b too; legal: a worker of its own for each device"
+        await until(lambda: device.health.reason == f"{reason} (asking whether it is there).")
         # Also when it is refused again, it keeps nobody out.
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(60)
         assert device.instance is None
         others[0] = None
-        await reaches(device, UP)
+        await until(lambda: device.health.state == UP)
 
-    story_of(monkeypatch, tell, same=lambda device: others[0])
+    tell(story, same_worker=lambda device: others[0])
 
 
-def test_a_slice_that_a_full_queue_kept_from_being_measured_is_known_soon(monkeypatch):
-    monkeypatch.setattr(estimates, "_DOUBT_S", 0.05)
-
-    async def story():
-        worker = FakeWorker("m", "wide")
-        worker.refused, worker.only = refusal(busy=True), "wide"
-        device = made(monkeypatch, worker)
+def test_a_slice_that_a_full_queue_kept_from_being_measured_is_known_soon():
+    async def main():
+        worker = FakeWorker(SMALL, WIDE)
+        worker.refused, worker.only = refusal(busy=True), WIDE
+        device = device_of(worker, ENTRIES)
         watch = asyncio.create_task(device.watch())
-        await reaches(device, UP)
-        assert list(device.latencies) == ["m"]
-        device.running, worker.refused = 1, None
-        await until(lambda: list(device.latencies) == ["m", "wide"])
+        await until(lambda: device.health.state == UP)
+        assert list(device.latencies) == [SMALL]
+        other = await hang(worker, device, SMALL)
+        worker.refused = None
+        await until(lambda: list(device.latencies) == [SMALL, WIDE], within_s=7)
+        await cancel(other)
         watch.cancel()
 
-    asyncio.run(story())
+    run(main())

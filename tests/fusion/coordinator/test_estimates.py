@@ -1,11 +1,13 @@
 """What is expected of devices and of answers, from the latencies and the verification of the past."""
 
+import asyncio
+
 import pytest
 
 from fusion.bundle.contents import SwitchEntry
-from fusion.coordinator import estimates
 from fusion.coordinator.estimates import Estimate, Measurements
 from fusion.coordinator.fleet import expected_accuracy
+from tests.fusion.coordinator.fakes import run
 
 
 def test_an_estimate_follows_its_values():
@@ -22,7 +24,7 @@ def test_an_estimate_follows_its_values():
 
 def test_one_slow_answer_is_forgotten():
     estimate = Estimate(10.0)
-    estimate.at_least(500.0)
+    estimate.raise_to(500.0)
     assert estimate.ms == 500.0
     for _ in range(60):
         estimate.add(10.0)
@@ -31,7 +33,7 @@ def test_one_slow_answer_is_forgotten():
 
 def test_a_wait_that_is_shorter_than_expected_says_nothing():
     estimate = Estimate(10.0)
-    estimate.at_least(7.0)
+    estimate.raise_to(7.0)
     assert estimate.ms == 10.0
 
 
@@ -39,67 +41,77 @@ def test_only_what_is_longer_than_expected_is_news():
     estimate = Estimate(10.0)
     estimate.add(18.0)
     assert estimate.ms == 15.0
-    assert not estimate.at_least(14.0) and estimate.at_least(15.1 + 4)
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """The time of `Measurements`, a list of one number; nothing is uneven."""
-    now = [1000.0]
-    monkeypatch.setattr(estimates.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(estimates.random, "uniform", lambda low, high: 1.0)
-    return now
+    assert not estimate.raise_to(14.0) and estimate.raise_to(15.1 + 4)
 
 
 SIZES = [["a", "b"], ["c"]]
 
 
-def due_after(clock, seconds, measurements, running=0, takes_ms=None):
-    clock[0] += seconds
-    return measurements.due(SIZES, running, takes_ms or {})
+def tell(story):
+    """Runs `story(measurements, due_after)`, where `due_after(seconds)` says what is to be measured after these."""
+
+    async def main():
+        measurements = Measurements()
+
+        async def due_after(seconds, running=0, takes_ms=None):
+            await asyncio.sleep(seconds)
+            return measurements.due(SIZES, running, takes_ms or {})
+
+        await story(measurements, due_after)
+
+    run(main())
 
 
-def test_an_idle_device_is_measured_one_size_at_a_time(clock):
-    measurements = Measurements()
-    assert due_after(clock, 0, measurements) == ["a", "b"]
-    measurements.done(["a", "b"], 5.0)
-    assert due_after(clock, 0, measurements) == ["c"]
-    # A hundred times 0.5 s.
-    measurements.done(["c"], 500.0)
-    assert due_after(clock, 29, measurements) == ()
-    assert due_after(clock, 1, measurements) == ["a", "b"]
-    measurements.done(["a", "b"], 5.0)
-    assert due_after(clock, 19, measurements) == ()
-    assert due_after(clock, 1, measurements) == ["c"]
+def test_an_idle_device_is_measured_one_size_at_a_time():
+    """Each after 30 s or a hundred times what it took, a quarter more or less."""
+
+    async def story(measurements, due_after):
+        assert await due_after(0) == ["a", "b"]
+        measurements.done(["a", "b"], 5.0)
+        assert await due_after(0) == ["c"]
+        measurements.done(["c"], 1000.0)
+        assert await due_after(22) == ()
+        assert await due_after(16) == ["a", "b"]
+        measurements.done(["a", "b"], 900.0)
+        assert await due_after(36) == ()
+        assert await due_after(52) == ["c"]
+
+    tell(story)
 
 
-def test_a_device_with_requests_is_not_measured_without_a_doubt(clock):
-    measurements = Measurements()
-    assert due_after(clock, 100, measurements, running=1) == ()
-    measurements.used()
-    # Between one request and the next.
-    assert due_after(clock, 0.9, measurements) == ()
-    assert due_after(clock, 0.1, measurements) == ["a", "b"]
+def test_a_device_with_requests_is_not_measured_without_a_doubt():
+    async def story(measurements, due_after):
+        assert await due_after(100, running=1) == ()
+        measurements.used()
+        # Between one request and the next.
+        assert await due_after(0.9) == ()
+        assert await due_after(0.2) == ["a", "b"]
+
+    tell(story)
 
 
-def test_a_doubt_is_settled_whatever_the_load(clock):
-    measurements = Measurements()
-    measurements.used()
-    measurements.doubt("c")
-    assert due_after(clock, 0, measurements) == ["c"]
-    assert due_after(clock, 4.9, measurements, running=3) == ()
-    # The first doubt counts.
-    measurements.doubt("c")
-    assert due_after(clock, 0.1, measurements, running=3) == ["c"]
-    measurements.done(["c"], 10.0)
-    assert not measurements.any_doubted and due_after(clock, 10, measurements, running=3) == ()
+def test_a_doubt_is_settled_whatever_the_load():
+    async def story(measurements, due_after):
+        measurements.used()
+        measurements.doubt("c")
+        assert await due_after(0) == ["c"]
+        assert await due_after(4.9, running=3) == ()
+        # The first doubt counts.
+        measurements.doubt("c")
+        assert await due_after(0.2, running=3) == ["c"]
+        measurements.done(["c"], 10.0)
+        assert not measurements.any_doubted and await due_after(10, running=3) == ()
+
+    tell(story)
 
 
-def test_a_long_measurement_comes_seldom_under_load(clock):
-    measurements = Measurements()
-    measurements.doubt("c")
-    assert due_after(clock, 19.9, measurements, running=3, takes_ms={"c": 200.0}) == ()
-    assert due_after(clock, 0.1, measurements, running=3, takes_ms={"c": 200.0}) == ["c"]
+def test_a_long_measurement_comes_seldom_under_load():
+    async def story(measurements, due_after):
+        measurements.doubt("c")
+        assert await due_after(19.9, running=3, takes_ms={"c": 200.0}) == ()
+        assert await due_after(0.2, running=3, takes_ms={"c": 200.0}) == ["c"]
+
+    tell(story)
 
 
 def entry(accuracy):

@@ -16,6 +16,7 @@ from fusion.bundle.tasks import TASKS
 from fusion.rules import early
 from fusion.rules import sum as fuse
 from fusion.rules.early import EarlyAnswer
+from fusion.rules.sum import Sum
 
 IMAGE = TensorInfo("image", "uint8", 1 / 128, 128)
 
@@ -89,10 +90,10 @@ def test_the_bound_is_the_range_of_the_missing_outputs():
 
 
 def test_ranges_of_outputs():
-    assert early.output_range(quantized(0.5, -28)) == (-50.0, 77.5)
-    assert early.output_range(quantized(0.5, 100, "uint8")) == (-50.0, 77.5)
-    assert early.output_range(TensorInfo("logits", "uint8", None, None)) == (0.0, 255.0)
-    assert early.output_range(TensorInfo("logits", "float32", None, None)) is None
+    assert Sum().bounds(quantized(0.5, -28)) == (-50.0, 77.5)
+    assert Sum().bounds(quantized(0.5, 100, "uint8")) == (-50.0, 77.5)
+    assert Sum().bounds(TensorInfo("logits", "uint8", None, None)) == (0.0, 255.0)
+    assert Sum().bounds(TensorInfo("logits", "float32", None, None)) is None
 
 
 @pytest.mark.parametrize("arrived", [{0}, {1}])

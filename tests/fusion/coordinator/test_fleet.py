@@ -1,0 +1,138 @@
+"""The devices of a cluster together, over workers that a test makes up."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from fusion.base.program import UserError
+from fusion.cluster.file import Device
+from fusion.coordinator.devices import DOWN, UP
+from fusion.coordinator.fleet import Fleet
+from fusion.coordinator.planner import Goal
+from fusion.security.credentials import Credentials
+from tests.fusion.coordinator.fakes import (
+    IMAGE,
+    SHAPE,
+    FakeWorker,
+    entry,
+    fleet_of,
+    gone,
+    refusal,
+    run,
+    slices_of,
+    until,
+)
+
+ENTRIES = [entry("1.0", [16])]
+SLICE = "1.0-0"
+
+
+def tell(story):
+    """Runs `story(fleet, workers)`; each use of a device is by a new worker in `workers`, by the device's name."""
+
+    async def main():
+        workers: dict[str, FakeWorker] = {}
+
+        def connect(device):
+            if device.url == "http://unfit:1":
+                raise UserError("token file 't' cannot be read.")
+            workers[device.name] = FakeWorker(SLICE, device=device.name)
+            return workers[device.name], slices_of(workers[device.name], ENTRIES)
+
+        async with Fleet(ENTRIES, "int8", SHAPE, connect, lambda device: None) as fleet:
+            await story(fleet, workers)
+
+    run(main())
+
+
+def device(name, url="http://h:1"):
+    return Device(name, url, Credentials())
+
+
+def test_devices_come_and_go():
+    async def story(fleet, workers):
+        assert await fleet.update([device("a"), device("b")]) == (["a", "b"], [])
+        await fleet.met()
+        a, b = fleet.devices
+        assert await fleet.update([device("b"), device("c")]) == (["c"], ["a"])
+        await fleet.met()
+        assert [one.name for one in fleet.devices] == ["b", "c"] and fleet.devices[0] is b
+        assert workers["a"].closed and not workers["b"].closed
+        looks = len(workers["a"].looks)
+        await asyncio.sleep(10)
+        assert len(workers["a"].looks) == looks
+        # Another address is another device.
+        assert await fleet.update([device("b", "http://h:2"), device("c")]) == (["b"], ["b"])
+        assert fleet.devices[0] is not b and fleet.device("a") is None
+
+    tell(story)
+
+
+def test_an_unfit_file_changes_nothing():
+    async def story(fleet, workers):
+        await fleet.update([device("a")])
+        with pytest.raises(UserError, match="cannot be read"):
+            await fleet.update([device("b"), device("c", "http://unfit:1")])
+        assert [one.name for one in fleet.devices] == ["a"]
+
+    tell(story)
+
+
+def test_renewed_devices_are_reached_anew_and_keep_what_is_known_of_them():
+    async def story(fleet, workers):
+        await fleet.update([device("a")])
+        await fleet.met()
+        known, before = fleet.device("a"), workers["a"]
+        before.error = gone()
+        await until(lambda: known.health.state == DOWN)
+        assert await fleet.update([device("a")], renew=True) == ([], [])
+        assert fleet.device("a") is known and before.closed and known.worker is workers["a"] is not before
+        await until(lambda: known.health.state == UP, within_s=0.1)
+        # It was known, so one answer was enough; that is asked for twice.
+        assert workers["a"].asked == [SLICE, SLICE] and known.latencies
+
+    tell(story)
+
+
+def test_one_worker_under_two_names_is_one_device():
+    async def story():
+        workers = [FakeWorker(SLICE, device=name) for name in "ab"]
+        for worker in workers:
+            worker.instance = "the same"
+        async with fleet_of(*workers, entries=ENTRIES) as fleet:
+            states = {one.health.state: one for one in fleet.devices}
+            assert f"it is the worker of device {states[UP].name} too" in states[DOWN].health.reason
+            assert states[DOWN].health.reason in fleet.reasons()
+
+    run(story())
+
+
+def test_plans_follow_the_devices():
+    async def story():
+        a, b = (FakeWorker(SLICE, device=name, ms=ms) for name, ms in (("a", 10.0), ("b", 20.0)))
+        async with fleet_of(a, b, entries=ENTRIES) as fleet:
+            goal = Goal(1000)
+
+            def devices(**options):
+                chosen = fleet.decide(goal, **options).chosen
+                return None if chosen is None else (chosen.devices, chosen.latency_ms)
+
+            assert devices() == (("a",), pytest.approx(10)) and devices(images=3) == (("a",), pytest.approx(30))
+            assert devices(without=["a"]) == (("b",), pytest.approx(20)) and devices(without=["a", "b"]) is None
+            # A device that fails is out of the plans at once; one that is a little slower within a moment.
+            a.refused = refusal(unable=True)
+            (first, second) = fleet.devices
+            await asyncio.gather(first.infer(SLICE, IMAGE, 1), return_exceptions=True)
+            assert devices() == (("b",), pytest.approx(20))
+            b.ms = 28.0
+            await second.infer(SLICE, IMAGE, 1)
+            await asyncio.sleep(0.1)
+            assert devices() == (("b",), pytest.approx(20 + 1 + 2 * 2))
+            a.refused = None
+            request = asyncio.create_task(second.infer(SLICE, np.repeat(IMAGE, 10, axis=0), 1))
+            await asyncio.sleep(0)
+            assert devices()[1] > 10 * 20 and devices(idle=True) == (("b",), pytest.approx(25))
+            await request
+
+    run(story())
