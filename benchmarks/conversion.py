@@ -15,7 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from benchmarks.conditions import write_csv
-from export.conversion.job import Conversion, Job
+from export.conversion.job import ConversionJob, SliceFile
 from export.conversion.jobs import convert_all
 from fusion.base import columns
 from fusion.base.program import UserError
@@ -40,11 +40,11 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--workdir={workdir.path} is a run of {model.task.name}; this times classifiers.")
     height, width, _ = model.architecture.image_shape
     images = pictures.representative(dataset, (height, width), _IMAGES.value)
-    jobs = [Job(switch, device, "int8") for switch in model.switches for device in range(switch.devices)]
+    jobs = [SliceFile(switch, device, "int8") for switch in model.switches for device in range(switch.devices)]
 
-    def seconds(chosen: list[Job], processes: int) -> float:
+    def seconds(chosen: list[SliceFile], processes: int) -> float:
         started = time.perf_counter()
-        convert_all(workdir.model_file, [Conversion(job) for job in chosen], images, processes, lambda *done: None)
+        convert_all(workdir.model_file, [ConversionJob(job) for job in chosen], images, processes, lambda *done: None)
         return time.perf_counter() - started
 
     rows: list[tuple[str, int, float]] = []

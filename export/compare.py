@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from export.emulation.boards import ARCHITECTURES
+from export.emulation.boards import PROCESSORS
 from export.emulation.installation import DEFAULT_CACHE, set_up
 from export.proof import engines
 from export.proof.agreement import Agreement, compare, other_classes
@@ -37,7 +37,7 @@ from fusion.local import inputs
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
 _DATA = flags.DEFINE_string("data", None, "An .npz file with x_test and y_test.", required=True)
 _LIMIT = flags.DEFINE_integer("limit", 1000, "At most so many images.", 1)
-_BOARDS = flags.DEFINE_list("boards", list(ARCHITECTURES), "The emulated boards; empty for this machine alone.")
+_BOARDS = flags.DEFINE_list("boards", list(PROCESSORS), "The emulated boards; empty for this machine alone.")
 _CACHE = flags.DEFINE_string("cache", DEFAULT_CACHE, "The folder that boards are set up in.")
 _MAX_QUANTA = flags.DEFINE_integer("max_quanta", 1, "How many steps of an int8 output are no fault.", 0, 255)
 _JSON = flags.DEFINE_string("json", "", "File to write the table to as JSON.")
@@ -50,23 +50,18 @@ def main(arguments: list[str]) -> int:
     bundle = manifest.load(_BUNDLE.value)
     data = inputs.read_data(_DATA.value, bundle, _LIMIT.value)
     boards = set_up(_BOARDS.value, _CACHE.value, report=_report) if _BOARDS.value else []
-    asked = engines.installed()
+    compared = engines.installed()
     if boards:
-        asked += [engines.LIKE_ARM, *(Engine(engines.REFERENCE.runtime, board=board) for board in boards)]
+        compared += [engines.LIKE_ARM, *(Engine(engines.REFERENCE.runtime, board=board) for board in boards)]
     # Data for a bundle is of a classifier, so it has labels.
-    found = compare(bundle, engines.ask_all(bundle, asked, data.images, _report), np.asarray(data.labels))
-    print(f"\n{_table(found)}\n")
-    faults = [fault for one in found if (fault := one.fault(_MAX_QUANTA.value))]
+    rows = compare(bundle, engines.run_all(bundle, compared, data.images, _report), np.asarray(data.labels))
+    print(f"\n{_table(rows)}\n")
+    faults = [fault for row in rows if (fault := row.fault(_MAX_QUANTA.value))]
     if _JSON.value:
-        write_json(_JSON.value, {"switches": [one.as_json() for one in found], "faults": faults})
+        write_json(_JSON.value, {"switches": [row.as_json() for row in rows], "faults": faults})
     if _CSV.value:
-        text = io.StringIO()
-        rows = [one.as_json() for one in found]
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(_CSV.value, text.getvalue())
-    note = other_classes(found)
+        _write_csv(_CSV.value, rows)
+    note = other_classes(rows)
     if note:
         print(f"note: {note}")
     for fault in faults:
@@ -76,28 +71,36 @@ def main(arguments: list[str]) -> int:
     return 1 if faults else 0
 
 
-def _table(found: Sequence[Agreement]) -> str:
+def _write_csv(path: str, rows: Sequence[Agreement]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0].as_json()), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.as_json() for row in rows)
+    write_text(path, text.getvalue())
+
+
+def _table(rows: Sequence[Agreement]) -> str:
     header = ["switch", "precision", "machine", "runtime"]
     header += ["same class (%)", "as here (%)", "quanta", "relative", "accuracy (%)"]
-    rows = [
+    cells = [
         (
-            one.switch,
-            one.precision,
-            one.machine,
-            one.runtime,
-            f"{100 * one.same_class:.2f}",
-            f"{100 * one.same_class_here:.2f}",
-            "" if one.quanta is None else one.quanta,
-            "" if one.relative is None else f"{one.relative:.1e}",
-            f"{100 * one.accuracy:.2f}",
+            row.switch,
+            row.precision,
+            row.machine,
+            row.runtime,
+            f"{100 * row.same_class:.2f}",
+            f"{100 * row.same_class_here:.2f}",
+            "" if row.quanta is None else row.quanta,
+            "" if row.relative is None else f"{row.relative:.1e}",
+            f"{100 * row.accuracy:.2f}",
         )
-        for one in found
+        for row in rows
     ]
     return (
-        f"{found[0].images} images: the fused class against {found[0].runtime} on {found[0].machine},\n"
-        "and the largest difference of a slice's output, in steps of it or as a part of the largest value; int8 of\n"
-        "boards against the reference kernels, and 'as here' their class against the former all the same\n\n"
-        f"{columns.render(header, rows)}"
+        f"{rows[0].images} images: the fused class against {rows[0].runtime} on {rows[0].machine},\n"
+        "and the largest difference of a slice's output, in steps of it or as a fraction of the largest value; int8\n"
+        "of boards against the reference kernels, and 'as here' their class against the former all the same\n\n"
+        f"{columns.render(header, cells)}"
     )
 
 

@@ -78,7 +78,7 @@ _CLUSTERS = flags.DEFINE_integer(
     0,
     MOST_CLUSTERS,
 )
-_SPARSITY = define_float("sparsity", 0.0, "Part of each convolution's weights that become 0; 0 keeps all.", 0, 0.99)
+_SPARSITY = define_float("sparsity", 0.0, "Fraction of each convolution's weights that become 0; 0 keeps all.", 0, 0.99)
 _STEPS = flags.DEFINE_integer(
     "compression_steps",
     Compression.steps,
@@ -108,27 +108,14 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset, as for
 
 
 def main(argv: list[str]) -> None:
-    precisions = tuple(dict.fromkeys(_PRECISION.value))
-    illegal = [precision for precision in precisions if precision not in PRECISIONS]
-    if illegal or not precisions:
-        raise UserError(f"--precision={','.join(_PRECISION.value)}; it takes {', '.join(PRECISIONS)}.")
-    if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)?", _NAME.value):
-        raise UserError(f"--name={_NAME.value}; it takes letters, digits, '.', '_' and '-', a letter or digit first.")
-    _refuse_idle_flags(precisions)
-    compression = Compression(
-        clusters=_CLUSTERS.value,
-        sparsity=_SPARSITY.value or 0.0,
-        steps=_STEPS.value,
-        learning_rate=_LEARNING_RATE.value or Compression.learning_rate,
-    )
+    precisions, compression = _precisions(), _compression()
     check_target(Path(_BUNDLE.value))
     archive.check_target(_ARCHIVE.value, _BUNDLE.value)
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from export.bundles import pictures
-        from export.bundles import writing as bundle
-        from export.early import record as early_record
+        from export.bundles import pictures, writing
+        from export.early.record import has_calibration
         from paradis_tf.training import run as training
     _report(f"loading {workdir.path} and its images")
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
@@ -141,15 +128,14 @@ def main(argv: list[str]) -> None:
         )
     size = (_IMAGE_SIZE.value, _IMAGE_SIZE.value) if enlarges else (height, width)
     config = workdir.config()
-    settings = bundle.Settings(
+    calibration_images = _CALIBRATION.value
+    if calibration_images is None:
+        calibration_images = min(64 if enlarges else 256, pictures.most(dataset, size))
+    settings = writing.BundleSettings(
         name=_NAME.value or f"{config['dataset']['name']}_{config['model']['name']}",
         precisions=precisions,
         size=size,
-        calibration_images=(
-            min(64 if enlarges else 256, pictures.most(dataset, size))
-            if _CALIBRATION.value is None
-            else _CALIBRATION.value
-        ),
+        calibration_images=calibration_images,
         float_output=_OUTPUT.value == "float32",
         quantization=_QUANTIZATION.value,
         max_drop=_max_drop(enlarges),
@@ -157,39 +143,51 @@ def main(argv: list[str]) -> None:
         training_images=_TRAINING_IMAGES.value,
         processes=_PROCESSES.value,
     )
-    calibrated = early_record.calibrated(Path(_BUNDLE.value))
-    unknown = bundle.write(
-        Path(_BUNDLE.value),
-        settings,
-        model,
-        workdir.model_file,
-        dataset,
-        _report,
-    )
+    was_calibrated = has_calibration(Path(_BUNDLE.value))
+    unknown = writing.write(Path(_BUNDLE.value), settings, model, workdir.model_file, dataset, _report)
     print(f"wrote {_BUNDLE.value}")
     if unknown:
         named = ", ".join(f"'{switch}'" for switch in unknown)
         print(f"clusters plan by accuracies: export.verify measures and writes those of {named}")
     else:
         print("the accuracies that export.verify measured are kept, as all files are the same")
-    if calibrated:
+    if was_calibrated:
         print("early answers are to be calibrated anew: export.calibrate")
     if _ARCHIVE.value:
         archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
         print(f"wrote {_ARCHIVE.value}")
 
 
+def _precisions() -> tuple[str, ...]:
+    """Those of the flag. Raises UserError for flags that are wrong without a look at anything else."""
+    precisions = tuple(dict.fromkeys(_PRECISION.value))
+    if not precisions or not set(precisions) <= set(PRECISIONS):
+        raise UserError(f"--precision={','.join(_PRECISION.value)}; it takes {', '.join(PRECISIONS)}.")
+    if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)?", _NAME.value):
+        raise UserError(f"--name={_NAME.value}; it takes letters, digits, '.', '_' and '-', a letter or digit first.")
+    _refuse_idle_flags(precisions)
+    return precisions
+
+
+def _compression() -> Compression:
+    return Compression(
+        clusters=_CLUSTERS.value,
+        sparsity=_SPARSITY.value or 0.0,
+        steps=_STEPS.value,
+        learning_rate=_LEARNING_RATE.value or Compression.learning_rate,
+    )
+
+
 def _refuse_idle_flags(precisions: tuple[str, ...]) -> None:
     """Raises UserError for a flag that is not as it is by default and would change nothing."""
-    quantization, made = _QUANTIZATION.value, ",".join(precisions)
-    shrunk = bool(_CLUSTERS.value or _SPARSITY.value)
-    trains = shrunk or (quantization != "ptq" and "int8" in precisions)
-    of_int8 = "is of int8 files"
+    quantization, chosen = _QUANTIZATION.value, ",".join(precisions)
+    trains = bool(_CLUSTERS.value or _SPARSITY.value) or (quantization != "ptq" and "int8" in precisions)
+    no_int8, of_int8 = "int8" not in precisions, f"is of int8 files, and --precision={chosen}"
     for name, idle, reason in (
-        ("quantization", "int8" not in precisions, f"{of_int8}, and --precision={made}"),
-        ("output", "int8" not in precisions, f"{of_int8}, and --precision={made}"),
-        ("calibration_images", "int8" not in precisions, f"{of_int8}, and --precision={made}"),
-        ("max_drop", "int8" not in precisions, f"{of_int8}, and --precision={made}"),
+        ("quantization", no_int8, of_int8),
+        ("output", no_int8, of_int8),
+        ("calibration_images", no_int8, of_int8),
+        ("max_drop", no_int8, of_int8),
         ("max_drop", quantization != "auto", f"is of --quantization=auto, and it is {quantization}"),
         *(
             (f"compression_{what}", not trains, "is of --clusters, --sparsity and trained quantization, none here")
@@ -206,7 +204,7 @@ def _report(text: str) -> None:
 
 
 def _max_drop(enlarges: bool) -> float:
-    """The flag in the metric: dB, or a part of 1."""
+    """The flag in the metric: dB, or accuracy, 0..1."""
     if enlarges:
         return 0.05 if _MAX_DROP.value is None else _MAX_DROP.value
     return 0.005 if _MAX_DROP.value is None else _MAX_DROP.value / 100

@@ -17,6 +17,7 @@ from absl import flags
 
 from export.bundles import archive, manifest_update
 from export.proof import baseline
+from fusion.base import columns
 from fusion.base.files import check_json_target, write_json
 from fusion.base.program import define_float
 from fusion.bundle import manifest
@@ -47,8 +48,8 @@ def main(argv: list[str]) -> int:
     check_json_target(_JSON.value)
     archive.check_target(_ARCHIVE.value, _BUNDLE.value)
     bundle = manifest.load(_BUNDLE.value)
-    as_it_was = manifest_update.read(bundle)
-    before = baseline.read(_BASELINE.value, bundle) if _BASELINE.value else None
+    manifest_before = manifest_update.read(bundle)
+    earlier = baseline.read(_BASELINE.value, bundle) if _BASELINE.value else None
     if not _LIMIT.value:
         check_json_target(bundle.folder / "manifest.json")
     for file in bundle.files():
@@ -56,40 +57,43 @@ def main(argv: list[str]) -> int:
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
     with program.quiet():
-        from export.proof import checks as verification
-        from export.proof import judges, tables
+        from export.proof import checks, judges, tables
         from paradis_tf.training import run as training
     print(f"loading {workdir.path} and its images", flush=True)
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
-    verification.require_same_model(bundle, model)
+    checks.require_same_model(bundle, model)
     judge = judges.of(bundle, _limited(dataset.test, _LIMIT.value))
-    if before is not None:
-        before.require_images(judge.count)
+    if earlier is not None:
+        earlier.require_images(judge.count)
     max_drop = judge.most_lost if _MAX_DROP.value is None else _MAX_DROP.value / judge.per_unit
-    found = verification.verify(bundle, model, judge, max_drop, lambda text: print(text, flush=True))
-    print(tables.render(found, judge, _SLICES.value))
+    verification = checks.verify(bundle, model, judge, max_drop, lambda text: print(text, flush=True))
+    print(tables.render(verification, judge, _SLICES.value))
     if not _LIMIT.value:
-        accuracies = found.accuracies("test")
-        with manifest_update.updated(bundle, as_it_was, "verify") as written:
+        accuracies = verification.accuracies("test")
+        with manifest_update.updated(bundle, manifest_before, "verify") as written:
             for entry in written["switches"]:
                 entry["accuracy"] = accuracies[entry["switch"]]
     if _JSON.value:
-        write_json(_JSON.value, found.as_json())
-    faults = list(found.faults)
-    if before is not None:
-        faults += baseline.regressions(found.switches, before, max_drop, judge.per_unit, judge.unit)
-    for fault in faults:
-        print(f"fault: {fault}")
+        write_json(_JSON.value, verification.as_json())
+    faults = list(verification.faults)
+    if earlier is not None:
+        faults += baseline.regressions(verification.switches, earlier, max_drop, judge.per_unit, judge.unit)
     if faults:
-        print(f"{len(faults)} fault{'s' if len(faults) > 1 else ''}")
+        _print_faults(faults)
         if _LIMIT.value and _LIMIT.value < len(dataset.test):
             print(f"{_LIMIT.value} images tell {judge.metric} roughly; without --limit all {len(dataset.test):,} do")
-    else:
-        print(f"passed: {', '.join(_proved(found, f'{judge.per_unit * max_drop:g} {judge.unit}'))}")
-        if _ARCHIVE.value:
-            archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
-            print(f"wrote {_ARCHIVE.value}")
-    return 1 if faults else 0
+        return 1
+    print(f"passed: {', '.join(_passed(verification, f'{judge.per_unit * max_drop:g} {judge.unit}'))}")
+    if _ARCHIVE.value:
+        archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
+        print(f"wrote {_ARCHIVE.value}")
+    return 0
+
+
+def _print_faults(faults: list[str]) -> None:
+    for fault in faults:
+        print(f"fault: {fault}")
+    print(columns.counted(len(faults), "fault"))
 
 
 def _limited(part: Any, limit: int) -> Any:
@@ -102,14 +106,15 @@ def _limited(part: Any, limit: int) -> Any:
     return part.select(range(min(limit, len(part))))
 
 
-def _proved(found: Verification, legal: str) -> list[str]:
-    quantized = any(one.quanta is not None for one in found.slices)
-    floats = [name for name in ("float32", "float16") if any(one.precision == name for one in found.slices)]
+def _passed(verification: Verification, legal_loss: str) -> list[str]:
+    quantized = any(check.quanta is not None for check in verification.slices)
+    precisions = {check.precision for check in verification.slices}
+    floats = [precision for precision in ("float32", "float16") if precision in precisions]
     return [
         "every operator is one of tflite-runtime 2.14.0",
         *(["built-in kernels agree within one step of an int8 output"] if quantized else []),
         *([f"{' and '.join(floats)} are near Keras"] if floats else []),
-        f"no switch loses more than {legal} anywhere",
+        f"no switch loses more than {legal_loss} anywhere",
     ]
 
 

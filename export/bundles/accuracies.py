@@ -2,73 +2,59 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from export.conversion.older import OlderBundle
 from paradis_tf.evaluation.live_subsets import live_subsets
 
 # What the answers of a switch depend on beside its own files.
 _SHARED = ("model_id", "task", "input", "output", "fusion", "labels", "packages")
 
 
-def still_true(older: Path, written: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """By switch, what `verify` measured of an older bundle, where a new one gives the same answers.
+def kept_accuracies(older: OlderBundle, manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By switch, what `export.verify` measured of an older bundle, where a new one gives the same answers.
 
     Args:
-      older: the older bundle's folder.
-      written: the new bundle's manifest.
+      older: the older bundle.
+      manifest: of the new bundle.
 
-    Only of switches all of whose files have the same hashes, in bundles of one network, tail and set of packages;
-    nothing of a bundle that is not there or cannot be read.
+    Only of switches all of whose files have the same hashes, in bundles of one network, tail and set of packages.
     """
-    try:
-        before = json.loads((older / "manifest.json").read_text(encoding="utf-8"))
-        if any(before.get(key) != written.get(key) for key in _SHARED):
-            return {}
-        entries = {entry["switch"]: entry for entry in before["switches"]}
-        return {
-            entry["switch"]: entries[entry["switch"]]["accuracy"]
-            for entry in written["switches"]
-            if entry["switch"] in entries
-            and _files(entry) == _files(entries[entry["switch"]])
-            and _is_whole(entries[entry["switch"]]["accuracy"], entry)
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    if any(older.manifest.get(key) != manifest.get(key) for key in _SHARED):
         return {}
+    kept = {}
+    for entry in manifest["switches"]:
+        before = older.switches.get(entry["switch"], {})
+        try:
+            if _hashes(before) == _hashes(entry) and _is_complete(before["accuracy"], entry):
+                kept[entry["switch"]] = before["accuracy"]
+        except (KeyError, TypeError, AttributeError):
+            continue
+    return kept
 
 
-def _files(entry: Mapping[str, Any]) -> list[dict[str, str]]:
+def _hashes(entry: Mapping[str, Any]) -> list[dict[str, str]]:
     """The hashes of a switch's files, by precision, in the order of its slices."""
-    return [{precision: file["sha256"] for precision, file in part["files"].items()} for part in entry["slices"]]
+    return [{precision: file["sha256"] for precision, file in slice_["files"].items()} for slice_ in entry["slices"]]
 
 
-def _is_whole(accuracy: Any, entry: Mapping[str, Any]) -> bool:
-    """Whether it is there, of every precision and every set of devices, as `verify` writes it."""
+def _is_complete(accuracy: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    """Whether it is as `export.verify` writes it, with every precision and every set of devices."""
+    subsets = accuracy["live_subsets"]
     return (
-        isinstance(accuracy, dict)
-        and {"part", "images", "metric", "float", "exported", "live_subsets"} == set(accuracy)
-        and isinstance(accuracy["part"], str)
-        and type(accuracy["images"]) is int
-        and isinstance(accuracy["metric"], str)
-        and _are_scores(accuracy, entry)
-        and isinstance(accuracy["live_subsets"], list)
-        and all(_are_scores(one, entry) for one in accuracy["live_subsets"])
-        and [one.get("devices") for one in accuracy["live_subsets"]]
-        == [list(devices) for devices in live_subsets(len(entry["slices"]))]
+        {"part", "images", "metric", "float", "exported", "live_subsets"} == set(accuracy)
+        and (type(accuracy["part"]), type(accuracy["images"]), type(accuracy["metric"])) == (str, int, str)
+        and [one["devices"] for one in subsets] == [list(live) for live in live_subsets(len(entry["slices"]))]
+        and all(_has_scores(one, entry) for one in (accuracy, *subsets))
     )
 
 
-def _are_scores(found: Any, entry: Mapping[str, Any]) -> bool:
+def _has_scores(scores: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
     """Whether `float` and `exported` of every precision are there, and numbers that JSON has."""
-    return (
-        isinstance(found, dict)
-        and isinstance(found.get("exported"), dict)
-        and set(found["exported"]) == set(entry["slices"][0]["files"])
-        and all(
-            isinstance(score, float) and math.isfinite(score)
-            for score in (found.get("float"), *found["exported"].values())
-        )
+    exported = scores["exported"]
+    numbers = (scores["float"], *exported.values())
+    return set(exported) == set(entry["slices"][0]["files"]) and all(
+        isinstance(number, float) and math.isfinite(number) for number in numbers
     )

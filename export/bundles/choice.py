@@ -6,15 +6,16 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 import numpy as np
 
 from export.compression.settings import Compression
-from export.conversion.making import Maker, Plan
-from export.proof import checks as verification
-from export.proof import engines
+from export.conversion.job import SliceFile
+from export.conversion.making import FileMaker, FilePlan
+from export.conversion.older import OlderBundle
+from export.proof import checks, engines
 from export.proof.judges import ROUNDING, Judge
 from fusion.base.program import UserError
 from fusion.bundle.contents import Bundle
@@ -25,14 +26,15 @@ from paradis_tf.switches import Switch
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What was found of a switch's int8 files on the validation part, in the judge's metric.
+class QuantizationChoice:
+    """How the int8 files of a switch are made, and what was measured for that on the validation part.
 
     Attributes:
       key: digest of everything it depends on.
-      metric: the metric's name.
+      metric: the judge's, by its name.
       images: how many images.
-      keras, ptq, qat: of the float network and of the files; `qat` None where post-training quantization is enough.
+      keras, ptq, qat: the metric of the float network and of the files; `qat` None where post-training quantization is
+        enough.
       chosen: `ptq` or `qat`.
     """
 
@@ -50,108 +52,162 @@ class Verdict:
         return self.keras - (self.ptq if self.chosen == "ptq" or self.qat is None else self.qat)
 
 
-def choose(
-    maker: Maker,
-    plan: Plan,
+class Scorer(Protocol):
+    """Scores switches on the images of `judge`, in its metric."""
+
+    judge: Judge
+
+    def score_network(self, switch: Switch) -> float:
+        """Of the float network."""
+
+    def score_files(self, plan: FilePlan) -> dict[Switch, float]:
+        """By switch, of the int8 files of a plan."""
+
+
+class ReferenceScorer:
+    """Scores the network in Keras, and files on the reference runtime.
+
+    Args:
+      model: the trained supernet.
+      judge: of the validation part.
+      write: makes a bundle of a plan of int8 files.
+    """
+
+    def __init__(self, model: Supernet, judge: Judge, write: Callable[[FilePlan], Bundle]) -> None:
+        self.judge = judge
+        self._model, self._write = model, write
+
+    def score_network(self, switch: Switch) -> float:
+        outputs = checks.partial_outputs(self._model, switch, self.judge.images)
+        return self._score(fuse.fuse([output.astype(np.float64) for output in outputs]))
+
+    def score_files(self, plan: FilePlan) -> dict[Switch, float]:
+        bundle = self._write(plan)
+        outputs = engines.run(bundle, engines.REFERENCE, self.judge.images)
+        switches = dict.fromkeys(file.switch for file in plan)
+        return {switch: self._score(outputs.fused(bundle.find_switch(str(switch)), "int8")) for switch in switches}
+
+    def _score(self, summed: np.ndarray) -> float:
+        return self.judge.score(self.judge.answers(summed))
+
+
+def choose_quantization(
+    maker: FileMaker,
+    plan: FilePlan,
     training: Compression,
     max_drop: float,
-    model: Supernet,
-    judge: Judge,
-    write: Callable[[Plan], Bundle],
-    older: Mapping[str, Verdict],
+    scorer: Scorer,
+    older: Mapping[str, QuantizationChoice],
     report: Callable[[str], None],
-) -> tuple[Plan, dict[Switch, Verdict]]:
-    """Judges the int8 files of a plan by post-training quantization, and trains the switches that lose too much.
+) -> tuple[FilePlan, dict[Switch, QuantizationChoice]]:
+    """Scores the int8 files of a plan by post-training quantization, and trains the switches that lose too much.
 
     Args:
       maker: makes the files.
       plan: as they are made by post-training quantization; other precisions stay as they are.
       training: the quantization-aware training.
-      max_drop: what a switch may lose against Keras before it is trained, in the judge's metric.
-      model: the trained supernet.
-      judge: of the validation part.
-      write: makes a bundle of a plan of int8 files.
-      older: the verdicts of the older bundle by switch; one with the same key is taken.
+      max_drop: what a switch may lose against the float network before it is trained, in the judge's metric.
+      scorer: scores network and files.
+      older: the choices of the older bundle by switch; one with the same key is taken.
       report: is told what is being done.
 
     Returns:
-      the plan of the better files, and the verdicts by switch.
+      the plan of the better files, and the choices by switch.
     """
-    jobs = [job for job in plan if job.precision == "int8"]
-    switches = list(dict.fromkeys(job.switch for job in jobs))
-    images = hashlib.sha256(np.ascontiguousarray(judge.images).tobytes()).hexdigest()
-    keys = {}
-    for switch in switches:
-        of_switch = [job for job in jobs if job.switch == switch]
-        recipes = [maker.recipe(job, compression) for job in of_switch for compression in (plan[job], training)]
-        keys[switch] = hashlib.sha256(json.dumps([recipes, max_drop, images]).encode()).hexdigest()
-    verdicts: dict[Switch, Verdict] = {}
-    for switch, key in keys.items():
-        found = older.get(str(switch))
-        if found is not None and found.key == key:
-            verdicts[switch] = found
-    left = [switch for switch in switches if switch not in verdicts]
-    if left:
+    files = [file for file in plan if file.precision == "int8"]
+    keys = _keys(maker, plan, files, training, max_drop, scorer.judge)
+    choices = {switch: older[str(switch)] for switch in keys if _is_known(older, switch, keys[switch])}
+    unknown = [switch for switch in keys if switch not in choices]
+    if unknown:
         # All at once, so that no process waits for the judgement.
-        maker.make({job: one for job, one in plan.items() if job.switch in left or job.precision != "int8"})
-        plural = "es" if len(left) > 1 else ""
-        report(f"judging int8 files of {len(left)} switch{plural} by {judge.count} validation images")
-        floats = {switch: judge.score(judge.answers(_keras(model, switch, judge))) for switch in left}
-        ptq = _scores(write, {job: plan[job] for job in jobs if job.switch in left}, judge)
-        poor = [switch for switch in left if floats[switch] - ptq[switch] > max_drop + ROUNDING]
-        for switch in left:
-            lost = judge.per_unit * (floats[switch] - ptq[switch])
-            said = "; quantization-aware training" if switch in poor else ""
-            report(f"switch '{switch}': post-training quantization loses {lost:.2f} {judge.unit}{said}")
-        qat = _scores(write, {job: training for job in jobs if job.switch in poor}, judge) if poor else {}
-        for switch in left:
-            better = switch in qat and qat[switch] > ptq[switch]
-            verdicts[switch] = Verdict(
-                keys[switch],
-                judge.metric,
-                judge.count,
-                floats[switch],
-                ptq[switch],
-                qat.get(switch),
-                "qat" if better else "ptq",
-            )
-            if switch in qat:
-                lost = judge.per_unit * (floats[switch] - qat[switch])
-                report(f"switch '{switch}': quantization-aware training loses {lost:.2f} {judge.unit}")
-    trained = {job: training for job in jobs if verdicts[job.switch].chosen == "qat"}
-    return {**plan, **trained}, verdicts
+        maker.make({file: plan[file] for file in plan if file.switch in unknown or file.precision != "int8"})
+        unknown_plan = {file: plan[file] for file in files if file.switch in unknown}
+        choices |= _judge(unknown_plan, keys, training, max_drop, scorer, report)
+    trained = {file: training for file in files if choices[file.switch].chosen == "qat"}
+    return {**plan, **trained}, choices
 
 
-def _scores(write: Callable[[Plan], Bundle], plan: Plan, judge: Judge) -> dict[Switch, float]:
-    """By switch, the metric of its int8 files on the reference runtime."""
-    bundle = write(plan)
-    outputs = engines.ask(bundle, engines.REFERENCE, judge.images)
-    fused = {job.switch: outputs.fused(bundle.find_switch(str(job.switch)), "int8") for job in plan}
-    return {switch: judge.score(judge.answers(summed)) for switch, summed in fused.items()}
+def _keys(
+    maker: FileMaker,
+    plan: FilePlan,
+    files: Iterable[SliceFile],
+    training: Compression,
+    max_drop: float,
+    judge: Judge,
+) -> dict[Switch, str]:
+    """By switch, the digest of all that its choice depends on."""
+    images = hashlib.sha256(np.ascontiguousarray(judge.images).tobytes()).hexdigest()
+    recipes: dict[Switch, list[str]] = {}
+    for file in files:
+        of_switch = recipes.setdefault(file.switch, [])
+        of_switch += [maker.recipe(file, compression) for compression in (plan[file], training)]
+    return {
+        switch: hashlib.sha256(json.dumps([of_switch, max_drop, images]).encode()).hexdigest()
+        for switch, of_switch in recipes.items()
+    }
 
 
-def _keras(model: Supernet, switch: Switch, judge: Judge) -> np.ndarray:
-    partial: Sequence[np.ndarray] = verification.partial_outputs(model, switch, judge.images)
-    return fuse.fuse([one.astype(np.float64) for one in partial])
+def _is_known(older: Mapping[str, QuantizationChoice], switch: Switch, key: str) -> bool:
+    return str(switch) in older and older[str(switch)].key == key
 
 
-def older_verdicts(bundle: Path) -> dict[str, Verdict]:
-    """The verdicts that the manifest of an older bundle holds, by switch; nothing of one that cannot be read."""
-    try:
-        written = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-        found = {entry["switch"]: entry.get("quantization") for entry in written["switches"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
-    verdicts = {}
-    for switch, fields in found.items():
+def _judge(
+    plan: FilePlan,
+    keys: Mapping[Switch, str],
+    training: Compression,
+    max_drop: float,
+    scorer: Scorer,
+    report: Callable[[str], None],
+) -> dict[Switch, QuantizationChoice]:
+    """The choices of the switches of a plan of int8 files by post-training quantization."""
+    judge = scorer.judge
+    switches = list(dict.fromkeys(file.switch for file in plan))
+    report(
+        f"judging int8 files of {len(switches)} switch{'es' if len(switches) > 1 else ''} by {judge.count} validation "
+        "images"
+    )
+    network = {switch: scorer.score_network(switch) for switch in switches}
+    ptq = scorer.score_files(plan)
+    poor = [switch for switch in switches if network[switch] - ptq[switch] > max_drop + ROUNDING]
+    for switch in switches:
+        lost = judge.per_unit * (network[switch] - ptq[switch])
+        then = "; quantization-aware training" if switch in poor else ""
+        report(f"switch '{switch}': post-training quantization loses {lost:.2f} {judge.unit}{then}")
+    qat = scorer.score_files({file: training for file in plan if file.switch in poor}) if poor else {}
+    for switch, score in qat.items():
+        lost = judge.per_unit * (network[switch] - score)
+        report(f"switch '{switch}': quantization-aware training loses {lost:.2f} {judge.unit}")
+    return {
+        switch: QuantizationChoice(
+            key=keys[switch],
+            metric=judge.metric,
+            images=judge.count,
+            keras=network[switch],
+            ptq=ptq[switch],
+            qat=qat.get(switch),
+            chosen="qat" if switch in qat and qat[switch] > ptq[switch] else "ptq",
+        )
+        for switch in switches
+    }
+
+
+def older_choices(older: OlderBundle) -> dict[str, QuantizationChoice]:
+    """The choices that the manifest of an older bundle holds, by switch; those that can be read."""
+    choices = {}
+    for switch, entry in older.switches.items():
         with contextlib.suppress(UserError):
-            verdicts[switch] = _verdict(JsonTable(fields, switch))
-    return verdicts
+            choices[switch] = _read_choice(JsonTable(entry.get("quantization"), str(switch)))
+    return choices
 
 
-def _verdict(table: JsonTable) -> Verdict:
+def _read_choice(table: JsonTable) -> QuantizationChoice:
     chosen = table.chosen("chosen", ("ptq", "qat"))
-    qat = table.get("qat", float, optional=chosen == "ptq")
-    keras, ptq = table.get("keras", float), table.get("ptq", float)
-    key, metric, images = table.get("key", str), table.get("metric", str), table.count("images")
-    return Verdict(key, metric, images, keras, ptq, qat, chosen)
+    return QuantizationChoice(
+        key=table.get("key", str),
+        metric=table.get("metric", str),
+        images=table.count("images"),
+        keras=table.get("keras", float),
+        ptq=table.get("ptq", float),
+        qat=table.get("qat", float, optional=chosen == "ptq"),
+        chosen=chosen,
+    )

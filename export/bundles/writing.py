@@ -15,12 +15,13 @@ from typing import Any
 from PIL import Image
 
 from export.bundles import accuracies, board_readme, choice, pictures, samples
-from export.bundles.choice import Verdict
+from export.bundles.choice import QuantizationChoice
 from export.bundles.folder import temporary_files_in, written_aside
 from export.compression.settings import Compression
 from export.conversion import slices as conversion
-from export.conversion.job import Job
-from export.conversion.making import Maker, Plan
+from export.conversion.job import SliceFile
+from export.conversion.making import FileMaker, FilePlan
+from export.conversion.older import OlderBundle
 from export.proof import engines, judges
 from export.proof.judges import Judge
 from fusion.base.files import write_json
@@ -35,7 +36,7 @@ _RUNNER = Path(__file__).parents[2] / "fusion"
 
 
 @dataclass(frozen=True)
-class Settings:
+class BundleSettings:
     """How a bundle is made.
 
     Attributes:
@@ -65,7 +66,7 @@ class Settings:
 
 def write(
     target: Path,
-    settings: Settings,
+    settings: BundleSettings,
     model: Supernet,
     model_file: Path,
     dataset: Any,
@@ -74,8 +75,8 @@ def write(
     """Converts every slice of every switch and writes the bundle, replacing an older one at the end.
 
     Files of the older bundle that would come out the same are taken from it, and with them the accuracies of switches
-    that have no others. Where a switch loses more than
-    `Judge.most_lost` at int8 whatever was done, float16 files are added and put first.
+    that have no others. Where a switch loses more than `Judge.most_lost` at int8 whatever was done, float16 files are
+    added and put first.
 
     Args:
       target: the bundle's folder.
@@ -94,21 +95,21 @@ def write(
     """
     images = pictures.representative(dataset, settings.size, settings.calibration_images)
     training_images = pictures.for_training(dataset, settings.size, settings.training_images)
+    older = OlderBundle(target)
     with written_aside(target) as folder, temporary_files_in(folder):
-        maker = Maker(target, model, model_file, images, training_images, settings.processes, report)
-        plan: Plan = _plan(model, settings, settings.precisions)
-        verdicts: dict[Switch, Verdict] = {}
+        maker = FileMaker(older, model, model_file, images, training_images, settings.processes, report)
+        plan: FilePlan = _plan(model, settings, settings.precisions)
+        choices: dict[str, QuantizationChoice] = {}
         if settings.quantization == "auto" and "int8" in settings.precisions:
             # Files that are only judged lie in the new folder, so that none outlives a killed process.
             with tempfile.TemporaryDirectory(dir=folder) as judged:
-                older = choice.older_verdicts(target)
-                settings, plan, verdicts = _choose(Path(judged), older, settings, maker, plan, model, dataset, report)
+                settings, plan, choices = _choose(Path(judged), older, settings, maker, plan, model, dataset, report)
         written = _write_slices(folder, settings, model, dataset, maker, plan)
-        known = accuracies.still_true(target, written)
+        known = accuracies.kept_accuracies(older, written)
         for entry in written["switches"]:
             entry["accuracy"] = known.get(entry["switch"])
-            verdict = next((one for switch, one in verdicts.items() if str(switch) == entry["switch"]), None)
-            entry["quantization"] = None if verdict is None else dataclasses.asdict(verdict)
+            choice_of = choices.get(entry["switch"])
+            entry["quantization"] = None if choice_of is None else dataclasses.asdict(choice_of)
         _write_extras(folder, written)
         report("computing what the slices give for the samples")
         written |= _write_samples(folder, dataset, settings.size)
@@ -116,39 +117,39 @@ def write(
     return [entry["switch"] for entry in written["switches"] if entry["accuracy"] is None]
 
 
-def _plan(model: Supernet, settings: Settings, precisions: Sequence[str]) -> dict[Job, Compression | None]:
+def _plan(model: Supernet, settings: BundleSettings, precisions: Sequence[str]) -> dict[SliceFile, Compression | None]:
     """How each file is made, before anything is judged."""
     shrunk = settings.compression.clusters or settings.compression.sparsity
     plain = dataclasses.replace(settings.compression, quantization_aware=False) if shrunk else None
     trained = dataclasses.replace(settings.compression, quantization_aware=True)
-    plan: dict[Job, Compression | None] = {}
+    plan: dict[SliceFile, Compression | None] = {}
     for switch in model.switches:
         for device in range(switch.devices):
             for precision in precisions:
-                whole = precision == "int8"
-                job = Job(switch, device, precision, settings.float_output and whole)
-                plan[job] = trained if whole and settings.quantization == "qat" else plain
+                is_int8 = precision == "int8"
+                file = SliceFile(switch, device, precision, settings.float_output and is_int8)
+                plan[file] = trained if is_int8 and settings.quantization == "qat" else plain
     return plan
 
 
 def _choose(
     aside: Path,
-    older: Mapping[str, Verdict],
-    settings: Settings,
-    maker: Maker,
-    plan: Plan,
+    older: OlderBundle,
+    settings: BundleSettings,
+    maker: FileMaker,
+    plan: FilePlan,
     model: Supernet,
     dataset: Any,
     report: Callable[[str], None],
-) -> tuple[Settings, Plan, dict[Switch, Verdict]]:
-    """The settings, the plan and the verdicts after int8 files have been judged, in the folder `aside`."""
+) -> tuple[BundleSettings, FilePlan, dict[str, QuantizationChoice]]:
+    """The settings, the plan and by switch the choices after int8 files have been judged, in the folder `aside`."""
     count = itertools.count()
 
-    def write(part: Plan) -> Bundle:
+    def write(judged: FilePlan) -> Bundle:
         folder = aside / str(next(count))
         folder.mkdir()
         only = dataclasses.replace(settings, precisions=("int8",))
-        write_json(folder / "manifest.json", _write_slices(folder, only, model, dataset, maker, part))
+        write_json(folder / "manifest.json", _write_slices(folder, only, model, dataset, maker, judged))
         return manifest.load(folder)
 
     trained = dataclasses.replace(settings.compression, quantization_aware=True)
@@ -156,28 +157,32 @@ def _choose(
     judge: Judge
     if isinstance(model.architecture, Tailed):
         # It runs the tail of a bundle, for which any switch will do, and files that are there already.
-        jobs = [job for job in plan if job.switch == model.switches[0] and job.precision == "int8"]
-        there = all(maker.has(job, trained) for job in jobs)
-        judge = judges.UpscalerJudge(part, write({job: trained if there else plan[job] for job in jobs}))
+        files = [file for file in plan if file.switch == model.switches[0] and file.precision == "int8"]
+        there = all(maker.has(file, trained) for file in files)
+        judge = judges.UpscalerJudge(part, write({file: trained if there else plan[file] for file in files}))
     else:
         judge = judges.ClassifierJudge(part)
-    chosen, verdicts = choice.choose(maker, plan, trained, settings.max_drop, model, judge, write, older, report)
-    poor = [switch for switch, one in verdicts.items() if one.lost > judge.most_lost]
+    scorer = choice.ReferenceScorer(model, judge, write)
+    chosen, choices = choice.choose_quantization(
+        maker, plan, trained, settings.max_drop, scorer, choice.older_choices(older), report
+    )
+    by_name = {str(switch): one for switch, one in choices.items()}
+    poor = {switch: one.lost for switch, one in by_name.items() if one.lost > judge.most_lost}
     if poor and settings.precisions[0] == "int8":
         named = ", ".join(f"'{switch}'" for switch in poor)
-        lost = judge.per_unit * max(verdicts[switch].lost for switch in poor)
+        lost = judge.per_unit * max(poor.values())
         report(f"int8 loses up to {lost:.2f} {judge.unit} on {named}: float16 files come first in this bundle")
         others = [precision for precision in settings.precisions if precision != "float16"]
         settings = dataclasses.replace(settings, precisions=("float16", *others))
         chosen = {**_plan(model, settings, ("float16",)), **chosen}
-    return settings, chosen, verdicts
+    return settings, chosen, by_name
 
 
 def _write_slices(
-    folder: Path, settings: Settings, model: Supernet, dataset: Any, maker: Maker, plan: Plan
+    folder: Path, settings: BundleSettings, model: Supernet, dataset: Any, maker: FileMaker, plan: FilePlan
 ) -> dict[str, Any]:
     """Makes and writes the slice files of a plan and the tail's, and returns the manifest, without samples."""
-    files = {job: {**one.entry, **_write(folder, _path(job), one.data)} for job, one in maker.make(plan).items()}
+    files = {file: {**made.entry, **_write(folder, _path(file), made.data)} for file, made in maker.make(plan).items()}
     shape = (*settings.size, 3)
     written: dict[str, Any] = {
         "schema_version": manifest.SCHEMA_VERSION,
@@ -190,27 +195,26 @@ def _write_slices(
     }
     output = conversion.output_name(model)
     if isinstance(model.architecture, Tailed):
-        data, found = maker.tail
-        tail = {**_write(folder, "slices/tail.float32.tflite", data), "arena_bytes": found.arena_bytes}
+        data, contents = maker.tail
+        tail = {**_write(folder, "slices/tail.float32.tflite", data), "arena_bytes": contents.arena_bytes}
         written["fusion"] |= {"scale": dataset.test.scale, "tail": tail}
-        maps = next(tensor.shape for tensor in found.inputs if tensor.name == "summed")
+        maps = next(tensor.shape for tensor in contents.inputs if tensor.name == "summed")
         written["output"] = {"name": output, "shape": list(maps[1:])}
     else:
         written["output"] = {"name": output, "shape": [len(dataset.class_names)]}
         written["labels"] = list(dataset.class_names)
+    switches = dict.fromkeys(file.switch for file in files)
     return written | {
         "precisions": list(settings.precisions),
-        "switches": [
-            _switch_entry(settings, model, switch, files) for switch in dict.fromkeys(job.switch for job in files)
-        ],
+        "switches": [_switch_entry(settings, model, switch, files) for switch in switches],
         "samples": [],
         "sample_outputs": None,
         "packages": package_versions(),
     }
 
 
-def _path(job: Job) -> str:
-    return f"slices/{job.switch.file_name}/{job.device}.{job.precision}.tflite"
+def _path(file: SliceFile) -> str:
+    return f"slices/{file.switch.file_name}/{file.device}.{file.precision}.tflite"
 
 
 def _write(folder: Path, path: str, data: bytes) -> dict[str, Any]:
@@ -221,16 +225,13 @@ def _write(folder: Path, path: str, data: bytes) -> dict[str, Any]:
 
 
 def _switch_entry(
-    settings: Settings, model: Supernet, switch: Switch, files: Mapping[Job, dict[str, Any]]
+    settings: BundleSettings, model: Supernet, switch: Switch, files: Mapping[SliceFile, dict[str, Any]]
 ) -> dict[str, Any]:
     slices = []
-    of_switch: dict[int, dict[str, Any]] = {}
-    for job, file in files.items():
-        if job.switch == switch:
-            of_switch.setdefault(job.device, {})[job.precision] = file
-    for device, slice in enumerate(switch.slices):
+    for device, slice_ in enumerate(switch.slices):
         cost = conversion.cost(model, switch, device, (*settings.size, 3))
-        start, stop = slice.texts
+        start, stop = slice_.texts
+        entries = {file.precision: files[file] for file in files if (file.switch, file.device) == (switch, device)}
         slices.append(
             {
                 "device": device,
@@ -239,13 +240,13 @@ def _switch_entry(
                 "model": f"{settings.name}-{switch.slug}-{device}",
                 "madds": cost.madds,
                 "parameters": cost.parameters,
-                "files": {precision: of_switch[device][precision] for precision in settings.precisions},
+                "files": {precision: entries[precision] for precision in settings.precisions},
             }
         )
     return {
         "switch": str(switch),
         "slug": switch.slug,
-        "madds": sum(slice["madds"] for slice in slices),
+        "madds": sum(entry["madds"] for entry in slices),
         "accuracy": None,
         "quantization": None,
         "slices": slices,
@@ -271,7 +272,7 @@ def _write_samples(folder: Path, dataset: Any, size: tuple[int, int]) -> dict[st
         file = f"samples/{number}.png"
         Image.fromarray(image).save(folder / file)
         entries.append({"file": file, "label": None if labels is None else labels[number]})
-    answers, like_arm = engines.ask_all(bundle, [engines.REFERENCE, engines.LIKE_ARM], images)
+    reference, like_arm = engines.run_all(bundle, [engines.REFERENCE, engines.LIKE_ARM], images)
     on_arm = {f"{key}/arm": stored for key, stored in like_arm.stored.items()}
-    packed = samples.pack(images, {**answers.stored, **on_arm})
+    packed = samples.pack(images, {**reference.stored, **on_arm})
     return {"samples": entries, "sample_outputs": _write(folder, "samples/outputs.npz", packed)}

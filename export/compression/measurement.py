@@ -11,7 +11,7 @@ _DTYPES = {schema.TensorType.INT8: np.int8, schema.TensorType.FLOAT32: np.float3
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredCompression:
     """What a file holds of compression. Of convolutions those count that may be pruned and clustered: neither
     depthwise ones nor the first.
 
@@ -26,7 +26,7 @@ class Measured:
     clusters: int
 
 
-def measure(data: bytes) -> Measured:
+def measure(data: bytes) -> MeasuredCompression:
     """Reads the bytes of a .tflite file of one slice, int8 or float32.
 
     Raises:
@@ -36,7 +36,7 @@ def measure(data: bytes) -> Measured:
     """
     kernels = _kernels(data)
     weights = sum(kernel.size for kernel in kernels)
-    return Measured(
+    return MeasuredCompression(
         sparsity=sum(int((kernel == 0).sum()) for kernel in kernels) / weights if weights else 0.0,
         clusters=max((len(np.unique(kernel)) for kernel in kernels), default=0),
     )

@@ -1,4 +1,4 @@
-"""What a process of a conversion is asked for."""
+"""What a process of a conversion has to do."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from paradis_tf.switches import Switch
 
 
 @dataclass(frozen=True)
-class Job:
-    """One file to convert: a device of a switch at a precision; with `float_output` an int8 file gives float32."""
+class SliceFile:
+    """A file to make: a device of a switch at a precision; with `float_output` an int8 file gives float32."""
 
     switch: Switch
     device: int
@@ -24,7 +24,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Training:
+class CompressionJob:
     """A switch to compress."""
 
     switch: Switch
@@ -35,12 +35,12 @@ class Training:
 
 
 @dataclass(frozen=True, eq=False)
-class Conversion:
-    """A job, and the weights that its slice was compressed to, both None if it was not."""
+class ConversionJob:
+    """A file to convert, and the weights that its slice was compressed to, both None if it was not."""
 
-    job: Job
+    file: SliceFile
     compression: Compression | None = None
     weights: dict[str, np.ndarray] | None = None
 
     def __str__(self) -> str:
-        return str(self.job)
+        return str(self.file)

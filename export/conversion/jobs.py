@@ -1,4 +1,4 @@
-"""Trainings of compression, and conversions, in several processes at once."""
+"""Compressions and conversions in several processes at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.conversion.job import Conversion, Job, Training
+from export.conversion.job import CompressionJob, ConversionJob, SliceFile
 from paradis_tf.base import program
 from paradis_tf.base.processes import run_all
 from paradis_tf.records.workdir import load_model
@@ -21,54 +21,48 @@ if TYPE_CHECKING:
 
 def convert_all(
     model_file: Path,
-    conversions: Sequence[Conversion],
+    jobs: Sequence[ConversionJob],
     images: np.ndarray,
     processes: int,
-    done: Callable[[Conversion, bytes, Graph], None],
+    done: Callable[[ConversionJob, bytes, Graph], None],
 ) -> None:
     """Converts in several processes at once, each of which loads the model once and prints what it begins.
 
     Args:
       model_file: the trained supernet, as saved by Keras.
-      conversions: the files to convert.
+      jobs: the files to convert.
       images: real images that set the ranges of int8 activations, uint8 (n, height, width, 3).
       processes: how many at most, at least 1.
       done: receives each file as it is finished, in any order.
 
     Raises:
-      UserError: a conversion failed; the others are given up.
+      UserError: a conversion failed, or its process died; the others are given up.
     """
-    run_all(
-        _convert_in_process,
-        conversions,
-        processes,
-        lambda one, found: done(one, *found),
-        _start_process,
-        (model_file, images),
-    )
+    run_all(_convert, jobs, processes, lambda job, made: done(job, *made), _start_process, (model_file, images))
 
 
-def train_all(
+def compress_all(
     model_file: Path,
-    trainings: Sequence[Training],
+    jobs: Sequence[CompressionJob],
     images: np.ndarray,
     processes: int,
-    done: Callable[[Training, Any], None],
+    done: Callable[[CompressionJob, Any], None],
 ) -> None:
     """Compresses switches in several processes at once, each of which loads the model once and prints how far it is.
 
     Args:
       model_file, processes: as of `convert_all`.
-      trainings: the switches to compress.
+      jobs: the switches to compress.
       images: what to train on, uint8 (n, height, width, 3).
       done: receives, as each is finished, the weights of its devices, as `export.compression.compress` gives them.
 
     Raises:
-      UserError: a training failed; the others are given up.
+      UserError: a training failed, or its process died; the others are given up.
     """
-    run_all(_train_in_process, trainings, processes, done, _start_process, (model_file, images))
+    run_all(_compress, jobs, processes, done, _start_process, (model_file, images))
 
 
+# Of this process: the model's file, the images, and the model once a job has loaded it.
 _process: dict[str, Any] = {}
 
 
@@ -76,10 +70,10 @@ def _start_process(model_file: Path, images: np.ndarray) -> None:
     _process.update(model_file=model_file, images=images)
 
 
-def _model(what: Job | Training) -> Supernet:
-    """The network, which a process loads for the first that it does."""
+def _model(job: SliceFile | CompressionJob) -> Supernet:
+    """The network, which the first job of a process loads."""
     if "model" not in _process:
-        _say(f"{what}: loading TensorFlow and the network")
+        _print(f"{job}: loading TensorFlow and the network")
         # Imported here, so that a process can turn TensorFlow's start-up noise aside first.
         with program.quiet():
             from export.conversion import slices as conversion  # noqa: F401
@@ -88,34 +82,34 @@ def _model(what: Job | Training) -> Supernet:
     return model
 
 
-def _convert_in_process(one: Conversion) -> tuple[bytes, Graph]:
-    model, images = _model(one.job), _process["images"]
-    trained = one.compression is not None and one.compression.quantization_aware
-    ranged = one.job.precision == "int8" and not trained
-    _say(f"{one.job}: tracing and converting" + (f", calibrating by {len(images):,} images" if ranged else ""))
+def _convert(job: ConversionJob) -> tuple[bytes, Graph]:
+    model, images = _model(job.file), _process["images"]
+    trained = job.compression is not None and job.compression.quantization_aware
+    calibrates = job.file.precision == "int8" and not trained
+    _print(f"{job}: tracing and converting" + (f", calibrating by {len(images):,} images" if calibrates else ""))
     from export.conversion import slices as conversion
 
-    if one.compression is None or one.weights is None:
-        return conversion.convert_slice(model, one.job, images)
+    if job.compression is None or job.weights is None:
+        return conversion.convert_slice(model, job.file, images)
     from export.compression import compress
 
     height, width, channels = images.shape[1:]
     slice_model = compress.rebuild(
-        model, one.job.switch, one.job.device, one.compression, one.weights, (height, width, channels)
+        model, job.file.switch, job.file.device, job.compression, job.weights, (height, width, channels)
     )
-    return conversion.convert_slice(model, one.job, images, slice_model, ranges_are_trained=trained)
+    return conversion.convert_slice(model, job.file, images, slice_model, ranges_are_trained=trained)
 
 
-def _train_in_process(one: Training) -> Any:
-    model, images = _model(one), _process["images"]
-    _say(f"{one}: calibrating and tracing {', then '.join(one.compression.stages)}")
+def _compress(job: CompressionJob) -> Any:
+    model, images = _model(job), _process["images"]
+    _print(f"{job}: calibrating and tracing {', then '.join(job.compression.stages)}")
     with program.quiet():
         from export.compression import compress
 
-    return compress.compress(model, one.switch, one.compression, images, _say)
+    return compress.compress(model, job.switch, job.compression, images, _print)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     # In one write, line end and all, so that lines of several processes do not mix.
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from export.conversion.job import Job
+from export.conversion.job import SliceFile
 from export.tflite import graph, halves, operators
 from fusion.base.program import UserError
 from fusion.bundle.contents import CLASSIFICATION
@@ -39,7 +39,7 @@ def cost(model: Supernet, switch: Switch, device: int, image_shape: ImageShape) 
 
 def convert_slice(
     model: Supernet,
-    job: Job,
+    job: SliceFile,
     images: np.ndarray,
     slice_model: Any | None = None,
     ranges_are_trained: bool = False,

@@ -1,26 +1,22 @@
-"""Writes calibrated early answers into the manifest of their bundle."""
+"""Calibrated early answers in the manifest of their bundle."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from export.bundles import manifest_update
-from export.early.tables import Calibrated
+from export.conversion.older import OlderBundle
+from export.early.tables import CalibratedSwitch
 from fusion.bundle.contents import Bundle
 
 
-def calibrated(folder: Path) -> bool:
+def has_calibration(folder: Path) -> bool:
     """Whether a folder holds a bundle of which early answers were calibrated."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return any(entry.get("early") for entry in manifest["switches"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return False
+    return any(entry.get("early") for entry in OlderBundle(folder).switches.values())
 
 
-def write(bundle: Bundle, before: bytes, precision: str, max_drop: float, found: Sequence[Calibrated]) -> None:
+def write(bundle: Bundle, before: bytes, precision: str, max_drop: float, switches: Sequence[CalibratedSwitch]) -> None:
     """Adds the calibration to the manifest as `early` of each switch, in place of an older one of this precision.
 
     Args:
@@ -28,21 +24,22 @@ def write(bundle: Bundle, before: bytes, precision: str, max_drop: float, found:
       before: its manifest then.
       precision: of the files that were calibrated.
       max_drop: what early answers were allowed to lose, 0..1.
-      found: the switches.
+      switches: the calibrated ones.
 
     Raises:
       UserError: the manifest is another by now, since the files may be, or cannot be written.
     """
-    with manifest_update.updated(bundle, before, "calibrate") as written:
-        for one in found:
-            entry = next(entry for entry in written["switches"] if entry["switch"] == one.switch)
+    with manifest_update.updated(bundle, before, "calibrate") as manifest:
+        for switch in switches:
+            entry = next(entry for entry in manifest["switches"] if entry["switch"] == switch.switch)
+            sets = sorted(switch.margins, key=lambda arrived: (len(arrived), sorted(arrived)))
             entry["early"] = (entry.get("early") or {}) | {
                 precision: {
                     # What tells that it is of these very files.
-                    "files": [part["files"][precision]["sha256"] for part in entry["slices"]],
+                    "files": [slice_["files"][precision]["sha256"] for slice_ in entry["slices"]],
                     "part": "validation",
-                    "images": len(one.validation.full),
+                    "images": len(switch.validation.full),
                     "max_drop": max_drop,
-                    "margins": [{"devices": sorted(arrived), "margin": one.margins[arrived]} for arrived in one.sets()],
+                    "margins": [{"devices": sorted(arrived), "margin": switch.margins[arrived]} for arrived in sets],
                 }
             }

@@ -18,7 +18,7 @@ PYTHON = "3.11"
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Processor:
     """What a processor is called by those who have to do with it.
 
     Attributes:
@@ -34,9 +34,9 @@ class Architecture:
     emulator: str
 
 
-ARCHITECTURES = {
-    "aarch64": Architecture("arm64", "aarch64", "aarch64-linux-gnu", "qemu-aarch64-static"),
-    "armhf": Architecture("armhf", "armv7l", "arm-linux-gnueabihf", "qemu-arm-static"),
+PROCESSORS = {
+    "aarch64": Processor("arm64", "aarch64", "aarch64-linux-gnu", "qemu-aarch64-static"),
+    "armhf": Processor("armhf", "armv7l", "arm-linux-gnueabihf", "qemu-arm-static"),
 }
 
 
@@ -69,7 +69,7 @@ class Board:
     def environment(self) -> dict[str, str]:
         """The environment variables of such a command: the host's without those of its own Python and loader."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LD_", "QEMU_"))}
-        libraries = ARCHITECTURES[self.name].libraries
+        libraries = PROCESSORS[self.name].libraries
         # The emulator shows the loader the root's files but not its folders, so these are named as the host sees them.
         # Packages are unpacked, not configured, so that nothing made the last two the system's.
         searched = [f"lib/{libraries}", f"usr/lib/{libraries}"]

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 
 from export.emulation import boards, debian
-from export.emulation.boards import ARCHITECTURES, PYTHON, Board
+from export.emulation.boards import PROCESSORS, PYTHON, Board
 from export.emulation.installed import install
 from export.emulation.installed import run as run_on_host
 from fusion.base.program import UserError
 
 DEFAULT_CACHE = "build/emulation"
-_EMULATORS = tuple(architecture.emulator for architecture in ARCHITECTURES.values())
+_EMULATORS = tuple(architecture.emulator for architecture in PROCESSORS.values())
 _REQUIREMENTS = Path(__file__).parents[2] / "fusion" / "requirements.txt"
 # There are no wheels of these for the 32-bit board, so both boards have Debian's.
 _FROM_DEBIAN = {"numpy": "python3-numpy", "pillow": "python3-pil"}
@@ -38,7 +38,7 @@ def set_up(
     """Sets boards up, each whole or not at all; one that is there is left alone.
 
     Args:
-      names: of `ARCHITECTURES`.
+      names: of `PROCESSORS`.
       cache: the folder to put them in.
       mirror: URI of a Debian mirror; "" takes that of the host's apt sources.
       report: is told what is being done.
@@ -48,8 +48,8 @@ def set_up(
         used.
     """
     for name in names:
-        if name not in ARCHITECTURES:
-            raise UserError(f"board {name!r} is unknown; legal: {', '.join(ARCHITECTURES)}.")
+        if name not in PROCESSORS:
+            raise UserError(f"board {name!r} is unknown; legal: {', '.join(PROCESSORS)}.")
     host = f"{platform.system()} on {platform.machine()}"
     if host != "Linux on x86_64":
         raise UserError(f"boards cannot be emulated on {host}; legal: Linux on x86_64, or take a real board.")
@@ -58,7 +58,7 @@ def set_up(
     install(cache / "qemu", recipe, partial(_make_emulators, mirror=mirror, report=report), report)
     made = []
     for name in names:
-        board = Board(name, cache / name, cache / "qemu" / ARCHITECTURES[name].emulator)
+        board = Board(name, cache / name, cache / "qemu" / PROCESSORS[name].emulator)
         make = partial(_make_board, board, mirror=mirror, report=report)
         install(board.folder, [debian.SUITE, *_PACKAGES, *_requirements()], make, report)
         made.append(board)
@@ -76,7 +76,7 @@ def _make_board(board: Board, folder: Path, mirror: str, report: Callable[[str],
     began = time.monotonic()
     mirror = debian.find_mirror(mirror)
     aside = dataclasses.replace(board, folder=folder)
-    architecture = ARCHITECTURES[board.name]
+    architecture = PROCESSORS[board.name]
     report(f"{board.name}: downloading Debian packages (50 MB)")
     debian.unpack(aside.root, architecture.debian, _PACKAGES, mirror)
     # Documentation, for the most part.

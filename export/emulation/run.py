@@ -13,12 +13,12 @@ from pathlib import Path
 
 from absl import flags
 
-from export.emulation.boards import ARCHITECTURES, run_on_all
+from export.emulation.boards import PROCESSORS, run_on_all
 from export.emulation.installation import DEFAULT_CACHE, set_up
 from fusion.base import program
 from fusion.base.program import UserError
 
-_BOARDS = flags.DEFINE_list("boards", list(ARCHITECTURES), "The boards, of aarch64 (64-bit) and armhf (32-bit).")
+_BOARDS = flags.DEFINE_list("boards", list(PROCESSORS), "The boards, of aarch64 (64-bit) and armhf (32-bit).")
 _CACHE = flags.DEFINE_string("cache", DEFAULT_CACHE, "The folder that boards are set up in.")
 _MIRROR = flags.DEFINE_string("mirror", "", "URI of a Debian mirror; by default that of the host's apt sources.")
 _BUNDLE = flags.DEFINE_string("bundle", "", "The bundle whose module is run.")
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     if bool(arguments) != bool(_BUNDLE.value):
         raise UserError("a module is run with its bundle: --bundle=FOLDER -- MODULE [ARGUMENTS], or none of both.")
     if not _BOARDS.value:
-        raise UserError(f"--boards is empty; legal: one or more of {', '.join(ARCHITECTURES)}.")
+        raise UserError(f"--boards is empty; legal: one or more of {', '.join(PROCESSORS)}.")
     # The bundle's own runner judges what stands in the manifest.
     if arguments and not (Path(_BUNDLE.value) / "manifest.json").is_file():
         raise UserError(f"--bundle={_BUNDLE.value} is not a bundle; legal: a folder with a manifest.json.")

@@ -59,18 +59,18 @@ def read(path: str, bundle: Bundle) -> Baseline:
         raise UserError(f"--baseline={path} is not JSON; write one with --json.") from None
     try:
         scores = {
-            (one["switch"], one["precision"], _unversioned(one["runtime"])): float(one["score"])
-            for one in earlier["switches"]
+            (check["switch"], check["precision"], _unversioned(check["runtime"])): float(check["score"])
+            for check in earlier["switches"]
         }
-        images = max((int(one["images"]) for one in earlier["switches"]), default=0)
+        images = max((int(check["images"]) for check in earlier["switches"]), default=0)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"--baseline={path} is not the JSON of a verification; write one with --json.") from error
     if not all(map(math.isfinite, scores.values())):
         raise UserError(
             f"--baseline={path} is not the JSON of a verification: it has scores that are no finite numbers."
         )
-    held = {(entry.switch, precision) for entry in bundle.switches for precision in bundle.precisions}
-    if not any((switch, precision) in held for switch, precision, _ in scores):
+    in_bundle = {(entry.switch, precision) for entry in bundle.switches for precision in bundle.precisions}
+    if not any((switch, precision) in in_bundle for switch, precision, _ in scores):
         raise UserError(
             f"--baseline={path} has no switch and precision of bundle {bundle.folder}; give one of this network."
         )
@@ -78,26 +78,28 @@ def read(path: str, bundle: Bundle) -> Baseline:
 
 
 def regressions(
-    found: Sequence[SwitchCheck], before: Baseline, max_drop: float, per_unit: float, unit: str
+    checks: Sequence[SwitchCheck], baseline: Baseline, max_drop: float, per_unit: float, unit: str
 ) -> list[str]:
     """A sentence for each switch that has lost more than `max_drop` since an earlier verification, or is not there.
 
     Args:
-      found: the fused switches of the verification.
-      before: the scores of the earlier one.
+      checks: the fused switches of the verification.
+      baseline: the scores of the earlier one.
       max_drop: as of `export.proof.checks.verify`.
       per_unit, unit: of the judge.
     """
-    now = {(one.switch, one.precision, _unversioned(one.runtime)): one for one in found}
-    held = {(one.switch, one.precision) for one in found}
-    gone = sorted({key[:2] for key in before.scores} - held)
-    faults = [f"switch '{switch}', {kind}: verified earlier, and not in this bundle." for switch, kind in gone]
-    for key, earlier in before.scores.items():
-        one = now.get(key)
+    now = {(check.switch, check.precision, _unversioned(check.runtime)): check for check in checks}
+    verified = {(check.switch, check.precision) for check in checks}
+    gone = sorted({key[:2] for key in baseline.scores} - verified)
+    faults = [
+        f"switch '{switch}', {precision}: verified earlier, and not in this bundle." for switch, precision in gone
+    ]
+    for key, earlier in baseline.scores.items():
+        check = now.get(key)
         # A runtime that is not installed now says nothing; the reference always is.
-        if one is not None and not earlier - one.score <= max_drop + ROUNDING:
+        if check is not None and not earlier - check.score <= max_drop + ROUNDING:
             faults.append(
-                f"switch '{one.switch}', {one.precision} on {one.runtime}: {per_unit * one.score:.2f}, and "
+                f"switch '{check.switch}', {check.precision} on {check.runtime}: {per_unit * check.score:.2f}, and "
                 f"{per_unit * earlier:.2f} earlier; it may lose {per_unit * max_drop:g} {unit}."
             )
     return faults

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from export.proof import engines
-from export.proof.engines import Answers
+from export.proof.engines import EngineOutputs
 from export.proof.judges import ROUNDING, Judge
 from export.proof.records import SliceCheck, SwitchCheck, Verification
 from export.tflite import graph, operators
@@ -23,8 +23,8 @@ from paradis_tf.evaluation.live_subsets import live_subsets
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 
-# How far a file may be from Keras, as a part of the range of the slice's outputs, by precision; others are held to the
-# fused answers alone.
+# How far a file may be from Keras, as a fraction of the range of the slice's outputs, by precision; others are held to
+# the fused answers alone.
 _TOLERANCES = {"float32": 1e-4, "float16": 1e-2}
 # How far a tail may be from Keras, in grey levels.
 _TAIL_TOLERANCE = 0.51
@@ -44,7 +44,7 @@ def verify(
     Args:
       bundle: the bundle.
       model: the supernet it was cut from.
-      judge: the images to compare on, and what is thought of the answers.
+      judge: the images to compare on, and how answers are scored.
       max_drop: how much of the judge's metric a fused switch may lose against Keras.
       report: is told what is being done.
 
@@ -59,9 +59,9 @@ def verify(
       UserError: the bundle was cut from another network, or a runtime could not run a file.
     """
     require_same_model(bundle, model)
-    asked = engines.installed()
-    report(f"running all slices on {'; '.join(str(engine) for engine in asked)}")
-    outputs = engines.ask_all(bundle, asked, judge.images, report)
+    installed = engines.installed()
+    report(f"running all slices on {'; '.join(str(engine) for engine in installed)}")
+    outputs = engines.run_all(bundle, installed, judge.images, report)
     slices: list[SliceCheck] = []
     switches: list[SwitchCheck] = []
     live: dict[str, list[dict[str, Any]]] = {}
@@ -69,26 +69,25 @@ def verify(
     for entry in bundle.switches:
         report(f"comparing switch {entry.switch}")
         partial = partial_outputs(model, Switch.parse(entry.switch, model.grid), judge.images)
-        wanted = judge.answers(fuse.fuse([one.astype(np.float64) for one in partial]))
-        float_score = judge.score(wanted)
+        answers = judge.answers(fuse.fuse([output.astype(np.float64) for output in partial]))
         for precision in bundle.precisions:
-            found, bad = _operators(bundle, entry, precision)
-            faults += bad
-            for answers in outputs:
-                slices += _check_slices(entry, precision, partial, answers, outputs[0], found)
-                switches.append(_check_switch(entry, precision, wanted, float_score, answers, judge))
-        live[entry.switch] = _live(entry, bundle.precisions, partial, outputs[0], judge)
-    faults += _faults(slices, switches, max_drop, judge)
+            names, operator_faults = _operators(bundle, entry, precision)
+            faults += operator_faults
+            for engine_outputs in outputs:
+                slices += _check_slices(entry, precision, partial, engine_outputs, outputs[0], names)
+                switches.append(_check_switch(entry, precision, answers, engine_outputs, judge))
+        live[entry.switch] = _score_live_subsets(entry, bundle.precisions, partial, outputs[0], judge)
+    faults += find_faults(slices, switches, max_drop, judge)
     return Verification(tuple(slices), tuple(switches), live, tuple(faults))
 
 
 def require_same_model(bundle: Bundle, model: Supernet) -> None:
     """Raises UserError if a bundle was cut from another network."""
-    found = model.model_id()
-    if found != bundle.model_id:
+    model_id = model.model_id()
+    if model_id != bundle.model_id:
         raise UserError(
             f"bundle {bundle.folder} has model id {bundle.model_id[:12]}..., and the run's model has "
-            f"{found[:12]}...; convert the run again."
+            f"{model_id[:12]}...; convert the run again."
         )
 
 
@@ -106,16 +105,16 @@ def _operators(bundle: Bundle, entry: SwitchEntry, precision: str) -> tuple[list
     """By device, the operators of its file; and what is wrong with them."""
     names: list[tuple[str, ...]] = []
     faults: list[str] = []
-    for part in entry.slices:
-        where = f"switch '{entry.switch}', device {part.device}, {precision}"
+    for slice_ in entry.slices:
+        where = f"switch '{entry.switch}', device {slice_.device}, {precision}"
         try:
-            found = graph.read(bundle.read(part.files[precision]))
+            contents = graph.read(bundle.read(slice_.files[precision]))
         except ValueError as error:
             faults.append(f"{where}: {error}")
             names.append(())
             continue
-        names.append(tuple(f"{name} {version}" for name, version in sorted(found.operators)))
-        faults += [f"{where}: {one}" for one in operators.faults(found)]
+        names.append(tuple(f"{name} {version}" for name, version in sorted(contents.operators)))
+        faults += [f"{where}: {fault}" for fault in operators.faults(contents)]
     return names, faults
 
 
@@ -124,8 +123,8 @@ def _tail_faults(bundle: Bundle, model: Supernet, judge: Judge) -> list[str]:
     run = TailInterpreter(bundle, runtime.choose(engines.REFERENCE.runtime), 1)
     image = judge.images[0]
     summed = np.random.default_rng(0).normal(0, 0.1, bundle.output_shape).astype(np.float32)
-    wanted = np.asarray(tail([image[np.newaxis].astype(np.float32), summed[np.newaxis]], training=False))[0]
-    error = float(np.abs(run(image, summed) - np.clip(wanted, 0, 255)).max())
+    expected = np.asarray(tail([image[np.newaxis].astype(np.float32), summed[np.newaxis]], training=False))[0]
+    error = float(np.abs(run(image, summed) - np.clip(expected, 0, 255)).max())
     if not error <= _TAIL_TOLERANCE:
         return [f"the tail differs from Keras by {error:.2f} grey levels, legal {_TAIL_TOLERANCE}."]
     return []
@@ -135,56 +134,56 @@ def _check_slices(
     entry: SwitchEntry,
     precision: str,
     partial: Sequence[np.ndarray],
-    answers: Answers,
-    reference: Answers,
-    found: Sequence[tuple[str, ...]],
+    outputs: EngineOutputs,
+    reference: EngineOutputs,
+    operator_names: Sequence[tuple[str, ...]],
 ) -> list[SliceCheck]:
     checks = []
-    for slice, wanted, real in zip(entry.slices, partial, answers.real(entry, precision), strict=True):
-        key, scale = f"{slice.model}/{precision}", slice.files[precision].output.scale
-        error = float(np.abs(real - wanted).max())
-        apart = np.abs(answers.stored[key].astype(np.float64) - reference.stored[key].astype(np.float64))
+    for slice_, expected, real in zip(entry.slices, partial, outputs.real(entry, precision), strict=True):
+        key, scale = f"{slice_.model}/{precision}", slice_.files[precision].output.scale
+        error = float(np.abs(real - expected).max())
+        apart = np.abs(outputs.stored[key].astype(np.float64) - reference.stored[key].astype(np.float64))
         checks.append(
             SliceCheck(
-                entry.switch,
-                slice.device,
-                precision,
-                answers.name,
-                answers.engine.delegates,
-                error,
-                float(np.ptp(wanted)),
-                error / scale if scale else None,
-                float(apart.max()),
-                found[slice.device],
+                switch=entry.switch,
+                device=slice_.device,
+                precision=precision,
+                runtime=outputs.name,
+                delegates=outputs.engine.delegates,
+                error=error,
+                spread=float(np.ptp(expected)),
+                quanta=error / scale if scale else None,
+                runtime_quanta=float(apart.max()),
+                operators=operator_names[slice_.device],
             )
         )
     return checks
 
 
 def _check_switch(
-    entry: SwitchEntry, precision: str, wanted: Any, float_score: float, outputs: Answers, judge: Judge
+    entry: SwitchEntry, precision: str, float_answers: Any, outputs: EngineOutputs, judge: Judge
 ) -> SwitchCheck:
     answers = judge.answers(outputs.fused(entry, precision))
     return SwitchCheck(
-        entry.switch,
-        precision,
-        outputs.name,
-        outputs.engine.delegates,
-        judge.count,
-        judge.metric,
-        judge.agreement(answers, wanted),
-        float_score,
-        judge.score(answers),
+        switch=entry.switch,
+        precision=precision,
+        runtime=outputs.name,
+        delegates=outputs.engine.delegates,
+        images=judge.count,
+        metric=judge.metric,
+        agreement=judge.agreement(answers, float_answers),
+        float_score=judge.score(float_answers),
+        score=judge.score(answers),
     )
 
 
-def _live(
-    entry: SwitchEntry, precisions: Sequence[str], partial: Sequence[np.ndarray], answers: Answers, judge: Judge
+def _score_live_subsets(
+    entry: SwitchEntry, precisions: Sequence[str], partial: Sequence[np.ndarray], outputs: EngineOutputs, judge: Judge
 ) -> list[dict[str, Any]]:
-    real = {precision: answers.real(entry, precision) for precision in precisions}
+    real = {precision: outputs.real(entry, precision) for precision in precisions}
 
-    def score(parts: Sequence[np.ndarray], devices: Sequence[int]) -> float:
-        return judge.score(judge.answers(fuse.fuse([parts[device].astype(np.float64) for device in devices])))
+    def score(slice_outputs: Sequence[np.ndarray], devices: Sequence[int]) -> float:
+        return judge.score(judge.answers(fuse.fuse([slice_outputs[device].astype(np.float64) for device in devices])))
 
     return [
         {
@@ -196,18 +195,21 @@ def _live(
     ]
 
 
-def _faults(slices: Sequence[SliceCheck], switches: Sequence[SwitchCheck], max_drop: float, judge: Judge) -> list[str]:
+def find_faults(
+    slices: Sequence[SliceCheck], switches: Sequence[SwitchCheck], max_drop: float, judge: Judge
+) -> list[str]:
+    """A sentence for each check that is not within what is legal; see `verify`."""
     faults = []
-    for one in slices:
-        where = f"switch '{one.switch}', device {one.device}, {one.precision} on {one.runtime}"
+    for check in slices:
+        where = f"switch '{check.switch}', device {check.device}, {check.precision} on {check.runtime}"
         # Not `>`, which holds of no NaN.
-        if one.quanta is not None and not one.delegates and not one.runtime_quanta <= 1:
+        if check.quanta is not None and not check.delegates and not check.runtime_quanta <= 1:
             faults.append(
-                f"{where}: differs from {engines.REFERENCE.runtime} by {one.runtime_quanta:g} quanta, legal 1."
+                f"{where}: differs from {engines.REFERENCE.runtime} by {check.runtime_quanta:g} quanta, legal 1."
             )
-        legal = _TOLERANCES.get(one.precision, np.inf) * one.spread
-        if not one.error <= legal:
-            faults.append(f"{where}: differs from Keras by {one.error:g}, legal {legal:g}.")
+        legal = _TOLERANCES.get(check.precision, np.inf) * check.spread
+        if not check.error <= legal:
+            faults.append(f"{where}: differs from Keras by {check.error:g}, legal {legal:g}.")
     for switch in switches:
         if not switch.float_score - switch.score <= max_drop + ROUNDING:
             faults.append(

@@ -1,4 +1,4 @@
-"""The answers of a bundle's files on the installed runtimes, each asked in a process of its own."""
+"""What a bundle's files give on the installed runtimes, each run in a process of its own."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _ENGINES = (REFERENCE, Engine("ai_edge_litert", delegates=False), Engine("ai_edg
 
 
 @dataclass(frozen=True)
-class Answers:
+class EngineOutputs:
     """What the files of a bundle gave.
 
     Attributes:
@@ -73,7 +73,7 @@ class Answers:
 
     def real(self, entry: SwitchEntry, precision: str) -> list[np.ndarray]:
         """The dequantized partial logits of a switch, float64 (images, classes) per slice."""
-        files = [(part.model, part.files[precision].output) for part in entry.slices]
+        files = [(slice_.model, slice_.files[precision].output) for slice_ in entry.slices]
         return [
             fuse.dequantize(self.stored[f"{model}/{precision}"], output.scale, output.zero_point)
             for model, output in files
@@ -90,47 +90,46 @@ def installed() -> list[Engine]:
     Raises:
       UserError: the reference's runtime is not installed.
     """
-    found = [engine for engine in _ENGINES if importlib.util.find_spec(engine.runtime)]
-    if REFERENCE not in found:
+    engines = [engine for engine in _ENGINES if importlib.util.find_spec(engine.runtime)]
+    if REFERENCE not in engines:
         raise UserError(f"runtime {REFERENCE.runtime} is not installed; verification takes it as its reference.")
-    return found
+    return engines
 
 
-def ask(bundle: Bundle, engine: Engine, images: np.ndarray) -> Answers:
-    """Runs every file of a bundle on an engine; arguments and errors as of `Asked`."""
-    with Asked(bundle, engine, images) as asked:
-        return asked.answers()
+def run(bundle: Bundle, engine: Engine, images: np.ndarray) -> EngineOutputs:
+    """Runs every file of a bundle on an engine; arguments and errors as of `EngineProcess`."""
+    with EngineProcess(bundle, engine, images) as process:
+        return process.outputs()
 
 
-def ask_all(
-    bundle: Bundle, asked: Sequence[Engine], images: np.ndarray, report: Callable[[str], None] = lambda text: None
-) -> list[Answers]:
+def run_all(
+    bundle: Bundle, engines: Sequence[Engine], images: np.ndarray, report: Callable[[str], None] = lambda text: None
+) -> list[EngineOutputs]:
     """Runs a bundle on several engines at once.
 
     Args:
       bundle: the bundle.
-      asked: the engines.
+      engines: the engines.
       images: uint8 (n, height, width, 3).
       report: is told now and then how far they are.
 
     Raises:
       UserError: an engine could not run a file; the others are ended.
     """
-    files = sum(len(part.files) for entry in bundle.switches for part in entry.slices)
+    files = sum(len(slice_.files) for entry in bundle.switches for slice_ in entry.slices)
     with ExitStack() as stack:
-        processes = [stack.enter_context(Asked(bundle, engine, images)) for engine in asked]
+        processes = [stack.enter_context(EngineProcess(bundle, engine, images)) for engine in engines]
         began = reported = time.monotonic()
-        while any(process.running for process in processes):
+        while running := [process for process in processes if process.running]:
             time.sleep(0.1)
             # One that failed says so at once, whatever the others are still doing.
             for process in processes:
-                if not process.running and process.done < files:
-                    process.answers()
+                process.raise_failure()
             if time.monotonic() - reported >= _REPORT_S:
                 reported = time.monotonic()
-                states = [f"{one.engine} {one.done}" for one in processes if one.running]
-                report(f"{duration(reported - began)}, of {files} files: {'; '.join(states)}")
-        return [process.answers() for process in processes]
+                states = "; ".join(f"{process.engine} {process.done}" for process in running)
+                report(f"{duration(reported - began)}, of {files} files: {states}")
+        return [process.outputs() for process in processes]
 
 
 def machine(engine: Engine) -> str:
@@ -138,7 +137,7 @@ def machine(engine: Engine) -> str:
     return f"{engine.board.name} (emulated)" if engine.board else platform.machine()
 
 
-class Asked:
+class EngineProcess:
     """A process that runs every file of a bundle on an engine, while the `with` block does something else.
 
     Args:
@@ -186,11 +185,15 @@ class Asked:
             stack.callback(self._process.kill)
             self._stack = stack.pop_all()
 
-    def __enter__(self) -> Asked:
+    def __enter__(self) -> EngineProcess:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def running(self) -> bool:
@@ -202,20 +205,25 @@ class Asked:
         # Reads without moving the place that the process writes at.
         return os.pread(self._done.fileno(), 1 << 20, 0).count(b"\n")
 
-    def answers(self) -> Answers:
-        """Waits for the process and returns what the files gave.
-
-        Raises:
-          UserError: the engine could not run a file; its last words are quoted.
-        """
-        status = self._process.wait()
+    def raise_failure(self) -> None:
+        """Raises UserError, with the engine's last words, if the process has failed."""
+        status = self._process.poll()
         if status:
             self._errors.seek(0)
             lines = self._errors.read().decode(errors="replace").strip().splitlines()
             last = (lines or [f"exit status {status}"])[-1].removeprefix("error: ")
             where = f" on {self.engine.board.name}" if self.engine.board else ""
             raise UserError(f"runtime {self.engine.runtime}{where} could not run the bundle: {last}")
+
+    def outputs(self) -> EngineOutputs:
+        """Waits for the process and returns what the files gave.
+
+        Raises:
+          UserError: the engine could not run a file; its last words are quoted.
+        """
+        self._process.wait()
+        self.raise_failure()
         self._outputs.seek(0)
         with np.load(self._outputs, allow_pickle=False) as file:
             stored = dict(file)
-        return Answers(self.engine, f"{stored.pop('version')}, {self.engine.kernels}", stored)
+        return EngineOutputs(self.engine, f"{stored.pop('version')}, {self.engine.kernels}", stored)

@@ -23,7 +23,7 @@ class Judge(Protocol):
     """Judges what slices give for the images it has.
 
     Attributes:
-      images: what every slice is asked, uint8 (n, height, width, 3).
+      images: what every slice takes, uint8 (n, height, width, 3).
       count: how many images of the dataset these are.
       metric: what `score` gives, by its name in a manifest; `unit` is for people. Larger is better.
       per_unit: how many of the unit are 1 of the metric.
@@ -44,12 +44,12 @@ class Judge(Protocol):
     def score(self, answers: Any) -> float:
         """How good answers are, in the metric."""
 
-    def agreement(self, answers: Any, wanted: Any) -> float:
+    def agreement(self, answers: Any, expected: Any) -> float:
         """How near answers are to others, in `agreement_unit`."""
 
 
 class ClassifierJudge:
-    """Accuracy, a part of 1, and the part of images in per cent that are of the same class."""
+    """Accuracy, 0..1, and how many images in per cent are of the same class."""
 
     metric, unit, per_unit, agreement_unit = "accuracy", "percentage points", 100.0, "same class (%)"
     most_lost = 0.01
@@ -65,14 +65,14 @@ class ClassifierJudge:
     def score(self, answers: np.ndarray) -> float:
         return float((answers == self._labels).mean())
 
-    def agreement(self, answers: np.ndarray, wanted: np.ndarray) -> float:
-        return 100 * float((answers == wanted).mean())
+    def agreement(self, answers: np.ndarray, expected: np.ndarray) -> float:
+        return 100 * float((answers == expected).mean())
 
 
 class UpscalerJudge:
     """Mean PSNR-Y in dB over the images, each cut in tiles, and that between one answer and the other.
 
-    The tail runs here, where the parts are summed, on tflite-runtime.
+    The tail runs here, on the sums, on tflite-runtime.
     """
 
     metric, unit, per_unit, agreement_unit = "psnr_y", "dB", 1.0, "PSNR-Y to Keras (dB)"
@@ -88,7 +88,7 @@ class UpscalerJudge:
 
     def answers(self, summed: np.ndarray) -> list[np.ndarray]:
         """The images, uint8, that the tail makes of the sums of their tiles."""
-        pixels = [self._tail(image, one) for image, one in zip(self.images, summed, strict=True)]
+        pixels = [self._tail(image, maps) for image, maps in zip(self.images, summed, strict=True)]
         ends = np.cumsum([len(tiles) for tiles in self._cut])
         groups = [pixels[end - len(tiles) : end] for tiles, end in zip(self._cut, ends, strict=True)]
         return [self._tiles.join(group, low.shape[:2]) for group, low in zip(groups, self._pairs.low, strict=True)]
@@ -96,13 +96,13 @@ class UpscalerJudge:
     def score(self, answers: Sequence[np.ndarray]) -> float:
         return self._mean(self._pairs.high, answers)
 
-    def agreement(self, answers: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
-        return self._mean(wanted, answers)
+    def agreement(self, answers: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+        return self._mean(expected, answers)
 
     def _mean(self, truths: Sequence[np.ndarray], answers: Sequence[np.ndarray]) -> float:
         border = self._pairs.scale
-        found = [psnr(luma(truth), luma(one), border) for truth, one in zip(truths, answers, strict=True)]
-        return float(np.mean(found))
+        values = [psnr(luma(truth), luma(answer), border) for truth, answer in zip(truths, answers, strict=True)]
+        return float(np.mean(values))
 
 
 def of(bundle: Bundle, part: Any) -> Judge:

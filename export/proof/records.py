@@ -1,4 +1,4 @@
-"""What a verification found."""
+"""The result of a verification."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SwitchCheck:
     """One fused switch on one runtime.
 
     Attributes:
-      metric: `accuracy`, a part of 1, or `psnr_y`, in dB.
+      metric: `accuracy`, 0..1, or `psnr_y`, in dB.
       agreement: how near the answers are to those of Keras, in the judge's unit.
       float_score: the metric of Keras.
       score: the metric of the files.
@@ -83,10 +83,10 @@ class Verification:
 
     def accuracies(self, part: str) -> dict[str, dict[str, Any]]:
         """The manifest's `accuracy` of each switch, from the reference runtime."""
-        found: dict[str, dict[str, Any]] = {}
+        accuracies: dict[str, dict[str, Any]] = {}
         for check in self.switches:
             if check.runtime.startswith(engines.REFERENCE.runtime):
-                entry = found.setdefault(
+                entry = accuracies.setdefault(
                     check.switch,
                     {
                         "part": part,
@@ -98,7 +98,7 @@ class Verification:
                     },
                 )
                 entry["exported"][check.precision] = check.score
-        return found
+        return accuracies
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     python -m export.proof.slice_outputs --bundle=build/digits --runtime=tflite_runtime --images=i.npy --outputs=o.npz
 
 Prints a line for every file that it has run. Started by `export.proof.engines`: TensorFlow and the runtimes carry the
-same native code and must not answer for each other.
+same native code, and in one process the one would run in place of the other.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def main(argv: list[str]) -> None:
     chosen = runtime.choose(_RUNTIME.value)
     outputs = {"version": np.array(str(chosen))}
     for entry in bundle.switches:
-        for part in entry.slices:
-            for precision, file in part.files.items():
-                key = f"{part.model}/{precision}"
+        for slice_ in entry.slices:
+            for precision, file in slice_.files.items():
+                key = f"{slice_.model}/{precision}"
                 if precision == "int8" or not _REFERENCE_KERNELS.value:
                     run = SliceInterpreter(bundle, file, chosen, 1, _DELEGATES.value, _REFERENCE_KERNELS.value)
                     outputs[key] = np.stack([run(image) for image in images])

@@ -10,16 +10,16 @@ from fusion.base import columns
 from paradis_tf.evaluation.live_subsets import text_form
 
 
-def render(found: Verification, judge: Judge, slices: bool) -> str:
+def render(verification: Verification, judge: Judge, slices: bool) -> str:
     """The fused switches, with all devices and with some missing; with `slices` each slice file before them."""
-    texts = [_slices(found, judge)] if slices else []
-    texts.append(_switches(found, judge))
-    if any(len(subsets) > 1 for subsets in found.live.values()):
-        texts.append(_live(found, judge))
+    texts = [_slices(verification, judge)] if slices else []
+    texts.append(_switches(verification, judge))
+    if any(len(subsets) > 1 for subsets in verification.live.values()):
+        texts.append(_live(verification, judge))
     return "\n" + "\n\n".join(texts) + "\n"
 
 
-def _slices(found: Verification, judge: Judge) -> str:
+def _slices(verification: Verification, judge: Judge) -> str:
     header = ("switch", "device", "precision", "runtime", "error", "of", "quanta", "from tflite-runtime", "operators")
     rows = [
         (
@@ -33,7 +33,7 @@ def _slices(found: Verification, judge: Judge) -> str:
             f"{check.runtime_quanta:.2g}",
             ", ".join(check.operators),
         )
-        for check in found.slices
+        for check in verification.slices
     ]
     return (
         f"slices, {judge.count} test images: largest difference of an output from Keras, as a value, of the range of "
@@ -42,7 +42,7 @@ def _slices(found: Verification, judge: Judge) -> str:
     )
 
 
-def _switches(found: Verification, judge: Judge) -> str:
+def _switches(verification: Verification, judge: Judge) -> str:
     name = _name(judge)
     header = ("switch", "precision", "runtime", judge.agreement_unit, f"Keras {name}", name)
     rows = [
@@ -54,19 +54,19 @@ def _switches(found: Verification, judge: Judge) -> str:
             _text(judge, check.float_score),
             _text(judge, check.score),
         )
-        for check in found.switches
+        for check in verification.switches
     ]
     return f"fused switches, {judge.count} test images\n{columns.render(header, rows)}"
 
 
-def _live(found: Verification, judge: Judge) -> str:
-    precisions: Sequence[str] = list(dict.fromkeys(check.precision for check in found.switches))
+def _live(verification: Verification, judge: Judge) -> str:
+    precisions: Sequence[str] = list(dict.fromkeys(check.precision for check in verification.switches))
     rows = []
-    for switch, subsets in found.live.items():
-        for one in subsets[1:]:
-            exported = [_text(judge, one["exported"][precision]) for precision in precisions]
-            devices = text_form(one["devices"], len(subsets[0]["devices"]))
-            rows.append((switch, devices, _text(judge, one["float"]), *exported))
+    for switch, subsets in verification.live.items():
+        for subset in subsets[1:]:
+            exported = [_text(judge, subset["exported"][precision]) for precision in precisions]
+            devices = text_form(subset["devices"], len(subsets[0]["devices"]))
+            rows.append((switch, devices, _text(judge, subset["float"]), *exported))
     header = ("switch", "devices that answer", "Keras", *precisions)
     return f"{_name(judge)} with devices missing, files on tflite-runtime\n{columns.render(header, rows)}"
 

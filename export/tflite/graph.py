@@ -13,7 +13,7 @@ _OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items(
 
 
 @dataclass(frozen=True)
-class Tensor:
+class FileTensor:
     """An input or output of a file; `scale` and `zero_point` are None where it is not quantized."""
 
     name: str
@@ -36,8 +36,8 @@ class Graph:
     """
 
     operators: Counter[tuple[str, int]]
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[FileTensor, ...]
+    outputs: tuple[FileTensor, ...]
     madds: int
     arena_bytes: int
 
@@ -113,11 +113,11 @@ def _madds(name: str, operation: schema.OperatorT, tensors: list[schema.TensorT]
     return int(np.prod(outputs)) * int(np.prod(weights[1:]))
 
 
-def _tensor(tensors: list[schema.TensorT], entry: schema.TensorMapT) -> Tensor:
+def _tensor(tensors: list[schema.TensorT], entry: schema.TensorMapT) -> FileTensor:
     tensor = tensors[entry.tensorIndex]
     quantization = tensor.quantization
     scales = [] if quantization is None or quantization.scale is None else list(quantization.scale)
-    return Tensor(
+    return FileTensor(
         name=entry.name.decode(),
         dtype=_TYPES[tensor.type],
         shape=tuple(int(size) for size in tensor.shape),

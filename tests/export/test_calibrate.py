@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.early import record as early_record
-from export.early.calibration import most_lost, outcomes
+from export.early import record
+from export.early.calibration import measure, most_lost
 from export.proof import engines
 from fusion.base.program import UserError
 from fusion.bundle import manifest
@@ -38,8 +38,8 @@ def test_the_manifest_keeps_the_promise(exported, calibrated):
     assert not one.early and set(three.early) == {"int8"}
     config = Workdir.open(str(exported.workdir)).config()
     part = datasets.load(**config["dataset"], seed=config["seed"]).validation
-    answers = engines.ask(bundle, engines.REFERENCE, part.images[:])
-    found = outcomes(answers.real(three, "int8"), part.labels)
+    answers = engines.run(bundle, engines.REFERENCE, part.images[:])
+    found = measure(answers.real(three, "int8"), part.labels)
     early = three.early["int8"]
     assert (early.images, early.max_drop, len(early.margins)) == (len(part), 0.03, 6)
     assert most_lost(found, early.margins) <= 0.03 * len(part)
@@ -67,10 +67,10 @@ def test_what_it_tells(calibrated):
 
 
 def test_a_calibrated_bundle_is_known(exported, calibrated, tmp_path):
-    assert early_record.calibrated(calibrated[0])
-    assert not early_record.calibrated(exported.bundle)
+    assert record.has_calibration(calibrated[0])
+    assert not record.has_calibration(exported.bundle)
     (tmp_path / "manifest.json").write_text('{"switches": [3]}')
-    assert not early_record.calibrated(tmp_path)
+    assert not record.has_calibration(tmp_path)
 
 
 def test_a_bundle_that_changes_meanwhile_is_left_alone(calibrated, tmp_path):
@@ -79,7 +79,7 @@ def test_a_bundle_that_changes_meanwhile_is_left_alone(calibrated, tmp_path):
     before = (folder / "manifest.json").read_bytes()
     (folder / "manifest.json").write_bytes(before + b"\n")
     with pytest.raises(UserError, match="was changed meanwhile; calibrate it again"):
-        early_record.write(bundle, before, "int8", 0.01, [])
+        record.write(bundle, before, "int8", 0.01, [])
     assert (folder / "manifest.json").read_bytes() == before + b"\n"
 
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from tensorflow.lite.python import schema_py_generated as schema
 
-from export.conversion.job import Job
+from export.conversion.job import SliceFile
 from export.conversion.slices import convert_slice
 from export.tflite import graph
 from fusion.bundle import manifest
@@ -67,7 +67,7 @@ def test_multiply_adds_counted_from_the_file_are_the_known_ones(device: int, mil
     """Of MobileNet v1 at 224 with 1000 classes, counted from the shapes in the exported graph."""
     model = Supernet({"name": "mobilenet_v1", "image_shape": (224, 224, 3), "classes": 1000}, ["0.5+0.25+0.25"])
     switch = model.switches[0]
-    _, found = convert_slice(model, Job(switch, device, "float32"), np.zeros((1, 224, 224, 3), np.uint8))
+    _, found = convert_slice(model, SliceFile(switch, device, "float32"), np.zeros((1, 224, 224, 3), np.uint8))
     assert round(found.madds / 1e6, 1) == millions
     assert found.madds == slice_cost(model.architecture, switch.slices[device]).madds
 
@@ -194,7 +194,7 @@ def test_an_int8_file_is_hardly_larger_than_its_weights() -> None:
         ["1.0", "0.5+0.5"],
     )
     images = np.random.default_rng(4).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    data, _ = convert_slice(model, Job(model.switches[0], 0, "int8"), images)
+    data, _ = convert_slice(model, SliceFile(model.switches[0], 0, "int8"), images)
     parameters = slice_cost(model.architecture, model.switches[0].slices[0]).parameters
     assert parameters > 300_000
     assert len(data) <= 1.25 * parameters
@@ -214,7 +214,7 @@ def test_every_precision_stores_what_it_says(mobilenet: Supernet) -> None:
     images = np.random.default_rng(4).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     sizes = {}
     for precision in PRECISIONS:
-        data, found = convert_slice(mobilenet, Job(switch, 0, precision), images)
+        data, found = convert_slice(mobilenet, SliceFile(switch, 0, precision), images)
         sizes[precision] = len(data)
         assert (found.outputs[0].name, found.outputs[0].dtype) == (
             "logits",

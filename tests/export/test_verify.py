@@ -65,8 +65,8 @@ def test_it_passes_the_bundle_and_records_accuracies(exported, run_program: Run,
 def test_runtimes_agree_within_one_quantum_on_their_own_kernels(exported) -> None:
     bundle = manifest.load(exported.bundle)
     images = datasets.load("digits").test.images[:100]
-    first = engines.ask(bundle, engines.REFERENCE, images).stored
-    second = engines.ask(bundle, engines.Engine("ai_edge_litert", delegates=False), images).stored
+    first = engines.run(bundle, engines.REFERENCE, images).stored
+    second = engines.run(bundle, engines.Engine("ai_edge_litert", delegates=False), images).stored
     compared = [key for key in first if key.endswith("/int8")]
     assert len(compared) == 4
     for key in compared:
@@ -114,7 +114,7 @@ def test_outputs_that_are_no_numbers_are_a_fault() -> None:
     judge: Any = SimpleNamespace(metric="accuracy", per_unit=100.0, unit="percentage points")
     switch = SwitchCheck("1.0", "float32", "r", True, 9, "psnr_y", 1.0, 30.0, math.nan)
     quantized = dataclasses.replace(check(0.1, math.nan), precision="int8", quanta=math.nan, delegates=False)
-    found = verification._faults([check(1e-5, 0), check(math.nan, 0), quantized], [switch], 0.1, judge)
+    found = verification.find_faults([check(1e-5, 0), check(math.nan, 0), quantized], [switch], 0.1, judge)
     assert ["differs from Keras by nan" in one for one in found] == [True, False, False]
     assert ["differs from tflite_runtime by nan quanta" in one for one in found] == [False, True, False]
     assert "psnr" not in found[2] and "accuracy nan, in float 3000.00" in found[2]
@@ -155,7 +155,7 @@ def test_a_coordinator_answers_as_verify_does(exported) -> None:
     bundle = manifest.load(exported.bundle)
     entry = bundle.find_switch("0.5+0.25+0.25")
     images = datasets.load("digits").test.images[:100]
-    expected = engines.ask(bundle, engines.REFERENCE, images).fused(entry, "int8")
+    expected = engines.run(bundle, engines.REFERENCE, images).fused(entry, "int8")
     with LocalCluster(bundle, entry.switch, "int8", "tflite_runtime", threads=1) as cluster:
         client = tritonclient.InferenceServerClient(cluster.url.removeprefix("http://"))
         metadata = client.get_model_metadata("digits")

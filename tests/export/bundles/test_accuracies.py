@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from export.bundles.accuracies import still_true
+from export.bundles.accuracies import kept_accuracies
+from export.conversion.older import OlderBundle
 
 LIVE = {"1.0": [[0]], "0.5+0.5": [[0, 1], [0], [1]]}
 
@@ -49,7 +50,7 @@ def kept(folder: Path, change: Callable[[dict[str, Any]], Any], now: Callable[[d
         entry["accuracy"] = None
     before = copy.deepcopy(new)
     (folder / "manifest.json").write_text(json.dumps(older))
-    found = still_true(folder, new)
+    found = kept_accuracies(OlderBundle(folder), new)
     assert new == before
     return found
 
@@ -118,6 +119,6 @@ def test_not_what_is_missing_or_was_edited(tmp_path: Path, change: Callable[[dic
 
 @pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"switches": 3}', '{"switches": [{"switch": []}]}'])
 def test_nothing_of_a_broken_manifest(tmp_path: Path, text: str) -> None:
-    assert still_true(tmp_path, written()) == {}
+    assert kept_accuracies(OlderBundle(tmp_path), written()) == {}
     (tmp_path / "manifest.json").write_text(text)
-    assert still_true(tmp_path, written()) == {}
+    assert kept_accuracies(OlderBundle(tmp_path), written()) == {}

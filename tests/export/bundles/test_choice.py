@@ -1,4 +1,4 @@
-"""Which int8 files a switch gets, judged by stubs; and one real choice, trained and converted."""
+"""Which int8 files a switch gets, by given scores; and the scores of real files."""
 
 from __future__ import annotations
 
@@ -7,115 +7,103 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from export.bundles import choice
-from export.bundles import writing as bundle
+from export.bundles import choice, writing
 from export.compression.settings import Compression
-from export.conversion.job import Job
-from export.proof import checks as verification
+from export.conversion.job import SliceFile
+from export.conversion.making import FileMaker, FilePlan
+from export.conversion.older import OlderBundle
 from fusion.bundle import manifest
+from paradis_tf.data import datasets
 from paradis_tf.records.workdir import Workdir
 from paradis_tf.switches import Switch
 from paradis_tf.training import run as training
 
 ONE, TWO = Switch.parse("1.0"), Switch.parse("0.5+0.5")
-JOBS = [Job(ONE, 0, "int8"), Job(TWO, 0, "int8"), Job(TWO, 1, "int8"), Job(TWO, 1, "float32")]
+FILES = [SliceFile(ONE, 0, "int8"), SliceFile(TWO, 0, "int8"), SliceFile(TWO, 1, "int8"), SliceFile(TWO, 1, "float32")]
 TRAINING = Compression(steps=7)
 # The fraction of images that Keras and the files are right on.
 KERAS, PTQ, QAT = {ONE: 0.9, TWO: 0.8}, {ONE: 0.899, TWO: 0.7}, {ONE: 0.95, TWO: 0.79}
 
 
-class StubJudge:
-    images = np.zeros((3, 2, 2, 3), np.uint8)
-    count, metric, unit, per_unit, agreement_unit, most_lost = 3, "accuracy", "points", 100.0, "", 0.01
+class StubScorer:
+    """Gives the scores above, and keeps the plans whose files were scored."""
 
-    def answers(self, summed: Any) -> Any:
-        return summed
+    judge: Any = SimpleNamespace(
+        images=np.zeros((3, 2, 2, 3), np.uint8), count=3, metric="accuracy", unit="points", per_unit=100.0
+    )
 
-    def score(self, answers: Any) -> float:
-        return float(answers)
+    def __init__(self, qat: dict[Switch, float]) -> None:
+        self.qat, self.plans = qat, list[FilePlan]()
 
-    def agreement(self, answers: Any, wanted: Any) -> float:
-        raise NotImplementedError
+    def score_network(self, switch: Switch) -> float:
+        return KERAS[switch]
+
+    def score_files(self, plan: FilePlan) -> dict[Switch, float]:
+        self.plans.append(plan)
+        return {file.switch: (PTQ if one is None else self.qat)[file.switch] for file, one in plan.items()}
 
 
 class StubMaker:
-    def recipe(self, job: Job, compression: Compression | None) -> str:
-        return f"{job} {compression}"
+    def recipe(self, file: SliceFile, compression: Compression | None) -> str:
+        return f"{file} {compression}"
 
-    def make(self, plan: Any) -> None:
-        self.made = set(plan)
-
-
-@pytest.fixture
-def choosing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    written: list[Any] = []
-    said: list[str] = []
-
-    def scores(write: Any, plan: Any, judge: Any) -> dict[Switch, float]:
-        write(plan)
-        return {job.switch: (PTQ if one is None else QAT)[job.switch] for job, one in plan.items()}
-
-    monkeypatch.setattr(choice, "_scores", scores)
-    monkeypatch.setattr(verification, "partial_outputs", lambda model, switch, images: [np.float64(KERAS[switch])])
-
-    def choose(max_drop: float, older: Any = None) -> Any:
-        written.clear()
-        said.clear()
-        plan: dict[Job, Compression | None] = dict.fromkeys(JOBS)
-        maker: Any = StubMaker()
-        model: Any = None
-        write: Any = written.append
-        found = choice.choose(maker, plan, TRAINING, max_drop, model, StubJudge(), write, older or {}, said.append)
-        return *found, list(written), list(said)
-
-    return choose
+    def make(self, plan: FilePlan) -> None:
+        """Everything is there."""
 
 
-def test_trains_only_what_loses_too_much(choosing: Callable[..., Any]) -> None:
-    plan, verdicts, written, said = choosing(0.005)
-    assert plan == {JOBS[0]: None, JOBS[1]: TRAINING, JOBS[2]: TRAINING, JOBS[3]: None}
-    assert (verdicts[ONE].chosen, verdicts[ONE].qat) == ("ptq", None)
-    assert (verdicts[TWO].chosen, verdicts[TWO].qat) == ("qat", 0.79)
-    assert verdicts[TWO].lost == pytest.approx(0.01, rel=1e-4)
-    assert [set(part) for part in written] == [set(JOBS[:3]), {JOBS[1], JOBS[2]}]
-    assert "switch '0.5+0.5': post-training quantization loses 10.00 points; quantization-aware training" in said
+def choose(max_drop: float, older: Any = None, qat: dict[Switch, float] | None = None) -> Any:
+    """The plan, the choices, the plans whose files were scored, and what was reported."""
+    scorer, reports, maker = StubScorer(qat or QAT), list[str](), cast(FileMaker, StubMaker())
+    plan, choices = choice.choose_quantization(
+        maker, dict.fromkeys(FILES), TRAINING, max_drop, scorer, older or {}, reports.append
+    )
+    return plan, choices, scorer.plans, reports
 
 
-def test_keeps_what_was_better_before_the_training(
-    choosing: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(QAT, TWO, 0.6)
-    plan, verdicts, _, _ = choosing(0.005)
-    assert plan == dict.fromkeys(JOBS)
-    assert (verdicts[TWO].chosen, verdicts[TWO].qat) == ("ptq", 0.6)
+def test_trains_only_what_loses_too_much() -> None:
+    plan, choices, scored, reports = choose(0.005)
+    assert plan == {FILES[0]: None, FILES[1]: TRAINING, FILES[2]: TRAINING, FILES[3]: None}
+    assert (choices[ONE].chosen, choices[ONE].qat) == ("ptq", None)
+    assert (choices[TWO].chosen, choices[TWO].qat) == ("qat", 0.79)
+    assert choices[TWO].lost == pytest.approx(0.01, rel=1e-4)
+    assert [set(files) for files in scored] == [set(FILES[:3]), {FILES[1], FILES[2]}]
+    assert "switch '0.5+0.5': post-training quantization loses 10.00 points; quantization-aware training" in reports
 
 
-def test_an_older_verdict_is_taken_if_nothing_has_changed(choosing: Callable[..., Any], tmp_path: Path) -> None:
-    _, verdicts, _, _ = choosing(0.005)
-    entries = [{"switch": str(switch), "quantization": vars(one)} for switch, one in verdicts.items()]
+def test_keeps_what_was_better_before_the_training() -> None:
+    plan, choices, _, _ = choose(0.005, qat={TWO: 0.6})
+    assert plan == dict.fromkeys(FILES)
+    assert (choices[TWO].chosen, choices[TWO].qat) == ("ptq", 0.6)
+
+
+def test_an_older_choice_is_taken_if_nothing_has_changed(tmp_path: Path) -> None:
+    _, choices, _, _ = choose(0.005)
+    entries = [{"switch": str(switch), "quantization": vars(one)} for switch, one in choices.items()]
     (tmp_path / "manifest.json").write_text(json.dumps({"switches": entries}))
-    older = choice.older_verdicts(tmp_path)
-    plan, again, written, said = choosing(0.005, older)
-    assert (again, written, said) == (verdicts, [], [])
-    assert plan[JOBS[1]] == TRAINING
+    older = choice.older_choices(OlderBundle(tmp_path))
+    plan, again, scored, reports = choose(0.005, older)
+    assert (again, scored, reports) == (choices, [], [])
+    assert plan[FILES[1]] == TRAINING
     # With another limit all is judged anew.
-    _, _, written, _ = choosing(0.2, older)
-    assert len(written) == 1
+    _, _, scored, _ = choose(0.2, older)
+    assert len(scored) == 1
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"switches": [{}]}', '{"switches": 3}'])
-def test_a_broken_manifest_has_no_verdicts(tmp_path: Path, text: str) -> None:
-    assert choice.older_verdicts(tmp_path) == {}
+def test_a_broken_manifest_has_no_choices(tmp_path: Path, text: str) -> None:
+    assert choice.older_choices(OlderBundle(tmp_path)) == {}
     (tmp_path / "manifest.json").write_text(text)
-    assert choice.older_verdicts(tmp_path) == {}
+    assert choice.older_choices(OlderBundle(tmp_path)) == {}
 
 
-VERDICT = {"key": "k", "metric": "m", "images": 3, "keras": 1.0, "ptq": 0.5, "qat": 0.75, "chosen": "qat"}
+CHOICE = {"key": "k", "metric": "m", "images": 3, "keras": 1.0, "ptq": 0.5, "qat": 0.75, "chosen": "qat"}
 
 
 @pytest.mark.parametrize(
@@ -123,43 +111,78 @@ VERDICT = {"key": "k", "metric": "m", "images": 3, "keras": 1.0, "ptq": 0.5, "qa
     [{"chosen": "float16"}, {"ptq": "0.5"}, {"qat": None}, {"keras": None}, {"images": -1}, {"key": None}],
     ids=str,
 )
-def test_an_edited_verdict_is_none(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_an_edited_choice_is_none(tmp_path: Path, change: dict[str, Any]) -> None:
     entries = [
-        {"switch": "1.0", "quantization": VERDICT | change},
-        {"switch": "0.5+0.5", "quantization": VERDICT},
+        {"switch": "1.0", "quantization": CHOICE | change},
+        {"switch": "0.5+0.5", "quantization": CHOICE},
         {"switch": "4x0.25", "quantization": [1]},
     ]
     (tmp_path / "manifest.json").write_text(json.dumps({"switches": entries}))
-    assert choice.older_verdicts(tmp_path) == {"0.5+0.5": choice.Verdict(**VERDICT)}  # type: ignore[arg-type]
+    assert choice.older_choices(OlderBundle(tmp_path)) == {"0.5+0.5": choice.QuantizationChoice(**CHOICE)}  # type: ignore[arg-type]
 
 
-def test_float16_comes_first_where_int8_loses_too_much(
-    exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With an injected loss: the files of one switch are right on none of the images."""
-    scores = {str(switch): float(switch == exported.model.switches[0]) for switch in exported.model.switches}
-    monkeypatch.setattr(
-        choice, "_scores", lambda write, plan, judge: {s: scores[str(s)] for s in exported.model.switches}
-    )
-    shutil.copytree(exported.bundle, tmp_path / "bundle")
-    compression = Compression()
+@pytest.fixture(scope="module")
+def judged(exported: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Callable[[], list[str]]]:
+    """A bundle whose int8 files were judged, and what makes it anew and gives the reports."""
+    folder = Path(shutil.copytree(exported.bundle, tmp_path_factory.mktemp("judged") / "bundle"))
     model, dataset = training.load_run(Workdir.open(str(exported.workdir)), None)
-    # Nothing is trained, so that it is this loss that decides.
-    settings = bundle.Settings("digits", ("int8",), (16, 16), 256, False, "auto", 1.0, compression, 64, 2)
-    said: list[str] = []
-    model_file = exported.workdir / "model.keras"
-    unknown = bundle.write(tmp_path / "bundle", settings, model, model_file, dataset, said.append)
-    made = manifest.load(tmp_path / "bundle")
+    # With nothing to lose none is trained.
+    settings = writing.BundleSettings("digits", ("int8",), (16, 16), 256, False, "auto", 1.0, Compression(), 64, 1)
+
+    def write() -> list[str]:
+        reports: list[str] = []
+        writing.write(folder, settings, model, exported.workdir / "model.keras", dataset, reports.append)
+        return reports
+
+    assert "4 of 4 slice files are as they were" in write()
+    return folder, write
+
+
+def test_scores_are_those_of_network_and_files_on_the_validation_part(exported: Any, judged: Any) -> None:
+    """Against the model called whole, and the files run by TensorFlow's interpreter."""
+    part = datasets.load("digits").validation
+    bundle = manifest.load(judged[0])
+    for entry, written in zip(bundle.switches, read_switches(judged[0]), strict=True):
+        logits = exported.model(part.images, switch=Switch.parse(entry.switch))["prediction"].numpy()
+        summed = sum(run_file(judged[0] / slice_.files["int8"].path, part.images) for slice_ in entry.slices)
+        scores = written["quantization"]
+        assert scores["keras"] == pytest.approx((logits.argmax(axis=1) == part.labels).mean())
+        assert scores["ptq"] == pytest.approx((summed.argmax(axis=1) == part.labels).mean(), abs=1.01 / len(part))
+        assert (scores["qat"], scores["chosen"], scores["images"]) == (None, "ptq", len(part))
+
+
+def run_file(path: Path, images: np.ndarray) -> Any:
+    """Its dequantized logits, (n, classes), by the reference kernels."""
+    kernels = tf.lite.experimental.OpResolverType.BUILTIN_REF
+    with pytest.warns(UserWarning, match="Interpreter is deprecated"):
+        interpreter = tf.lite.Interpreter(str(path), experimental_op_resolver_type=kernels)
+    run, (scale, zero) = interpreter.get_signature_runner(), interpreter.get_output_details()[0]["quantization"]
+    return np.stack([(run(image=image[np.newaxis])["logits"][0].astype(float) - zero) * scale for image in images])
+
+
+def read_switches(bundle: Path) -> list[dict[str, Any]]:
+    switches: list[dict[str, Any]] = json.loads((bundle / "manifest.json").read_text())["switches"]
+    return switches
+
+
+def test_float16_comes_first_where_int8_loses_too_much(judged: Any) -> None:
+    """An older choice with the same key is believed, here one by which a switch loses all."""
+    folder, write = judged
+    written = json.loads((folder / "manifest.json").read_text())
+    lossy = written["switches"][1]
+    lossy["quantization"]["ptq"] = 0.0
+    (folder / "manifest.json").write_text(json.dumps(written))
+    reports = write()
+    made = manifest.load(folder)
     assert made.precisions == ("float16", "int8")
     assert made.check_precision(None) == "float16"
     for entry in made.switches:
-        assert entry.switch in unknown
-        assert all(set(part.files) == {"float16", "int8"} for part in entry.slices)
-    keras = json.loads((tmp_path / "bundle/manifest.json").read_text())["switches"][1]["quantization"]["keras"]
-    poor = f"int8 loses up to {100 * keras:.2f} percentage points on '0.5+0.25+0.25'"
-    assert f"{poor}: float16 files come first in this bundle" in said
-    assert "4 of 4 slice files are as they were" in said
-    assert "`float16` is what the programs run unless told" in (tmp_path / "bundle/README.md").read_text()
+        assert all(set(slice_.files) == {"float16", "int8"} for slice_ in entry.slices)
+    poor = f"int8 loses up to {100 * lossy['quantization']['keras']:.2f} percentage points on '0.5+0.25+0.25'"
+    assert f"{poor}: float16 files come first in this bundle" in reports
+    assert "4 of 8 slice files are as they were" in reports
+    assert not any("judging" in report for report in reports)
+    assert "`float16` is what the programs run unless told" in (folder / "README.md").read_text()
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from export.early.calibration import allowing, calibrate, evaluate, most_lost, orders, outcomes
-from export.early.tables import Calibrated, broken
+from export.early.calibration import calibrate, evaluate, margins_losing, measure, most_lost, orders
+from export.early.tables import CalibratedSwitch, broken_promises
 from fusion.base.program import UserError
 
 CLASSES = 5
@@ -37,7 +37,7 @@ def answered(partial, order, needed, images):
 @pytest.mark.parametrize("max_drop", [0.0, 0.02, 0.1])
 def test_no_order_loses_more_than_the_drop(devices, max_drop):
     partial, labels = partial_logits(devices)
-    found = outcomes(partial, labels)
+    found = measure(partial, labels)
     needed = calibrate(found, max_drop)
     full = (sum(partial).argmax(axis=1) == labels).mean()
     accuracies, shares = [], []
@@ -55,26 +55,26 @@ def test_no_order_loses_more_than_the_drop(devices, max_drop):
 
 def test_a_promise_that_the_test_part_breaks_is_told():
     """Slices that the validation part knows better than they are."""
-    kept = outcomes(*partial_logits(2))
+    kept = measure(*partial_logits(2))
     needed = calibrate(kept, 0.02)
     partial, labels = partial_logits(2)
     # Wherever the first slice alone is trusted, it is wrong on the test part, and the second one is right.
     partial[0] = np.roll(partial[0], 1, axis=1)
     partial[1] = partial[1] + 20 * np.eye(CLASSES)[labels]
-    spoilt = outcomes(partial, labels)
+    spoilt = measure(partial, labels)
     told = evaluate(spoilt, needed)
     lost = told.accuracy - told.least_accuracy
     assert lost > 0.02
     nothing = dict.fromkeys(needed, np.inf)
-    (said,) = broken([Calibrated("0.5+0.5", needed, nothing, kept, spoilt)], 0.02)
+    (said,) = broken_promises([CalibratedSwitch("0.5+0.5", needed, nothing, kept, spoilt)], 0.02)
     assert f"switch '0.5+0.5' lose up to {100 * lost:.2f} points" in said and "more than --max_drop=2," in said
-    assert broken([Calibrated("0.5+0.5", needed, nothing, kept, kept)], 0.02) == []
-    assert broken([Calibrated("0.5+0.5", needed, nothing, kept, spoilt)], lost) == []
+    assert broken_promises([CalibratedSwitch("0.5+0.5", needed, nothing, kept, kept)], 0.02) == []
+    assert broken_promises([CalibratedSwitch("0.5+0.5", needed, nothing, kept, spoilt)], lost) == []
 
 
 def test_neither_do_batches_that_arrive_in_any_order():
     partial, labels = partial_logits(3)
-    needed = calibrate(outcomes(partial, labels), 0.05)
+    needed = calibrate(measure(partial, labels), 0.05)
     full = (sum(partial).argmax(axis=1) == labels).mean()
     rng = np.random.default_rng(1)
     early = 0
@@ -89,31 +89,31 @@ def test_neither_do_batches_that_arrive_in_any_order():
 
 
 def test_the_calibration_spends_the_drop():
-    found = outcomes(*partial_logits(3, images=1000))
+    found = measure(*partial_logits(3, images=1000))
     spent = most_lost(found, calibrate(found, 0.05))
     assert 40 <= spent <= 50
     # With one more image allowed to each set, whatever the one before was, some order loses too many.
-    allowed = next(one for one in range(60) if allowing(found, one) == calibrate(found, 0.05))
-    assert most_lost(found, allowing(found, allowed + 1)) > 50
+    allowed = next(one for one in range(60) if margins_losing(found, one) == calibrate(found, 0.05))
+    assert most_lost(found, margins_losing(found, allowed + 1)) > 50
 
 
 def test_margins_that_images_share_are_not_passed_by_rounding():
-    found = outcomes(*partial_logits(2))
-    for arrived, margin in allowing(found, 3).items():
+    found = measure(*partial_logits(2))
+    for arrived, margin in margins_losing(found, 3).items():
         gap = np.abs(found.lead[arrived] - margin).min()
         assert gap > 1e-5
         assert (found.lost(arrived) & (found.lead[arrived] > margin)).sum() <= 3
 
 
 def test_all_may_answer_when_all_may_be_lost():
-    found = outcomes(*partial_logits(2))
-    assert set(allowing(found, 400).values()) == {0.0}
-    assert calibrate(found, 1.0) == allowing(found, 400)
+    found = measure(*partial_logits(2))
+    assert set(margins_losing(found, 400).values()) == {0.0}
+    assert calibrate(found, 1.0) == margins_losing(found, 400)
 
 
 @pytest.mark.parametrize(("devices", "sets", "number"), [(1, 0, 1), (2, 2, 2), (4, 14, 24), (7, 28, 42)])
 def test_orders_run_through_the_sets(devices, sets, number):
-    found = outcomes(*partial_logits(devices, images=10))
+    found = measure(*partial_logits(devices, images=10))
     assert len(found.lead) == sets
     every = list(orders(found))
     assert len(set(every)) == len(every) == number
@@ -126,4 +126,4 @@ def test_logits_that_are_no_numbers():
     partial, labels = partial_logits(2)
     partial[1][3, 2] = np.nan
     with pytest.raises(UserError, match="slice 1 of a switch of 2 gives NaN or infinity"):
-        outcomes(partial, labels)
+        measure(partial, labels)

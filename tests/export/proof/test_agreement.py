@@ -12,7 +12,7 @@ import pytest
 
 from export.emulation.boards import Board
 from export.proof import agreement, engines
-from export.proof.engines import Answers, Engine
+from export.proof.engines import Engine, EngineOutputs
 from fusion.base.program import UserError
 from fusion.bundle import manifest
 from fusion.bundle.contents import Bundle
@@ -23,14 +23,14 @@ LITERT = Engine("ai_edge_litert", delegates=False)
 XNNPACK = Engine("ai_edge_litert")
 
 
-def answers_of(bundle: Bundle, engine: Engine = engines.REFERENCE) -> Answers:
+def answers_of(bundle: Bundle, engine: Engine = engines.REFERENCE) -> EngineOutputs:
     """Made-up outputs: image i is of class i, by far."""
     stored: dict[str, np.ndarray] = {}
     for entry in bundle.switches:
         for part in entry.slices:
             stored[f"{part.model}/int8"] = 90 * np.eye(IMAGES, 10, dtype=np.int8)
             stored[f"{part.model}/float32"] = 4 * np.eye(IMAGES, 10, dtype=np.float32)
-    return Answers(engine, "made up", stored)
+    return EngineOutputs(engine, "made up", stored)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def bundle(exported) -> Bundle:
     return manifest.load(exported.bundle)
 
 
-def compare(bundle: Bundle, other: Answers, switch: str, precision: str) -> agreement.Agreement:
+def compare(bundle: Bundle, other: EngineOutputs, switch: str, precision: str) -> agreement.Agreement:
     """A row of another engine's answers, against the made-up ones."""
     found = agreement.compare(bundle, [answers_of(bundle), other], np.arange(IMAGES))
     (one,) = [one for one in found[1::2] if (one.switch, one.precision) == (switch, precision)]
@@ -64,7 +64,7 @@ def test_int8_of_boards_is_held_to_the_kernels_that_round_as_they_do(bundle: Bun
     whole = {key: stored for key, stored in board.stored.items() if key.endswith("/int8")}
     for stored in whole.values():
         stored[1, 1] -= 3
-    like_arm = Answers(engines.LIKE_ARM, "made up", whole)
+    like_arm = EngineOutputs(engines.LIKE_ARM, "made up", whole)
     found = agreement.compare(bundle, [answers_of(bundle), like_arm, board], np.arange(IMAGES))
     quanta = [(one.quanta, one.held) for one in found if (one.switch, one.precision) == ("1.0", "int8")]
     assert quanta == [(0, True), (3, False), (0, True)]
@@ -77,7 +77,7 @@ def test_another_class_than_here_is_told_of_boards(bundle: Bundle, tmp_path: Pat
     board = answers_of(bundle, Engine("tflite_runtime", board=stub_board(tmp_path, "aarch64", "exit 1")))
     whole = {key: stored for key, stored in board.stored.items() if key.endswith("/int8")}
     whole[f"{bundle.find_switch('1.0').slices[0].model}/int8"][2, 7] = 100
-    like_arm = Answers(engines.LIKE_ARM, "made up", whole)
+    like_arm = EngineOutputs(engines.LIKE_ARM, "made up", whole)
     found = agreement.compare(bundle, [answers_of(bundle), like_arm, board], np.arange(IMAGES))
     assert [one.fault(0) for one in found] == [None] * len(found)
     assert agreement.other_classes(found).startswith(
@@ -162,7 +162,7 @@ def test_a_board_is_an_engine(bundle: Bundle, tmp_path: Path) -> None:
     script = f'shift 3\nunset PYTHONHOME PYTHONPATH LD_LIBRARY_PATH\nexec "{sys.executable}" "$@"'
     engine = Engine("tflite_runtime", board=stub_board(tmp_path, "armhf", script))
     images = datasets.load("digits").test.images[:5]
-    reference, other = engines.ask_all(bundle, [engines.REFERENCE, engine], images)
+    reference, other = engines.run_all(bundle, [engines.REFERENCE, engine], images)
     assert other.engine == engine
     assert other.name == "tflite_runtime 2.14.0, built-in kernels"
     assert len(other.stored) == 8
@@ -175,7 +175,7 @@ def test_a_board_that_fails_is_named_and_ends_the_others(bundle: Bundle, tmp_pat
     broken = stub_board(tmp_path, "armhf", "echo first >&2; echo 'error: no file.' >&2; exit 2")
     asked = [Engine("tflite_runtime", board=board) for board in (slow, broken)]
     with pytest.raises(UserError, match=r"^runtime tflite_runtime on armhf could not run the bundle: no file\.$"):
-        engines.ask_all(bundle, asked, np.zeros((1, 16, 16, 3), np.uint8))
+        engines.run_all(bundle, asked, np.zeros((1, 16, 16, 3), np.uint8))
 
 
 @pytest.mark.slow

@@ -20,10 +20,10 @@ import sys, time
 import numpy as np
 from export.proof import engines
 from fusion.bundle import manifest
-asked = engines.Asked(manifest.load(sys.argv[1]), engines.REFERENCE, np.zeros((50_000, 16, 16, 3), np.uint8))
-while not asked.done:
+running = engines.EngineProcess(manifest.load(sys.argv[1]), engines.REFERENCE, np.zeros((50_000, 16, 16, 3), np.uint8))
+while not running.done:
     time.sleep(0.1)
-print(asked._process.pid, flush=True)
+print(running.pid, flush=True)
 time.sleep(60)
 """
 
@@ -58,4 +58,4 @@ def test_a_full_disk_is_told(exported, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         UserError, match=r"the images for runtime tflite_runtime, 768 bytes, cannot be written to .*TMPDIR"
     ):
-        engines.ask(manifest.load(exported.bundle), engines.REFERENCE, np.zeros((1, 16, 16, 3), np.uint8))
+        engines.run(manifest.load(exported.bundle), engines.REFERENCE, np.zeros((1, 16, 16, 3), np.uint8))

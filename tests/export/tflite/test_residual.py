@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.conversion.job import Job
+from export.conversion.job import SliceFile
 from export.conversion.slices import convert_slice
 from fusion.bundle.contents import PRECISIONS
 from paradis_tf.builders.cost import slice_cost
@@ -41,7 +41,7 @@ def test_a_residual_slice_answers_on_both_runtimes(
 ) -> None:
     model: Supernet = request.getfixturevalue(net)
     switch = model.switches[2]
-    data, found = convert_slice(model, Job(switch, 0, precision), IMAGES)
+    data, found = convert_slice(model, SliceFile(switch, 0, precision), IMAGES)
     assert found.madds == slice_cost(model.architecture, switch.slices[0]).madds
     allowed = PLAIN | ({"QUANTIZE", "MEAN"} if precision == "int8" else {"CAST", "MUL", "MEAN", "DEQUANTIZE"})
     assert found.operator_names <= allowed

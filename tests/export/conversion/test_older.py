@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 
-from export.conversion.recipes import OlderFiles, seal
+from export.conversion.older import OlderBundle, seal
 
 
-def bundle(folder: Path, *entries: Any) -> OlderFiles:
+def bundle(folder: Path, *entries: Any) -> OlderBundle:
     (folder / "one.tflite").write_bytes(b"one")
     (folder / "two.tflite").write_bytes(b"two")
-    files = {"switches": [{"slices": [{"files": dict(enumerate(entries))}]}]}
+    files = {"switches": [{"switch": "1.0", "slices": [{"files": dict(enumerate(entries))}]}]}
     (folder / "manifest.json").write_text(json.dumps(files))
-    return OlderFiles(folder)
+    return OlderBundle(folder)
 
 
 def test_a_file_is_found_by_its_recipe(tmp_path: Path) -> None:
     older = bundle(tmp_path, {"path": "one.tflite", "recipe": seal("r", b"one")})
-    assert older.find("r") == b"one"
-    assert older.find("s") is None
+    assert older.find_file("r") == b"one"
+    assert older.find_file("s") is None
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,13 @@ def test_a_file_is_found_by_its_recipe(tmp_path: Path) -> None:
 def test_an_edited_manifest_has_no_such_file(tmp_path: Path, entry: Any) -> None:
     good = {"path": "two.tflite", "recipe": seal("s", b"two")}
     older = bundle(tmp_path, entry, good)
-    assert older.find("r") is None
-    assert older.find("s") == b"two"
+    assert older.find_file("r") is None
+    assert older.find_file("s") == b"two"
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"switches": null}', '{"switches": [{"slices": [{"files": []}]}]}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"switches": null}', '{"switches": [{"switch": "1.0", "slices": [{"files": []}]}]}']
+)
 def test_a_broken_manifest_has_no_files(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
-    assert OlderFiles(tmp_path).find("r") is None
+    assert OlderBundle(tmp_path).find_file("r") is None
