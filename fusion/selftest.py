@@ -52,7 +52,7 @@ _LEVELS = 16.0
 
 @dataclass(frozen=True)
 class SliceResult:
-    """What became of one slice file.
+    """The result of one slice file.
 
     Attributes:
       quantized: whether its output is.
@@ -72,8 +72,23 @@ class SliceResult:
     timing: timing.Timing | None
 
 
+@dataclass(frozen=True)
+class _Samples:
+    """A bundle's samples, and what runs its files for them: see `Bundle.read_samples`."""
+
+    bundle: Bundle
+    runtime: Runtime
+    images: np.ndarray
+    outputs: Mapping[str, np.ndarray]
+
+    def slice_outputs(self, file: SliceFile, **options: bool) -> tuple[SliceInterpreter, np.ndarray]:
+        """The interpreter of a file, with these options, and its outputs for the samples."""
+        interpreter = SliceInterpreter(self.bundle, file, self.runtime, _THREADS.value, **options)
+        return interpreter, np.stack([interpreter(image) for image in self.images])
+
+
 def main(arguments: list[str]) -> int:
-    """Runs the checks, prints what was found, and returns the exit status."""
+    """Runs the checks, prints their results, and returns the exit status."""
     check_json_target(_JSON.value)
     if _BUNDLE.value is None:
         raise UserError("--bundle is missing; legal: the folder of a bundle.")
@@ -85,36 +100,29 @@ def main(arguments: list[str]) -> int:
     print(_headline(bundle, chosen, host), flush=True)
     for file in bundle.files():
         bundle.read(file)
-    images, outputs = bundle.read_samples()
+    samples = _Samples(bundle, chosen, *bundle.read_samples())
     print(f"files     {len(bundle.files())} as the manifest says", flush=True)
-    results, faults = [], []
+    results: list[SliceResult] = []
+    faults: list[str] = []
     for entry in entries:
         for precision in precisions:
-            given = []
-            for part in entry.slices:
-                key = f"{part.model}/{precision}"
-                wanted = [outputs[key], *([outputs[f"{key}/arm"]] if precision == "int8" else [])]
-                try:
-                    result, answers = _check_slice(bundle, entry, part, precision, images, wanted, chosen)
-                except UserError as error:
-                    # One that does not fit here or cannot be run; the others may be what this machine is for.
-                    faults.append(f"{_where(entry.switch, part.device, precision)}: {error}")
-                    continue
-                results.append(result)
-                faults += _slice_faults(result)
-                given.append(answers)
-            if len(given) == len(entry.slices):
-                faults += _fused_faults(bundle, entry, precision, images, outputs, given, chosen)
+            faults += _check_switch(samples, entry, precision, results)
             print(f"checked   switch {entry.switch}, {precision}", flush=True)
-    after = machine.describe(host.cores)
+    _report(samples, host.cores, results, faults)
+    return 1 if faults else 0
+
+
+def _report(samples: _Samples, cores: int, results: Sequence[SliceResult], faults: Sequence[str]) -> None:
+    """Prints and writes the results."""
+    host = machine.describe(cores)
     print(f"\n{_table(results)}\n")
-    print(_footline(after))
+    print(_footline(host))
     if _JSON.value:
         written = {
-            "model_id": bundle.model_id,
-            "runtime": str(chosen),
+            "model_id": samples.bundle.model_id,
+            "runtime": str(samples.runtime),
             "threads": _THREADS.value,
-            "machine": asdict(after),
+            "machine": asdict(host),
             "peak_memory_bytes": memory.peak(),
             "slices": [_row(result) for result in results],
             "faults": faults,
@@ -122,40 +130,54 @@ def main(arguments: list[str]) -> int:
         write_json(_JSON.value, written)
     for fault in faults:
         print(f"fault: {fault}")
-    count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
-    print(count if faults else f"passed: {len(results)} slice files, {len(bundle.samples)} samples")
-    return 1 if faults else 0
+    passed = f"passed: {len(results)} slice files, {len(samples.images)} samples"
+    print(columns.counted(len(faults), "fault") if faults else passed)
+
+
+def _check_switch(samples: _Samples, entry: SwitchEntry, precision: str, results: list[SliceResult]) -> list[str]:
+    """Adds a result for each slice to `results`, and returns the faults."""
+    faults, answers = [], []
+    for slice_ in entry.slices:
+        where = f"switch '{entry.switch}', device {slice_.device}, {precision}"
+        try:
+            result, answer = _check_slice(samples, entry, slice_, precision)
+        except UserError as error:
+            # One that does not fit here or cannot be run; the others may be what this machine is for.
+            faults.append(f"{where}: {error}")
+            continue
+        results.append(result)
+        answers.append(answer)
+        legal = _MAX_QUANTA.value if result.quantized else _FLOAT_TOLERANCES[precision]
+        # Not `>`, which holds of no NaN.
+        if not result.apart <= legal:
+            unit = "quanta" if result.quantized else "of their range"
+            faults.append(
+                f"{where}: its outputs for the samples are off by {result.apart:.2g} {unit}, legal {legal:g}."
+            )
+    complete = len(answers) == len(entry.slices)
+    return faults + (_fused_faults(samples, entry, precision, answers) if complete else [])
 
 
 def _check_slice(
-    bundle: Bundle,
-    entry: SwitchEntry,
-    part: SliceModel,
-    precision: str,
-    images: np.ndarray,
-    wanted: Sequence[np.ndarray],
-    chosen: Runtime,
+    samples: _Samples, entry: SwitchEntry, slice_: SliceModel, precision: str
 ) -> tuple[SliceResult, np.ndarray]:
-    """What became of a slice, and what it gave for the samples as the runtime comes, dequantized."""
-    file = part.files[precision]
-    strict = _outputs_of(SliceInterpreter(bundle, file, chosen, _THREADS.value, delegates=False), images)
-    slice_ = SliceInterpreter(bundle, file, chosen, _THREADS.value)
-    given = _outputs_of(slice_, images)
+    """The result of a slice, and its outputs for the samples as the runtime comes, dequantized."""
+    file = slice_.files[precision]
+    key = f"{slice_.model}/{precision}"
+    expected = [samples.outputs[key], *([samples.outputs[f"{key}/arm"]] if precision == "int8" else [])]
+    _, strict = samples.slice_outputs(file, delegates=False)
+    interpreter, outputs = samples.slice_outputs(file)
     result = SliceResult(
         switch=entry.switch,
-        device=part.device,
+        device=slice_.device,
         precision=precision,
         bytes=file.bytes,
         quantized=file.output.scale is not None,
-        apart=min(_apart(strict, one, file) for one in wanted),
-        delegates_apart=min(_apart(given, one, file) for one in wanted),
-        timing=timing.measure(lambda: slice_(images[0]), _RUNS.value) if _RUNS.value else None,
+        apart=min(_apart(strict, array, file) for array in expected),
+        delegates_apart=min(_apart(outputs, array, file) for array in expected),
+        timing=timing.measure(lambda: interpreter(samples.images[0]), _RUNS.value) if _RUNS.value else None,
     )
-    return result, fuse.dequantize(given, file.output.scale, file.output.zero_point)
-
-
-def _where(switch: str, device: int, precision: str) -> str:
-    return f"switch '{switch}', device {device}, {precision}"
+    return result, fuse.dequantize(outputs, file.output.scale, file.output.zero_point)
 
 
 def _row(result: SliceResult) -> dict[str, Any]:
@@ -164,51 +186,31 @@ def _row(result: SliceResult) -> dict[str, Any]:
     return row | {key: row[key] if math.isfinite(row[key]) else None for key in ("apart", "delegates_apart")}
 
 
-def _outputs_of(slice_: SliceInterpreter, images: np.ndarray) -> np.ndarray:
-    return np.stack([slice_(image) for image in images])
+def _apart(outputs: np.ndarray, expected: np.ndarray, file: SliceFile) -> float:
+    apart = float(np.abs(outputs.astype(np.float64) - expected.astype(np.float64)).max())
+    return apart if file.output.scale is not None else apart / max(float(np.ptp(expected)), 1e-9)
 
 
-def _apart(given: np.ndarray, wanted: np.ndarray, file: SliceFile) -> float:
-    apart = float(np.abs(given.astype(np.float64) - wanted.astype(np.float64)).max())
-    return apart if file.output.scale is not None else apart / max(float(np.ptp(wanted)), 1e-9)
-
-
-def _slice_faults(result: SliceResult) -> list[str]:
-    where = _where(result.switch, result.device, result.precision)
-    legal = _MAX_QUANTA.value if result.quantized else _FLOAT_TOLERANCES[result.precision]
-    unit = "quanta" if result.quantized else "of their range"
-    if result.apart <= legal:
-        return []
-    return [f"{where}: its outputs for the samples are off by {result.apart:.2g} {unit}, legal {legal:g}."]
-
-
-def _fused_faults(
-    bundle: Bundle,
-    entry: SwitchEntry,
-    precision: str,
-    images: np.ndarray,
-    outputs: Mapping[str, np.ndarray],
-    given: Sequence[np.ndarray],
-    chosen: Runtime,
-) -> list[str]:
-    wanted = []
-    for part in entry.slices:
-        output = part.files[precision].output
-        wanted.append(fuse.dequantize(outputs[f"{part.model}/{precision}"], output.scale, output.zero_point))
-    expected, found = fuse.fuse(wanted), fuse.fuse(given)
+def _fused_faults(samples: _Samples, entry: SwitchEntry, precision: str, answers: Sequence[np.ndarray]) -> list[str]:
+    bundle, addends = samples.bundle, []
+    for slice_ in entry.slices:
+        output = slice_.files[precision].output
+        stored = samples.outputs[f"{slice_.model}/{precision}"]
+        addends.append(fuse.dequantize(stored, output.scale, output.zero_point))
+    expected, fused = fuse.fuse(addends), fuse.fuse(answers)
     where = f"switch '{entry.switch}', {precision}"
     if bundle.task.has_classes:
         # Where two classes are as good as equal, rounding may choose either.
         near = 0.1 * np.ptp(expected, axis=1)
         best = expected.max(axis=1)
-        taken = np.take_along_axis(expected, found.argmax(axis=1)[:, np.newaxis], axis=1)[:, 0]
+        taken = np.take_along_axis(expected, fused.argmax(axis=1)[:, np.newaxis], axis=1)[:, 0]
         # Not `>`, which holds of no NaN.
         wrong = np.flatnonzero(~(best - taken <= near))
-        return [f"{where}: sample {one} has another class than expected." for one in wrong]
-    tail = TailInterpreter(bundle, chosen, _THREADS.value)
+        return [f"{where}: sample {number} has another class than expected." for number in wrong]
+    tail = TailInterpreter(bundle, samples.runtime, _THREADS.value)
     apart = max(
-        float(np.abs(tail(image, one).astype(float) - tail(image, two)).max())
-        for image, one, two in zip(images, expected, found, strict=True)
+        float(np.abs(tail(image, first).astype(float) - tail(image, second)).max())
+        for image, first, second in zip(samples.images, expected, fused, strict=True)
     )
     return [f"{where}: its answers are off by {apart:g} grey levels, legal {_LEVELS:g}."] if apart > _LEVELS else []
 
@@ -230,18 +232,18 @@ def _table(results: Sequence[SliceResult]) -> str:
     rows = []
     for result in results:
         apart = [
-            f"{one:.0f} quanta" if result.quantized else f"{one:.1e}" for one in (result.apart, result.delegates_apart)
+            f"{off:.0f} quanta" if result.quantized else f"{off:.1e}" for off in (result.apart, result.delegates_apart)
         ]
         row = [f"{result.switch} / {result.device}", result.precision, f"{result.bytes:,}", *apart]
         if result.timing:
             figures = asdict(result.timing)
             row += [str(figures.pop("count")), *(f"{figure:.0f}" for figure in figures.values())]
         rows.append(row)
-    said = (
+    legend = (
         "off: largest difference from the expected outputs on the built-in kernels, in quanta (steps of the output)\n"
         "or as a part of their range; as it comes: the same with XNNPACK, where the runtime has it; times in us"
     )
-    return f"{said}\n{columns.render(header, rows)}"
+    return f"{legend}\n{columns.render(header, rows)}"
 
 
 def _footline(host: machine.Machine) -> str:

@@ -32,6 +32,12 @@ MOST_PIXELS = 64_000_000
 _MODES = ("RGB", "L")
 _CENTRE = 224 / 256
 _FEWER = f"legal: {MOST_PIXELS / 1e6:g} million in all."
+_FAILURES: dict[type[Exception], str] = {
+    FileNotFoundError: "image {} does not exist.",
+    IsADirectoryError: "image {} is a folder; legal: an image file.",
+    UnidentifiedImageError: "file {} is not an image that can be read.",
+    Image.DecompressionBombError: f"image {{}} has far too many pixels; {_FEWER}",
+}
 
 
 def read(source: str | Path | bytes, shape: tuple[int, int, int] | None, resize: str = REFUSE) -> np.ndarray:
@@ -55,36 +61,37 @@ def read(source: str | Path | bytes, shape: tuple[int, int, int] | None, resize:
         raise UserError(f"the model takes {channels} channels; legal for image files: 3.")
     name = "from standard input" if isinstance(source, bytes) else repr(str(source))
     try:
-        with warnings.catch_warnings():
-            # Our own bound is the lower one.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=tuple(FORMATS))
-        with opened as image:
+        with _open(source) as image:
             # Where the model's size is given, that is the bound.
             if image.width * image.height > MOST_PIXELS and (resize != REFUSE or shape is None):
                 raise UserError(f"image {name} is {image.width} x {image.height} pixels; {_FEWER}")
             if resize != REFUSE:
                 return _resized(image, shape, resize)
-            if image.mode not in _MODES:
-                raise UserError(f"image {name} has mode {image.mode}; legal: RGB, or L (8-bit grey).")
-            if shape is not None and image.size != (shape[1], shape[0]):
-                raise UserError(
-                    f"image {name} is {image.width} x {image.height} pixels; legal: {shape[1]} x {shape[0]}, "
-                    "the model's input."
-                )
+            _check(image, name, shape)
             return np.asarray(image.convert("RGB"), np.uint8)
     except UserError:
         raise
-    except FileNotFoundError as error:
-        raise UserError(f"image {name} does not exist.") from error
-    except IsADirectoryError as error:
-        raise UserError(f"image {name} is a folder; legal: an image file.") from error
-    except Image.DecompressionBombError as error:
-        raise UserError(f"image {name} has far too many pixels; {_FEWER}") from error
-    except UnidentifiedImageError as error:
-        raise UserError(f"file {name} is not an image that can be read.") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"image {name} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reasons = (text.format(name) for kind, text in _FAILURES.items() if isinstance(error, kind))
+        reason = f"image {name} cannot be read: {getattr(error, 'strerror', None) or error}."
+        raise UserError(next(reasons, reason)) from error
+
+
+def _check(image: Image.Image, name: str, shape: tuple[int, int, int] | None) -> None:
+    """Raises `UserError` for an image that the model does not take as it is."""
+    if image.mode not in _MODES:
+        raise UserError(f"image {name} has mode {image.mode}; legal: RGB, or L (8-bit grey).")
+    if shape is not None and image.size != (shape[1], shape[0]):
+        raise UserError(
+            f"image {name} is {image.width} x {image.height} pixels; legal: {shape[1]} x {shape[0]}, the model's input."
+        )
+
+
+def _open(source: str | Path | bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        # Our own bound is the lower one.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=tuple(FORMATS))
 
 
 def _resized(image: Image.Image, shape: tuple[int, int, int] | None, resize: str) -> np.ndarray:
@@ -105,10 +112,10 @@ def _resized(image: Image.Image, shape: tuple[int, int, int] | None, resize: str
     return np.asarray(rgb, np.uint8)
 
 
-def _centre(have: tuple[int, int], want: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The (left, top, right, bottom) of the centre that `crop` takes."""
-    largest = min(have[0] / want[0], have[1] / want[1])
-    part = max(_CENTRE * largest, min(largest, 1.0))
-    width, height = (max(1, round(side * part)) for side in want)
-    left, top = (have[0] - width) // 2, (have[1] - height) // 2
+def _centre(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The (left, top, right, bottom) of the centre that `crop` takes of an image of `size` for one of `target`."""
+    largest = min(size[0] / target[0], size[1] / target[1])
+    scale = max(_CENTRE * largest, min(largest, 1.0))
+    width, height = (max(1, round(side * scale)) for side in target)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return left, top, left + width, top + height

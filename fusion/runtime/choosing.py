@@ -42,22 +42,20 @@ def choose(name: str) -> Runtime:
     """
     if name not in RUNTIMES:
         raise UserError(f"runtime {name!r} is unknown; legal: {', '.join(RUNTIMES)}.")
-    installed = [candidate for candidate in _MODULES if _import(candidate)]
-    if name == "auto" and not installed:
+    for candidate in _MODULES if name == "auto" else (name,):
+        module = _import(candidate)
+        if module is None:
+            continue
+        if candidate == "tflite_runtime" and int(np.__version__.split(".")[0]) >= 2:
+            raise UserError(
+                f"runtime 'tflite_runtime' cannot run with NumPy {np.__version__}; legal: numpy<2, "
+                "or the runtime ai_edge_litert."
+            )
+        return Runtime(candidate, importlib.metadata.version(_MODULES[candidate][1]), module)
+    if name == "auto":
         raise UserError("no runtime is installed; legal: pip install ai-edge-litert or tflite-runtime.")
-    if name != "auto" and name not in installed:
-        have = ", ".join(installed) or "none"
-        raise UserError(f"runtime {name!r} is not installed; installed: {have}.")
-    chosen = installed[0] if name == "auto" else name
-    if chosen == "tflite_runtime" and int(np.__version__.split(".")[0]) >= 2:
-        raise UserError(
-            f"runtime 'tflite_runtime' cannot run with NumPy {np.__version__}; legal: numpy<2, "
-            "or the runtime ai_edge_litert."
-        )
-    module = _import(chosen)
-    if module is None:
-        raise UserError(f"runtime {chosen!r} can no longer be imported.")
-    return Runtime(chosen, importlib.metadata.version(_MODULES[chosen][1]), module)
+    installed = ", ".join(candidate for candidate in _MODULES if _import(candidate)) or "none"
+    raise UserError(f"runtime {name!r} is not installed; installed: {installed}.")
 
 
 def available_cores() -> int:

@@ -56,8 +56,8 @@ def _model(root: Path) -> str:
     board = _read(root / "proc/device-tree/model")
     if board:
         return board.rstrip("\0")
-    found = re.search(r"^model name\s*:\s*(.+)$", _read(root / "proc/cpuinfo") or "", re.MULTILINE)
-    return found[1].strip() if found else platform.system()
+    name = re.search(r"^model name\s*:\s*(.+)$", _read(root / "proc/cpuinfo") or "", re.MULTILINE)
+    return name[1].strip() if name else platform.system()
 
 
 def _celsius(root: Path) -> float | None:
@@ -70,7 +70,7 @@ def _throttling(root: Path) -> tuple[str, ...] | None:
     if not text or not re.fullmatch(r"(0x)?[0-9a-fA-F]+", text):
         return None
     word = int(text, 16)
-    return tuple(said for bit, said in _THROTTLED.items() if word >> bit & 1)
+    return tuple(text for bit, text in _THROTTLED.items() if word >> bit & 1)
 
 
 def _read(path: Path) -> str | None:

@@ -24,26 +24,26 @@ def available(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/f
 
     The less of what Linux counts as available and of what the process's control group, of version 2, has left.
     """
-    found = []
+    limits = []
     try:
         line = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE)
-        found += [int(line[1]) * 1024] if line else []
+        limits += [int(line[1]) * 1024] if line else []
     except OSError:
         pass
     try:
         limit, used = ((cgroup / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        found += [max(0, int(limit) - int(used))] if limit.isdigit() else []
+        limits += [max(0, int(limit) - int(used))] if limit.isdigit() else []
     except (OSError, ValueError):
         pass
-    return min(found, default=None)
+    return min(limits, default=None)
 
 
-def require(wanted: int, what: str) -> None:
+def require(size: int, what: str) -> None:
     """Raises `UserError` if `what` takes more bytes than are available; does nothing where that is not known."""
     left = available()
-    if left is not None and left < wanted:
+    if left is not None and left < size:
         raise UserError(
-            f"{what} takes about {wanted / 1e6:.0f} MB of memory, and {left / 1e6:.0f} MB are available; serve fewer "
+            f"{what} takes about {size / 1e6:.0f} MB of memory, and {left / 1e6:.0f} MB are available; serve fewer "
             "or narrower slices, or end other programs."
         )
 

@@ -26,11 +26,11 @@ class Timing:
 
 def of(seconds: Sequence[float]) -> Timing:
     """The figures of calls that took so many seconds each, in their order; one call is its own rest."""
-    micros = [1e6 * one for one in seconds]
+    micros = [1e6 * duration for duration in seconds]
     rest = sorted(micros[1:] or micros)
 
-    def percentile(part: int) -> float:
-        return rest[max(0, -(-part * len(rest) // 100) - 1)]
+    def percentile(percent: int) -> float:
+        return rest[max(0, -(-percent * len(rest) // 100) - 1)]
 
     return Timing(
         count=len(micros),
