@@ -35,9 +35,10 @@ from ..rules import answers, early
 from ..runtime import choosing as runtime
 from ..security.credentials import Credentials
 from ..serving import listening as serving
+from ..serving.connections import Handler
 from ..serving.journal import Journal
 from ..serving.metrics import Metrics
-from ..serving.server import Handler, Server
+from ..serving.server import Server
 from . import planner, planning, status_page
 from .devices import UNKNOWN, FleetDevice
 from .fleet import Fleet, connect_by_http
@@ -206,12 +207,12 @@ async def _serve(
         return await serving.serve(server, "coordinator", credentials, context, sockets, asked.set)
 
 
-async def _page(request: web.Request) -> web.Response:
+async def _page(request: web.BaseRequest) -> web.Response:
     return web.Response(body=status_page.PAGE, headers=status_page.HEADERS)
 
 
 def _status_of(model: FusedModel) -> Handler:
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.BaseRequest) -> web.Response:
         return web.json_response(model.status(), headers={"Cache-Control": "no-store"})
 
     return answer

@@ -31,12 +31,12 @@ class BodyReader:
         self._arriving = 0
         self._legal = f"legal: at most {max_body_mb:g} MB, decompressed"
 
-    async def read(self, request: web.Request) -> tuple[bytes, bool]:
+    async def read(self, request: web.BaseRequest) -> tuple[bytes, bool]:
         """The body as it was sent, and whether it is packed: if so, `unpack` it.
 
-        Raises `OipError`: 413 (too large; at once where its length is declared), 408 (too slow), 415 (packed in another
-        way than gzip or deflate), 503 (all bodies on their way would take more than four times the limit) and 400
-        (broken, or its client is gone).
+        Raises `OipError`: 413 (too large; at once where its length is declared), 408 (too slow, or not to be parsed),
+        415 (packed in another way than gzip or deflate), 503 (all bodies on their way would take more than four times
+        the limit, or the server stops) and 400 (its client is gone).
         """
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in _ENCODINGS:
@@ -58,8 +58,8 @@ class BodyReader:
             raise OipError(400, f"the request body cannot be read: {error}.") from error
         except ConnectionResetError as error:
             raise OipError(400, "the client closed the connection before its request was there.") from error
-        if isinstance(request.protocol, Connection) and request.protocol.broken is not None:
-            raise OipError(400, request.protocol.broken)
+        if isinstance(request.protocol, Connection) and request.protocol.stopped:
+            raise OipError(503, "the server stops, and the request's body was not there yet.", {"Retry-After": "1"})
         return body, encoding in ("gzip", "deflate")
 
     def unpack(self, body: bytes | memoryview) -> bytes:
@@ -78,7 +78,7 @@ class BodyReader:
             raise OipError(400, "the request body is not as its content encoding says.")
         return plain
 
-    async def _chunks(self, request: web.Request) -> bytes:
+    async def _chunks(self, request: web.BaseRequest) -> bytes:
         chunks, size = [], 0
         try:
             while chunk := await request.content.readany():
@@ -97,11 +97,3 @@ class BodyReader:
 
     def _too_large(self) -> OipError:
         return OipError(413, f"the request body is too large; {self._legal}.")
-
-
-async def expect(request: web.Request) -> web.StreamResponse | None:
-    """Answers the `Expect` header of a request: what it expects comes when its body is wanted, or not at all."""
-    if request.headers["Expect"].lower() == "100-continue":
-        return None
-    message = "the Expect header asks for something unknown; legal: 100-continue."
-    return web.json_response({"error": message}, status=417)

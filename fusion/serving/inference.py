@@ -1,10 +1,9 @@
-"""Inference requests, whatever way they came: from a body's bytes to those of its answer."""
+"""Inference requests: from a body's bytes to those of its answer."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -12,19 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from aiohttp import web
 
 from ..base.waiting import within
 from ..protocol import oip
 from ..protocol.oip import OipError, TensorSpec
 from .bodies import BodyReader
-from .express import Reply
 from .metrics import Metrics
 
 VERSION = "1"
 """That of every model."""
-
-FAILED = "the server failed on this request; its log has the traceback."
-"""What a client is told of a failure that nobody foresaw."""
 
 # Above that many bytes of JSON, or packed ones, a body is decoded beside the event loop.
 _QUICK_BYTES = 65_536
@@ -74,7 +70,7 @@ class Inference:
 
     Args:
       metrics: where they are counted.
-      bodies: unpacks their bodies.
+      bodies: reads and unpacks their bodies.
       timeout_s: how long an answer may take.
     """
 
@@ -82,48 +78,33 @@ class Inference:
         self._metrics, self._bodies, self._timeout_s = metrics, bodies, timeout_s
         self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")
 
-    async def reply_always(self, model: ServedModel, header: str | None, body: memoryview, arrived: float) -> Reply:
-        """As `reply`, to a body that is not packed; a failure becomes a reply too."""
+    async def answer(self, model: ServedModel, request: web.BaseRequest) -> web.Response:
+        """The answer, or the refusal, of a request to this model; counted once it is on its way."""
+        arrived = time.perf_counter()
+        header = request.headers.get(oip.HEADER)
         try:
-            return await self.reply(model, body, False, header, arrived)
-        except Exception:
-            logging.exception("a request to model %s failed", model.name)
-            return refusal(500, FAILED)
-
-    async def reply(
-        self, model: ServedModel, body: bytes | memoryview, packed: bool, header: str | None, arrived: float
-    ) -> Reply:
-        """The answer, or the refusal, of a request; counted once it is on its way.
-
-        Args:
-          model: whom it asks.
-          body: its body.
-          packed: whether that is to be unpacked.
-          header: the value of its `oip.HEADER`, None where it has none.
-          arrived: `time.perf_counter()` when its head did.
-        """
-        self._metrics.received_bytes.inc(len(body))
-        try:
+            body, packed = await self._bodies.read(request)
+            self._metrics.received_bytes.inc(len(body))
             message = await self._aside(
                 packed or oip.json_bytes(body, header) > _QUICK_BYTES, self._decode, body, packed, header, model
             )
             decoded = time.perf_counter()
             self._metrics.decode_seconds.observe(decoded - arrived)
-            reply = await self._answer(model, message, arrived, decoded)
+            response = await self._response(model, message, arrived, decoded)
         except OipError as error:
-            reply = refusal(error.status, error.message, error.headers)
+            response = refusal(error.status, error.message, error.headers)
         except Exception:
             self._metrics.requests.labels(model.name, "500").inc()
             raise
-        asyncio.get_running_loop().call_soon(self._count, model, reply, arrived)
-        return reply
+        asyncio.get_running_loop().call_soon(self._count, model, response, arrived)
+        return response
 
-    def _count(self, model: ServedModel, reply: Reply, arrived: float) -> None:
-        self._metrics.answered(model.name, reply.status, time.perf_counter() - arrived)
-        if reply.status == 200:
-            self._metrics.sent_bytes.inc(len(reply.body))
+    def _count(self, model: ServedModel, response: web.Response, arrived: float) -> None:
+        self._metrics.answered(model.name, response.status, time.perf_counter() - arrived)
+        if response.status == 200:
+            self._metrics.sent_bytes.inc(response.content_length or 0)
 
-    async def _answer(self, model: ServedModel, message: oip.Request, arrived: float, decoded: float) -> Reply:
+    async def _response(self, model: ServedModel, message: oip.Request, arrived: float, decoded: float) -> web.Response:
         try:
             outputs, parameters = await within(self._timeout_s, model.infer(message, arrived, decoded))
         except asyncio.exceptions.TimeoutError as error:
@@ -133,7 +114,7 @@ class Inference:
         answer, length = await self._aside(
             as_json * 4 > _QUICK_BYTES, oip.encode_response, model.name, VERSION, message, outputs, parameters
         )
-        return Reply(200, answer, _JSON if length is None else {oip.HEADER: length, **_BINARY})
+        return web.Response(body=answer, headers=_JSON if length is None else {oip.HEADER: length, **_BINARY})
 
     def _decode(self, body: bytes | memoryview, packed: bool, header: str | None, model: ServedModel) -> oip.Request:
         plain = self._bodies.unpack(body) if packed else body
@@ -150,6 +131,7 @@ class Inference:
         return await asyncio.get_running_loop().run_in_executor(self._decoding, work, *arguments)
 
 
-def refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:
+def refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
     """The OIP error object."""
-    return Reply(status, json.dumps({"error": message}).encode(), _JSON | dict(headers or {}))
+    body = json.dumps({"error": message}).encode()
+    return web.Response(body=body, status=status, headers=_JSON | dict(headers or {}))

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
-from aiohttp import web
 
 from ..base.program import LONGEST_S, UserError, define_float
 from ..security.credentials import Credentials, is_loopback
@@ -159,15 +158,10 @@ async def serve(
         # Event loops on Windows have no signal handlers; there Ctrl-C ends the program at once.
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, _stop, stopped, number)
-    # Nobody wants the answer of a request whose client is gone.
-    app = server.application()
-    runner = web.AppRunner(app, shutdown_timeout=REQUEST_TIMEOUT_S.value, handler_cancellation=True)
-    await runner.setup()
+    connections = Connections(server.answer, MAX_CONNECTIONS.value)
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(runner.cleanup)
-        if runner.server is None:
-            raise RuntimeError("the runner was not set up")
-        listeners = _Listeners(Connections(runner.server, MAX_CONNECTIONS.value, server.express), sockets)
+        stack.push_async_callback(connections.stop, REQUEST_TIMEOUT_S.value)
+        listeners = _Listeners(connections, sockets)
         stack.callback(listeners.close)
         try:
             await listeners.listen(context)

@@ -5,32 +5,29 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import functools
 import hmac
 import logging
+import re
 import secrets
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 from aiohttp import web
 from prometheus_client import generate_latest
 
-from ..protocol import oip
 from ..protocol.oip import OipError
-from .bodies import BodyReader, expect
-from .connections import Connection
-from .express import Answering, Head
-from .inference import FAILED, VERSION, Inference, ServedModel, refusal
+from .bodies import BodyReader
+from .connections import Connection, Handler
+from .inference import VERSION, Inference, ServedModel, refusal
 from .metrics import Metrics
 
 _LIVE = "/v2/health/live"
 _EXTENSIONS = ["binary_tensor_data", "model_repository"]
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-"""Answers one HTTP request."""
+_MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/ready|/infer)?")
 
 
 class Server:
-    """The routes of one server.
+    """Answers the requests of one server.
 
     Args:
       kind: `worker` or `coordinator`, for the server metadata.
@@ -42,8 +39,7 @@ class Server:
       pages: more paths to answer with GET, and what answers each; the token may also come as the password of HTTP's
         basic authentication, as browsers send it.
 
-    Source: the paths and objects are the OIP's and its model repository extension's; `/metrics` is
-    ours.
+    Source: the paths and objects are the OIP's and its model repository extension's.
     """
 
     def __init__(
@@ -56,105 +52,96 @@ class Server:
         request_timeout_s: float,
         pages: Mapping[str, Handler] | None = None,
     ) -> None:
-        self._kind, self._metrics = kind, metrics
-        self._models = {model.name: model for model in models}
-        self._bodies = BodyReader(max_body_mb, request_timeout_s)
-        self._inference = Inference(metrics, self._bodies, request_timeout_s)
-        self._express: dict[tuple[str, str], ServedModel] = {}
+        self._kind, self._metrics, self._models = kind, metrics, models
+        self._inference = Inference(metrics, BodyReader(max_body_mb, request_timeout_s), request_timeout_s)
+        self._pages = dict(pages or {})
+        # What answers each path, by method. All paths are known, so none is searched for while an image waits.
+        self._routes: dict[str, dict[str, Handler]] = {
+            "/v2": {"GET": self._server_metadata},
+            _LIVE: {"GET": self._live},
+            "/v2/health/ready": {"GET": self._ready},
+            "/v2/repository/index": {"GET": self._index, "POST": self._index},
+            "/metrics": {"GET": self._expose},
+        }
         for model in models:
             for path in (f"/v2/models/{model.name}", f"/v2/models/{model.name}/versions/{VERSION}"):
-                self._express["POST", f"{path}/infer"] = model
-        self._pages = dict(pages or {})
+                self._routes[path] = {"GET": partial(self._model_metadata, model)}
+                self._routes[f"{path}/ready"] = {"GET": partial(self._model_ready, model)}
+                self._routes[f"{path}/infer"] = {"POST": partial(self._inference.answer, model)}
+        self._routes |= {path: {"GET": page} for path, page in self._pages.items()}
         # Another one for each process, so that whoever knows a server by two addresses can notice.
         self._instance = secrets.token_hex(8)
         self.change_token(token)
+
+    @property
+    def paths(self) -> Collection[str]:
+        """The paths that it answers."""
+        return self._routes.keys()
 
     def change_token(self, token: str | None) -> None:
         """Asks for this token from now on."""
         self._bearer = None if token is None else f"Bearer {token}".encode()
 
-    def application(self) -> web.Application:
-        """The aiohttp application."""
-        app = web.Application(middlewares=[self._errors, self._authorize])
-        model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
-        # In the order in which they are tried.
-        routes: list[tuple[str, str, Handler]] = [
-            ("POST", model + "/infer", self._infer),
-            ("POST", version + "/infer", self._infer),
-            ("GET", "/v2", self._server_metadata),
-            ("GET", _LIVE, self._live),
-            ("GET", "/v2/health/ready", self._ready),
-            ("GET", "/v2/repository/index", self._index),
-            ("POST", "/v2/repository/index", self._index),
-            ("GET", "/metrics", self._expose),
-        ]
-        for path in (model, version):
-            routes += [("GET", path, self._model_metadata), ("GET", path + "/ready", self._model_ready)]
-        routes += [("GET", path, page) for path, page in self._pages.items()]
-        for method, path, handler in routes:
-            # A GET comes with its HEAD.
-            add = app.router.add_get if method == "GET" else app.router.add_post
-            add(path, handler, expect_handler=expect)
-        return app
-
-    def express(self, head: Head) -> Answering | None:
-        """What answers an inference request, by its head, without aiohttp; None leaves a request to `application`:
-        those that are refused for their path, size or token, and all of another kind."""
-        model = self._express.get((head.method, head.path))
-        if model is None or head.length > self._bodies.limit:
-            return None
-        shown = head.fields.get("authorization", "").encode()
-        if self._bearer is not None and not hmac.compare_digest(shown, self._bearer):
-            return None
-        return functools.partial(self._inference.reply_always, model, head.fields.get(oip.HEADER.lower()))
-
-    @web.middleware
-    async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Every refusal leaves as the OIP error object."""
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The answer to any request; every refusal is the OIP error object."""
         connection = request.protocol
-        if not isinstance(connection, Connection):
-            return await self._refusals(request, handler)
-        connection.begin(request)
+        if isinstance(connection, Connection):
+            connection.begin(request)
         try:
-            return await self._refusals(request, handler)
-        finally:
-            connection.end()
-
-    async def _refusals(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            return await handler(request)
+            self._authorize(request)
+            return await self._handler(request)(request)
         except OipError as error:
-            return _error(error.status, error.message, error.headers)
-        except web.HTTPNotFound:
-            known = ", ".join(["/v2 and what lies below it", "/metrics", *self._pages])
-            return _error(404, f"path {request.path!r} is unknown; legal: {known}.")
-        except web.HTTPMethodNotAllowed as error:
-            legal = ", ".join(sorted(error.allowed_methods))
-            message = f"method {request.method} is not allowed at {request.path!r}; legal: {legal}."
-            return _error(405, message, {"Allow": legal})
-        except web.HTTPException as error:
-            return _error(error.status, f"{error.reason}.")
+            return refusal(error.status, error.message, error.headers)
         except (asyncio.CancelledError, ConnectionResetError):
             raise
         except Exception:
             logging.exception("%s %s failed", request.method, request.path)
-            return _error(500, FAILED)
+            return refusal(500, "the server failed on this request; its log has the traceback.")
+        finally:
+            if isinstance(connection, Connection):
+                connection.end()
 
-    @web.middleware
-    async def _authorize(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if self._bearer is not None and request.path != _LIVE:
-            shown = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-            is_page = request.path in self._pages
-            # Browsers ask their user for a name and a password, and for no bearer token.
-            if is_page and shown.startswith(b"Basic "):
-                shown = b"Bearer " + _password(shown.removeprefix(b"Basic "))
-            if not hmac.compare_digest(shown, self._bearer):
-                message = "the bearer token is missing or wrong; legal: 'Authorization: Bearer <token>'."
-                asked = 'Basic realm="any name, and the token as password"' if is_page else "Bearer"
-                return _error(401, message, {"WWW-Authenticate": asked})
-        return await handler(request)
+    def _authorize(self, request: web.BaseRequest) -> None:
+        if self._bearer is None or request.path == _LIVE:
+            return
+        shown = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        is_page = request.path in self._pages
+        # Browsers ask their user for a name and a password, and for no bearer token.
+        if is_page and shown.startswith(b"Basic "):
+            shown = b"Bearer " + _password(shown.removeprefix(b"Basic "))
+        if not hmac.compare_digest(shown, self._bearer):
+            message = "the bearer token is missing or wrong; legal: 'Authorization: Bearer <token>'."
+            scheme = 'Basic realm="any name, and the token as password"' if is_page else "Bearer"
+            raise OipError(401, message, {"WWW-Authenticate": scheme})
 
-    async def _server_metadata(self, request: web.Request) -> web.Response:
+    def _handler(self, request: web.BaseRequest) -> Handler:
+        path, method = request.path, request.method
+        by_method = self._routes.get(path)
+        if by_method is None:
+            raise OipError(404, self._unknown(path))
+        # A GET comes with its HEAD.
+        handler = by_method.get("GET" if method == "HEAD" else method)
+        if handler is None:
+            legal = ", ".join(sorted({*by_method, "HEAD"} if "GET" in by_method else by_method))
+            message = f"method {method} is not allowed at {path!r}; legal: {legal}."
+            raise OipError(405, message, {"Allow": legal})
+        if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+            raise OipError(417, "the Expect header asks for something unknown; legal: 100-continue.")
+        return handler
+
+    def _unknown(self, path: str) -> str:
+        """Why a path that is not answered is not, as a sentence."""
+        names = [model.name for model in self._models]
+        match = _MODEL.fullmatch(path)
+        if match is None:
+            known = ", ".join(["/v2 and what lies below it", "/metrics", *self._pages])
+            return f"path {path!r} is unknown; legal: {known}."
+        name, version = match.groups()
+        if name not in names:
+            return f"model {name!r} is not served here; served: {', '.join(names)}."
+        return f"version {version!r} of model {name!r} is unknown; legal: {VERSION}."
+
+    async def _server_metadata(self, request: web.BaseRequest) -> web.Response:
         return web.json_response(
             {
                 "name": f"paradis-tf-fusion-{self._kind}",
@@ -164,25 +151,23 @@ class Server:
             }
         )
 
-    async def _live(self, request: web.Request) -> web.Response:
+    async def _live(self, request: web.BaseRequest) -> web.Response:
         return web.json_response({"live": True})
 
-    async def _ready(self, request: web.Request) -> web.Response:
+    async def _ready(self, request: web.BaseRequest) -> web.Response:
         # A server that has some of its models answers for those.
-        reasons = [await model.not_ready() for model in self._models.values()]
+        reasons = [await model.not_ready() for model in self._models]
         if reasons and reasons[0] is not None and None not in reasons:
-            return _error(503, reasons[0])
+            raise OipError(503, reasons[0])
         return web.json_response({"ready": True})
 
-    async def _model_ready(self, request: web.Request) -> web.Response:
-        model = self._model(request)
+    async def _model_ready(self, model: ServedModel, request: web.BaseRequest) -> web.Response:
         reason = await model.not_ready()
         if reason is not None:
-            return _error(503, reason)
+            raise OipError(503, reason)
         return web.json_response({"name": model.name, "ready": True})
 
-    async def _model_metadata(self, request: web.Request) -> web.Response:
-        model = self._model(request)
+    async def _model_metadata(self, model: ServedModel, request: web.BaseRequest) -> web.Response:
         return web.json_response(
             {
                 "name": model.name,
@@ -194,42 +179,17 @@ class Server:
             }
         )
 
-    async def _index(self, request: web.Request) -> web.Response:
+    async def _index(self, request: web.BaseRequest) -> web.Response:
         entries = []
-        for model in self._models.values():
+        for model in self._models:
             reason = await model.not_ready()
             state = {"state": "READY" if reason is None else "UNAVAILABLE", "reason": reason or ""}
             entries.append({"name": model.name, "version": VERSION} | state)
         return web.json_response(entries)
 
-    async def _expose(self, request: web.Request) -> web.Response:
+    async def _expose(self, request: web.BaseRequest) -> web.Response:
         text = generate_latest(self._metrics.registry)
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-
-    async def _infer(self, request: web.Request) -> web.Response:
-        arrived = time.perf_counter()
-        model = self._model(request)
-        try:
-            body, packed = await self._bodies.read(request)
-        except OipError as error:
-            self._metrics.answered(model.name, error.status, time.perf_counter() - arrived)
-            raise
-        reply = await self._inference.reply(model, body, packed, request.headers.get(oip.HEADER), arrived)
-        return web.Response(body=reply.body, status=reply.status, headers=reply.fields)
-
-    def _model(self, request: web.Request) -> ServedModel:
-        name, version = request.match_info["name"], request.match_info.get("version", VERSION)
-        model = self._models.get(name)
-        if model is None:
-            raise OipError(404, f"model {name!r} is not served here; served: {', '.join(self._models)}.")
-        if version != VERSION:
-            raise OipError(404, f"version {version!r} of model {name!r} is unknown; legal: {VERSION}.")
-        return model
-
-
-def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    reply = refusal(status, message, headers)
-    return web.Response(body=reply.body, status=reply.status, headers=reply.fields)
 
 
 def _password(encoded: bytes) -> bytes:

@@ -48,18 +48,16 @@ def serve(model, visit, pages=None, timeout_s=60, max_body_mb=64):
     """The result of `visit(session)` with a session of a server of the model, which asks for the token."""
 
     async def main():
-        app = server.Server("coordinator", [model], Metrics(), TOKEN, max_body_mb, timeout_s, pages).application()
-        runner = web.AppRunner(app)
-        await runner.setup()
-        assert runner.server is not None
-        listener = await asyncio.get_running_loop().create_server(Connections(runner.server, 9), "127.0.0.1", 0)
+        made = server.Server("coordinator", [model], Metrics(), TOKEN, max_body_mb, timeout_s, pages)
+        connections = Connections(made.answer, 9)
+        listener = await asyncio.get_running_loop().create_server(connections, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         try:
             async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {TOKEN}"}) as session:
                 return await visit(session)
         finally:
             listener.close()
-            await runner.cleanup()
+            await connections.stop(1)
 
     return asyncio.run(main())
 

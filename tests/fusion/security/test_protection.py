@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,11 +61,11 @@ def shown(credentials, token=None):
 
 def paths():
     """Every path that a server answers, and some that it may some day."""
-    routes = Server("worker", [], Metrics(), None, 1, 1).application().router.routes()
-    found = {route.resource.canonical for route in routes if route.resource is not None}
-    filled = {path.format(name="tiny-1.0-0", version="1") for path in found}
-    assert {LIVE, "/v2/models/tiny-1.0-0/infer", "/metrics"} <= filled
-    return sorted(filled | {"/", "/status", "/nowhere", "/v2/health/live/", "/v2/health/../models", "/v2//health/live"})
+    model: Any = SimpleNamespace(name="tiny-1.0-0")
+    answered = set(Server("worker", [model], Metrics(), None, 1, 1).paths)
+    assert {LIVE, "/v2/models/tiny-1.0-0/infer", "/metrics"} <= answered
+    others = {"/", "/status", "/nowhere", "/v2/health/live/", "/v2/health/../models", "/v2//health/live"}
+    return sorted(answered | others)
 
 
 def asked(program, path):
@@ -181,9 +182,9 @@ def test_tokens_are_told_to_nobody(bundle, parts, start, runner, curl, cluster_f
         assert not any(secret in str(part) for part in heard)
 
 
-async def _answer(app, token):
-    request = make_mocked_request("GET", "/v2", headers={"Authorization": f"Bearer {token}"}, app=app)
-    return (await app._handle(request)).status
+async def _answer(server, token):
+    request = make_mocked_request("GET", "/v2", headers={"Authorization": f"Bearer {token}"})
+    return (await server.answer(request)).status
 
 
 def test_nothing_but_the_constant_time_comparison_decides(monkeypatch):
@@ -191,6 +192,5 @@ def test_nothing_but_the_constant_time_comparison_decides(monkeypatch):
     for says, status in ((True, 200), (False, 401)):
         monkeypatch.setattr(hmac, "compare_digest", lambda shown, right, says=says: says)
         for token in (OF_WORKER, OF_WORKER[:-1] + "x", OF_WORKER[:-1], "x", ""):
-            app = Server("worker", [], Metrics(), OF_WORKER, 1, 1).application()
-            app.freeze()
-            assert asyncio.run(_answer(app, token)) == status
+            server = Server("worker", [], Metrics(), OF_WORKER, 1, 1)
+            assert asyncio.run(_answer(server, token)) == status
