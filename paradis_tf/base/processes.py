@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from fusion.base.program import UserError
@@ -43,38 +44,33 @@ def run_all(
       UserError: from the function, or because a process died, with the names of the jobs that it may have been at; the
         jobs that are left are given up.
     """
+    workers = max(1, min(processes, len(jobs)))
     pool = ProcessPoolExecutor(
-        max(1, min(processes, len(jobs))),
-        multiprocessing.get_context("spawn"),
-        initializer=_start_process,
-        initargs=(start, start_arguments),
+        workers, multiprocessing.get_context("spawn"), initializer=_start_process, initargs=(start, start_arguments)
     )
-    try:
+    with pool:
         futures = {pool.submit(function, job): job for job in jobs}
-        # All have been started by the first job; the pool forgets them when one dies.
-        started = list((pool._processes or {}).values())
-        for future in as_completed(futures):
-            done(futures[future], future.result())
-    except BrokenProcessPool:
-        # Its thread waits for the processes; two that wait would take the exit status from each other.
-        pool.shutdown()
-        # They are begun in their order, so the first ones without a result are those that were under way.
-        unfinished = [job for future, job in futures.items() if isinstance(future.exception(), BrokenProcessPool)]
-        raise UserError(_death([name(job) for job in unfinished[: len(started)]], started)) from None
-    except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+        started = multiprocessing.active_children()
+        try:
+            for future in as_completed(futures):
+                done(futures[future], future.result())
+        except BrokenProcessPool:
+            pool.shutdown()
+            # Jobs are begun in their order, so the first ones without a result are those that were under way.
+            unfinished = [job for future, job in futures.items() if isinstance(future.exception(), BrokenProcessPool)]
+            raise UserError(_death([name(job) for job in unfinished[:workers]], started)) from None
+        except BaseException:
+            for process in started:
+                process.terminate()
+            raise
 
 
-def _death(at_work: Sequence[str], started: Sequence[Any]) -> str:
-    """What became of a process that died by itself; the pool ends the others by SIGTERM."""
+def _death(jobs: Sequence[str], started: Sequence[BaseProcess]) -> str:
+    """The sentence about a process that died by itself; the pool ends the others by SIGTERM."""
     codes = {process.exitcode for process in started} - {None, 0, -signal.SIGTERM}
     how = ", ".join(sorted(signal.strsignal(-code) or "" if code < 0 else f"exit status {code}" for code in codes))
     return (
-        f"{'; or '.join(at_work)}: the process died{f' ({how})' if how else ''}, perhaps for want of memory; "
+        f"{'; or '.join(jobs)}: the process died{f' ({how})' if how else ''}, perhaps for want of memory; "
         "try --processes=1."
     )
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from fusion.rules.sum import fuse
 from paradis_tf.data import pipeline
 from paradis_tf.evaluation.live_subsets import live_subsets
 from paradis_tf.supernet import Supernet
@@ -23,9 +22,9 @@ _REPORT_S = 10.0
 def measure(model: Supernet, part: Any, report: Callable[[str], None]) -> dict[Switch, dict[str, Any]]:
     """By switch: `accuracy`, `top5_accuracy` (0..1; None up to 5 classes, where it says nothing) and `live_subsets`.
 
-    Each device's slice runs once per image; a subset's answer is the plain sum of the partial logits that arrived, as
-    the runner fuses them. The classifier's bias is in the first slice, so a subset without device 0 answers without
-    the bias.
+    Each device's slice runs once per image; a subset's answer is the plain sum of the partial logits that arrived,
+    added in double precision as the runner does. The classifier's bias is in the first slice, so a subset without
+    device 0 answers without the bias.
 
     Args:
       model: the trained supernet.
@@ -34,7 +33,7 @@ def measure(model: Supernet, part: Any, report: Callable[[str], None]) -> dict[S
     """
     slices: dict[Switch, Callable[[tf.Tensor], list[tf.Tensor]]] = {}
     hits = {switch: {live: np.zeros(2, np.int64) for live in live_subsets(switch.devices)} for switch in model.switches}
-    seen, said = 0, time.monotonic()
+    seen, reported = 0, time.monotonic()
     with pipeline.reading():
         for images, labels in pipeline.evaluation_batches(part, _BATCH):
             for switch in model.switches:
@@ -43,11 +42,12 @@ def measure(model: Supernet, part: Any, report: Callable[[str], None]) -> dict[S
                     slices[switch] = _partial_logits(model, switch)
                 partial = [logits.numpy().astype(np.float64) for logits in slices[switch](images)]
                 for live, count in hits[switch].items():
-                    place = label_places(fuse([partial[device] for device in live]), labels.numpy())
-                    count += (place < 1).sum(), (place < _TOP).sum()
+                    fused = np.sum([partial[device] for device in live], axis=0).astype(np.float32)
+                    places = label_places(fused, labels.numpy())
+                    count += (places < 1).sum(), (places < _TOP).sum()
             seen += len(labels)
-            if time.monotonic() - said >= _REPORT_S:
-                said = time.monotonic()
+            if time.monotonic() - reported >= _REPORT_S:
+                reported = time.monotonic()
                 report(f"evaluated {seen:,}/{len(part):,} images")
     classes = partial[0].shape[1]
     return {switch: _rates(counts, seen, classes) for switch, counts in hits.items()}
@@ -74,8 +74,8 @@ def _partial_logits(model: Supernet, switch: Switch) -> Callable[[tf.Tensor], li
 
     @tf.function(input_signature=[image])
     def run(images: tf.Tensor) -> list[tf.Tensor]:
-        parts = [model.call_slice(images, switch, device) for device in range(switch.devices)]
-        return [tf.cast(part.prediction, tf.float32) for part in parts]
+        outputs = [model.call_slice(images, switch, device) for device in range(switch.devices)]
+        return [tf.cast(output.prediction, tf.float32) for output in outputs]
 
     # Traced here: TensorFlow takes one function for each switch for one that is traced again and again, and warns.
     return run.get_concrete_function()
