@@ -13,8 +13,9 @@ from absl import flags
 
 from fusion.base.files import check_json_target, write_json
 from paradis_tf.base import program
+from paradis_tf.base.files import file_sha256
 from paradis_tf.evaluation.live_subsets import ALL_SUBSETS_UP_TO
-from paradis_tf.records.workdir import Workdir, file_sha256
+from paradis_tf.records.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files, or that folders of images are in.")

@@ -31,6 +31,26 @@ _MOST_SIDE = 4096
 
 
 def main(argv: list[str]) -> None:
+    _check_flags()
+    target = Path(_TARGET.value)
+    threads = _PROCESSES.value or len(os.sched_getaffinity(0))
+    with program.quiet():
+        from paradis_tf.data import preparation, sources, squares
+    plan = sources.plan(_SOURCE.value, _DATA_DIR.value, _PARTS.value)
+    print(f"{plan.name}: {plan.images:,} images of {len(plan.classes)} classes", flush=True)
+    if target.suffix == ".npz":
+        name = "npz"
+        arrays = squares.prepare(plan, target, _SIZE.value, _SKIP.value, threads)
+        counts = {key[2:]: len(labels) for key, labels in arrays.items() if key.startswith("y_")}
+    else:
+        name = "prepared"
+        manifest = preparation.prepare(plan, target, _SIZE.value, _SKIP.value, threads)
+        counts = {part: entry["images"] for part, entry in manifest["parts"].items()}
+    contents = ", ".join(f"{part} {count:,}" for part, count in counts.items())
+    print(f"finished: {target}: {contents}; --config.dataset.name={name} --config.dataset.path={target}")
+
+
+def _check_flags() -> None:
     for flag, value in (("source", _SOURCE.value), ("target", _TARGET.value)):
         if not value:
             raise UserError(f"--{flag} is missing.")
@@ -38,25 +58,9 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--size is {_SIZE.value}; it lies between 1 and {_MOST_SIDE} pixels.")
     if _PROCESSES.value < 0:
         raise UserError(f"--processes is {_PROCESSES.value}; it is at least 1, or 0 for the number of cores.")
-    processes = _PROCESSES.value or len(os.sched_getaffinity(0))
     target = Path(_TARGET.value)
-    one_file = target.suffix == ".npz"
-    if one_file and (os.path.isdir(target) or not os.path.isdir(target.parent)):
+    if target.suffix == ".npz" and (os.path.isdir(target) or not os.path.isdir(target.parent)):
         raise UserError(f"--target={target} cannot be written; it takes a file in a folder that is there.")
-    with program.quiet():
-        from paradis_tf.data import preparation, sources, squares
-    plan = sources.plan(_SOURCE.value, _DATA_DIR.value, _PARTS.value)
-    print(f"{plan.name}: {plan.images:,} images of {len(plan.classes)} classes", flush=True)
-    arguments = (plan, target, _SIZE.value, _SKIP.value, processes)
-    if one_file:
-        arrays = squares.prepare(*arguments)
-        counts = {key[2:]: len(labels) for key, labels in arrays.items() if key.startswith("y_")}
-    else:
-        manifest = preparation.prepare(*arguments)
-        counts = {part: entry["images"] for part, entry in manifest["parts"].items()}
-    said = ", ".join(f"{part} {count:,}" for part, count in counts.items())
-    name = "npz" if one_file else "prepared"
-    print(f"finished: {target}: {said}; --config.dataset.name={name} --config.dataset.path={target}")
 
 
 if __name__ == "__main__":

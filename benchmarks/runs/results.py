@@ -16,7 +16,8 @@ from benchmarks.runs.run_list import Run
 from fusion.base import columns
 from fusion.base.files import write_text
 from fusion.base.program import UserError
-from paradis_tf.records.workdir import Workdir, flat, read_json
+from paradis_tf.base.files import read_json
+from paradis_tf.records.workdir import Workdir, flat
 
 Row = dict[str, Any]
 _IDENTITY = ("name", "entry", "method", "seed", "epochs", "model_id", "switch", "devices", "images")

@@ -45,10 +45,10 @@ def named(name: str, data_dir: str | None) -> dict[str, np.ndarray]:
     Raises:
       UserError: `data_dir` is no folder, neither is there, or the file is malformed.
     """
-    wanted = f"give a folder with {name}.npz ({', '.join(_KEYS)})."
+    remedy = f"give a folder with {name}.npz ({', '.join(_KEYS)})."
     if data_dir:
         if not Path(data_dir).is_dir():
-            raise UserError(f"--data_dir={data_dir} is no folder; {wanted}")
+            raise UserError(f"--data_dir={data_dir} is no folder; {remedy}")
         path = Path(data_dir) / f"{name}.npz"
         if path.exists():
             return npz(path)
@@ -57,12 +57,12 @@ def named(name: str, data_dir: str | None) -> dict[str, np.ndarray]:
     where = f"there is no {name}.npz in --data_dir={data_dir}" if data_dir else "--data_dir is not given"
     source = getattr(keras.datasets, name, None)
     if source is None:
-        raise UserError(f"dataset {name!r}: {where}, and it cannot be downloaded; {wanted}")
+        raise UserError(f"dataset {name!r}: {where}, and it cannot be downloaded; {remedy}")
     try:
         (x_train, y_train), (x_test, y_test) = source.load_data()
     except Exception as error:  # keras raises bare Exception when a download fails
         raise UserError(
-            f"dataset {name!r}: {where}, and keras.datasets could not provide it ({error}); {wanted}"
+            f"dataset {name!r}: {where}, and keras.datasets could not provide it ({error}); {remedy}"
         ) from None
     return checked(name, dict(zip(_KEYS, (x_train, y_train, x_test, y_test), strict=True)))
 
@@ -98,33 +98,42 @@ def checked(source: str, arrays: dict[str, Any]) -> dict[str, np.ndarray]:
     for part in parts:
         x, y = f"x_{part}", f"y_{part}"
         kept[x] = _checked_images(source, x, kept[x])
-        labels = kept[y]
-        if labels.ndim == 2 and labels.shape[1] == 1:
-            labels = labels[:, 0]
-        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-            raise UserError(f"{source}: {y} is {labels.dtype} {labels.shape}; it takes one integer for each image.")
-        if len(labels) != len(kept[x]):
-            raise UserError(f"{source}: {x} has {len(kept[x])} images and {y} {len(labels)} labels.")
-        if labels.min() < 0 or labels.max() >= _MOST_CLASSES:
-            worst = labels.min() if labels.min() < 0 else labels.max()
-            raise UserError(f"{source}: {y} holds label {worst}; labels count from 0 and stay below {_MOST_CLASSES}.")
-        kept[y] = labels.astype(np.int64)
-    for part in parts[1:]:
-        if kept["x_train"].shape[1:] != kept[f"x_{part}"].shape[1:]:
+        kept[y] = _checked_labels(source, y, kept[y])
+        if len(kept[y]) != len(kept[x]):
+            raise UserError(f"{source}: {x} has {len(kept[x])} images and {y} {len(kept[y])} labels.")
+        if kept["x_train"].shape[1:] != kept[x].shape[1:]:
             raise UserError(
-                f"{source}: images are {kept['x_train'].shape[1:]} in x_train and "
-                f"{kept[f'x_{part}'].shape[1:]} in x_{part}; they must be alike."
+                f"{source}: images are {kept['x_train'].shape[1:]} in x_train and {kept[x].shape[1:]} in {x}; "
+                "they must be alike."
             )
-    names = kept.get("class_names")
-    if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
-        raise UserError(f"{source}: class_names is {names.dtype} {names.shape}; it takes one text for each class.")
-    if names is not None and any(not str(name).strip() or not str(name).isprintable() for name in names):
-        raise UserError(f"{source}: class_names holds a name that is empty or no single line of text.")
+    if "class_names" in kept:
+        _check_class_names(source, kept["class_names"])
+        return kept
     classes = int(kept["y_train"].max()) + 1
-    for y in (f"y_{part}" for part in parts[1:]):
-        if "class_names" not in kept and kept[y].max() >= classes:
+    for y in (f"y_{part}" for part in parts):
+        if kept[y].max() >= classes:
             raise UserError(f"{source}: {y} holds label {kept[y].max()}, and y_train knows 0 to {classes - 1}.")
     return kept
+
+
+def _checked_labels(source: str, key: str, labels: np.ndarray) -> np.ndarray:
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"{source}: {key} is {labels.dtype} {labels.shape}; it takes one integer for each image.")
+    illegal = labels[(labels < 0) | (labels >= _MOST_CLASSES)]
+    if len(illegal):
+        raise UserError(
+            f"{source}: {key} holds label {illegal[0]}; labels count from 0 and stay below {_MOST_CLASSES}."
+        )
+    return labels.astype(np.int64)
+
+
+def _check_class_names(source: str, names: np.ndarray) -> None:
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise UserError(f"{source}: class_names is {names.dtype} {names.shape}; it takes one text for each class.")
+    if any(not str(name).strip() or not str(name).isprintable() for name in names):
+        raise UserError(f"{source}: class_names holds a name that is empty or no single line of text.")
 
 
 def _checked_images(source: str, key: str, images: np.ndarray) -> np.ndarray:

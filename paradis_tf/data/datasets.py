@@ -13,7 +13,7 @@ from fusion.base.program import UserError
 from paradis_tf.data import arrays, tfds
 from paradis_tf.data.parts import Part
 
-_FILES = ("npz", "folder", "prepared")
+_WITH_PATH = ("npz", "folder", "prepared")
 _NAMED = ("cifar10", "cifar100", "fashion_mnist", "imagenette64")
 _MOST_SIDE = 4096
 # Of a set of TensorFlow Datasets that is read into memory.
@@ -21,16 +21,8 @@ _MOST_BYTES = 4 * 2**30
 _CLASS_NAMES = {
     "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
     "fashion_mnist": [
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ],
 }
 
@@ -88,20 +80,47 @@ def load(
     Raises:
       UserError: an unknown name, a missing or malformed file, or a value out of range.
     """
-    sources: dict[str, Callable[[], dict[str, np.ndarray]]] = {
+    arrays_of: dict[str, Callable[[], dict[str, np.ndarray]]] = {
         "digits": arrays.digits,
         "npz": lambda: arrays.npz(Path(path)),
         **{known: lambda: arrays.named(name, data_dir) for known in _NAMED},
     }
-    if name not in (*sources, *_FILES) and not name.startswith(tfds.PREFIX):
-        known = (*sources, "folder", "prepared", f"{tfds.PREFIX}NAME")
+    if name not in (*arrays_of, *_WITH_PATH) and not name.startswith(tfds.PREFIX):
+        known = (*arrays_of, "folder", "prepared", f"{tfds.PREFIX}NAME")
         raise UserError(f"dataset {name!r} is unknown; known are {', '.join(known)}.")
-    if name in _FILES and not path:
+    _check_path(name, path)
+    _check_images(name, image_size, skip_broken)
+    if not 0 <= seed < 2**31 - 1:
+        raise UserError(f"seed is {seed}; it lies between 0 and {2**31 - 2}.")
+    if not 0 < validation_fraction < 1:
+        raise UserError(f"validation_fraction is {validation_fraction}; it lies between 0 and 1.")
+    if name in arrays_of:
+        parts, class_names = _of_arrays(name, arrays_of[name]())
+    elif name == "folder":
+        # TensorFlow is loaded for this and the next alone.
+        from paradis_tf.data import folder
+
+        parts, class_names = folder.load(path, image_size, skip_broken)
+    elif name == "prepared":
+        from paradis_tf.data import prepared
+
+        parts, class_names = prepared.load(Path(path), image_size)
+    else:
+        images = tfds.TfdsSet(name, data_dir).arrays(_MOST_BYTES)
+        parts, class_names = _of_arrays(name, arrays.checked(name, images))
+    return _split(parts, class_names, validation_fraction, seed)
+
+
+def _check_path(name: str, path: str) -> None:
+    if name in _WITH_PATH and not path:
         what = "file" if name == "npz" else "folder"
         raise UserError(f"dataset {name!r} needs the path of a {what} in config.dataset.path; it is empty.")
-    if name not in _FILES and path:
-        takers = " and ".join(map(repr, _FILES))
+    if name not in _WITH_PATH and path:
+        takers = " and ".join(map(repr, _WITH_PATH))
         raise UserError(f"config.dataset.path is {path!r}, but only the datasets {takers} take one.")
+
+
+def _check_images(name: str, image_size: int, skip_broken: bool) -> None:
     if image_size and name not in ("folder", "prepared"):
         raise UserError(
             f"config.dataset.image_size is {image_size}, but only 'folder' and 'prepared' images are resized; it is 0."
@@ -112,33 +131,18 @@ def load(
         raise UserError(f"config.dataset.image_size is {image_size}; it lies between 0 and {_MOST_SIDE} pixels.")
     if skip_broken and name != "folder":
         raise UserError(f"config.dataset.skip_broken is set, but only dataset 'folder' takes it, not {name!r}.")
-    if not 0 <= seed < 2**31 - 1:
-        raise UserError(f"seed is {seed}; it lies between 0 and {2**31 - 2}.")
-    if not 0 < validation_fraction < 1:
-        raise UserError(f"validation_fraction is {validation_fraction}; it lies between 0 and 1.")
-    if name in sources:
-        return _split(*_of_arrays(name, sources[name]()), validation_fraction, seed)
-    # TensorFlow is loaded for these alone.
-    from paradis_tf.data import folder, prepared
-
-    if name == "folder":
-        return _split(*folder.load(path, image_size, skip_broken), validation_fraction, seed)
-    if name == "prepared":
-        return _split(*prepared.load(Path(path), image_size), validation_fraction, seed)
-    found = arrays.checked(name, tfds.Source(name, data_dir).arrays(_MOST_BYTES))
-    return _split(*_of_arrays(name, found), validation_fraction, seed)
 
 
-def _of_arrays(name: str, found: dict[str, np.ndarray]) -> tuple[dict[str, Part], list[str]]:
-    parts = {key[2:]: Part(found[key], found[f"y_{key[2:]}"]) for key in found if key.startswith("x_")}
+def _of_arrays(name: str, values: dict[str, np.ndarray]) -> tuple[dict[str, Part], list[str]]:
+    parts = {key[2:]: Part(values[key], values[f"y_{key[2:]}"]) for key in values if key.startswith("x_")}
     count = max(int(part.labels.max()) for part in parts.values()) + 1
-    names = [str(n) for n in found.get("class_names", _CLASS_NAMES.get(name, range(count)))]
-    if len(names) < count:
-        raise UserError(f"dataset {name!r}: label {count - 1} is out of range; it names {len(names)} classes.")
-    return parts, names
+    class_names = [str(n) for n in values.get("class_names", _CLASS_NAMES.get(name, range(count)))]
+    if len(class_names) < count:
+        raise UserError(f"dataset {name!r}: label {count - 1} is out of range; it names {len(class_names)} classes.")
+    return parts, class_names
 
 
-def _split(parts: dict[str, Part], names: list[str], fraction: float, seed: int) -> Dataset:
+def _split(parts: dict[str, Part], class_names: list[str], fraction: float, seed: int) -> Dataset:
     train, validation = parts["train"], parts.get("validation")
     if validation is None:
         held = round(len(train) * fraction)
@@ -146,10 +150,9 @@ def _split(parts: dict[str, Part], names: list[str], fraction: float, seed: int)
             raise UserError(f"validation_fraction {fraction} of {len(train)} training images leaves an empty part.")
         order = np.random.default_rng(seed).permutation(len(train))
         train, validation = (_select(train, np.sort(places)) for places in (order[held:], order[:held]))
-    return Dataset(train, validation, parts["test"], tuple(names))
+    return Dataset(train, validation, parts["test"], tuple(class_names))
 
 
 def _select(part: Part, places: np.ndarray) -> Part:
-    return Part(
-        part.images[places] if isinstance(part.images, np.ndarray) else part.images.select(places), part.labels[places]
-    )
+    in_memory = isinstance(part.images, np.ndarray)
+    return Part(part.images[places] if in_memory else part.images.select(places), part.labels[places])

@@ -7,7 +7,6 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from fusion.base.program import UserError
+from paradis_tf.base.threads import in_threads
 
 # ImageNet practice: the input is the centre of an image whose short side is larger by this.
 MARGIN = 256 / 224
@@ -105,12 +105,8 @@ class EncodedImages:
 
     def first_fault(self) -> UserError | None:
         """Decodes all images, several at once, until one cannot be; its error."""
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            for fault in pool.map(self._fault_from, range(0, len(self), _CHUNK)):
-                if fault:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    return fault
-        return None
+        faults = in_threads(self._fault_from, range(0, len(self), _CHUNK), len(os.sched_getaffinity(0)))
+        return next((fault for _, fault in faults if fault), None)
 
     def _fault_from(self, start: int) -> UserError | None:
         for place in range(start, min(start + _CHUNK, len(self))):
@@ -216,6 +212,6 @@ def central(image: tf.Tensor, size: int) -> tf.Tensor:
 
 def crop(image: tf.Tensor, box: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """The box (top, left, height, width) of an image, resized (bilinear, antialiased) to uint8 (height, width, 3)."""
-    part = tf.slice(image, [box[0], box[1], 0], [box[2], box[3], 3])
-    resized = tf.image.resize(part, (height, width), antialias=True)
+    cut = tf.slice(image, [box[0], box[1], 0], [box[2], box[3], 3])
+    resized = tf.image.resize(cut, (height, width), antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,9 @@ import numpy as np
 from fusion.base.files import write_json
 from fusion.base.program import UserError
 from paradis_tf.base.progress import Progress
-from paradis_tf.data import datasets, encoded
-from paradis_tf.data.parts import part_names, require_all_classes, some
+from paradis_tf.base.threads import in_threads
+from paradis_tf.data import encoded
+from paradis_tf.data.parts import Part, part_names, require_all_classes, some
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 # Images that a thread checks at a time.
@@ -51,30 +51,28 @@ def listing(root: str, wanted: Sequence[str] = ()) -> tuple[dict[str, Files], tu
             f"image folder {root!r} does not exist or is no folder; it holds train and val, validation or "
             "test, and these a folder for each class."
         )
-    roles = part_names(f"image folder {root!r}", _subfolders(folder), wanted)
-    classes = {role: _subfolders(folder / name) for role, name in roles.items()}
-    for role, name in roles.items():
-        if not classes[role]:
+    parts = part_names(f"image folder {root!r}", _subfolders(folder), wanted)
+    classes = tuple(_subfolders(folder / parts["train"]))
+    for name in parts.values():
+        if not _subfolders(folder / name):
             raise UserError(
                 f"{str(folder / name)!r} holds no class folders; it takes a folder of images for each class."
             )
-        for one, other, has, lacks in (
-            (role, "train", name, roles["train"]),
-            ("train", role, roles["train"], name),
-        ):
-            extra = sorted(set(classes[one]) - set(classes[other]))
-            if extra:
-                raise UserError(
-                    f"image folder {root!r}: {has} has {some(extra)} that {lacks} lacks; all parts have "
-                    "the same class folders."
-                )
-    names = tuple(classes["train"])
-    if any(not name.isprintable() for name in names):
+        _check_same_classes(folder, parts["train"], name)
+        _check_same_classes(folder, name, parts["train"])
+    unprintable = [name for name in classes if not name.isprintable()]
+    if unprintable:
+        raise UserError(f"image folder {root!r}: class folder {unprintable[0]!r} is no single line of text.")
+    return {part: _files(folder / name, classes) for part, name in parts.items()}, classes
+
+
+def _check_same_classes(folder: Path, name: str, other: str) -> None:
+    extra = sorted(set(_subfolders(folder / name)) - set(_subfolders(folder / other)))
+    if extra:
         raise UserError(
-            f"image folder {root!r}: class folder {next(n for n in names if not n.isprintable())!r} is "
-            "no single line of text."
+            f"image folder {str(folder)!r}: {name} has {some(extra)} that {other} lacks; all parts have the same class "
+            "folders."
         )
-    return {role: _files(folder / name, names) for role, name in roles.items()}, names
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -128,7 +126,7 @@ def whole(root: str, parts: Mapping[str, Files], classes: Sequence[str], skip_br
     if not skip_broken:
         raise UserError(f"{sentence}; mend or remove them, or set config.dataset.skip_broken.")
     print(f"{sentence}; they are left out", flush=True)
-    return {role: _without(files, broken, classes) for role, files in parts.items()}
+    return {part: _without(files, broken, classes) for part, files in parts.items()}
 
 
 def _without(files: Files, broken: set[str], classes: Sequence[str]) -> Files:
@@ -141,15 +139,15 @@ def _without(files: Files, broken: set[str], classes: Sequence[str]) -> Files:
 def fingerprint(parts: Mapping[str, Files], root: Path, times: bool) -> str:
     """A hash of the files' places in the root and sizes, and if asked for of the times of their last changes."""
     digest = hashlib.sha256()
-    for role, files in parts.items():
+    for part, files in parts.items():
         for path in files.paths:
             try:
-                state = path.stat()
+                status = path.stat()
                 # Unlike the time of modification it also tells of a change of permissions.
-                found = f"{state.st_size}\0{state.st_ctime_ns if times else 0}"
+                state = f"{status.st_size}\0{status.st_ctime_ns if times else 0}"
             except OSError:  # a link to nowhere is an image that cannot be decoded
-                found = ""
-            digest.update(f"{role}\0{path.relative_to(root)}\0{found}\n".encode(errors="surrogateescape"))
+                state = ""
+            digest.update(f"{part}\0{path.relative_to(root)}\0{state}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -161,39 +159,34 @@ def _memory(parts: Mapping[str, Files], root: str) -> Path:
 
 def _remembered(memory: Path) -> set[str] | None:
     try:
-        found = json.loads(memory.read_text(encoding="utf-8"))
+        names = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return {str(name) for name in found} if isinstance(found, list) else None
+    return {str(name) for name in names} if isinstance(names, list) else None
 
 
 def _check(paths: Sequence[Path]) -> set[str]:
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     progress, done = Progress("checked images", len(paths)), 0
     broken: set[str] = set()
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        try:
-            for chunk, found in zip(chunks, pool.map(_broken, chunks), strict=True):
-                broken |= found
-                done += len(chunk)
-                progress.update(done)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    for chunk, undecoded in in_threads(_broken, chunks, len(os.sched_getaffinity(0))):
+        broken |= undecoded
+        done += len(chunk)
+        progress.update(done)
     return broken
 
 
 def _broken(paths: Sequence[Path]) -> set[str]:
-    found = set()
+    broken = set()
     for path in paths:
         try:
             encoded.decode(path.read_bytes())
         except (OSError, ValueError):
-            found.add(str(path))
-    return found
+            broken.add(str(path))
+    return broken
 
 
-def load(root: str, image_size: int, skip_broken: bool) -> tuple[dict[str, datasets.Part], list[str]]:
+def load(root: str, image_size: int, skip_broken: bool) -> tuple[dict[str, Part], list[str]]:
     """The parts of a folder of class folders, see `part_names`, and the classes' names; the images stay in their files.
 
     Args:
@@ -205,13 +198,12 @@ def load(root: str, image_size: int, skip_broken: bool) -> tuple[dict[str, datas
       UserError: the folders are not as `listing` wants them, or images cannot be decoded.
     """
     parts, classes = listing(root)
-    return {role: _part(files, image_size) for role, files in whole(root, parts, classes, skip_broken).items()}, [
-        *classes
-    ]
+    decodable = whole(root, parts, classes, skip_broken)
+    return {part: _part(files, image_size) for part, files in decodable.items()}, list(classes)
 
 
-def _part(files: Files, size: int) -> datasets.Part:
+def _part(files: Files, size: int) -> Part:
     nothing = np.zeros(len(files.paths), np.int64)
     # A length of 0 is the whole file.
     images = encoded.EncodedImages(files.paths, np.arange(len(files.paths)), nothing, nothing, size)
-    return datasets.Part(images, files.labels)
+    return Part(images, files.labels)

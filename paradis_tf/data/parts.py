@@ -15,7 +15,7 @@ _PARTS = {"train": "train", "val": "validation", "validation": "validation", "te
 _NAMED = 5
 
 
-def part_names(source: str, found: Sequence[str], wanted: Sequence[str] = ()) -> dict[str, str]:
+def part_names(source: str, names: Sequence[str], wanted: Sequence[str] = ()) -> dict[str, str]:
     """Which part of a source serves as `train`, `validation` (if any) and `test`.
 
     `train` and `test` are what they are called; `val` or `validation` is the validation part. Where there is no `test`,
@@ -24,30 +24,30 @@ def part_names(source: str, found: Sequence[str], wanted: Sequence[str] = ()) ->
 
     Args:
       source: what to call it in an error.
-      found: the parts that the source has; other names than these four are left alone.
+      names: the parts that the source has; other names than these four are left alone.
       wanted: the ones to use; empty takes all.
 
     Raises:
       UserError: a wanted part is not there or unknown, or `train` or the rest is missing, or it is there twice.
     """
-    for name in wanted:
-        if name not in _PARTS or name not in found:
-            raise UserError(
-                f"{source} has no part {name!r}; it has {', '.join(found) or 'none'}, and the parts that "
-                f"can be used are {', '.join(_PARTS)}."
-            )
-    chosen = [name for name in (wanted or found) if name in _PARTS]
-    roles = {_PARTS[name]: name for name in chosen}
-    if len(roles) < len(set(chosen)):
-        raise UserError(f"{source} has both 'val' and 'validation'; one of them is the validation part.")
-    if "test" not in roles and "validation" in roles:
-        roles["test"] = roles.pop("validation")
-    if "train" not in roles or "test" not in roles:
+    unknown = [name for name in wanted if name not in _PARTS or name not in names]
+    if unknown:
         raise UserError(
-            f"{source} has the parts {', '.join(chosen) or 'none'}; it needs 'train', and 'val', "
-            "'validation' or 'test'."
+            f"{source} has no part {unknown[0]!r}; it has {', '.join(names) or 'none'}, and the parts that can be used "
+            f"are {', '.join(_PARTS)}."
         )
-    return {role: roles[role] for role in ("train", "validation", "test") if role in roles}
+    chosen = [name for name in (wanted or names) if name in _PARTS]
+    parts = {_PARTS[name]: name for name in chosen}
+    if len(parts) < len(set(chosen)):
+        raise UserError(f"{source} has both 'val' and 'validation'; one of them is the validation part.")
+    if "test" not in parts and "validation" in parts:
+        parts["test"] = parts.pop("validation")
+    if not {"train", "test"} <= parts.keys():
+        raise UserError(
+            f"{source} has the parts {', '.join(chosen) or 'none'}; it needs 'train', and 'val', 'validation' or "
+            "'test'."
+        )
+    return {part: parts[part] for part in ("train", "validation", "test") if part in parts}
 
 
 def require_all_classes(labels: np.ndarray, classes: Sequence[str], where: str) -> None:

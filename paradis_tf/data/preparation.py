@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
-import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from PIL import Image
 
 from fusion.base.files import write_json
 from fusion.base.program import UserError
-from paradis_tf.base.processes import load_quietly, run_all
+from paradis_tf.base.files import file_sha256, locked, read_json, replacing
 from paradis_tf.base.progress import Progress
+from paradis_tf.base.threads import in_threads
 from paradis_tf.data import encoded, prepared
 from paradis_tf.data.parts import require_all_classes, some
-from paradis_tf.data.sources import Chunk, Plan
+from paradis_tf.data.sources import Chunk, PreparationPlan
 
 _WORK = "work"
 _QUALITY = 95
@@ -32,21 +33,18 @@ _QUALITY = 95
 
 @dataclass(frozen=True)
 class Shard:
-    """What one process makes of a chunk: a file in `target`, and beside it in the folder of work its entry."""
+    """A file of a set, what it is made of, and the file beside the set that says what it holds."""
 
     chunk: Chunk
-    target: Path
-    file: str
+    path: Path
+    entry_file: Path
+    classes: tuple[str, ...]
     size: int
-
-    @property
-    def entry_file(self) -> Path:
-        return self.target / _WORK / f"{self.file}.json"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a file of a set holds: the places of its images, their labels, and what could not be decoded."""
+    """What a shard holds: the places of its images, their labels, and the names of those that could not be decoded."""
 
     bytes: int
     sha256: str
@@ -57,7 +55,7 @@ class Entry:
     broken: list[str]
 
 
-def prepare(plan: Plan, target: Path, size: int, skip_broken: bool, processes: int) -> dict[str, Any]:
+def prepare(plan: PreparationPlan, target: Path, size: int, skip_broken: bool, threads: int) -> dict[str, Any]:
     """Writes a prepared set; started again after it was stopped it goes on, and a finished one is checked.
 
     Args:
@@ -67,7 +65,7 @@ def prepare(plan: Plan, target: Path, size: int, skip_broken: bool, processes: i
         reduced to that (antialiased, aspect ratio kept) and stored as JPEG of quality 95; a JPEG image that is no
         larger stays byte for byte.
       skip_broken: images that cannot be decoded are left out instead of refused.
-      processes: how many work at once, at least 1.
+      threads: how many work at once, at least 1.
 
     Returns:
       the manifest.
@@ -76,38 +74,31 @@ def prepare(plan: Plan, target: Path, size: int, skip_broken: bool, processes: i
       UserError: images that cannot be decoded, a target that is something else or cannot be written, or a finished set
         that is damaged.
     """
-    asked = {"schema_version": prepared.SCHEMA_VERSION, "size": size, "quality": _QUALITY, "source": plan.fingerprint}
+    options = {"schema_version": prepared.SCHEMA_VERSION, "size": size, "quality": _QUALITY, "source": plan.fingerprint}
     if os.path.exists(target / prepared.MANIFEST):
-        return _recheck(target, asked, plan, processes)
-    with _work_folder(target, {**asked, "state": plan.state}) as work:
-        shards = {
-            part: [
-                Shard(chunk, target, f"{part}-{number:05}-of-{len(chunks):05}.tfrecord", size)
-                for number, chunk in enumerate(chunks)
-            ]
-            for part, chunks in plan.chunks.items()
-        }
-        everything = [shard for one in shards.values() for shard in one]
-        _write_missing(everything, processes)
-        entries = {shard.file: _read_entry(shard) for shard in everything}
-        broken = [name for entry in entries.values() if entry for name in entry.broken]
+        return _checked_again(target, options, plan, threads)
+    with _work_folder(target, options) as work:
+        shards = {part: _shards(part, chunks, target, plan, size) for part, chunks in plan.chunks.items()}
+        _write_missing([shard for ordered in shards.values() for shard in ordered], threads)
+        entries = {part: [_entry(shard) for shard in ordered] for part, ordered in shards.items()}
+        broken = [name for ordered in entries.values() for entry in ordered for name in entry.broken]
         report_broken(plan, broken, skip_broken)
-        manifest: dict[str, Any] = {
-            **asked,
-            "name": plan.name,
-            "classes": list(plan.classes),
-            "parts": {},
-            "left_out": broken,
-        }
-        for part, made in shards.items():
-            found = [entry for shard in made if (entry := entries[shard.file])]
-            manifest["parts"][part] = _write_index(target, part, made, found, plan)
+        parts = {part: _write_index(target, part, shards[part], entries[part], plan) for part in shards}
+        manifest = {**options, "name": plan.name, "classes": list(plan.classes), "parts": parts, "left_out": broken}
         write_json(target / prepared.MANIFEST, manifest)
         shutil.rmtree(work, ignore_errors=True)
     return manifest
 
 
-def report_broken(plan: Plan, broken: list[str], skip_broken: bool) -> None:
+def _shards(part: str, chunks: list[Chunk], target: Path, plan: PreparationPlan, size: int) -> list[Shard]:
+    names = [f"{part}-{number:05}-of-{len(chunks):05}.tfrecord" for number in range(len(chunks))]
+    return [
+        Shard(chunk, target / name, target / _WORK / f"{name}.json", plan.classes, size)
+        for chunk, name in zip(chunks, names, strict=True)
+    ]
+
+
+def report_broken(plan: PreparationPlan, broken: list[str], skip_broken: bool) -> None:
     """Names the images that cannot be decoded.
 
     Raises:
@@ -122,7 +113,7 @@ def report_broken(plan: Plan, broken: list[str], skip_broken: bool) -> None:
 
 
 @contextlib.contextmanager
-def _work_folder(target: Path, asked: dict[str, Any]) -> Iterator[Path]:
+def _work_folder(target: Path, options: dict[str, Any]) -> Iterator[Path]:
     """The folder of what is needed until the set is finished, for this preparation alone."""
     work = target / _WORK
     plan_file = work / "plan.json"
@@ -130,69 +121,68 @@ def _work_folder(target: Path, asked: dict[str, Any]) -> Iterator[Path]:
         if target.exists() and not work.exists() and any(target.iterdir()):
             raise UserError(f"--target={target} is not empty and holds no prepared set; give a new folder.")
         work.mkdir(parents=True, exist_ok=True)
-        lock = (work / "lock").open("w")
     except OSError as error:
         raise UserError(f"--target={target} cannot be made: {error.strerror}.") from None
-    with lock:
+    with locked(work / "lock", f"--target={target} is being prepared by another process; wait or stop it."):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"--target={target} is being prepared by another process; wait or stop it.") from None
-        try:
-            begun = json.loads(plan_file.read_text(encoding="utf-8")) if plan_file.exists() else asked
-        except (OSError, ValueError, RecursionError):
+            begun = read_json(plan_file) if plan_file.exists() else options
+        except UserError:
             raise UserError(f"{plan_file} is damaged; delete {target} and prepare the set again.") from None
-        if begun != asked:
+        if begun != options:
             raise UserError(
                 f"--target={target} holds a part of a set of another source or size, or the source has changed since; "
                 "delete the folder or give another."
             )
-        write_json(plan_file, asked)
+        write_json(plan_file, options)
         yield work
 
 
-def _write_missing(shards: list[Shard], processes: int) -> None:
-    missing = [shard for shard in shards if _read_entry(shard) is None]
+def _write_missing(shards: list[Shard], threads: int) -> None:
+    missing = [shard for shard in shards if not _is_written(shard)]
     total = sum(shard.chunk.images for shard in shards)
     before = done = total - sum(shard.chunk.images for shard in missing)
     if before:
         print(f"going on after {before:,} of {total:,} images", flush=True)
     progress = Progress("prepared", total)
-
-    def finished(shard: Shard, result: None) -> None:
-        nonlocal done
-        done += shard.chunk.images
-        progress.update(done, before)
-
-    if missing:
-        run_all(write_shard, missing, processes, finished, load_quietly, (__name__,), lambda shard: shard.file)
-
-
-def _read_entry(shard: Shard) -> Entry | None:
-    """The entry of a shard that is whole, else None."""
+    stopping = threading.Event()
     try:
-        entry = Entry(**json.loads(shard.entry_file.read_text(encoding="utf-8")))
-        whole = (shard.target / shard.file).stat().st_size == entry.bytes
-    except (OSError, ValueError, TypeError, RecursionError):
-        return None
-    return entry if whole else None
+        for shard, _ in in_threads(partial(write_shard, stopping), missing, threads):
+            done += shard.chunk.images
+            progress.update(done, before)
+    finally:
+        stopping.set()
 
 
-def write_shard(shard: Shard) -> None:
-    """Writes one file of a set and then its entry."""
-    path = shard.target / shard.file
-    aside = shard.target / _WORK / f"{shard.file}.part"
+def _is_written(shard: Shard) -> bool:
+    try:
+        return shard.path.stat().st_size == _entry(shard).bytes
+    except (OSError, UserError):
+        return False
+
+
+def _entry(shard: Shard) -> Entry:
+    try:
+        return Entry(**read_json(shard.entry_file))
+    except TypeError:
+        raise UserError(f"{shard.entry_file} is damaged; delete it and prepare the set again.") from None
+
+
+def write_shard(stopping: threading.Event, shard: Shard) -> None:
+    """Writes one file of a set and then its entry, unless it is told to stop on the way."""
     records, offsets, lengths, labels, broken = [], [], [], [], []
     place = 0
+    aside = shard.entry_file.with_suffix(".part")
     try:
         with tf.io.TFRecordWriter(str(aside)) as writer:
             for name, content, label in shard.chunk.read():
+                if stopping.is_set():
+                    return
                 try:
                     jpeg = reduced(content, shard.size)
                 except ValueError:
                     broken.append(name)
                     continue
-                record = _example(name, jpeg, label, shard.chunk.classes[label])
+                record = _example(name, jpeg, label, shard.classes[label])
                 writer.write(record)
                 # Before a record are its length and a checksum, after it another.
                 records.append(place)
@@ -203,12 +193,11 @@ def write_shard(shard: Shard) -> None:
         with aside.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
-        aside.replace(path)
+        aside.replace(shard.path)
     except (OSError, tf.errors.OpError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-        raise UserError(f"file {str(path)!r} cannot be written: {reason}.") from None
-    entry = Entry(place, digest, records, offsets, lengths, labels, broken)
-    write_json(shard.entry_file, asdict(entry))
+        raise UserError(f"file {str(shard.path)!r} cannot be written: {reason}.") from None
+    write_json(shard.entry_file, asdict(Entry(place, digest, records, offsets, lengths, labels, broken)))
 
 
 def reduced(content: bytes, size: int) -> bytes:
@@ -248,72 +237,56 @@ def _example(name: str, jpeg: bytes, label: int, text: str) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def _write_index(target: Path, part: str, shards: list[Shard], entries: list[Entry], plan: Plan) -> dict[str, Any]:
-    rows = np.zeros(sum(len(entry.labels) for entry in entries), prepared.ROW)
-    start = 0
-    for number, entry in enumerate(entries):
-        here = rows[start : start + len(entry.labels)]
-        here["shard"], here["record"] = number, entry.records
-        here["offset"], here["length"], here["label"] = entry.offsets, entry.lengths, entry.labels
-        start += len(here)
+def _write_index(
+    target: Path, part: str, shards: list[Shard], entries: list[Entry], plan: PreparationPlan
+) -> dict[str, Any]:
+    """Writes where the images of a part are; gives the part's entry in the manifest."""
+    rows = np.concatenate([np.zeros(0, prepared.ROW), *(_rows(*numbered) for numbered in enumerate(entries))])
     if part == "train":
         require_all_classes(rows["label"], plan.classes, f"{plan.name}, part {part}")
     file = prepared.index_file(target, part)
-    aside = target / _WORK / f"{file.name}.part"
-    try:
-        with aside.open("wb") as stream:
-            np.save(stream, rows)
-        digest = hashlib.sha256(aside.read_bytes()).hexdigest()
-        aside.replace(file)
-    except OSError as error:
-        raise UserError(f"file {str(file)!r} cannot be written: {error.strerror}.") from None
+    with replacing(file) as aside:
+        np.save(aside, rows)
     return {
         "images": len(rows),
-        "index_sha256": digest,
+        "index_sha256": file_sha256(file),
         "shards": [
-            {"file": shard.file, "images": len(entry.labels), "bytes": entry.bytes, "sha256": entry.sha256}
+            {"file": shard.path.name, "images": len(entry.labels), "bytes": entry.bytes, "sha256": entry.sha256}
             for shard, entry in zip(shards, entries, strict=True)
         ],
     }
 
 
-def _recheck(target: Path, asked: dict[str, Any], plan: Plan, processes: int) -> dict[str, Any]:
+def _rows(number: int, entry: Entry) -> np.ndarray:
+    rows = np.zeros(len(entry.labels), prepared.ROW)
+    rows["shard"], rows["record"], rows["label"] = number, entry.records, entry.labels
+    rows["offset"], rows["length"] = entry.offsets, entry.lengths
+    return rows
+
+
+def _checked_again(target: Path, options: dict[str, Any], plan: PreparationPlan, threads: int) -> dict[str, Any]:
+    """The manifest of a finished set whose files are as they were written."""
     manifest = prepared.read_manifest(target)
-    other = next((key for key, value in asked.items() if manifest.get(key) != value), None)
-    if other:
-        raise UserError(
-            f"--target={target} holds a finished set with {other} {manifest.get(other)!r}, and {asked[other]!r} was "
-            "asked for; delete the folder or give another."
-        )
-    if manifest["classes"] != list(plan.classes) or manifest["parts"].keys() != plan.chunks.keys():
+    for key, value in options.items():
+        if manifest.get(key) != value:
+            raise UserError(
+                f"--target={target} holds a finished set with {key} {manifest.get(key)!r}, and {value!r} was asked "
+                "for; delete the folder or give another."
+            )
+    parts = manifest["parts"]
+    if manifest["classes"] != list(plan.classes) or parts.keys() != plan.chunks.keys():
         raise UserError(f"{target / prepared.MANIFEST} is damaged; delete {target} and prepare the set again.")
-    files = [
-        (str(target / entry["file"]), entry["sha256"])
-        for part in manifest["parts"].values()
-        for entry in part["shards"]
-    ]
-    files += [
-        (str(prepared.index_file(target, name)), part["index_sha256"]) for name, part in manifest["parts"].items()
-    ]
-    print(f"{target} is finished; checking its {len(files)} files", flush=True)
-    damaged: list[str] = []
-    run_all(
-        _is_damaged,
-        files,
-        processes,
-        lambda file, found: damaged.append(file[0]) if found else None,
-        load_quietly,
-        (__name__,),
-        lambda file: file[0],
-    )
+    digests = {target / shard["file"]: shard["sha256"] for part in parts.values() for shard in part["shards"]}
+    digests |= {prepared.index_file(target, name): part["index_sha256"] for name, part in parts.items()}
+    print(f"{target} is finished; checking its {len(digests)} files", flush=True)
+    damaged = [str(file) for file, digest in in_threads(_digest, list(digests), threads) if digest != digests[file]]
     if damaged:
         raise UserError(f"{some(sorted(damaged))} of the finished set changed; delete {target} and prepare it again.")
     return manifest
 
 
-def _is_damaged(file: tuple[str, str]) -> bool:
+def _digest(file: Path) -> str:
     try:
-        with open(file[0], "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest() != file[1]
-    except OSError:
-        return True
+        return file_sha256(file)
+    except UserError:
+        return ""

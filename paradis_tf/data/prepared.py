@@ -8,9 +8,6 @@ FOLDER/train.index.npy                    where each image's record and JPEG lie
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,19 +15,20 @@ from typing import Any
 import numpy as np
 
 from fusion.base.program import UserError
-from paradis_tf.data import datasets
+from paradis_tf.base.files import file_sha256, read_json
 from paradis_tf.data.encoded import EncodedImages
+from paradis_tf.data.parts import Part
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-ROLES = ("train", "validation", "test")
+PARTS = ("train", "validation", "test")
 # Of an index: one row for each image.
 ROW = np.dtype([("shard", "<i4"), ("record", "<i8"), ("offset", "<i8"), ("length", "<i8"), ("label", "<i4")])
 
 
-def index_file(folder: Path, role: str) -> Path:
+def index_file(folder: Path, part: str) -> Path:
     """Where the index of a part is."""
-    return folder / f"{role}.index.npy"
+    return folder / f"{part}.index.npy"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -45,12 +43,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{str(folder)!r} holds no prepared set, there is no {MANIFEST}; python -m paradis_tf.prepare makes one, "
             "and started again it goes on where it was stopped."
         )
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not JSON ({error}).") from None
+    manifest = read_json(file)
     if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
         raise UserError(f"{file} is no manifest of a prepared set of version {SCHEMA_VERSION}; prepare the set again.")
     if not _is_whole(manifest):
@@ -60,26 +53,28 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _is_whole(manifest: dict[str, Any]) -> bool:
     """Whether everything is there and of its type; a file of the set lies in its folder."""
-
-    def typed(entry: Any, **types: type) -> bool:
-        return isinstance(entry, dict) and all(type(entry.get(key)) is kind for key, kind in types.items())
-
+    if not _has(manifest, size=int, classes=list, parts=dict) or manifest["size"] <= 0:
+        return False
+    parts = manifest["parts"].values()
     return (
-        typed(manifest, size=int, classes=list, parts=dict)
-        and manifest["size"] > 0
-        and all(isinstance(name, str) for name in manifest["classes"])
-        and all(typed(part, images=int, index_sha256=str, shards=list) for part in manifest["parts"].values())
-        and all(
-            typed(shard, file=str, images=int, bytes=int, sha256=str)
-            and Path(shard["file"]).name == shard["file"]
-            and "\0" not in shard["file"]
-            for part in manifest["parts"].values()
-            for shard in part["shards"]
-        )
+        all(isinstance(name, str) for name in manifest["classes"])
+        and all(_has(part, images=int, index_sha256=str, shards=list) for part in parts)
+        and all(_is_shard(shard) for part in parts for shard in part["shards"])
     )
 
 
-def load(folder: Path, image_size: int) -> tuple[dict[str, datasets.Part], list[str]]:
+def _is_shard(shard: Any) -> bool:
+    if not _has(shard, file=str, images=int, bytes=int, sha256=str):
+        return False
+    name = shard["file"]
+    return Path(name).name == name and "\0" not in name
+
+
+def _has(entry: Any, **types: type) -> bool:
+    return isinstance(entry, dict) and all(type(entry.get(key)) is kind for key, kind in types.items())
+
+
+def load(folder: Path, image_size: int) -> tuple[dict[str, Part], list[str]]:
     """The parts of a prepared set, and its classes' names; the images stay in their files.
 
     Args:
@@ -90,48 +85,28 @@ def load(folder: Path, image_size: int) -> tuple[dict[str, datasets.Part], list[
       UserError: the set is not complete, or its files are not as the manifest says.
     """
     manifest = read_manifest(folder)
-    names: list[str] = manifest["classes"]
-    parts = {
-        role: _part(folder, role, manifest["parts"][role], len(names), image_size or manifest["size"])
-        for role in ROLES
-        if role in manifest["parts"]
-    }
+    size = image_size or manifest["size"]
+    parts = {name: _part(folder, name, manifest["parts"][name], size) for name in PARTS if name in manifest["parts"]}
     if not {"train", "test"} <= parts.keys():
         raise UserError(f"{folder / MANIFEST} has the parts {', '.join(parts)}; it needs train and test.")
-    return parts, names
+    return parts, manifest["classes"]
 
 
-def _part(folder: Path, role: str, entry: dict[str, Any], classes: int, size: int) -> datasets.Part:
+def _part(folder: Path, name: str, entry: dict[str, Any], size: int) -> Part:
     files = [folder / shard["file"] for shard in entry["shards"]]
-    sizes = np.array([shard["bytes"] for shard in entry["shards"]])
-    for file, wanted in zip(files, sizes, strict=True):
+    for file, shard in zip(files, entry["shards"], strict=True):
         try:
             found = file.stat().st_size
         except OSError as error:
             raise UserError(f"{file} cannot be read: {error.strerror}; prepare the set again.") from None
-        if found != wanted:
-            raise UserError(f"{file} has {found:,} bytes; the manifest says {wanted:,}. Prepare the set again.")
-    file = index_file(folder, role)
-    try:
-        content = file.read_bytes()
-        index = np.load(io.BytesIO(content), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{file} cannot be read ({error}); prepare the set again.") from None
-    good = index.dtype == ROW and index.ndim == 1 and len(index) == entry["images"] > 0
-    if good:
-        shard, ends = index["shard"], index["offset"] + index["length"]
-        good = (shard >= 0).all() and (shard < len(files)).all() and (ends <= sizes[shard]).all()
-        good = (
-            good
-            and (index["record"] >= 0).all()
-            and (index["offset"] > index["record"]).all()
-            and (index["length"] > 0).all()
-        )
-        good = good and (index["label"] >= 0).all() and (index["label"] < classes).all()
-    if not good:
-        raise UserError(f"{file} does not fit the files beside it; prepare the set again.")
-    # Other labels or an exchange of images would fit. The files themselves have a sum for each record.
-    if hashlib.sha256(content).hexdigest() != entry["index_sha256"]:
+        if found != shard["bytes"]:
+            raise UserError(f"{file} has {found:,} bytes; the manifest says {shard['bytes']:,}. Prepare the set again.")
+    file = index_file(folder, name)
+    # The files beside it have a sum for each record, which is checked when that is read.
+    if file_sha256(file) != entry["index_sha256"]:
         raise UserError(f"{file} changed since the set was prepared; prepare the set again.")
+    index = np.load(file, allow_pickle=False)
+    if index.dtype != ROW or len(index) != entry["images"] or not len(index):
+        raise UserError(f"{file} does not fit the manifest beside it; prepare the set again.")
     images = EncodedImages(files, index["shard"], index["offset"], index["length"], size, index["record"])
-    return datasets.Part(images, index["label"].astype(np.int64))
+    return Part(images, index["label"].astype(np.int64))

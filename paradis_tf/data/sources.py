@@ -1,10 +1,11 @@
-"""What a set is prepared from, in chunks that several processes can work on apart."""
+"""What a set is prepared from, in chunks that several threads can work on apart."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fusion.base.program import UserError
@@ -13,6 +14,8 @@ from paradis_tf.data import folder, tfds
 # Images of a file of the set: few enough to share the work and lose little when stopped, enough for ImageNet to have
 # some hundred files.
 _FEWEST, _MOST, _FILES = 50, 2000, 32
+# Name, file content and label of an image.
+_Image = tuple[str, bytes, int]
 
 
 @dataclass(frozen=True)
@@ -20,67 +23,29 @@ class Chunk:
     """Images that lie together in a part of a source.
 
     Attributes:
-      classes: the names of the source's classes.
-      paths, labels: of image files; empty for a set of TensorFlow Datasets, which has the rest.
-      name, data_dir, wanted, role: the set, its folder, the parts to use, and the part by what it serves as.
-      start, stop: the images' numbers in the part.
+      images: how many there are.
+      read: gives name, file content and label of each; the content of a file that cannot be read is empty.
     """
 
-    classes: tuple[str, ...]
-    paths: tuple[Path, ...] = ()
-    labels: tuple[int, ...] = ()
-    name: str = ""
-    data_dir: str | None = None
-    wanted: tuple[str, ...] = ()
-    role: str = ""
-    start: int = 0
-    stop: int = 0
-
-    @property
-    def images(self) -> int:
-        return len(self.paths) or self.stop - self.start
-
-    def read(self) -> Iterator[tuple[str, bytes, int]]:
-        """Name, file content and label of each image; the content of a file that cannot be read is empty.
-
-        Raises:
-          UserError: a label that is no class.
-        """
-        if self.paths:
-            for path, label in zip(self.paths, self.labels, strict=True):
-                try:
-                    yield str(path), path.read_bytes(), label
-                except OSError:
-                    yield str(path), b"", label
-            return
-        for name, content, label in tfds.Source(self.name, self.data_dir, self.wanted).encoded(
-            self.role, self.start, self.stop
-        ):
-            if not 0 <= label < len(self.classes):
-                raise UserError(
-                    f"image {name!r} has label {label}; a part without labels is left out with --parts, as in "
-                    "--parts=train,validation."
-                )
-            yield name, content, label
+    images: int
+    read: Callable[[], Iterator[_Image]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class PreparationPlan:
     """What is to be prepared.
 
     Attributes:
       name: of the source.
       classes: their names.
       chunks: the images of each part.
-      fingerprint: a hash of what was found.
-      state: another, which changes with the files' times too.
+      fingerprint: a hash of what the source holds, of files their names and sizes.
     """
 
     name: str
     classes: tuple[str, ...]
     chunks: dict[str, list[Chunk]]
     fingerprint: str
-    state: str
 
     @property
     def images(self) -> int:
@@ -88,7 +53,7 @@ class Plan:
         return sum(chunk.images for chunks in self.chunks.values() for chunk in chunks)
 
 
-def plan(source: str, data_dir: str | None, wanted: Sequence[str]) -> Plan:
+def plan(source: str, data_dir: str | None, wanted: Sequence[str]) -> PreparationPlan:
     """The images of a folder of class folders, or of `tfds:NAME`.
 
     Args:
@@ -100,40 +65,35 @@ def plan(source: str, data_dir: str | None, wanted: Sequence[str]) -> Plan:
       UserError: the source is not there or not of that form.
     """
     if source.startswith(tfds.PREFIX):
-        return _of_tfds(tfds.Source(source, data_dir, wanted), source, data_dir, tuple(wanted))
+        images = tfds.TfdsSet(source, data_dir, wanted)
+        digest = hashlib.sha256(f"{images.full_name}\0{images.parts}\0{images.classes}".encode()).hexdigest()
+        chunks = {part: _chunks(images.count(part), partial(_read_tfds, images, part)) for part in images.parts}
+        return PreparationPlan(source, images.classes, chunks, digest)
     parts, classes = folder.listing(source, wanted)
-    chunks = {
-        role: [
-            Chunk(classes, tuple(files.paths[start:stop]), tuple(int(label) for label in files.labels[start:stop]))
-            for start, stop in _bounds(len(files.paths))
-        ]
-        for role, files in parts.items()
-    }
+    chunks = {part: _chunks(len(files.paths), partial(_read_files, files)) for part, files in parts.items()}
     root = Path(source)
-    found, state = (folder.fingerprint(parts, root, times) for times in (False, True))
-    return Plan(root.resolve().name, classes, chunks, found, state)
+    return PreparationPlan(root.resolve().name, classes, chunks, folder.fingerprint(parts, root, times=False))
 
 
-def _bounds(images: int) -> list[tuple[int, int]]:
+def _chunks(images: int, read: Callable[[int, int], Iterator[_Image]]) -> list[Chunk]:
     size = min(_MOST, max(_FEWEST, -(-images // _FILES)))
-    return [(start, min(start + size, images)) for start in range(0, images, size)]
+    bounds = [(start, min(start + size, images)) for start in range(0, images, size)]
+    return [Chunk(stop - start, partial(read, start, stop)) for start, stop in bounds]
 
 
-def _of_tfds(found: tfds.Source, name: str, data_dir: str | None, wanted: tuple[str, ...]) -> Plan:
-    digest = hashlib.sha256(f"{found.full_name}\0{found.parts}\0{found.classes}".encode()).hexdigest()
-    chunks = {
-        role: [
-            Chunk(
-                found.classes,
-                name=name,
-                data_dir=data_dir,
-                wanted=wanted,
-                role=role,
-                start=start,
-                stop=stop,
+def _read_files(files: folder.Files, start: int, stop: int) -> Iterator[_Image]:
+    for path, label in zip(files.paths[start:stop], files.labels[start:stop], strict=True):
+        try:
+            yield str(path), path.read_bytes(), int(label)
+        except OSError:
+            yield str(path), b"", int(label)
+
+
+def _read_tfds(images: tfds.TfdsSet, part: str, start: int, stop: int) -> Iterator[_Image]:
+    for name, content, label in images.encoded(part, start, stop):
+        if not 0 <= label < len(images.classes):
+            raise UserError(
+                f"image {name!r} has label {label}; a part without labels is left out with --parts, as in "
+                "--parts=train,validation."
             )
-            for start, stop in _bounds(found.count(role))
-        ]
-        for role in found.parts
-    }
-    return Plan(name, found.classes, chunks, digest, digest)
+        yield name, content, label

@@ -16,7 +16,7 @@ PREFIX = "tfds:"
 _INSTALL = "pip install -r requirements.txt tensorflow-datasets 'tensorflow-metadata<1.18'"
 
 
-class Source:
+class TfdsSet:
     """A prepared classification set of TensorFlow Datasets.
 
     Args:
@@ -44,9 +44,9 @@ class Source:
                 f"({_first_line(error)}); run: {_INSTALL}"
             ) from None
         self.name, self._package = name, tensorflow_datasets
-        bare = name.removeprefix(PREFIX)
+        builder_name = name.removeprefix(PREFIX)
         try:
-            self._builder = tensorflow_datasets.builder(bare, data_dir=data_dir)
+            self._builder = tensorflow_datasets.builder(builder_name, data_dir=data_dir)
             splits, features = self._builder.info.splits, self._builder.info.features
         except Exception as error:  # the package has many ways of failing
             raise UserError(
@@ -56,7 +56,7 @@ class Source:
             where = f" --data_dir={data_dir}" if data_dir else ""
             raise UserError(
                 f"dataset {name!r} is not prepared{' in ' + data_dir if data_dir else ''}, and nothing is downloaded "
-                f"here; run: tfds build {bare}{where}"
+                f"here; run: tfds build {builder_name}{where}"
             )
         kinds = tensorflow_datasets.features
         if not (
@@ -69,22 +69,22 @@ class Source:
         self.classes = tuple(features["label"].names)
         self.parts = part_names(f"dataset {name!r}", list(splits), wanted)
         self.full_name = str(self._builder.info.full_name)
-        self._counts = {part: splits[part].num_examples for part in self.parts.values()}
+        self._counts = {split: splits[split].num_examples for split in self.parts.values()}
         self._shape = features["image"].shape
 
-    def count(self, role: str) -> int:
+    def count(self, part: str) -> int:
         """How many images a part has."""
-        return self._counts[self.parts[role]]
+        return self._counts[self.parts[part]]
 
-    def encoded(self, role: str, start: int, stop: int) -> Iterator[tuple[str, bytes, int]]:
+    def encoded(self, part: str, start: int, stop: int) -> Iterator[tuple[str, bytes, int]]:
         """Name, file content and label of the images of a part from `start` to before `stop`."""
-        part = self.parts[role]
-        items = self._read(f"{part}[{start}:{stop}]", {"image": self._package.decode.SkipDecoding()})
+        split = self.parts[part]
+        items = self._read(f"{split}[{start}:{stop}]", {"image": self._package.decode.SkipDecoding()})
         for number, item in enumerate(items, start):
-            yield f"{self.name} {part} {number}", item["image"], int(item["label"])
+            yield f"{self.name} {split} {number}", item["image"], int(item["label"])
 
     def arrays(self, most_bytes: int) -> dict[str, np.ndarray]:
-        """All images as arrays, `x_train`, `y_train` and so on, of the parts' roles.
+        """All images as arrays, `x_train`, `y_train` and so on.
 
         Raises:
           UserError: the images differ in size, or are more than so many bytes.
@@ -97,17 +97,17 @@ class Source:
                 "--target=FOLDER --size=224, and take dataset 'prepared' with that folder as its path."
             )
         arrays = {"class_names": np.array(self.classes)}
-        for role, part in self.parts.items():
-            items = list(self._read(part, None))
-            arrays[f"x_{role}"] = np.stack([item["image"] for item in items])
-            arrays[f"y_{role}"] = np.array([item["label"] for item in items], np.int64)
+        for part, split in self.parts.items():
+            items = list(self._read(split, None))
+            arrays[f"x_{part}"] = np.stack([item["image"] for item in items])
+            arrays[f"y_{part}"] = np.array([item["label"] for item in items], np.int64)
         return arrays
 
     def _read(self, split: str, decoders: dict[str, Any] | None) -> Any:
         # One file after another, so that the order is the files'.
         order = self._package.ReadConfig(interleave_cycle_length=1)
-        found = self._builder.as_dataset(split=split, decoders=decoders, shuffle_files=False, read_config=order)
-        return found.as_numpy_iterator()
+        images = self._builder.as_dataset(split=split, decoders=decoders, shuffle_files=False, read_config=order)
+        return images.as_numpy_iterator()
 
 
 def _first_line(error: Exception) -> str:

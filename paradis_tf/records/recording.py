@@ -51,9 +51,9 @@ class RunRecorder(keras.callbacks.Callback):
             "images_per_second": round(self.speed.images_per_second, 1),
             "learning_rate": rate,
         }
-        self.workdir.append_metrics({**row, **{name: float(value) for name, value in (logs or {}).items()}})
+        self.workdir.metrics.append({**row, **{name: float(value) for name, value in (logs or {}).items()}})
         kept = None
         if self.keep == "best":
             checkpoints = {done, *self.workdir.checkpoint_files()}
-            kept = best_first(self.workdir.metrics(), self.model.task.metric, checkpoints)[0]
+            kept = best_first(self.workdir.metrics.rows(), self.model.task.metric, checkpoints)[0]
         self.workdir.save_checkpoint(self.model, done, kept)

@@ -44,7 +44,7 @@ def finished_network(workdir: Workdir, model: Supernet, keep: str, check: Callab
     # Said in either case, since nothing else tells.
     said = "the finished model is that of epoch {}, the best on the validation part"
     files = workdir.checkpoint_files()
-    for epoch in best_first(workdir.metrics(), model.task.metric, files):
+    for epoch in best_first(workdir.metrics.rows(), model.task.metric, files):
         if epoch == max(files):
             print(said.format(epoch), flush=True)
             break

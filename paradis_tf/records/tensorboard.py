@@ -42,14 +42,14 @@ class EventWriter(keras.callbacks.Callback):
                 for file in (folder / part).glob("events.out.tfevents.*"):
                     file.unlink()
             self.writers = {part: _writer(folder / part) for part in ("train", "validation")}
-            for row in self.workdir.metrics():
+            for row in self.workdir.metrics.rows():
                 self._write(row)
         except (OSError, tf.errors.OpError) as error:
             raise UserError(f"{folder} cannot be written: {getattr(error, 'message', error)}.") from None
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         try:
-            self._write(self.workdir.metrics()[-1])
+            self._write(self.workdir.metrics.rows()[-1])
         except tf.errors.OpError as error:
             raise UserError(f"{self.workdir.path / 'tensorboard'} cannot be written: {error.message}.") from None
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import hashlib
 import json
 import math
 import os
 import re
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +19,8 @@ from ml_collections import ConfigDict
 
 from fusion.base.files import write_json
 from fusion.base.program import UserError
-from paradis_tf.records.lock import held
+from paradis_tf.base.files import locked, read_json, replacing
+from paradis_tf.records.metrics_file import MetricsFile
 from paradis_tf.tasks.metrics import metric_of
 
 if TYPE_CHECKING:
@@ -52,6 +51,7 @@ class Workdir:
         self.path = Path(path)
         self.config_file = self.path / "config.json"
         self.metrics_file = self.path / "metrics.csv"
+        self.metrics = MetricsFile(self.metrics_file)
         self.checkpoints = self.path / "checkpoints"
         self.model_file = self.path / "model.keras"
         self.evaluation_file = self.evaluation_of("test")
@@ -71,7 +71,7 @@ class Workdir:
         try:
             begun = os.path.exists(workdir.config_file)
             if begun:
-                _compare(workdir.path, flat(workdir.config()), flat(resolved))
+                _check_same(workdir.path, flat(workdir.config()), flat(resolved))
             else:
                 workdir._check_vacant()
             workdir.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ class Workdir:
             # Of two trainings that begin at once, one must not put its config under the other.
             with workdir.locked():
                 if os.path.exists(workdir.config_file):
-                    _compare(workdir.path, flat(workdir.config()), flat(resolved))
+                    _check_same(workdir.path, flat(workdir.config()), flat(resolved))
                 else:
                     write_json(workdir.path / "versions.json", package_versions())
                     write_json(workdir.config_file, resolved)
@@ -196,7 +196,8 @@ class Workdir:
 
     def save_checkpoint(self, model: Supernet, epochs: int, kept: int | None = None) -> None:
         """Writes the checkpoint after so many epochs and drops all but the newest two and that after `kept` epochs."""
-        _save(model, self.checkpoints / f"epoch_{epochs:04d}.keras")
+        with replacing(self.checkpoints / f"epoch_{epochs:04d}.keras") as aside:
+            model.save(aside)
         files = self.checkpoint_files()
         for old in sorted(files)[:-2]:
             if old != kept:
@@ -206,151 +207,44 @@ class Workdir:
 
     def save_model(self, model: Supernet) -> None:
         """Writes the finished model."""
-        _save(model, self.model_file)
+        with replacing(self.model_file) as aside:
+            model.save(aside)
 
-    def truncate_metrics(self, epochs: int) -> None:
-        """Drops the rows of epochs that no checkpoint holds, so that they can be written again."""
-        if not self.metrics_file.is_file():
-            return
-        if not epochs:
-            try:
-                self.metrics_file.unlink()
-            except OSError as error:
-                raise UserError(f"{self.metrics_file} cannot be removed: {error.strerror}.") from None
-            return
-        header, rows = self._metrics_table()
-        wanted = {str(epoch) for epoch in range(1, epochs + 1)}
-        kept = [header] + [row for row in rows if row[0] in wanted]
-        with _aside(self.metrics_file) as aside, aside.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(kept)
-
-    def metrics(self) -> list[dict[str, float]]:
-        """The rows of the finished epochs, without those that are cut off.
-
-        Raises:
-          UserError: a cell is no number, or the file cannot be read.
-        """
-        if not self.metrics_file.exists():
-            return []
-        header, rows = self._metrics_table()
-        try:
-            return [dict(zip(header, map(float, row), strict=True)) for row in rows]
-        except ValueError as error:
-            raise UserError(f"{self.metrics_file} is damaged: {error}; delete it to go on without its rows.") from None
-
-    def _metrics_table(self) -> tuple[list[str], list[list[str]]]:
-        """Header and whole rows; a process that was killed, or a full disk, may have left a broken end."""
-        try:
-            with self.metrics_file.open(newline="", encoding="utf-8", errors="replace") as file:
-                header, *rows = list(csv.reader(file)) or [[]]
-        except OSError as error:
-            raise UserError(f"{self.metrics_file} cannot be read: {error.strerror}.") from None
-        except csv.Error as error:
-            raise UserError(f"{self.metrics_file} is damaged: {error}; delete it to go on without its rows.") from None
-        return header, [row for row in rows if row and len(row) == len(header) and all(row)]
-
-    def append_metrics(self, row: dict[str, float]) -> None:
-        """Adds the row of an epoch; the first row, or one behind a broken header alone, starts the file anew.
-
-        Raises:
-          UserError: the rows before have other columns, as another version of the program wrote them, or the file
-            cannot be written.
-        """
-        header = ""
-        try:
-            if self.metrics_file.exists():
-                with self.metrics_file.open(newline="", encoding="utf-8", errors="replace") as file:
-                    header = file.readline()
-            new = header != ",".join(row) + "\r\n"
-            if new and self.metrics_file.exists() and self._metrics_table()[1]:
-                raise UserError(
-                    f"{self.metrics_file} has columns {header.strip()}, and this epoch {','.join(row)}: another "
-                    "version of the program began the run; go on with that one, or move the file away."
-                )
-            with self.metrics_file.open("w" if new else "a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, row.keys())
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise UserError(f"{self.metrics_file} cannot be written: {error.strerror}.") from None
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keeps a second training out of the folder; the lock ends with the process, however it ends.
 
         Raises:
           UserError: another process is training here.
         """
-        with held(self.path / "lock"):
-            yield
+        return locked(self.path / "lock", f"--workdir={self.path} is in use by another training; wait or stop it.")
 
     def checkpoint_files(self) -> dict[int, Path]:
         """The checkpoints' files by the epochs that they have behind them."""
-        found = {}
-        for file in self.checkpoints.glob("*.keras"):
-            match = _CHECKPOINT.fullmatch(file.name)
-            if match and int(match[1]):
-                found[int(match[1])] = file
-        return found
+        names = ((_CHECKPOINT.fullmatch(file.name), file) for file in self.checkpoints.glob("*.keras"))
+        return {int(match[1]): file for match, file in names if match and int(match[1])}
 
 
 def flat(config: Mapping[str, Any], prefix: str = "config.") -> dict[str, Any]:
     """A config's values by dotted key, as in `config.model.name`."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in config.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return found
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return values
 
 
-def _compare(path: Path, kept: dict[str, Any], asked: dict[str, Any]) -> None:
+def _check_same(path: Path, kept: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raises UserError, naming the first difference, unless the config of a folder is the one that is asked for."""
     for key in sorted(kept.keys() | asked.keys()):
         old, new = kept.get(key), asked.get(key)
-        if key not in kept or key not in asked:
-            held = f"with {key}={old!r}" if key in kept else f"without {key}"
-            raise UserError(
-                f"--workdir={path} holds a run {held}, and {new!r} was asked for; resume it with the config and the "
-                "version of the program that began it, or give another folder."
-            )
-        if old != new:
-            raise UserError(
-                f"--workdir={path} holds a run with {key}={old!r}, and {new!r} was asked for; resume it with the "
-                "same config or give another folder."
-            )
-
-
-def _save(model: Supernet, file: Path) -> None:
-    with _aside(file) as aside:
-        model.save(aside)
-
-
-@contextmanager
-def _aside(file: Path) -> Iterator[Path]:
-    """A path beside `file` that is renamed over it when the block ends, and removed if the block fails."""
-    aside = file.with_name(f".{file.stem}.part{file.suffix}")
-    try:
-        yield aside
-        aside.replace(file)
-    except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror or error}.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-
-
-def file_sha256(file: Path) -> str:
-    """SHA-256 of a file's bytes, in hex.
-
-    Raises:
-      UserError: it cannot be read.
-    """
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
+        in_both = key in kept and key in asked
+        if in_both and old == new:
+            continue
+        value = f"with {key}={old!r}" if key in kept else f"without {key}"
+        remedy = "the same config" if in_both else "the config and the version of the program that began it,"
+        raise UserError(
+            f"--workdir={path} holds a run {value}, and {new!r} was asked for; resume it with {remedy} or give another "
+            "folder."
+        )
 
 
 def load_model(file: Path) -> Supernet:
@@ -376,17 +270,3 @@ def load_model(file: Path) -> Supernet:
     if not isinstance(model, Supernet):
         raise UserError(f"model file {file} holds a {type(model).__name__}; it takes a Supernet.")
     return model
-
-
-def read_json(file: Path) -> Any:
-    """The value of a JSON file.
-
-    Raises:
-      UserError: it cannot be read or is not JSON.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:  # brackets within brackets end the recursion
-        raise UserError(f"{file} is not JSON ({error}).") from None

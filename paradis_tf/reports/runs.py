@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fusion.base.program import UserError
+from paradis_tf.base.files import file_sha256, read_json
 from paradis_tf.configs.checks import check_types
-from paradis_tf.records.workdir import Workdir, file_sha256, flat, read_json
+from paradis_tf.records.workdir import Workdir, flat
 from paradis_tf.switches import parse_switches
 from paradis_tf.tasks.metrics import metric_of
 

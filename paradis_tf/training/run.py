@@ -262,7 +262,7 @@ def _resume(workdir: Workdir, model: Supernet, config: ConfigDict, dataset: Data
                 "workdir."
             )
         groups.assign(model, groups.state(kept))
-    workdir.truncate_metrics(done)
+    workdir.metrics.truncate(done)
     return done
 
 

@@ -45,7 +45,7 @@ def runs(tmp_path: Path) -> tuple[run_list.Run, ...]:
     for run in loaded:
         if run.name in ACCURACIES:
             workdir = Workdir.create(tmp_path / run.name, run.config)
-            workdir.append_metrics({"epoch": 1, "seconds": 5400.0})
+            workdir.metrics.append({"epoch": 1, "seconds": 5400.0})
             workdir.model_file.write_text("model")
             write_evaluation(workdir, ACCURACIES[run.name])
     return loaded

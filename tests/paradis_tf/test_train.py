@@ -236,7 +236,7 @@ def test_every_option_of_a_config_reaches_the_run(
     assert finished.model_id() != model.model_id()
     part: Any = training.load_dataset(config, None).validation
     found = finished.evaluate(part.images, part.labels, verbose=0, return_dict=True)
-    rows = workdir.metrics()
+    rows = workdir.metrics.rows()
     # The rows are of the average of the weights, computed in float16.
     best = max(rows, key=lambda row: (row["val_accuracy/0.5+0.5"], row["epoch"]))
     assert found["loss"] == pytest.approx(best["val_loss"], rel=0.01)

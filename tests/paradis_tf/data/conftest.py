@@ -28,18 +28,23 @@ def picture(seed: int, height: int, width: int) -> Image.Image:
     return Image.fromarray(np.stack(waves, axis=-1).astype(np.uint8))
 
 
+def write_images(root: Path, counts: dict[str, int]) -> Path:
+    """Writes a folder of parts with 3 classes; images of sides 30 to 60 in four formats."""
+    for part, count in counts.items():
+        for number in range(count):
+            folder = root / part / CLASSES[number % 3]
+            folder.mkdir(parents=True, exist_ok=True)
+            seed = 100 * len(part) + number
+            height, width = np.random.default_rng(seed).integers(30, 61, 2)
+            picture(seed, height, width).save(folder / f"{number:02}{SUFFIXES[number % 4]}")
+    return root
+
+
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a folder of parts with 3 classes; images of sides 30 to 60 in four formats."""
+    """Makes a folder as `write_images` does."""
 
     def make(name: str = "images", counts: dict[str, int] = COUNTS) -> Path:
-        for part, count in counts.items():
-            for number in range(count):
-                folder = tmp_path / name / part / CLASSES[number % 3]
-                folder.mkdir(parents=True, exist_ok=True)
-                seed = 100 * len(part) + number
-                height, width = np.random.default_rng(seed).integers(30, 61, 2)
-                picture(seed, height, width).save(folder / f"{number:02}{SUFFIXES[number % 4]}")
-        return tmp_path / name
+        return write_images(tmp_path / name, counts)
 
     return make

@@ -97,9 +97,6 @@ def test_images_of_one_size_are_read_into_memory() -> None:
 def test_images_of_many_sizes_are_to_be_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="paradis_tf.prepare --source=tfds:many --target=FOLDER"):
         load("tfds:many")
-    monkeypatch.setattr(
-        preparation, "run_all", lambda function, jobs, processes, done, *start: [done(j, function(j)) for j in jobs]
-    )
     monkeypatch.setattr(sources, "_FEWEST", 8)
     plan = sources.plan("tfds:many", None, [])
     manifest = preparation.prepare(plan, tmp_path / "set", 8, False, 1)
@@ -112,10 +109,7 @@ def test_images_of_many_sizes_are_to_be_prepared(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.usefixtures("package")
-def test_a_part_without_labels_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        preparation, "run_all", lambda function, jobs, processes, done, *start: [done(j, function(j)) for j in jobs]
-    )
+def test_a_part_without_labels_can_be_left_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'tfds:unlabelled test 0' has label -1.*--parts=train,validation"):
         preparation.prepare(sources.plan("tfds:unlabelled", None, []), tmp_path / "one", 8, False, 1)
     plan = sources.plan("tfds:unlabelled", None, ["train", "validation"])

@@ -47,7 +47,7 @@ class Run:
     def epochs(self, first: int, last: int) -> None:
         speed = Speed(8)
         recorder = RunRecorder(self.workdir, speed, "best")
-        self.workdir.truncate_metrics(first - 1)
+        self.workdir.metrics.truncate(first - 1)
         for callback in (speed, recorder):
             callback.set_model(self.model)
         for epoch in range(first - 1, last):
@@ -120,7 +120,7 @@ def test_a_kill_between_row_and_checkpoint_costs_no_best(run: Run, monkeypatch: 
         with pytest.raises(KeyboardInterrupt):
             run.epochs(4, 4)
     # The row of an epoch that was better than all, and is gone.
-    assert len(run.workdir.metrics()) == 4
+    assert len(run.workdir.metrics.rows()) == 4
     done, _ = run.workdir.restore()
     assert done == 3
     monkeypatch.setitem(SCORES, 4, (0.1, 0.1))

@@ -37,11 +37,11 @@ def row(epoch: int) -> dict[str, float]:
 
 
 def train(workdir: Workdir, first: int, last: int, end: bool = True) -> None:
-    workdir.truncate_metrics(first - 1)
+    workdir.metrics.truncate(first - 1)
     writer = EventWriter(workdir)
     writer.on_train_begin()
     for epoch in range(first, last + 1):
-        workdir.append_metrics(row(epoch))
+        workdir.metrics.append(row(epoch))
         writer.on_epoch_end(epoch - 1)
     if end:
         writer.on_train_end()

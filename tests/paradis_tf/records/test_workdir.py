@@ -270,7 +270,7 @@ def test_the_lock_ends_with_its_process(workdir: Workdir) -> None:
 
 def test_metrics_grow_by_rows(workdir: Workdir) -> None:
     for epoch in (1, 2):
-        workdir.append_metrics({"epoch": epoch, "loss/0.5+0.5": 1.5 / epoch})
+        workdir.metrics.append({"epoch": epoch, "loss/0.5+0.5": 1.5 / epoch})
     assert workdir.metrics_file.read_bytes() == b"epoch,loss/0.5+0.5\r\n1,1.5\r\n2,0.75\r\n"
 
 
@@ -307,14 +307,14 @@ ROWS = HEADER + b"1,0.5\r\n2,0.4\r\n3,0.3\r\n"
 )
 def test_whole_rows_of_checkpoints_are_kept(workdir: Workdir, content: bytes, epochs: int, kept: bytes) -> None:
     workdir.metrics_file.write_bytes(content)
-    workdir.truncate_metrics(epochs)
-    workdir.append_metrics({"epoch": epochs + 1, "loss": 0.25})
+    workdir.metrics.truncate(epochs)
+    workdir.metrics.append({"epoch": epochs + 1, "loss": 0.25})
     assert workdir.metrics_file.read_bytes() == kept + f"{epochs + 1},0.25\r\n".encode()
     assert names(workdir.path) == {"config.json", "versions.json", "checkpoints", "lock", "metrics.csv"}
 
 
 def test_no_metrics_are_nothing_to_truncate(workdir: Workdir) -> None:
-    workdir.truncate_metrics(3)
+    workdir.metrics.truncate(3)
     assert not workdir.metrics_file.exists()
 
 
@@ -429,15 +429,15 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(
 
 
 def test_metrics_are_read_as_numbers(workdir: Workdir) -> None:
-    assert workdir.metrics() == []
+    assert workdir.metrics.rows() == []
     workdir.metrics_file.write_bytes(ROWS + b"4")
-    assert workdir.metrics() == [{"epoch": epoch, "loss": loss} for epoch, loss in ((1, 0.5), (2, 0.4), (3, 0.3))]
+    assert workdir.metrics.rows() == [{"epoch": epoch, "loss": loss} for epoch, loss in ((1, 0.5), (2, 0.4), (3, 0.3))]
     workdir.metrics_file.write_bytes(HEADER + b"1,low\r\n")
     with pytest.raises(UserError, match=r"metrics\.csv is damaged: could not convert string to float: 'low'"):
-        workdir.metrics()
+        workdir.metrics.rows()
     # More than Python's csv takes for one cell.
     workdir.metrics_file.write_bytes(HEADER + b"x" * 200_000)
-    for use in (workdir.metrics, lambda: workdir.truncate_metrics(3)):
+    for use in (workdir.metrics.rows, lambda: workdir.metrics.truncate(3)):
         with pytest.raises(UserError, match=r"metrics\.csv is damaged: field larger than .*; delete it to go on"):
             use()
     assert workdir.metrics_file.stat().st_size > 200_000
@@ -445,18 +445,18 @@ def test_metrics_are_read_as_numbers(workdir: Workdir) -> None:
 
 def test_a_folder_in_place_of_the_metrics_is_named(workdir: Workdir) -> None:
     workdir.metrics_file.mkdir()
-    workdir.truncate_metrics(3)
+    workdir.metrics.truncate(3)
     with pytest.raises(UserError, match=r"metrics\.csv cannot be read: Is a directory"):
-        workdir.metrics()
+        workdir.metrics.rows()
     with pytest.raises(UserError, match=r"metrics\.csv cannot be written: Is a directory"):
-        workdir.append_metrics({"epoch": 1})
+        workdir.metrics.append({"epoch": 1})
 
 
 def test_rows_of_other_columns_are_not_lost(workdir: Workdir) -> None:
-    workdir.append_metrics({"epoch": 1, "loss": 0.5})
+    workdir.metrics.append({"epoch": 1, "loss": 0.5})
     before = workdir.metrics_file.read_bytes()
     with pytest.raises(UserError, match="has columns epoch,loss, and this epoch epoch,loss,new: another version"):
-        workdir.append_metrics({"epoch": 2, "loss": 0.25, "new": 1.0})
+        workdir.metrics.append({"epoch": 2, "loss": 0.25, "new": 1.0})
     assert workdir.metrics_file.read_bytes() == before
 
 
