@@ -16,8 +16,8 @@ from absl import flags
 from fusion.base import columns
 from fusion.base.files import check_json_target, write_json
 from paradis_tf.base import program
+from paradis_tf.base.metrics import metric_of
 from paradis_tf.records.workdir import Workdir
-from paradis_tf.tasks.metrics import metric_of
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
 _IMAGES = flags.DEFINE_integer(

@@ -6,8 +6,7 @@
 Runs of one config that differ in the seed alone are averaged; runs of the method `individual`, one per switch, make one
 line. Super-resolution is told for each set of test images, beside bicubic enlargement; Set5, or else the first set, is
 drawn. Writes into --target: report.png and report.svg (the metric against the multiply-adds of all devices and of the
-largest one), report.csv (a row per switch of each run; --results reads it), report.json (points and comparisons) and
-index.html, which holds everything.
+largest one), report.json (points and comparisons) and index.html, which holds everything.
 """
 
 from __future__ import annotations
@@ -21,21 +20,20 @@ from fusion.base import columns
 from fusion.base.files import check_json_target, write_bytes, write_json
 from fusion.base.program import UserError
 from paradis_tf.base import program
+from paradis_tf.base.metrics import METRICS
 from paradis_tf.reports import tables
 from paradis_tf.reports.image_sets import shown, whole
 from paradis_tf.reports.results import read_all
 from paradis_tf.reports.runs import Run, check_together
-from paradis_tf.tasks.metrics import METRICS
 
 _WORKDIRS = flags.DEFINE_multi_string("workdir", [], "Run folder, finished and evaluated; may be given many times.")
 _LABELS = flags.DEFINE_list(
     "labels",
     [],
-    "Names of the lines in the picture, in the order of --workdir: one for each line, where seeds of one config, which "
-    "are averaged, make one line; or one for each --workdir, alike for seeds of one config.",
+    "Names of the lines in the picture, in the order of --workdir, one for each line; seeds of one config, which are "
+    "averaged, make one line.",
 )
-_RESULTS = flags.DEFINE_multi_string("results", [], "CSV of results, as benchmarks.runs and this program write it.")
-_NAMES = flags.DEFINE_list("names", [], "Of --results, only rows whose name fits one of these patterns, as *paradis*.")
+_RESULTS = flags.DEFINE_multi_string("results", [], "CSV of results, as benchmarks.runs writes it.")
 _TARGET = flags.DEFINE_string("target", None, "Folder to write to; made if it is not there.", required=True)
 _TITLE = flags.DEFINE_string("title", "", "Title of the picture and the page.")
 _JSON = flags.DEFINE_string("json", "", "Another file to write report.json to.")
@@ -43,7 +41,7 @@ _JSON = flags.DEFINE_string("json", "", "Another file to write report.json to.")
 
 def main(argv: list[str]) -> None:
     check_json_target(_JSON.value)
-    runs = read_all(_WORKDIRS.value, _LABELS.value, _RESULTS.value, _NAMES.value)
+    runs = read_all(_WORKDIRS.value, _LABELS.value, _RESULTS.value)
     check_together(runs)
     all_images, sets = whole(runs), shown(runs)
     target = _folder(_TARGET.value)
@@ -52,16 +50,16 @@ def main(argv: list[str]) -> None:
     metric = METRICS[runs[0].metric]
     title = _TITLE.value or _default_title(runs)
     figures.draw(sets[0], metric, title, target / "report")
-    write_bytes(target / "report.csv", tables.results_csv(all_images.lines))
     values = tables.results_json(all_images, sets, metric)
     write_json(target / "report.json", values)
     if _JSON.value:
         write_json(_JSON.value, values)
     picture = (target / "report.svg").read_text(encoding="utf-8")
     write_bytes(target / "index.html", page.render(title, all_images, sets, metric, picture).encode())
-    for one in sets:
-        means = tables.means(one, metric)
-        name = f"{title}, {one.name}, {one.images} images" if one.name else f"{title}, {one.images} test images"
+    for of_set in sets:
+        means = tables.means(of_set, metric)
+        images = f"{of_set.name}, {of_set.images} images" if of_set.name else f"{of_set.images} test images"
+        name = f"{title}, {images}"
         print(f"{name}\n{columns.render(means.header, means.rows)}\n")
     if unequal := tables.unequal_training(all_images.lines):
         print(f"{unequal}\n")
@@ -69,8 +67,8 @@ def main(argv: list[str]) -> None:
 
 
 def _default_title(runs: Sequence[Run]) -> str:
-    told = {key: value for run in runs for key, value in run.identity.items()}
-    return ", ".join(told[key] for key in ("architecture", "dataset") if key in told) or "Runs compared"
+    names = [runs[0].identity.get(f"config.{key}.name", "") for key in ("model", "dataset")]
+    return ", ".join(filter(None, names)) or "Runs compared"
 
 
 def _folder(path: str) -> Path:

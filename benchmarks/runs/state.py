@@ -15,7 +15,7 @@ from benchmarks.runs.run_list import Run
 from fusion.base import columns
 from fusion.base.program import UserError
 from paradis_tf.configs import defaults
-from paradis_tf.tasks.metrics import METRICS
+from paradis_tf.base.metrics import METRICS
 from paradis_tf.records.workdir import Workdir, flat
 
 _LAST_EPOCHS = 5

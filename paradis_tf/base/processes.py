@@ -67,7 +67,7 @@ def run_all(
 
 def _death(jobs: Sequence[str], started: Sequence[BaseProcess]) -> str:
     """The sentence about a process that died by itself; the pool ends the others by SIGTERM."""
-    codes = {process.exitcode for process in started} - {None, 0, -signal.SIGTERM}
+    codes = {process.exitcode or 0 for process in started} - {0, -signal.SIGTERM}
     how = ", ".join(sorted(signal.strsignal(-code) or "" if code < 0 else f"exit status {code}" for code in codes))
     return (
         f"{'; or '.join(jobs)}: the process died{f' ({how})' if how else ''}, perhaps for want of memory; "

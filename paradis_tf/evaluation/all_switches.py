@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fusion.base import columns
+from paradis_tf.base.metrics import metric_of
 from paradis_tf.builders.cost import switch_costs, tail_cost
 from paradis_tf.evaluation import classification, super_resolution
 from paradis_tf.evaluation.live_subsets import text_form
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
-from paradis_tf.tasks.metrics import metric_of
 
 Report = Callable[[str], None]
 

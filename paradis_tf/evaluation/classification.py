@@ -74,8 +74,8 @@ def _partial_logits(model: Supernet, switch: Switch) -> Callable[[tf.Tensor], li
 
     @tf.function(input_signature=[image])
     def run(images: tf.Tensor) -> list[tf.Tensor]:
-        outputs = [model.call_slice(images, switch, device) for device in range(switch.devices)]
-        return [tf.cast(output.prediction, tf.float32) for output in outputs]
+        parts = [model.call_slice(images, switch, device) for device in range(switch.devices)]
+        return [tf.cast(part.prediction, tf.float32) for part in parts]
 
     # Traced here: TensorFlow takes one function for each switch for one that is traced again and again, and warns.
     return run.get_concrete_function()

@@ -20,8 +20,8 @@ from ml_collections import ConfigDict
 from fusion.base.files import write_json
 from fusion.base.program import UserError
 from paradis_tf.base.files import locked, read_json, replacing
+from paradis_tf.base.metrics import metric_of
 from paradis_tf.records.metrics_file import MetricsFile
-from paradis_tf.tasks.metrics import metric_of
 
 if TYPE_CHECKING:
     from paradis_tf.supernet import Supernet

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from paradis_tf.reports.lines import Estimate, Line, Point
+from paradis_tf.reports.lines import Line, LinePoint, SeedMean
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Comparison:
     claim: str
     line: str
     switch: str
-    value: Estimate
+    value: SeedMean
     reference_line: str
     against: str
-    reference: Estimate | None
+    reference: SeedMean | None
 
     @property
-    def difference(self) -> Estimate | None:
+    def difference(self) -> SeedMean | None:
         """The value minus that of the reference; None where there is none."""
         return self.value.minus(self.reference) if self.reference else None
 
@@ -51,9 +51,9 @@ def _with_individual(judged: Sequence[Line], lines: Sequence[Line]) -> Iterator[
             if other.method == "individual":
                 same = {point.switch: point for point in other.points}
                 for point in line.points:
-                    found = same.get(point.switch)
-                    against = f"switch {point.switch} alone" if found else "not trained alone"
-                    yield _comparison("a", line, point, other, against, found.value if found else None)
+                    alone = same.get(point.switch)
+                    against = f"switch {point.switch} alone" if alone else "not trained alone"
+                    yield _comparison("a", line, point, other, against, alone.value if alone else None)
 
 
 def _with_curves(judged: Sequence[Line], lines: Sequence[Line]) -> Iterator[Comparison]:
@@ -71,21 +71,21 @@ def _with_widths(judged: Sequence[Line], lines: Sequence[Line]) -> Iterator[Comp
         for other in lines:
             if other.method in ("slimmable", "us_slimmable"):
                 # Not their multiply-adds in all, which have those of a tail, too.
-                widths = {one.madds_largest: one for one in other.points if one.devices == 1}
+                widths = {width.madds_largest: width for width in other.points if width.devices == 1}
                 for point in line.points:
                     if point.devices > 1:
-                        found = widths.get(point.madds_largest)
-                        against = f"width {found.switch}" if found else "no width that costs the same"
-                        yield _comparison("c", line, point, other, against, found.value if found else None)
+                        width = widths.get(point.madds_largest)
+                        against = f"width {width.switch}" if width else "no width that costs the same"
+                        yield _comparison("c", line, point, other, against, width.value if width else None)
 
 
 def _comparison(
-    claim: str, line: Line, point: Point, other: Line, against: str, reference: Estimate | None
+    claim: str, line: Line, point: LinePoint, other: Line, against: str, reference: SeedMean | None
 ) -> Comparison:
     return Comparison(claim, line.label, point.switch, point.value, other.label, against, reference)
 
 
-def _curve_at(line: Line, madds: int) -> Estimate | None:
+def _curve_at(line: Line, madds: int) -> SeedMean | None:
     """The curve's value at so many multiply-adds, interpolated seed by seed; None outside of it."""
     values = []
     for seed in {seed for point in line.points for seed in point.by_seed}:
@@ -93,7 +93,7 @@ def _curve_at(line: Line, madds: int) -> Estimate | None:
         value = interpolate(curve, madds)
         if value is not None:
             values.append(value)
-    return Estimate.of(values) if values else None
+    return SeedMean.of(values) if values else None
 
 
 def interpolate(curve: Mapping[int, float], madds: int) -> float | None:
@@ -104,5 +104,5 @@ def interpolate(curve: Mapping[int, float], madds: int) -> float | None:
         return None
     if below == above:
         return curve[below]
-    part = math.log(madds / below) / math.log(above / below)
-    return (1 - part) * curve[below] + part * curve[above]
+    share = math.log(madds / below) / math.log(above / below)
+    return (1 - share) * curve[below] + share * curve[above]

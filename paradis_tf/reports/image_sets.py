@@ -28,7 +28,7 @@ class ImageSet:
     name: str
     images: int
     lines: Sequence[Line]
-    found: Sequence[Comparison]
+    comparisons: Sequence[Comparison]
     bicubic: float | None = None
 
 
@@ -55,14 +55,14 @@ def _of_set(runs: Sequence[Run], name: str) -> ImageSet:
     for run in runs:
         rows = []
         for row in run.rows:
-            found = row.sets[name]
-            if found.images != first.images or not _alike(found.bicubic, first.bicubic):
+            of_set = row.sets[name]
+            if of_set.images != first.images or not _alike(of_set.bicubic, first.bicubic):
                 raise UserError(
                     f"{runs[0].where} and {run.where} differ in the images of set {name}, or in what bicubic "
                     "enlargement has on them; a report is of one test part."
                 )
             # With devices missing only the whole test part is measured.
-            rows.append(dataclasses.replace(row, images=found.images, value=found.value, live={}))
+            rows.append(dataclasses.replace(row, images=of_set.images, value=of_set.value, live={}))
         restricted.append(dataclasses.replace(run, rows=tuple(rows)))
     return dataclasses.replace(whole(restricted), name=name, bicubic=first.bicubic)
 

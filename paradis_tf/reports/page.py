@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from html import escape
 
+from paradis_tf.base.metrics import Metric
 from paradis_tf.reports import tables
-from paradis_tf.reports.commands import command
 from paradis_tf.reports.image_sets import ImageSet
 from paradis_tf.reports.lines import Line
-from paradis_tf.tasks.metrics import Metric
 
 # Tells a page of ours from anybody else's before it is overwritten.
 MARK = '<meta name="generator" content="paradis_tf.report">'
@@ -59,21 +58,23 @@ def render(title: str, all_images: ImageSet, sets: Sequence[ImageSet], metric: M
         if seeds > 1
         else "Every value is of a single seed, so its spread is not known."
     )
+    introduction = (
+        f"{metric.title[0].upper()}{metric.title[1:]} on the {all_images.images:,} images of the test part, in "
+        f"floating point, against multiply-adds (MAdds) of one {_UNITS[metric.key]}.{resolution} {spread}"
+    )
     sections = [
-        f"<p>{metric.title[0].upper()}{metric.title[1:]} on the {all_images.images:,} images of the test part, in "
-        f"floating point, against multiply-adds (MAdds) of one {_UNITS[metric.key]}.{resolution} {spread}</p>",
-        *([f"<p>{escape(unequal)}</p>"] if (unequal := tables.unequal_training(lines)) else []),
+        *(f"<p>{escape(text)}</p>" for text in (introduction, tables.unequal_training(lines)) if text),
         f"<figure>{picture[picture.index('<svg') :]}</figure>",
     ]
-    text = "Means over seeds." if seeds > 1 else "One seed each."
-    for one in sets:
-        mark = f"{one.name}, {one.images} images: " if one.name else ""
-        sections.append(_section(f"{mark}Every switch", text, tables.means(one, metric)))
+    for of_set in sets:
+        heading = f"{of_set.name}, {of_set.images} images: Every switch" if of_set.name else "Every switch"
+        text = "Means over seeds." if seeds > 1 else "One seed each."
+        sections.append(_section(heading, text, tables.means(of_set, metric)))
     for claim, heading, text in _CLAIMS:
-        for one in sets:
-            if any(comparison.claim == claim for comparison in one.found):
-                mark = f", {one.name}" if one.name else ""
-                sections.append(_section(heading + mark, text, tables.comparisons(one.found, claim, metric)))
+        for of_set in sets:
+            table = tables.comparisons(of_set.comparisons, claim, metric)
+            if table.rows:
+                sections.append(_section(heading + (of_set.name and f", {of_set.name}"), text, table))
     live = tables.live(lines, metric)
     if live.rows:
         text = "The plain sum of the slices that arrived; a dash stands for a device that is missing."
@@ -90,11 +91,11 @@ def render(title: str, all_images: ImageSet, sets: Sequence[ImageSet], metric: M
     )
 
 
-def _section(heading: str, text: str, table: tables.Table) -> str:
+def _section(heading: str, text: str, table: tables.TextTable) -> str:
     return f"<h2>{escape(heading)}</h2>\n<p>{escape(text)}</p>\n{_html(table)}"
 
 
-def _html(table: tables.Table) -> str:
+def _html(table: tables.TextTable) -> str:
     def cells(row: Sequence[str], tag: str) -> str:
         return "".join(
             f"<{tag}{' class=left' if place < table.left else ''}>{escape(text)}</{tag}>"
@@ -106,19 +107,19 @@ def _html(table: tables.Table) -> str:
 
 
 def _runs(lines: Sequence[Line]) -> str:
-    parts = ["<h2>Runs</h2>"]
+    pieces = ["<h2>Runs</h2>"]
     for line in lines:
-        parts.append(f"<h3>{escape(line.label)}</h3>")
+        pieces.append(f"<h3>{escape(line.label)}</h3>")
         for run in line.runs:
-            parts.append(f"<p>{escape(run.where)}: seed {run.seed}, {run.epochs} epochs</p>")
-            again = command(run)
-            if again:
-                parts.append(f"<pre>{escape(again)}</pre>")
+            pieces.append(f"<p>{escape(run.where)}: seed {run.seed}, {run.epochs} epochs</p>")
+            if run.command:
+                pieces.append(f"<pre>{escape(run.command)}</pre>")
             if run.config is not None:
                 config = escape(json.dumps(run.config, indent=2))
-                parts.append(f"<details><summary>config</summary><pre>{config}</pre></details>")
-    versions = {json.dumps(run.versions) for line in lines for run in line.runs if run.versions}
-    for one in sorted(versions):
-        listed = ", ".join(f"{name} {version}" for name, version in json.loads(one).items())
-        parts.append(f"<p>Packages: {escape(listed)}</p>")
-    return "\n".join(parts)
+                pieces.append(f"<details><summary>config</summary><pre>{config}</pre></details>")
+    packages = {
+        ", ".join(f"{name} {version}" for name, version in (run.versions or {}).items())
+        for line in lines
+        for run in line.runs
+    }
+    return "\n".join([*pieces, *(f"<p>Packages: {escape(text)}</p>" for text in sorted(packages) if text)])

@@ -10,10 +10,10 @@ from typing import Any
 
 from fusion.base.program import UserError
 from paradis_tf.base.files import file_sha256, read_json
+from paradis_tf.base.metrics import metric_of
 from paradis_tf.configs.checks import check_types
 from paradis_tf.records.workdir import Workdir, flat
 from paradis_tf.switches import parse_switches
-from paradis_tf.tasks.metrics import metric_of
 
 # What methods are called in pictures and tables.
 TITLES = {
@@ -22,11 +22,11 @@ TITLES = {
     "slimmable": "slimmable",
     "us_slimmable": "universally slimmable",
 }
-# What a report's runs have in common: the tables of these names, but not how much is held out of training.
+# The tables of a config that all runs of a report have in common, but for how much is held out of training.
 _COMMON = ("config.dataset.", "config.model.")
+_NOT_COMMON = "config.dataset.validation_fraction"
 # Beyond it a float cannot tell neighbours apart; no network comes near.
 _MOST_COUNT = 2**53
-_OWN = ("config.dataset.validation_fraction",)
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Run:
       where: the folder, or the file and the name in it.
       name: the folder's last part, or the name in the file.
       line: runs with equal ones differ in the seed alone, individual networks also in the switch.
-      identity: what all runs of a report have in common, by what it is called.
-      label: what the user calls the line; empty for none.
+      identity: what all runs of a report have in common, by its key in the config.
+      label: what the line is called; empty for the method's title.
       config: the resolved config; None from a CSV.
       command: that makes it again; empty where it is not told.
       versions: of the packages that made it, where they are told.
@@ -88,7 +88,7 @@ class Run:
     versions: Mapping[str, str] | None = None
 
 
-def read_folder(path: str, label: str = "") -> Run:
+def read_folder(path: str) -> Run:
     """The run of a folder.
 
     Raises:
@@ -99,23 +99,22 @@ def read_folder(path: str, label: str = "") -> Run:
     check_types(config, workdir.config_file)
     workdir.require_model()
     rows = workdir.evaluation()
+    file = workdir.evaluation_file
     digest = file_sha256(workdir.model_file)
     if not rows or any(row.get("model_file_sha256") != digest for row in rows):
+        raise UserError(f"{file} is of another model than {workdir.model_file}; run paradis_tf.evaluate again.")
+    switches = [str(switch) for switch in parse_switches(config["switches"], config["grid"])]
+    evaluated = [str(row["switch"]) for row in rows]
+    if sorted(evaluated) != sorted(switches):
         raise UserError(
-            f"{workdir.evaluation_file} is of another model than {workdir.model_file}; run paradis_tf.evaluate again."
+            f"{file} has switches {', '.join(evaluated)}, and its run {', '.join(switches)}; run paradis_tf.evaluate "
+            "again."
         )
-    wanted = [str(switch) for switch in parse_switches(config["switches"], config["grid"])]
-    if sorted(str(row["switch"]) for row in rows) != sorted(wanted):
-        raise UserError(
-            f"{workdir.evaluation_file} has switches {', '.join(str(row['switch']) for row in rows)}, and its run "
-            f"{', '.join(wanted)}; run paradis_tf.evaluate again."
-        )
-    same = {key: value for key, value in config.items() if key != "seed"}
-    if config["method"]["name"] == "individual":
-        same = {key: value for key, value in same.items() if key not in ("switches", "grid")}
+    method = config["method"]["name"]
+    ignored = ("seed", "switches", "grid") if method == "individual" else ("seed",)
     metric = rows[0].get("metric", "accuracy")
     try:
-        measured = tuple(make_row(row, str(workdir.evaluation_file), metric) for row in rows)
+        measured = tuple(make_row(row, str(file), metric) for row in rows)
     except UserError as error:
         raise UserError(
             f"{error} Another version of the program may have written it; run paradis_tf.evaluate again."
@@ -123,53 +122,46 @@ def read_folder(path: str, label: str = "") -> Run:
     return Run(
         where=str(workdir.path),
         name=workdir.path.resolve().name,
-        method=config["method"]["name"],
+        method=method,
         seed=config["seed"],
         epochs=config["epochs"],
         metric=metric,
-        line=json.dumps(same, sort_keys=True),
-        identity=identity_of({f"config.{key}": value for key, value in flat(config, "").items()}),
+        line=json.dumps({key: value for key, value in config.items() if key not in ignored}, sort_keys=True),
+        identity=identity_of(flat(config)),
         rows=measured,
-        label=label,
         config=config,
         versions=read_json(workdir.path / "versions.json"),
     )
 
 
 def identity_of(values: Mapping[str, Any]) -> dict[str, str]:
-    """What a run has in common with all others of a report, from its config by dotted key, as text."""
-    told = {
-        "dataset": values.get("dataset") or values.get("config.dataset.name"),
-        "architecture": values.get("architecture") or values.get("config.model.name"),
-        **{key: value for key, value in values.items() if key.startswith(_COMMON) and key not in _OWN},
-    }
-    # As benchmarks.runs writes lists.
-    texts = {
-        k: " ".join(map(str, v)) if isinstance(v, list | tuple) else str(v) for k, v in told.items() if v is not None
-    }
+    """The dataset and the architecture among the values of a config by dotted key, as text."""
+    common = {key: value for key, value in values.items() if key.startswith(_COMMON) and key != _NOT_COMMON}
+    # Lists as benchmarks.runs writes them.
+    texts = {key: " ".join(map(str, v)) if isinstance(v, list) else str(v) for key, v in common.items()}
     return {key: text for key, text in texts.items() if text}
 
 
 def check_together(runs: Sequence[Run]) -> None:
     """Raises UserError, naming two runs, unless all are of one dataset, architecture, test part and metric."""
-    for one in runs:
-        for other in runs:
-            for key in one.identity:
-                if key in other.identity and one.identity[key] != other.identity[key]:
-                    raise UserError(
-                        f"{one.where} has {key} {one.identity[key]} and {other.where} {other.identity[key]}; a report "
-                        "is of one dataset and one architecture."
-                    )
-            if one.metric != other.metric:
-                raise UserError(f"{one.where} is measured in {one.metric} and {other.where} in {other.metric}.")
-            if one.rows[0].images != other.rows[0].images:
+    first = runs[0]
+    for run in runs[1:]:
+        for key in first.identity.keys() & run.identity.keys():
+            if first.identity[key] != run.identity[key]:
                 raise UserError(
-                    f"{one.where} is evaluated on {one.rows[0].images} images and {other.where} on "
-                    f"{other.rows[0].images}; a report is of one test part."
+                    f"{first.where} has {key} {first.identity[key]} and {run.where} {run.identity[key]}; a report is "
+                    "of one dataset and one architecture."
                 )
+        if first.metric != run.metric:
+            raise UserError(f"{first.where} is measured in {first.metric} and {run.where} in {run.metric}.")
+        if first.rows[0].images != run.rows[0].images:
+            raise UserError(
+                f"{first.where} is evaluated on {first.rows[0].images} images and {run.where} on "
+                f"{run.rows[0].images}; a report is of one test part."
+            )
 
 
-def make_row(values: Mapping[str, Any], where: str, metric: str) -> Row:
+def make_row(values: Mapping[str, Any], where: str, metric_key: str) -> Row:
     """A `Row` of the values of an evaluated switch.
 
     Raises:
@@ -177,51 +169,57 @@ def make_row(values: Mapping[str, Any], where: str, metric: str) -> Row:
     """
     if not isinstance(values.get("switch"), str) or not values["switch"].strip():
         raise UserError(f"{where}: switch is {values.get('switch')!r}; it is a switch's text form.")
+    _check_counts(values, where)
+    metric = metric_of({**values, "metric": metric_key}, where)
+    value = values[metric.key]
+    if not math.isfinite(value):
+        raise UserError(f"{where}: {metric.key} is {value}; it is a finite number.")
+    if metric.unit == "%" and not 0 <= value <= 1:
+        raise UserError(f"{where}: {metric.key} is {value}; it lies between 0 and 1.")
+    try:
+        subsets = values.get("live_subsets") or ()
+        live = {tuple(map(int, subset["devices"])): float(subset[metric.key]) for subset in subsets}
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise UserError(f"{where}: live_subsets is not a list of devices and {metric.key}.") from None
+    return Row(
+        switch=values["switch"],
+        devices=values["devices"],
+        images=values["images"],
+        value=float(value),
+        madds_total=values["madds_total"],
+        madds_largest=values["madds_largest"],
+        parameters=values.get("parameters") or None,
+        live=live,
+        sets=_sets(flat(values, ""), metric.key, where),
+    )
+
+
+def _check_counts(values: Mapping[str, Any], where: str) -> None:
     counts = ("devices", "images", "madds_total", "madds_largest")
     for key in (*counts, "parameters") if values.get("parameters") else counts:
         if type(values.get(key)) is not int or values[key] < 1:
             raise UserError(f"{where}: {key} is {values.get(key)!r}; it is a whole number of at least 1.")
         if values[key] > _MOST_COUNT:
             raise UserError(f"{where}: {key} has {len(str(values[key]))} digits; it is at most {_MOST_COUNT}.")
-    found = metric_of({**values, "metric": metric}, where)
-    if not math.isfinite(values[found.key]):
-        raise UserError(f"{where}: {found.key} is {values[found.key]}; it is a finite number.")
-    if found.unit == "%" and not 0 <= values[found.key] <= 1:
-        raise UserError(f"{where}: {found.key} is {values[found.key]}; it lies between 0 and 1.")
-    try:
-        subsets = values.get("live_subsets") or ()
-        live = {tuple(map(int, subset["devices"])): float(subset[found.key]) for subset in subsets}
-    except (TypeError, KeyError, ValueError, AttributeError):
-        raise UserError(f"{where}: live_subsets is not a list of devices and {found.key}.") from None
-    return Row(
-        switch=values["switch"],
-        devices=values["devices"],
-        images=values["images"],
-        value=float(values[found.key]),
-        madds_total=values["madds_total"],
-        madds_largest=values["madds_largest"],
-        parameters=values.get("parameters") or None,
-        live=live,
-        sets=_sets(values, found.key, where),
-    )
 
 
-def _sets(values: Mapping[str, Any], key: str, where: str) -> dict[str, OfSet]:
-    """Of nested values, as an evaluation has them, or of flat ones as a CSV has: `sets.Set5.psnr_y`."""
-    told = {name: value for name, value in flat(values, "").items() if value != ""}
-    start, end = "sets.", f".{key}"
-    found = {}
-    for name in (n[len(start) : -len(end)] for n in told if n.startswith(start) and n.endswith(end)):
-        bicubic = f"bicubic.{start}{name}{end}"
+def _sets(values: Mapping[str, Any], metric: str, where: str) -> dict[str, OfSet]:
+    """The sets of test images among values by dotted key, as `sets.Set5.psnr_y`."""
+    start, end = "sets.", f".{metric}"
+    names = [key[len(start) : -len(end)] for key in values if key.startswith(start) and key.endswith(end)]
+    sets = {}
+    # A CSV has no text where a run was not measured on a set.
+    for name in (name for name in names if values[f"{start}{name}{end}"] != ""):
+        bicubic = values.get(f"bicubic.{start}{name}{end}", "")
         try:
             of_set = OfSet(
-                images=int(told[f"{start}{name}.images"]),
-                value=float(told[f"{start}{name}{end}"]),
-                bicubic=float(told[bicubic]) if bicubic in told else None,
+                images=int(values[f"{start}{name}.images"]),
+                value=float(values[f"{start}{name}{end}"]),
+                bicubic=None if bicubic == "" else float(bicubic),
             )
         except (TypeError, KeyError, ValueError):
-            raise UserError(f"{where}: set {name!r} has no number of images or no {key}.") from None
-        if of_set.images < 1 or not all(math.isfinite(one) for one in (of_set.value, of_set.bicubic or 0.0)):
-            raise UserError(f"{where}: set {name!r} has no image, or a {key} that is not finite.")
-        found[name] = of_set
-    return found
+            raise UserError(f"{where}: set {name!r} has no number of images or no {metric}.") from None
+        if of_set.images < 1 or not math.isfinite(of_set.value) or not math.isfinite(of_set.bicubic or 0.0):
+            raise UserError(f"{where}: set {name!r} has no image, or a {metric} that is not finite.")
+        sets[name] = of_set
+    return sets

@@ -1,24 +1,22 @@
-"""The report's tables: what the page shows, and what its CSV and JSON files hold."""
+"""The report's tables: what the page shows, and what its JSON file holds."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from paradis_tf.base.metrics import Metric
 from paradis_tf.evaluation.live_subsets import text_form
 from paradis_tf.reports.claims import Comparison
 from paradis_tf.reports.image_sets import ImageSet
-from paradis_tf.reports.lines import Estimate, Line
-from paradis_tf.tasks.metrics import Metric
+from paradis_tf.reports.lines import Line, SeedMean
 
 NONE = "–"
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """A heading row and rows of text; `left` columns are aligned to the left."""
 
     header: tuple[str, ...]
@@ -26,16 +24,15 @@ class Table:
     left: int = 2
 
 
-def show(estimate: Estimate | None, metric: Metric, signed: bool = False) -> str:
+def show(value: SeedMean | None, metric: Metric, signed: bool = False) -> str:
     """`97.49 ± 0.12`: mean and sample standard deviation over seeds."""
-    if estimate is None:
+    if value is None:
         return NONE
-    sign = "+" if signed else ""
-    text = f"{metric.scale * estimate.mean:{sign}.2f}"
-    return text if estimate.spread is None else f"{text} ± {metric.scale * estimate.spread:.2f}"
+    text = f"{metric.scale * value.mean:{'+' if signed else ''}.2f}"
+    return text if value.spread is None else f"{text} ± {metric.scale * value.spread:.2f}"
 
 
-def means(of_set: ImageSet, metric: Metric) -> Table:
+def means(of_set: ImageSet, metric: Metric) -> TextTable:
     """A row per line and switch, bicubic enlargement first where it is told."""
     bicubic = [] if of_set.bicubic is None else [("bicubic", *[NONE] * 7, metric.text(of_set.bicubic))]
     rows = [
@@ -53,55 +50,39 @@ def means(of_set: ImageSet, metric: Metric) -> Table:
         for line in of_set.lines
         for point in line.points
     ]
-    header = (
-        "line",
-        "switch",
-        "devices",
-        "MAdds total (M)",
-        "largest device (M)",
-        "parameters",
-        "epochs",
-        "seeds",
-        metric.heading,
-    )
-    return Table(header, (*bicubic, *rows))
+    costs = ("MAdds total (M)", "largest device (M)", "parameters")
+    header = ("line", "switch", "devices", *costs, "epochs", "seeds", metric.heading)
+    return TextTable(header, (*bicubic, *rows))
 
 
 def unequal_training(lines: Sequence[Line]) -> str:
     """A sentence for runs of different lengths; empty if all are alike."""
-    epochs = sorted({one for line in lines for one in line.epochs})
+    epochs = sorted({epochs for line in lines for epochs in line.epochs})
     if len(epochs) < 2:
         return ""
     lengths = ", ".join(map(str, epochs))
     return f"The runs were trained for different numbers of epochs, {lengths}: differences are of that too."
 
 
-def comparisons(found: Sequence[Comparison], claim: str, metric: Metric) -> Table:
+def comparisons(all_claims: Sequence[Comparison], claim: str, metric: Metric) -> TextTable:
     """The comparisons of a claim, `a`, `b` or `c`: both values and their difference, in the metric's units."""
-    rows = [
+    rows = tuple(
         (
-            one.line,
-            one.switch,
-            show(one.value, metric),
-            f"{one.reference_line}: {one.against}",
-            show(one.reference, metric),
-            show(one.difference, metric, signed=True),
+            compared.line,
+            compared.switch,
+            show(compared.value, metric),
+            f"{compared.reference_line}: {compared.against}",
+            show(compared.reference, metric),
+            show(compared.difference, metric, signed=True),
         )
-        for one in found
-        if one.claim == claim
-    ]
-    header = (
-        "line",
-        "switch",
-        metric.heading,
-        "compared with",
-        metric.heading,
-        f"difference ({metric.difference_unit})",
+        for compared in all_claims
+        if compared.claim == claim
     )
-    return Table(header, tuple(rows))
+    values = (metric.heading, "compared with", metric.heading, f"difference ({metric.difference_unit})")
+    return TextTable(("line", "switch", *values), rows)
 
 
-def live(lines: Sequence[Line], metric: Metric) -> Table:
+def live(lines: Sequence[Line], metric: Metric) -> TextTable:
     """By switch of several devices and set of them that answer: the value, and what the others' absence costs."""
     rows = []
     for line in lines:
@@ -114,77 +95,30 @@ def live(lines: Sequence[Line], metric: Metric) -> Table:
                     answering = text_form(devices, point.devices)
                     rows.append((line.label, point.switch, answering, show(value, metric), lost))
     header = ("line", "switch", "answering", metric.heading, f"against all ({metric.difference_unit})")
-    return Table(header, tuple(rows), left=3)
-
-
-def results_csv(lines: Sequence[Line]) -> bytes:
-    """A row per switch of each run, which `read_csv` reads; the name is the line's, so that seeds stay together."""
-    stream = io.StringIO()
-    metric = lines[0].runs[0].metric
-    identity = ("dataset", "architecture")
-    header = [
-        *("name", "run", "method", "seed", "epochs", *identity, "switch", "devices", "images", "metric", metric),
-        *("madds_total", "madds_largest", "parameters"),
-    ]
-    # As `benchmarks.runs` names them.
-    sets = list(dict.fromkeys(name for line in lines for run in line.runs for row in run.rows for name in row.sets))
-    for name in sets:
-        header += [f"sets.{name}.images", f"sets.{name}.{metric}", f"bicubic.sets.{name}.{metric}"]
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
-    for line in lines:
-        for run in line.runs:
-            told = [run.identity.get(key, "") for key in identity]
-            for row in run.rows:
-                costs = [row.madds_total, row.madds_largest, row.parameters or ""]
-                about = [line.label, run.name, run.method, run.seed, run.epochs, *told]
-                values: list[object] = [row.switch, row.devices, row.images, metric, repr(row.value), *costs]
-                for name in sets:
-                    found = row.sets.get(name)
-                    values += [found.images, found.value, found.bicubic] if found else [""] * 3
-                writer.writerow([*about, *values])
-    return stream.getvalue().encode()
+    return TextTable(header, tuple(rows), left=3)
 
 
 def results_json(all_images: ImageSet, sets: Sequence[ImageSet], metric: Metric) -> dict[str, Any]:
     """The drawn points, the comparisons and the live subsets, in the unit of evaluation; `sets` has those by set."""
-    by_set = {one.name: {"images": one.images, "bicubic": one.bicubic, **_of_set(one)} for one in sets if one.name}
-    return {"metric": metric.key, **_of_set(all_images), **({"sets": by_set} if by_set else {})}
-
-
-def _of_set(of_set: ImageSet) -> dict[str, Any]:
-    return {
-        "points": [
-            {
-                "line": line.label,
-                "method": line.method,
-                "switch": point.switch,
-                "devices": point.devices,
-                "images": point.images,
-                "madds_total": point.madds_total,
-                "madds_largest": point.madds_largest,
-                "parameters": point.parameters,
-                **_estimate(point.value),
-                "live_subsets": [{"devices": list(d), **_estimate(value)} for d, value in point.live.items()],
-            }
-            for line in of_set.lines
-            for point in line.points
-        ],
-        "comparisons": [
-            {
-                "claim": one.claim,
-                "line": one.line,
-                "switch": one.switch,
-                "reference_line": one.reference_line,
-                "against": one.against,
-                "value": _estimate(one.value),
-                "reference": _estimate(one.reference) if one.reference else None,
-                "difference": _estimate(one.difference) if one.difference else None,
-            }
-            for one in of_set.found
-        ],
+    by_set = {
+        of_set.name: {"images": of_set.images, "bicubic": of_set.bicubic, **_set_json(of_set)}
+        for of_set in sets
+        if of_set.name
     }
+    return {"metric": metric.key, **_set_json(all_images), **({"sets": by_set} if by_set else {})}
 
 
-def _estimate(value: Estimate) -> dict[str, Any]:
-    return {"mean": value.mean, "spread": value.spread, "seeds": value.seeds}
+def _set_json(of_set: ImageSet) -> dict[str, Any]:
+    points = []
+    for line in of_set.lines:
+        for point in line.points:
+            keys = ("switch", "devices", "images", "madds_total", "madds_largest", "parameters")
+            values = {key: getattr(point, key) for key in keys}
+            live = [{"devices": list(devices), **asdict(value)} for devices, value in point.live.items()]
+            about = {"line": line.label, "method": line.method}
+            points.append({**about, **values, **asdict(point.value), "live_subsets": live})
+    comparisons = [
+        {**asdict(compared), "difference": asdict(compared.difference) if compared.difference else None}
+        for compared in of_set.comparisons
+    ]
+    return {"points": points, "comparisons": comparisons}

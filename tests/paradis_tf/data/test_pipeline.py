@@ -308,9 +308,6 @@ def test_inception_crops_see_the_whole_image(tmp_path: Path) -> None:
 @pytest.fixture
 def from_records(image_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Part:
     """A training part of 12 images in 3 TFRecord files."""
-    monkeypatch.setattr(
-        preparation, "run_all", lambda function, jobs, processes, done, *start: [done(j, function(j)) for j in jobs]
-    )
     monkeypatch.setattr(sources, "_FEWEST", 5)
     preparation.prepare(sources.plan(str(image_folder()), None, []), tmp_path / "set", 20, False, 1)
     return load("prepared", str(tmp_path / "set"), validation_fraction=0.1).train

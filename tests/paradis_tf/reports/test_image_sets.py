@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable
@@ -11,11 +12,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from fusion.base.program import UserError
+from paradis_tf.base.metrics import METRICS
+from paradis_tf.records.workdir import flat
 from paradis_tf.reports import figures, page, tables
 from paradis_tf.reports.image_sets import ImageSet, shown, whole
 from paradis_tf.reports.results import read_csv
 from paradis_tf.reports.runs import Run, read_folder
-from paradis_tf.tasks.metrics import METRICS
 
 PSNR = METRICS["psnr_y"]
 
@@ -65,11 +67,11 @@ def test_each_set_has_its_table_with_bicubic_first(runs: list[Run]) -> None:
         ("individual networks", "1.0", "33.50"),
     ]
     assert [row[-1] for row in tables.means(wide, PSNR).rows] == ["28.00", "31.10 ± 0.14", "30.20 ± 0.28", "31.10"]
-    alone = next(one for one in five.found if one.switch == "1.0")
+    alone = next(one for one in five.comparisons if one.switch == "1.0")
     assert alone.difference and alone.difference.mean == pytest.approx(-0.4)
 
 
-def test_the_page_and_the_files_tell_the_sets(runs: list[Run], tmp_path: Path) -> None:
+def test_the_page_and_the_files_tell_the_sets(runs: list[Run]) -> None:
     sets = shown(runs)
     html = page.render("title", whole(runs), sets, PSNR, "<svg></svg>")
     text = re.sub(r"<[^>]+>", " ", html)
@@ -80,12 +82,26 @@ def test_the_page_and_the_files_tell_the_sets(runs: list[Run], tmp_path: Path) -
     values = tables.results_json(whole(runs), sets, PSNR)
     assert values["points"][0]["mean"] == pytest.approx((3 * 31.1 + 33.1) / 4)
     assert values["sets"]["Set5"]["points"][1]["mean"] == pytest.approx(32.2)
-    # The CSV gives the same sets again.
-    (tmp_path / "report.csv").write_bytes(tables.results_csv(whole(runs).lines))
-    again = shown(read_csv(str(tmp_path / "report.csv")))
-    assert [tables.means(one, PSNR).rows[0] for one in again] == [tables.means(one, PSNR).rows[0] for one in sets]
+
+
+def test_a_csv_gives_the_same_sets_again(runs: list[Run], tmp_path: Path) -> None:
+    lines = []
+    for run in runs:
+        rows = json.loads((Path(run.where) / "evaluation.json").read_text())
+        entry = run.name.rstrip("01")
+        about = {"name": run.name, "entry": entry, "method": entry, "seed": run.seed, "epochs": run.epochs}
+        method = {"config.method.name": run.method}
+        for row in rows:
+            del row["live_subsets"]
+            lines.append(about | method | flat(row, ""))
+    with (tmp_path / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, lines[0].keys())
+        writer.writeheader()
+        writer.writerows(lines)
+    again = shown(read_csv(str(tmp_path / "results.csv")))
+    assert [(one.name, one.bicubic) for one in again] == [("Set5", 30.0), ("Wide", 28.0)]
     assert [[point.by_seed for line in one.lines for point in line.points] for one in again] == [
-        [point.by_seed for line in one.lines for point in line.points] for one in sets
+        [point.by_seed for line in one.lines for point in line.points] for one in shown(runs)
     ]
 
 
@@ -140,11 +156,12 @@ def heights(axis: object) -> list[float]:
 
 
 def test_bicubic_is_a_line_of_the_picture(runs: list[Run], drawn: Callable[[ImageSet], Figure]) -> None:
-    # 2 dB below switches that lie 1.3 dB apart: in a strip of its own.
+    # 2 dB below switches that lie 1.3 dB apart: in the legend alone.
     figure = drawn(shown(runs)[0])
     assert figure.get_suptitle() == "title: Set5, 1 images"
-    assert [heights(axis) for axis in figure.axes] == [[], [], [30.0], [30.0]]
+    assert [heights(axis) for axis in figure.axes] == [[], []]
     assert figure.axes[0].get_ylim()[0] > 31
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "bicubic, 30.00"
     near = ImageSet("Set5", 1, shown(runs)[0].lines, (), bicubic=31.5)
     assert [heights(axis) for axis in drawn(near).axes] == [[31.5], [31.5]]
 

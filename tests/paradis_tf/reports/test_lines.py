@@ -12,13 +12,12 @@ import pytest
 from fusion.base.program import UserError
 from paradis_tf.reports.claims import Comparison, compare, interpolate
 from paradis_tf.reports.lines import Line, make_lines
+from paradis_tf.reports.results import read_all
 from paradis_tf.reports.runs import check_together, read_folder
 
 
 def lines_of(folders: list[Path], *labels: str) -> list[Line]:
-    runs = [
-        read_folder(str(folder), label) for folder, label in zip(folders, labels or [""] * len(folders), strict=True)
-    ]
+    runs = read_all([str(folder) for folder in folders], labels, [])
     check_together(runs)
     return make_lines(runs)
 
@@ -102,16 +101,10 @@ def test_lines_of_one_method_are_named_by_what_differs(write_run: Callable[..., 
         lines_of([short, long], "same", "same")
 
 
-def test_seeds_of_one_line_have_one_label(write_run: Callable[..., Path]) -> None:
-    folders = [write_run(f"p{seed}", "paradis", {"1.0": 0.9}, seed=seed) for seed in (0, 1)]
-    with pytest.raises(UserError, match="differ in the seed alone but are labelled 'x', 'y'"):
-        lines_of(folders, "x", "y")
-
-
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"dataset": {"name": "cifar10", "path": ""}}, "has dataset digits and .* cifar10"),
+        ({"dataset": {"name": "cifar10", "path": ""}}, "has config.dataset.name digits and .* cifar10"),
         (
             {"model": {"name": "mobilenet_v1", "width_multiplier": 0.5, "form": "224"}},
             "config.model.width_multiplier 1.0 and .* 0.5; .* one architecture",
