@@ -70,33 +70,36 @@ async def _measured(bundle: Bundle, devices: Sequence[Device], goal: Goal) -> di
 
 
 def _print(status: dict[str, Any]) -> None:
-    plan = status["plan"]
+    plan, others = status["plan"], status["rejected"] if _EXPLAIN.value else []
     rows = [_row(plan, ", ".join(filter(None, ("chosen", plan["lacks"]))))] if plan else []
-    if _EXPLAIN.value:
-        rows += [_row(one, one["reason"]) for one in status["rejected"]]
+    rows += [_row(other, other["reason"]) for other in others]
     if not plan:
         print("no switch can be run")
     if rows:
         print(columns.render(("switch", "devices", "expected ms", "accuracy", "why"), rows, left=(0, 1, 4)))
-    if _EXPLAIN.value and plan and all(one["accuracy"] is None for one in (plan, *status["rejected"])):
+    if _EXPLAIN.value and plan and all(either["accuracy"] is None for either in (plan, *others)):
         print(planning.UNVERIFIED)
     if _EXPLAIN.value or not plan:
         print()
-        devices = [
-            (one["name"], one["url"], one["state"], _span(one["latency_ms"]), one["reason"])
-            for one in status["devices"]
-        ]
-        print(columns.render(("device", "address", "state", "ms per slice", "reason"), devices, left=(0, 1, 2, 4)))
+        _print_devices(status["devices"])
 
 
-def _row(plan: dict[str, Any], said: str) -> tuple[str, ...]:
+def _print_devices(devices: Sequence[dict[str, Any]]) -> None:
+    rows = [
+        (device["name"], device["url"], device["state"], _span(device["latency_ms"]), device["reason"])
+        for device in devices
+    ]
+    print(columns.render(("device", "address", "state", "ms per slice", "reason"), rows, left=(0, 1, 2, 4)))
+
+
+def _row(plan: dict[str, Any], why: str) -> tuple[str, ...]:
     latency, accuracy = plan["latency_ms"], plan["accuracy"]
     return (
         plan["switch"],
         ", ".join(plan["assignment"]) or "-",
         "-" if latency is None else f"{latency:.1f}",
         "?" if accuracy is None else accuracy_text(accuracy),
-        said,
+        why,
     )
 
 

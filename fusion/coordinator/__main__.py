@@ -110,7 +110,7 @@ class _Log:
             accuracy = "" if plan.accuracy is None else f", accuracy {accuracy_text(plan.accuracy)}"
             devices = ", ".join(plan.devices)
             expected = f"expected in {plan.latency_ms:.1f} ms{accuracy}"
-            lacks = planner.shortfall(decision, goal)
+            lacks = planner.unmet_goal(decision, goal)
             _say(", ".join(filter(None, (f"plan: switch {plan.entry.switch} on {devices}", expected, lacks))))
             self._journal.write(
                 "plan",

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..bundle.contents import SliceModel
 from ..cluster.file import Device
-from .estimates import SliceEstimates, now
+from .estimates import SliceEstimates, Workload, now
 from .remote import ASKING_LIFE, ASKING_MODELS, DeviceError, Partial
 
 UNKNOWN, UP, DOWN = "unknown", "up", "down"
@@ -80,7 +80,6 @@ class FleetDevice:
       health: its state.
       instance: what tells its worker's process from all others; None where that is not known.
       requests, failures: how many slices it was asked for, and failed.
-      running: how many of them, and of its measurements, it has not answered.
 
     `watch` keeps these true; a device that fails a request is tried again with growing pauses, and is up again once it
     serves this bundle's slices and has answered one.
@@ -97,14 +96,12 @@ class FleetDevice:
         self.name = worker.device.name
         self.health = Health(UNKNOWN, "not reached yet", now())
         self.instance: str | None = None
-        self.requests = self.failures = self.running = 0
+        self.requests = self.failures = 0
         self._image = np.zeros((1, *image_shape), np.uint8)
         self._changed, self._same_worker = changed, same_worker
         self.use_worker(worker, slices)
-        self._estimates = SliceEstimates()
+        self._estimates, self._work = SliceEstimates(), Workload()
         self._measuring: asyncio.Task[None] | None = None
-        # Expected milliseconds of what it was asked and has not answered, and since when it is at the first of them.
-        self._asked_ms, self._begun = 0.0, 0.0
         self._state_changes = 0
         self._look_now = asyncio.Event()
 
@@ -127,9 +124,14 @@ class FleetDevice:
         return self._estimates.latencies if self.health.state == UP else {}
 
     @property
+    def running(self) -> int:
+        """How many requests and measurements it has not answered."""
+        return self._work.running
+
+    @property
     def busy_ms(self) -> float:
         """Milliseconds of work that it is expected to have before it."""
-        return max(0.0, self._asked_ms - (now() - self._begun) * 1e3) if self.running else 0.0
+        return self._work.ms
 
     async def infer(self, model: str, images: np.ndarray, timeout_s: float) -> Partial:
         """Asks for a slice. Raises `DeviceError`; the device is then down unless it was only busy, slow, or unable to
@@ -140,7 +142,7 @@ class FleetDevice:
         # It is not slow for what it was asked before.
         started = now() + self.busy_ms / 1e3
         try:
-            with self._asked(estimates.invocation_ms(model) * len(images)):
+            with self._work.more(estimates.invocation_ms(model) * len(images)):
                 answer = await self._slices[model].infer(images, timeout_s)
         except asyncio.CancelledError:
             estimates.raise_to(model, (now() - started) * 1e3 / len(images))
@@ -231,14 +233,7 @@ class FleetDevice:
             raise self.worker.wrong(
                 f"it is the worker of device {other} too; legal: a worker of its own for each device", ASKING_LIFE
             )
-        names = await self.worker.served(_CHECK_S)
-        served = [slice_ for name, slice_ in self._slices.items() if name in names]
-        if not served:
-            others = ", ".join(names[:8]) or "none"
-            raise self.worker.wrong(f"it serves none of the slices wanted of it; its models: {others}", ASKING_MODELS)
-        for slice_ in served:
-            await slice_.check(_CHECK_S)
-        self._estimates.serve([slice_.model for slice_ in served])
+        self._estimates.serve(await _served_slices(self.worker, self._slices))
 
     async def _measure_beside(self, names: Sequence[str]) -> None:
         try:
@@ -255,7 +250,7 @@ class FleetDevice:
         for names in sizes:
             try:
                 for _ in range(times):
-                    with self._asked(estimates.invocation_ms(names[0])):
+                    with self._work.more(estimates.invocation_ms(names[0])):
                         answer = await self._slices[names[0]].infer(self._image, _MEASURE_S)
             except DeviceError as error:
                 refused = error
@@ -271,20 +266,6 @@ class FleetDevice:
         if refused is not None and not estimates.latencies:
             raise refused
         self._changed(self)
-
-    @contextlib.contextmanager
-    def _asked(self, expected_ms: float) -> Iterator[None]:
-        """While it has so much more work before it."""
-        if not self.running:
-            self._begun = now()
-        self.running += 1
-        self._asked_ms += expected_ms
-        try:
-            yield
-        finally:
-            self.running -= 1
-            self._asked_ms -= expected_ms
-            self._begun = now()
 
     def _stop_measuring(self) -> None:
         if self._measuring is not None and self._measuring is not asyncio.current_task():
@@ -309,3 +290,15 @@ class FleetDevice:
             self._state_changes += 1
             if before.state != state:
                 self._changed(self)
+
+
+async def _served_slices(worker: Transport, slices: Mapping[str, SliceTransport]) -> list[SliceModel]:
+    """Those of some slices that a worker serves, each checked. Raises `DeviceError`, also where it serves none."""
+    names = await worker.served(_CHECK_S)
+    served = [slice_ for name, slice_ in slices.items() if name in names]
+    if not served:
+        others = ", ".join(names[:8]) or "none"
+        raise worker.wrong(f"it serves none of the slices wanted of it; its models: {others}", ASKING_MODELS)
+    for slice_ in served:
+        await slice_.check(_CHECK_S)
+    return [slice_.model for slice_ in served]

@@ -1,10 +1,11 @@
-"""How long a device is expected to take for its slices, and when each of them is measured anew."""
+"""How long a device is expected to take for its slices, when each of them is measured anew, and its work."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ..bundle.contents import SliceModel
 from .remote import Partial
@@ -97,11 +98,9 @@ class Measurements:
         """
         time = now()
         for names in sizes:
-            since = min((self._doubted[name] for name in names if name in self._doubted), default=None)
-            if since is None:
-                continue
+            doubted = [self._doubted[name] for name in names if name in self._doubted]
             wait_s = max(_DOUBT_S, max(takes_ms.get(name, 0.0) for name in names) / 1e3 / _REFRESH_SHARE)
-            if not running or time - since >= wait_s:
+            if doubted and (not running or time - min(doubted) >= wait_s):
                 return names
         if running or (self._used is not None and time - self._used < _IDLE_S):
             return ()
@@ -197,6 +196,38 @@ class SliceEstimates:
 
     def _is_usable(self, name: str) -> bool:
         return name in self._latencies and name not in self._unable
+
+
+class Workload:
+    """What a device was asked for and has not answered.
+
+    Attributes:
+      running: how many requests that is.
+    """
+
+    def __init__(self) -> None:
+        self.running = 0
+        # Expected milliseconds of it all, and since when the device is at the first of it.
+        self._expected_ms, self._begun = 0.0, 0.0
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds of work that the device is expected to have before it."""
+        return max(0.0, self._expected_ms - (now() - self._begun) * 1e3) if self.running else 0.0
+
+    @contextlib.contextmanager
+    def more(self, expected_ms: float) -> Iterator[None]:
+        """While the device has a request more, that takes it so long."""
+        if not self.running:
+            self._begun = now()
+        self.running += 1
+        self._expected_ms += expected_ms
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self._expected_ms -= expected_ms
+            self._begun = now()
 
 
 def _alone_ms(answer: Partial) -> float:

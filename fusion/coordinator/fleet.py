@@ -101,25 +101,25 @@ class Fleet:
         """
         members = {device.name: device for device in devices}
         came = [name for name, device in members.items() if self._known.get(name) != device]
-        renewed = [name for name in members if renew and name not in came]
-        links = {name: await asyncio.to_thread(self._connect, members[name]) for name in came + renewed}
-        new = {
-            name: FleetDevice(*links[name], self._image_shape, self._changed, self._other_of_worker) for name in came
-        }
-        went = [name for name in self._known if name in new or name not in members]
+        went = [name for name in self._known if name in came or name not in members]
+        called = [name for name in members if renew or name in came]
+        links = {name: await asyncio.to_thread(self._connect, members[name]) for name in called}
         for name in went:
             self._watches.pop(name).cancel()
-            self._devices[name].leave()
-            self._devices[name].worker.close()
-        self._devices = {name: new.get(name) or self._devices[name] for name in members}
-        self._known = members
-        for name in renewed:
-            self._devices[name].worker.close()
-            self._devices[name].use_worker(*links[name])
-            # One that was turned down for the old token is looked at now.
-            self._watches[name].cancel()
-        for name in links:
+            device = self._devices.pop(name)
+            device.leave()
+            device.worker.close()
+        for name, link in links.items():
+            if name in came:
+                self._devices[name] = FleetDevice(*link, self._image_shape, self._changed, self._other_of_worker)
+            else:
+                self._devices[name].worker.close()
+                self._devices[name].use_worker(*link)
+                # One that was turned down for the old token is looked at now.
+                self._watches[name].cancel()
             self._watches[name] = asyncio.create_task(self._devices[name].watch(), name=f"watch {name}")
+        self._devices = {name: self._devices[name] for name in members}
+        self._known = members
         return came, went
 
     def _other_of_worker(self, device: FleetDevice) -> str | None:

@@ -93,15 +93,14 @@ def best_plans(
     plans: list[Plan] = []
     rejected: list[Rejected] = []
     for entry in switches:
-        models = [part.model for part in entry.slices]
-        found = assign(models, latencies, busy)
-        if found is None:
-            absent = [i for i, model in enumerate(models) if not any(one == model for _, one in latencies)]
-            rejected.append(
-                Rejected(entry.switch, None, f"no living device serves slice {', '.join(map(str, absent))}")
-            )
+        models = [slice_.model for slice_ in entry.slices]
+        assigned = assign(models, latencies, busy)
+        if assigned is None:
+            served = {model for _, model in latencies}
+            absent = ", ".join(str(i) for i, model in enumerate(models) if model not in served)
+            rejected.append(Rejected(entry.switch, None, f"no living device serves slice {absent}"))
         else:
-            devices, latency = found
+            devices, latency = assigned
             plans.append(Plan(entry, devices, latency, accuracy(entry)))
     return tuple(plans), tuple(rejected)
 
@@ -110,33 +109,40 @@ def choose(plans: Sequence[Plan], impossible: Sequence[Rejected], goal: Goal) ->
     """Chooses among plans, one of each switch that has any; `impossible` are the others."""
     if not plans:
         return Decision(None, tuple(impossible))
-    rejected = list(impossible)
     in_time = [plan for plan in plans if plan.latency_ms <= goal.deadline_ms]
     good = [plan for plan in in_time if _is_good(plan, goal)]
     if goal.min_accuracy is not None and good:
-        chosen = min(good, key=lambda plan: (plan.latency_ms, *(-part for part in plan.rank)))
+        chosen = _fastest(good)
     elif in_time:
         chosen = max(in_time, key=lambda plan: (*plan.rank, -plan.latency_ms))
     else:
-        chosen = min(plans, key=lambda plan: (plan.latency_ms, *(-part for part in plan.rank)))
-    for plan in plans:
-        if plan is not chosen:
-            rejected.append(Rejected(plan.entry.switch, plan, _reason(plan, chosen, goal)))
-    return Decision(chosen, tuple(rejected))
+        chosen = _fastest(plans)
+    others = (plan for plan in plans if plan is not chosen)
+    rejected = (Rejected(plan.entry.switch, plan, _reason(plan, chosen, goal)) for plan in others)
+    return Decision(chosen, (*impossible, *rejected))
+
+
+def _fastest(plans: Sequence[Plan]) -> Plan:
+    """Of equally fast ones the most accurate."""
+    return min(plans, key=lambda plan: (plan.latency_ms, *(-value for value in plan.rank)))
 
 
 def assign(
     models: Sequence[str], latencies: Latencies, busy: Mapping[str, float]
 ) -> tuple[tuple[str, ...], float] | None:
-    """The devices, in the order of the models, that have all of them answered first; and when, in milliseconds.
+    """Gives each model a device so that the last of them answers as early as possible.
 
-    Of equally early ones that with the least work in all, then the one found first. None where a model has no device. A
-    device with several models runs them one after the other. Exact: branch and bound.
+    A device with several models runs them one after the other. Of several such assignments it takes the one with the
+    least work, which is the sum of its latencies. Exact, by branch and bound.
+
+    Returns:
+      the devices in the order of the models, and when the last answers, in milliseconds; None where a model has no
+      device.
     """
     order = {device: rank for rank, device in enumerate(dict.fromkeys(device for device, _ in latencies))}
     starts = {device: busy.get(device, 0.0) for device in order}
     options = [
-        sorted((latency, order[device], device) for (device, one), latency in latencies.items() if one == model)
+        sorted((latency, order[device], device) for (device, served), latency in latencies.items() if served == model)
         for model in models
     ]
     if not all(options):
@@ -146,11 +152,11 @@ def assign(
     placed = [options[index] for index in places]
     # As many devices as there are models are enough for each: whatever the others take, one of its best is left.
     most = len(models)
-    earliest = [sorted(one, key=lambda option: starts[option[2]] + option[0])[:most] for one in placed]
-    found, (latest, _) = _search(earliest, starts, math.inf, lambda latest, work: (latest, 0.0))
-    in_time = [[option for option in one if starts[option[2]] + option[0] <= latest][:most] for one in placed]
-    found, _ = _search(in_time, starts, latest, lambda latest, work: (0.0, work))
-    return tuple(found[places.index(index)] for index in range(len(models))), latest
+    earliest = [sorted(of_model, key=lambda option: starts[option[2]] + option[0])[:most] for of_model in placed]
+    _, (latest, _) = _search(earliest, starts, math.inf, lambda latest, work: (latest, 0.0))
+    in_time = [[option for option in of_model if starts[option[2]] + option[0] <= latest][:most] for of_model in placed]
+    devices, _ = _search(in_time, starts, latest, lambda latest, work: (0.0, work))
+    return tuple(devices[places.index(index)] for index in range(len(models))), latest
 
 
 def _search(
@@ -165,18 +171,18 @@ def _search(
     work in all, and rises with both.
     """
     # What the models from each step on add to the work at least.
-    least = [sum(min(one)[0] for one in options[step:]) for step in range(len(options) + 1)]
+    least = [sum(min(of_model)[0] for of_model in options[step:]) for step in range(len(options) + 1)]
     ends = dict(starts)
     taken = [""] * len(options)
     best: tuple[float, float] = (math.inf, math.inf)
-    found: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
 
     def place(step: int, latest: float, work: float) -> None:
-        nonlocal best, found
+        nonlocal best, devices
         if latest > limit or cost(latest, work + least[step]) >= best:
             return
         if step == len(options):
-            best, found = cost(latest, work), tuple(taken)
+            best, devices = cost(latest, work), tuple(taken)
             return
         # The earliest first, so that little is left to try after it.
         ordered = sorted((ends[device] + latency, rank, latency, device) for latency, rank, device in options[step])
@@ -186,11 +192,11 @@ def _search(
             ends[device] = before
 
     place(0, 0.0, 0.0)
-    return found, best
+    return devices, best
 
 
-def shortfall(decision: Decision, goal: Goal) -> str:
-    """What the goal asks for and the chosen plan has not, as a phrase; empty where it has all, or nothing is chosen."""
+def unmet_goal(decision: Decision, goal: Goal) -> str:
+    """What of the goal the chosen plan does not meet, as a phrase; empty where it meets all, or nothing is chosen."""
     plan = decision.chosen
     if plan is None:
         return ""
@@ -200,7 +206,7 @@ def shortfall(decision: Decision, goal: Goal) -> str:
         return ""
     if plan.accuracy is None:
         return "though no accuracy is known"
-    late = any(one.plan is not None and _is_good(one.plan, goal) for one in decision.rejected)
+    late = any(rejected.plan is not None and _is_good(rejected.plan, goal) for rejected in decision.rejected)
     return f"though none reaches {accuracy_text(goal.min_accuracy)}{' within the deadline' if late else ''}"
 
 
@@ -212,8 +218,8 @@ def _reason(plan: Plan, chosen: Plan, goal: Goal) -> str:
     if plan.latency_ms > goal.deadline_ms:
         return f"takes {plan.latency_ms:.1f} ms, the deadline is {goal.deadline_ms:g} ms"
     if not _is_good(plan, goal):
-        found = accuracy_text(plan.accuracy)
-        return f"its accuracy is {found}, at least {accuracy_text(goal.min_accuracy)} is wanted"
+        accuracy, least = accuracy_text(plan.accuracy), accuracy_text(goal.min_accuracy)
+        return f"its accuracy is {accuracy}, at least {least} is wanted"
     if plan.rank < chosen.rank and goal.min_accuracy is None:
         if plan.accuracy is None:
             return f"has fewer multiply-adds, {plan.entry.madds:,} against {chosen.entry.madds:,}"

@@ -10,7 +10,7 @@ from ..base.program import LONGEST_S, define_float
 from ..bundle.contents import Bundle, SwitchEntry
 from .estimates import now
 from .fleet import Fleet
-from .planner import Decision, Goal, Plan, shortfall
+from .planner import Decision, Goal, Plan, unmet_goal
 
 SWITCH = flags.DEFINE_string(
     "switch", None, "The one switch to run, e.g. 0.5+0.5; without it, the best for the devices that are there."
@@ -58,7 +58,7 @@ def describe(fleet: Fleet, goal: Goal) -> dict[str, Any]:
         "precision": fleet.precision,
         "deadline_ms": goal.deadline_ms,
         "min_accuracy": goal.min_accuracy,
-        "plan": None if decision.chosen is None else _plan(decision.chosen) | {"lacks": shortfall(decision, goal)},
+        "plan": None if decision.chosen is None else _plan(decision.chosen) | {"lacks": unmet_goal(decision, goal)},
         "rejected": rejected(decision),
         "devices": [
             {
@@ -82,8 +82,9 @@ def rejected(decision: Decision) -> list[dict[str, Any]]:
     """The switches that were not chosen."""
     nothing: dict[str, Any] = {"assignment": [], "latency_ms": None, "accuracy": None}
     return [
-        {"switch": one.switch, "reason": one.reason} | (nothing if one.plan is None else _plan(one.plan))
-        for one in decision.rejected
+        {"switch": rejected.switch, "reason": rejected.reason}
+        | (nothing if rejected.plan is None else _plan(rejected.plan))
+        for rejected in decision.rejected
     ]
 
 

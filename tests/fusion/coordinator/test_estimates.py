@@ -72,7 +72,7 @@ def test_an_idle_device_is_measured_one_size_at_a_time():
         measurements.done(["c"], 1000.0)
         assert await due_after(22) == ()
         assert await due_after(16) == ["a", "b"]
-        measurements.done(["a", "b"], 900.0)
+        measurements.done(["a", "b"], 2000.0)
         assert await due_after(36) == ()
         assert await due_after(52) == ["c"]
 

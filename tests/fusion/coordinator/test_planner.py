@@ -132,15 +132,15 @@ def test_says_why_others_lost():
 def test_says_what_the_chosen_plan_lacks(goal, lacks):
     latencies = {("a", part.model): float(part.madds) for one in SWITCHES for part in one.slices}
     decision = planner.decide(SWITCHES, lambda one: ACCURACY[one.switch], latencies, {}, goal)
-    assert planner.shortfall(decision, goal) == lacks
+    assert planner.unmet_goal(decision, goal) == lacks
 
 
 def test_without_accuracies_none_is_reached():
     latencies = {("a", part.model): 1.0 for one in SWITCHES for part in one.slices}
     for least, lacks in ((None, ""), (0.5, "though no accuracy is known")):
         goal = Goal(100, least)
-        assert planner.shortfall(planner.decide(SWITCHES, lambda one: None, latencies, {}, goal), goal) == lacks
-    assert planner.shortfall(planner.decide(SWITCHES, lambda one: None, {}, {}, Goal(1)), Goal(1)) == ""
+        assert planner.unmet_goal(planner.decide(SWITCHES, lambda one: None, latencies, {}, goal), goal) == lacks
+    assert planner.unmet_goal(planner.decide(SWITCHES, lambda one: None, {}, {}, Goal(1)), Goal(1)) == ""
 
 
 def test_without_accuracies_more_multiply_adds_are_better():
