@@ -11,21 +11,22 @@ without.
 
 from __future__ import annotations
 
+import importlib
 import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from urllib.parse import urlsplit
+from types import ModuleType
+from urllib.parse import SplitResult, urlsplit
 
 from absl import flags
 
 from ..base.columns import render
 from ..base.files import PRIVATE, check_json_target, write_bytes, write_json
 from ..base.program import UserError, run
-from ..cluster import file as cluster
-from ..cluster.file import Device
+from ..cluster.file import Device, check_url, load
 from ..security.credentials import Credentials
 from . import starting
 
@@ -50,15 +51,22 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _TOKEN_BYTES = 32
 
 
+_Row = tuple[str, str, str, str]
+
+
 @dataclass(frozen=True)
-class Place:
-    """One folder to make: whose it is, and the names that its certificate is for (`names`), which is shown to servers
-    that ask for one (`client`)."""
+class _Place:
+    """One folder to make: whose it is, the names that its certificate is for, and whether that is shown to servers that
+    ask for one (`client`)."""
 
     title: str
     folder: Path
     names: tuple[str, ...]
     client: bool
+
+    @property
+    def is_user(self) -> bool:
+        return self.folder.parent.name == "users"
 
 
 def main(arguments: list[str]) -> int:
@@ -68,21 +76,21 @@ def main(arguments: list[str]) -> int:
         raise UserError("--cluster is missing; legal: the path of a cluster file.")
     if not _CERTIFICATES.value and not _TOKENS.value:
         raise UserError("there is nothing to make; legal: --certificates, --tokens or both.")
-    given = cluster.load(_CLUSTER.value)
+    cluster = load(_CLUSTER.value)
     target = Path(_TARGET.value)
-    places = _places(target, given.devices)
+    urls = _coordinator_urls()
+    names = _coordinator_names(urls, target / "coordinator" / "cert.pem")
+    places = _places(target, cluster.devices, names)
     for folder in (target, *(place.folder for place in places)):
         _make_private(folder)
-    rows: list[tuple[str, str, str, str]] = []
-    if _CERTIFICATES.value:
-        rows += _certificates(target, places)
-    if _TOKENS.value:
-        rows += _tokens(target, places)
+    rows = _make_certificates(target, places) if _CERTIFICATES.value else []
+    rows += _make_tokens(target, places) if _TOKENS.value else []
     file = target / "coordinator" / "cluster.toml"
-    rows.append((str(file), _put(file, starting.cluster_text(target, given)), "", "coordinator"))
+    rows.append((str(file), _write(file, starting.cluster_text(target, cluster)), "", "coordinator"))
     print(render(("file", "state", "valid until", "for"), rows))
-    commands = starting.commands(target, given.devices, *_called(target))
-    _put(target / "start.txt", commands)
+    port = next((url.port for url in urls if url.port), starting.COORDINATOR_PORT)
+    commands = starting.commands(target, cluster.devices, names[0], port)
+    _write(target / "start.txt", commands)
     print(f"\n{commands}\nThe same commands are in {target / 'start.txt'}.")
     if _CERTIFICATES.value:
         print(f"{target}/authority/ stays here, or better offline: who has it can pass for every machine.")
@@ -92,46 +100,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _places(target: Path, devices: Sequence[Device]) -> list[Place]:
-    """Every folder: the devices', the coordinator's, and those of users, new and old."""
-    users = target / "users"
-    present = sorted(entry.name for entry in users.iterdir() if entry.is_dir()) if users.is_dir() else []
-    names = [*_USERS.value, *filter(_NAME.fullmatch, present)]
-    for name in [device.name for device in devices] + names:
-        if not _NAME.fullmatch(name):
-            raise UserError(
-                f"name {name!r} cannot be a folder's here; legal: letters, digits, '_', '-', and '.' but in front."
-            )
-        # Where two are on one machine, their folders lie beside each other.
-        if name == "coordinator":
-            raise UserError(f"name {name!r} is the coordinator's; legal: another one for devices and users.")
-    places = [
-        Place(f"device {device.name}", target / "devices" / device.name, (_host(device.url),), client=False)
-        for device in devices
-    ]
-    # One certificate for both its sides: to users a server, to workers a client.
-    places.append(Place("coordinator", target / "coordinator", _coordinator_names(), client=True))
-    return places + [Place(f"user {name}", users / name, (), client=True) for name in dict.fromkeys(names)]
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).hostname or ""
-
-
-def _coordinator_names() -> tuple[str, ...]:
-    """What users call the coordinator by, from the flag; () where that is not given."""
-    given = [_host(url) for url in _coordinator_urls()]
-    return tuple(dict.fromkeys((*given, *_LOCAL))) if given else ()
-
-
-def _coordinator_urls() -> list[str]:
+def _coordinator_urls() -> list[SplitResult]:
     """https://name[:port] of what stands in the flag."""
     urls = []
     for name in _COORDINATOR.value or ():
         # An address of IPv6 needs brackets only before a port.
         host = f"[{name}]" if name.count(":") > 1 and "[" not in name else name
         try:
-            urls.append(cluster.check_url(f"https://{host}", "--coordinator"))
+            urls.append(urlsplit(check_url(f"https://{host}", "--coordinator")))
         except UserError as error:
             raise UserError(
                 f"--coordinator has {name!r}; legal: DNS names and IP addresses, which :port may follow."
@@ -139,57 +115,89 @@ def _coordinator_urls() -> list[str]:
     return urls
 
 
-def _certificates(target: Path, places: Sequence[Place]) -> list[tuple[str, str, str, str]]:
-    """Makes what is missing or about to expire; returns a row for each certificate."""
+def _coordinator_names(urls: Sequence[SplitResult], certificate: Path) -> Sequence[str]:
+    """What users call the coordinator by: what the flag says, or else its certificate."""
+    if urls:
+        return list(dict.fromkeys((*(url.hostname or "" for url in urls), *_LOCAL)))
+    if _CERTIFICATES.value and certificate.exists():
+        authority = _authority()
+        return authority.names_of(authority.read(certificate)) or _LOCAL
+    return _LOCAL
+
+
+def _places(target: Path, devices: Sequence[Device], coordinator: Sequence[str]) -> list[_Place]:
+    """Every folder: the devices', the coordinator's, and those of users, new and old."""
+    users = target / "users"
+    present = sorted(entry.name for entry in users.iterdir() if entry.is_dir()) if users.is_dir() else []
+    names = dict.fromkeys([*_USERS.value, *filter(_NAME.fullmatch, present)])
+    for name in [*(device.name for device in devices), *names]:
+        if not _NAME.fullmatch(name):
+            raise UserError(
+                f"name {name!r} cannot be a folder's here; legal: letters, digits, '_', '-', and '.' but in front."
+            )
+        # Where two are on one machine, their folders lie beside each other.
+        if name == "coordinator":
+            raise UserError(f"name {name!r} is the coordinator's; legal: another one for devices and users.")
+    places = []
+    for device in devices:
+        host = urlsplit(device.url).hostname or ""
+        places.append(_Place(f"device {device.name}", target / "devices" / device.name, (host,), client=False))
+    # One certificate for both its sides: to users a server, to workers a client.
+    places.append(_Place("coordinator", target / "coordinator", tuple(coordinator), client=True))
+    return places + [_Place(f"user {name}", users / name, (), client=True) for name in names]
+
+
+def _authority() -> ModuleType:
     try:
-        from .authority import Authority, Wanted, names_of, read
+        return importlib.import_module(".authority", __package__)
     except ImportError as error:
         raise UserError(
             f"certificates need the Python package 'cryptography', which cannot be imported ({error}); legal: install "
             "it, or --nocertificates --tokens."
         ) from error
+
+
+def _make_certificates(target: Path, places: Sequence[_Place]) -> list[_Row]:
+    """Makes what is missing or about to expire; returns a row for each certificate."""
+    module = _authority()
     now = datetime.now(timezone.utc).replace(microsecond=0)  # noqa: UP017 - Python 3.10 has no datetime.UTC.
     _make_private(target / "authority")
-    made = Authority(target / "authority", now)
-    rows = [(str(target / "authority" / "ca.pem"), "the authority", f"{made.until:%Y-%m-%d}", "")]
+    authority = module.Authority(target / "authority", now)
+    rows = [(str(target / "authority" / "ca.pem"), "the authority", f"{authority.until:%Y-%m-%d}", "")]
     for place in places:
         cert, key, ca = (place.folder / name for name in ("cert.pem", "key.pem", "ca.pem"))
-        names = place.names
-        if place.title == "coordinator":
-            names = names or (tuple(names_of(read(cert))) if cert.exists() else _LOCAL)
-        wanted = Wanted(place.title, names, place.client)
-        why = "new" if _RENEW.value else made.unfit(cert, key, wanted)
-        if why is not None:
-            pem, private = made.issue(wanted, _DAYS.value)
+        subject = module.Subject(place.title, place.names, place.client)
+        reason = "new" if _RENEW.value else authority.reason_to_renew(cert, key, subject)
+        if reason is not None:
+            pem, private = authority.issue(subject, _DAYS.value)
             # Whoever stops this program in between finds a pair that does not fit, which the next run makes anew.
             write_bytes(key, private, PRIVATE)
             write_bytes(cert, pem)
-        if not ca.exists() or ca.read_bytes() != made.pem:
-            write_bytes(ca, made.pem)
-        until = read(cert).not_valid_after_utc
-        rows.append(
-            (str(cert), why or "kept", f"{until:%Y-%m-%d}", ", ".join(names_of(read(cert))) or place.folder.name)
-        )
+        if not ca.exists() or ca.read_bytes() != authority.pem:
+            write_bytes(ca, authority.pem)
+        certificate = module.read(cert)
+        names = ", ".join(module.names_of(certificate)) or place.folder.name
+        rows.append((str(cert), reason or "kept", f"{certificate.not_valid_after_utc:%Y-%m-%d}", names))
     return rows
 
 
-def _tokens(target: Path, places: Sequence[Place]) -> list[tuple[str, str, str, str]]:
+def _make_tokens(target: Path, places: Sequence[_Place]) -> list[_Row]:
     """One token per device, which the coordinator gets too, and one that users show to the coordinator."""
-    shared = target / "coordinator" / "tokens"
-    _make_private(shared)
+    tokens = target / "coordinator" / "tokens"
+    _make_private(tokens)
     rows = []
     for place in places:
-        if place.folder.parent.name == "users":
+        if place.is_user:
             continue
         path = place.folder / "token.txt"
-        kept = path.exists() and not _RENEW.value
-        token = Credentials(token_file=str(path)).token() if kept else secrets.token_urlsafe(_TOKEN_BYTES)
-        copies = [shared / f"{place.folder.name}.txt"]
+        keep = path.exists() and not _RENEW.value
+        token = Credentials(token_file=str(path)).token() if keep else secrets.token_urlsafe(_TOKEN_BYTES)
+        copies = [tokens / f"{place.folder.name}.txt"]
         if place.title == "coordinator":
-            copies = [other.folder / "token.txt" for other in places if other.folder.parent.name == "users"]
+            copies = [user.folder / "token.txt" for user in places if user.is_user]
         for file in (path, *copies):
             write_bytes(file, f"{token}\n".encode(), PRIVATE)
-        rows.append((str(path), "kept" if kept else "new", "", place.title))
+        rows.append((str(path), "kept" if keep else "new", "", place.title))
     return rows
 
 
@@ -201,25 +209,13 @@ def _make_private(folder: Path) -> None:
         raise UserError(f"folder {str(folder)!r} cannot be made: {error.strerror}.") from error
 
 
-def _put(file: Path, text: str) -> str:
-    """Writes a file that is not secret, and says what became of it."""
+def _write(file: Path, text: str) -> str:
+    """Writes a file that is not secret, and returns what became of it."""
     data = text.encode()
     before = file.read_bytes() if file.is_file() else None
     if before != data:
         write_bytes(file, data)
     return "new" if before is None else "kept" if before == data else "new, as devices or files have changed"
-
-
-def _called(target: Path) -> tuple[str, int]:
-    """What users call the coordinator by, first of all, and its port."""
-    ports = [urlsplit(url).port for url in _coordinator_urls()]
-    port = next(filter(None, ports), starting.COORDINATOR_PORT)
-    names = _coordinator_names()
-    if not names and _CERTIFICATES.value:
-        from .authority import names_of, read
-
-        names = tuple(names_of(read(target / "coordinator" / "cert.pem")))
-    return (names[0] if names else _LOCAL[0]), port
 
 
 if __name__ == "__main__":

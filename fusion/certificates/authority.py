@@ -26,8 +26,8 @@ _LONGEST_COMMON_NAME = 64
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a certificate is to say.
+class Subject:
+    """What a certificate says.
 
     Attributes:
       title: whose it is, for people; programs go by the names.
@@ -61,7 +61,7 @@ class Authority:
       until: when it ends.
 
     Keys are of the curve P-256. Raises `UserError` where its files cannot be read or written or do not belong together,
-    and where it has ended. Source: RFC 5280 for the extensions; the choices are ours.
+    and where it has ended. Extensions are those of RFC 5280.
     """
 
     def __init__(self, folder: Path, now: datetime) -> None:
@@ -84,23 +84,23 @@ class Authority:
                 f"clock of this machine says {now:%Y-%m-%d}; legal: a new --target, with an authority of its own."
             )
 
-    def issue(self, wanted: Wanted, days: int) -> tuple[bytes, bytes]:
+    def issue(self, subject: Subject, days: int) -> tuple[bytes, bytes]:
         """A new (certificate, private key) as PEM, valid for `days`, but no longer than the authority."""
         key = ec.generate_private_key(ec.SECP256R1())
         until = min(self._now + timedelta(days=days), self.until)
-        builder = self._builder(wanted.title, key.public_key(), until)
+        builder = self._builder(subject.title, key.public_key(), until)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(authority=False), critical=True)
-        builder = builder.add_extension(x509.ExtendedKeyUsage(wanted.usages()), critical=False)
-        if wanted.names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(wanted.alternatives()), critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage(subject.usages()), critical=False)
+        if subject.names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(subject.alternatives()), critical=False)
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = builder.add_extension(authority, critical=False).issuer_name(self._certificate.subject)
         signed = builder.sign(self._key, hashes.SHA256())
         return signed.public_bytes(serialization.Encoding.PEM), _pem_of(key)
 
-    def unfit(self, cert_path: Path, key_path: Path, wanted: Wanted) -> str | None:
-        """Why the pair of files cannot stay, in a few words; None where it can."""
+    def reason_to_renew(self, cert_path: Path, key_path: Path, subject: Subject) -> str | None:
+        """Why a subject's certificate and key have to be made, in a few words; None where they can stay."""
         if not cert_path.exists() and not key_path.exists():
             return "new"
         try:
@@ -109,7 +109,7 @@ class Authority:
             usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         except (UserError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
             return "new, as the old one could not be used"
-        if names_of(certificate) != _as_text(wanted.alternatives()) or set(usages) != set(wanted.usages()):
+        if names_of(certificate) != _as_text(subject.alternatives()) or set(usages) != set(subject.usages()):
             return "new, as its names have changed"
         begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if end <= self._now:
@@ -146,10 +146,9 @@ def read(path: Path) -> x509.Certificate:
 def names_of(certificate: x509.Certificate) -> list[str]:
     """The DNS names and addresses that a certificate is for."""
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return _as_text(list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value))
     except x509.ExtensionNotFound:
         return []
-    return _as_text(list(found))
 
 
 def _as_text(names: Sequence[x509.GeneralName]) -> list[str]:

@@ -20,29 +20,29 @@ _BUNDLE = "BUNDLE"
 COORDINATOR_PORT = 8000
 
 
-def cluster_text(target: Path, given: ClusterFile) -> str:
-    """The cluster file of the folder `coordinator`: the devices given, called with what was made for them.
+def cluster_text(target: Path, cluster: ClusterFile) -> str:
+    """The cluster file of the folder `coordinator`: the devices of `cluster`, called with what was made for them.
 
     Args:
       target: the folder that was written to.
-      given: the devices. What was not made for one (its certificate, its token) stays as it is given.
+      cluster: its devices. What was not made for a device (its certificate, its token) stays as it is there.
     """
     tables = [_HEAD]
-    for device in given.devices:
-        keys = {"name": device.name, "url": _url(target, device), **_given(device.credentials)}
-        if _is_secured(target, device):
+    for device in cluster.devices:
+        keys = {"name": device.name, "url": _url(target, device), **_own_files(device.credentials)}
+        if _has_certificate(target, device):
             keys |= _TLS
         if (target / "coordinator" / "tokens" / f"{device.name}.txt").exists():
             keys["token_file"] = f"tokens/{device.name}.txt"
         tables.append(_table("[[device]]", keys))
-    if given.discovery is not None:
+    if cluster.discovery is not None:
         # Tokens are of one device each, so those that come by themselves are known by their certificates alone.
         made = _TLS if (target / "coordinator" / "cert.pem").exists() else {}
-        tables.append(_table("[discovery]", _given(given.discovery) | made))
+        tables.append(_table("[discovery]", _own_files(cluster.discovery) | made))
     return "\n\n".join(tables) + "\n"
 
 
-def commands(target: Path, devices: Sequence[Device], coordinator: str, port: int = COORDINATOR_PORT) -> str:
+def commands(target: Path, devices: Sequence[Device], coordinator: str, port: int) -> str:
     """Shell commands for every machine: what to copy there, and how to start there with it.
 
     Args:
@@ -50,34 +50,33 @@ def commands(target: Path, devices: Sequence[Device], coordinator: str, port: in
       devices: the cluster's.
       coordinator, port: what users call the coordinator by, a name or an address, and where it listens.
     """
-    places = [(target / "devices" / device.name, urlsplit(device.url).hostname or "") for device in devices]
-    places.append((target / "coordinator", coordinator))
-    lines = _copying(places)
-    for device, (folder, host) in zip(devices, places, strict=False):
-        parts = urlsplit(_url(target, device))
-        device_port = parts.port or (443 if parts.scheme == "https" else 80)
+    own = target / "coordinator"
+    hosts = [(target / "devices" / device.name, urlsplit(device.url).hostname or "") for device in devices]
+    lines = _copying([*hosts, (own, coordinator)])
+    for device, (folder, host) in zip(devices, hosts, strict=True):
+        url = urlsplit(_url(target, device))
+        device_port = url.port or (443 if url.scheme == "https" else 80)
         lines += [
             "",
             f"# On {device.name}, in the bundle's folder:",
-            _command("worker", "--bundle=.", *_listening(host, device_port), *_shown(folder)),
+            _command("worker", "--bundle=.", *_listen_flags(host, device_port), *_file_flags(folder)),
         ]
-    own = target / "coordinator"
     files = ["--bundle=.", f"--cluster={_KEPT}/coordinator/cluster.toml"]
     lines += [
         "",
         "# On the coordinator's machine, in the bundle's folder:",
-        _command("coordinator", *files, *_listening(coordinator, port), *_shown(own)),
+        _command("coordinator", *files, *_listen_flags(coordinator, port), *_file_flags(own)),
     ]
     scheme = "https" if (own / "cert.pem").exists() else "http"
-    url = f"{scheme}://{_bracketed(coordinator)}:{port}"
+    address = f"{scheme}://{_bracketed(coordinator)}:{port}"
     users = target / "users"
     for user in sorted(users.iterdir()) if users.is_dir() else ():
         lines += [
             "",
             f"# {user.name}, in a bundle's folder, with {user} copied into {_KEPT}/ there;",
             "# fusion.plan and fusion.bench take the same flags:",
-            _command("predict", f"--url={url}", *_shown(user), "samples/0.png"),
-            *_looking(url, user),
+            _command("predict", f"--url={address}", *_file_flags(user), "samples/0.png"),
+            *_status_commands(address, user),
         ]
     return "\n".join(lines) + "\n"
 
@@ -94,26 +93,26 @@ def _copying(places: Sequence[tuple[Path, str]]) -> list[str]:
         "# Here: each folder goes to the machine it is for, and to no other, into the bundle's folder there. Put in",
         f"# for {_BUNDLE} all the path of that folder on that machine{user}.",
     ]
-    for host, several in folders.items():
+    for host, paths in folders.items():
         if host:
             lines.append(f"ssh USER@{host} mkdir -p {_BUNDLE}/{_KEPT}")
-            lines.append(f"scp -rp {' '.join(several)} USER@{_bracketed(host)}:{_BUNDLE}/{_KEPT}/")
+            lines.append(f"scp -rp {' '.join(paths)} USER@{_bracketed(host)}:{_BUNDLE}/{_KEPT}/")
         else:
             lines.append(f"mkdir -p {_BUNDLE}/{_KEPT}")
-            lines.append(f"cp -rp {' '.join(several)} {_BUNDLE}/{_KEPT}/")
+            lines.append(f"cp -rp {' '.join(paths)} {_BUNDLE}/{_KEPT}/")
     return lines
 
 
-def _is_secured(target: Path, device: Device) -> bool:
+def _has_certificate(target: Path, device: Device) -> bool:
     return (target / "devices" / device.name / "cert.pem").exists()
 
 
 def _url(target: Path, device: Device) -> str:
-    return f"https://{urlsplit(device.url).netloc}" if _is_secured(target, device) else device.url
+    return f"https://{urlsplit(device.url).netloc}" if _has_certificate(target, device) else device.url
 
 
-def _given(credentials: Credentials) -> dict[str, str]:
-    """The keys of files that the user named, wherever this is written."""
+def _own_files(credentials: Credentials) -> dict[str, str]:
+    """The keys of files that the user named; absolute, as the text may be written anywhere."""
     named = {key: getattr(credentials, key) for key in _FLAGS}
     return {key: str(Path(name).absolute()) for key, name in named.items() if name is not None}
 
@@ -123,12 +122,12 @@ def _table(name: str, keys: dict[str, str]) -> str:
     return "\n".join([name, *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items())])
 
 
-def _shown(folder: Path) -> list[str]:
+def _file_flags(folder: Path) -> list[str]:
     """The flags for the files that a folder has."""
     return [f"--{flag}={_KEPT}/{folder.name}/{file}" for flag, file in _FLAGS.items() if (folder / file).exists()]
 
 
-def _looking(url: str, user: Path) -> list[str]:
+def _status_commands(url: str, user: Path) -> list[str]:
     """How a user sees what the cluster does: by curl, and by a browser, which wants certificate and key as one file."""
     kept = shlex.quote(f"{_KEPT}/{user.name}")
     with_certificate, with_token = (user / "cert.pem").exists(), (user / "token.txt").exists()
@@ -146,7 +145,7 @@ def _looking(url: str, user: Path) -> list[str]:
     return lines
 
 
-def _listening(host: str, port: int) -> list[str]:
+def _listen_flags(host: str, port: int) -> list[str]:
     """The flags to be reached at `host`."""
     address = "::" if ":" in host else "0.0.0.0"
     return [f"--host={host if is_loopback(host) else address}", f"--port={port}"]

@@ -6,7 +6,7 @@ import ssl
 import threading
 from datetime import datetime, timedelta, timezone
 
-from fusion.certificates.authority import Authority, Wanted
+from fusion.certificates.authority import Authority, Subject
 from fusion.security.credentials import Credentials
 
 
@@ -27,7 +27,7 @@ class Certificates:
         """A certificate made `age_days` ago, for `days` since then; trusts `ca`, or else this authority."""
         maker = Authority(self.folder, self._time(age_days))
         pair = [self.folder / f"{kind}{len(list(self.folder.iterdir()))}.pem" for kind in ("cert", "key")]
-        for path, made in zip(pair, maker.issue(Wanted("test", names, client), days), strict=True):
+        for path, made in zip(pair, maker.issue(Subject("test", names, client), days), strict=True):
             path.write_bytes(made)
             path.chmod(0o600)
         return Credentials(token_file, ca or self.ca, str(pair[0]), str(pair[1]))

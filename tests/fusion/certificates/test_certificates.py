@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from fusion.base.program import UserError
-from fusion.certificates.authority import Authority, Wanted
+from fusion.certificates.authority import Authority, Subject
 from fusion.cluster import file as cluster
 from tests.fusion.conftest import ROOT
 
@@ -228,34 +228,34 @@ def test_bad_places(make, tmp_path, cluster_file, runner):
 
 
 def test_renewal(tmp_path):
-    wanted = Wanted("device pi", ("192.0.2.1",), client=False)
+    subject = Subject("device pi", ("192.0.2.1",), client=False)
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     authority = Authority(tmp_path, NOW)
-    assert authority.unfit(cert, key, wanted) == "new"
-    for path, made in zip((cert, key), authority.issue(wanted, 400), strict=True):
+    assert authority.reason_to_renew(cert, key, subject) == "new"
+    for path, made in zip((cert, key), authority.issue(subject, 400), strict=True):
         path.write_bytes(made)
     ends = {0: None, 299: None, 300: "was about to expire", 399: "was about to expire", 400: "had expired"}
     for days, why in ends.items():
-        found = Authority(tmp_path, NOW + timedelta(days=days)).unfit(cert, key, wanted)
+        found = Authority(tmp_path, NOW + timedelta(days=days)).reason_to_renew(cert, key, subject)
         assert found == (why and f"new, as the old one {why}")
     for path in (cert, key):
         kept = path.read_bytes()
         path.unlink()
-        assert "could not be used" in (authority.unfit(cert, key, wanted) or "")
+        assert "could not be used" in (authority.reason_to_renew(cert, key, subject) or "")
         path.write_bytes(kept)
     (tmp_path / "other").mkdir()
-    assert "could not be used" in (Authority(tmp_path / "other", NOW).unfit(cert, key, wanted) or "")
+    assert "could not be used" in (Authority(tmp_path / "other", NOW).reason_to_renew(cert, key, subject) or "")
 
 
 def test_authority_ends(tmp_path):
     Authority(tmp_path, NOW)
     late = Authority(tmp_path, NOW + timedelta(days=3600))
-    wanted = Wanted("device pi", ("192.0.2.1",), client=False)
+    subject = Subject("device pi", ("192.0.2.1",), client=False)
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    for path, made in zip((cert, key), late.issue(wanted, 730), strict=True):
+    for path, made in zip((cert, key), late.issue(subject, 730), strict=True):
         path.write_bytes(made)
     # No longer than the authority; hence not made anew at each run, near its end.
-    assert late.unfit(cert, key, wanted) is None
+    assert late.reason_to_renew(cert, key, subject) is None
     for days in (-2, 3650):
         with pytest.raises(UserError, match="valid from 2030-05-16 to 2040-05-14, and the clock of this machine says"):
             Authority(tmp_path, NOW + timedelta(days=days))
