@@ -51,22 +51,22 @@ def data_from_json(label: str, datatype: str, shape: tuple[int, ...], data: Any)
     hold.
     """
     if not isinstance(data, list):
-        _bad(f"{label} has data {brief(data)}; legal: a list")
+        refuse(f"{label} has data {brief(data)}; legal: a list")
     flat = _flatten(label, shape, data) if data and isinstance(data[0], list) else data
     if len(flat) != math.prod(shape):
-        _bad(f"{label} has {len(flat)} elements; legal: {math.prod(shape)}, from its shape {list(shape)}")
+        refuse(f"{label} has {len(flat)} elements; legal: {math.prod(shape)}, from its shape {list(shape)}")
     dtype = DTYPES[datatype]
     if datatype == "BYTES":
         return _array([_encode(label, value) for value in flat], shape)
     kinds = {"b": (bool,), "f": (int, float)}.get(dtype.kind, (int,))
     for value in flat:
         if type(value) not in kinds:
-            _bad(f"{label} has the element {brief(value)}; legal: {_legal(datatype)}")
+            refuse(f"{label} has the element {brief(value)}; legal: {_legal(datatype)}")
     if dtype.kind != "b" and flat:
         low, high = _range(dtype)
         for value in (min(flat), max(flat)):
             if not low <= value <= high:
-                _bad(f"{label} has the element {brief(value)}; legal: {_legal(datatype)}")
+                refuse(f"{label} has the element {brief(value)}; legal: {_legal(datatype)}")
     return np.array(flat, dtype).reshape(shape)
 
 
@@ -80,12 +80,12 @@ def data_from_bytes(label: str, datatype: str, shape: tuple[int, ...], data: mem
     if datatype == "BYTES":
         return _array(_elements(label, bytes(data), count), shape)
     if len(data) != count * dtype.itemsize:
-        _bad(
+        refuse(
             f"{label} has {len(data)} bytes of data; legal: {count * dtype.itemsize}, from its shape "
             f"{list(shape)} and datatype {datatype}"
         )
     if datatype == "BOOL" and bytes(data).strip(b"\0\1"):
-        _bad(f"{label} has a byte other than 0 and 1; legal: {_legal(datatype)}")
+        refuse(f"{label} has a byte other than 0 and 1; legal: {_legal(datatype)}")
     return np.frombuffer(data, dtype).reshape(shape)
 
 
@@ -126,8 +126,8 @@ def _flatten(label: str, shape: tuple[int, ...], data: list[Any]) -> list[Any]:
     for size, inner in zip(shape, shape[1:], strict=False):
         count *= size
         if len(data) != count or not all(isinstance(p, list) and len(p) == inner for p in data):
-            _bad(f"{label} is not nested as its shape {list(shape)}; legal: so, or a flat list")
-        data = [value for part in data for value in part]
+            refuse(f"{label} is not nested as its shape {list(shape)}; legal: so, or a flat list")
+        data = [value for row in data for value in row]
     return data
 
 
@@ -137,10 +137,10 @@ def _elements(label: str, data: bytes, count: int) -> list[bytes]:
         start = offset + 4
         offset = start + int.from_bytes(data[offset:start], "little")
         if start > len(data) or offset > len(data):
-            _bad(f"{label} ends inside an element; legal: a 4-byte length, then that many bytes")
+            refuse(f"{label} ends inside an element; legal: a 4-byte length, then that many bytes")
         values.append(data[start:offset])
     if len(values) != count:
-        _bad(f"{label} has {len(values)} elements; legal: {count}, from its shape")
+        refuse(f"{label} has {len(values)} elements; legal: {count}, from its shape")
     return values
 
 
@@ -152,11 +152,11 @@ def _array(values: list[bytes], shape: tuple[int, ...]) -> np.ndarray:
 
 def _encode(label: str, value: Any) -> bytes:
     if not isinstance(value, str):
-        _bad(f"{label} has the element {brief(value)}; legal: {_legal('BYTES')}")
+        refuse(f"{label} has the element {brief(value)}; legal: {_legal('BYTES')}")
     try:
         return value.encode("utf-8")
     except UnicodeEncodeError:
-        _bad(f"{label} has the element {brief(value)}, which is not Unicode text")
+        refuse(f"{label} has the element {brief(value)}, which is not Unicode text")
 
 
 def _range(dtype: np.dtype) -> tuple[float, float]:
@@ -174,5 +174,6 @@ def _legal(datatype: str) -> str:
     return f"{'numbers' if isinstance(low, float) else 'integers'} from {low} to {high}"
 
 
-def _bad(message: str) -> NoReturn:
+def refuse(message: str) -> NoReturn:
+    """Raises `OipError` (400) with a sentence, given without its full stop."""
     raise OipError(400, message + ".")

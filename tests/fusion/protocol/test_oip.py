@@ -77,26 +77,6 @@ def test_request_comes_back_the_same(images):
     np.testing.assert_array_equal(decode(body(tensor=nested)).inputs["image"], images)
 
 
-def test_requests_of_the_same_json_share_no_more_than_that():
-    head = body(
-        inputs=[{"name": "image", "datatype": "UINT8", "shape": [1, 2, 1], "parameters": {"binary_data_size": 2}}]
-    )
-    length = str(len(head))
-    first, second = (decode(head + data, length).inputs["image"] for data in (b"\1\2", b"\3\4"))
-    assert (first.ravel().tolist(), second.ravel().tolist()) == ([1, 2], [3, 4])
-    for data, said in ((b"\1", "1 bytes are left"), (b"\1\2\3", "1 bytes after its last")):
-        with pytest.raises(OipError, match=said):
-            decode(head + data, length)
-    # Without the header the same JSON is another request, and for another model too.
-    with pytest.raises(OipError, match="is binary but there is no"):
-        decode(head)
-    with pytest.raises(OipError, match='datatype "UINT8"; legal: FP32'):
-        decode(head + b"\1\2", length, inputs=(TensorSpec("image", "FP32", (-1, 2, 1)),))
-    given = [decode(body()).inputs["image"] for _ in range(2)]
-    given[0][:] += 1
-    assert (given[0] != given[1]).all()
-
-
 def test_outputs_asked_for():
     assert decode(body()).outputs == {"logits": False, "label": False}
     assert decode(body(outputs=[])).outputs == {"logits": False, "label": False}
