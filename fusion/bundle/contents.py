@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..base.program import UserError
-from .tasks import Task
+from .tasks import BundleTask
 
 CLASSIFICATION = "classification"
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
@@ -147,7 +147,7 @@ class Bundle:
     folder: Path
     name: str
     model_id: str
-    task: Task
+    task: BundleTask
     shape: tuple[int, int, int]
     output_name: str
     output_shape: tuple[int, ...]

@@ -23,7 +23,7 @@ from .contents import (
     fraction_of,
     widths_of,
 )
-from .tasks import TASKS, Task
+from .tasks import TASKS, BundleTask
 from .typed_json import JsonTable
 
 SCHEMA_VERSION = 2
@@ -130,7 +130,7 @@ def _sizes(table: JsonTable, dimensions: int) -> tuple[int, ...]:
     return sizes
 
 
-def _switch(table: JsonTable, precisions: tuple[str, ...], task: Task) -> SwitchEntry:
+def _switch(table: JsonTable, precisions: tuple[str, ...], task: BundleTask) -> SwitchEntry:
     slices = table.tables("slices")
     if not slices:
         raise table.refuse("slices", [], "one slice per device")
@@ -166,7 +166,7 @@ def _check_accuracy(switch: JsonTable, precisions: tuple[str, ...], devices: int
 
 
 def _early(
-    switch: JsonTable, slices: tuple[SliceModel, ...], precisions: tuple[str, ...], task: Task
+    switch: JsonTable, slices: tuple[SliceModel, ...], precisions: tuple[str, ...], task: BundleTask
 ) -> dict[str, EarlyMargins]:
     """The calibrations of a switch by precision; none where the key is missing, as in a bundle just converted."""
     early = switch.optional_table("early") if "early" in switch.names() else None

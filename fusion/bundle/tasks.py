@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Task:
+class BundleTask:
     """A kind of answer.
 
     Attributes:
@@ -28,15 +28,15 @@ class Task:
     accuracy_scale: int
 
 
-TASKS: Mapping[str, Task] = {
+TASKS: Mapping[str, BundleTask] = {
     task.name: task
     for task in (
-        Task("classification", "logits", 1, ("logits", "class", "label"), True, accuracy_scale=100),
-        Task("super_resolution", "residual", 3, ("pixels",), False, accuracy_scale=1),
+        BundleTask("classification", "logits", 1, ("logits", "class", "label"), True, accuracy_scale=100),
+        BundleTask("super_resolution", "residual", 3, ("pixels",), False, accuracy_scale=1),
     )
 }
 
 
-def task_of_answer(names: tuple[str, ...]) -> Task | None:
+def task_of_answer(names: tuple[str, ...]) -> BundleTask | None:
     """The task whose answers have tensors of these names; None if there is none."""
     return next((task for task in TASKS.values() if task.answer == names), None)

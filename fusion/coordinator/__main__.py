@@ -76,15 +76,15 @@ _MARGIN_S = 5.0
 
 
 class _Log:
-    """Says on standard error and in the journal what becomes of the devices and of the plan, each thing once."""
+    """Reports on standard error and in the journal what becomes of devices and plan, each thing once."""
 
     def __init__(self, metrics: FleetMetrics, journal: Journal) -> None:
         self._metrics, self._journal = metrics, journal
         self._states: dict[str, str] = {}
-        self._planned: str | None = None
+        self._switch: str | None = None
 
-    def changed(self, device: FleetDevice) -> None:
-        """A device came, went, or has new latencies."""
+    def report_device(self, device: FleetDevice) -> None:
+        """Takes in a device that came, went, or has new latencies."""
         health = device.health
         if health.state == UNKNOWN:
             return
@@ -95,14 +95,14 @@ class _Log:
             _say(f"{device.name} at {device.url} is {health.state}{why}")
             self._journal.write("device", device=device.name, url=device.url, state=health.state, reason=health.reason)
 
-    def planned(self, decision: Decision, goal: Goal) -> None:
-        """What would be run now."""
+    def report_plan(self, decision: Decision, goal: Goal) -> None:
+        """Takes in what would be run now."""
         plan = decision.chosen
         # Not the devices: those that are equally fast change places all the time.
-        key = None if plan is None else plan.entry.switch
-        if key == self._planned:
+        switch = None if plan is None else plan.entry.switch
+        if switch == self._switch:
             return
-        self._planned = key
+        self._switch = switch
         if plan is None:
             _say("plan: no switch can be run")
             self._journal.write("plan", switch=None)
@@ -120,8 +120,8 @@ class _Log:
                 expected_accuracy=plan.accuracy,
             )
 
-    def updated(self, came: Sequence[str], went: Sequence[str]) -> None:
-        """These devices are new in the cluster, and those have left it."""
+    def report_cluster(self, came: Sequence[str], went: Sequence[str]) -> None:
+        """Takes in which devices are new in the cluster, and which have left it."""
         if not came and not went:
             return
         for name in set(went) - set(came):
@@ -147,20 +147,20 @@ async def _start(fleet: Fleet, goal: Goal) -> None:
     met.cancel()
 
 
-async def _look_after(fleet: Fleet, members: Members, goal: Goal, log: _Log, asked: asyncio.Event) -> None:
-    """Takes in devices that come and go, and says when the plan has changed. Where that is `asked`, the cluster file is
-    read whether it has changed or not, and the tokens and certificates for the devices too."""
+async def _look_after(fleet: Fleet, members: Members, goal: Goal, log: _Log, reload: asyncio.Event) -> None:
+    """Takes in devices that come and go, and reports when the plan has changed. On `reload` the cluster file is read
+    whether it has changed or not, and the tokens and certificates for the devices too."""
     while True:
-        log.planned(fleet.decide(goal), goal)
+        log.report_plan(fleet.decide(goal), goal)
         try:
-            await asyncio.wait_for(asked.wait(), _RELOAD_S)
+            await asyncio.wait_for(reload.wait(), _RELOAD_S)
         except asyncio.exceptions.TimeoutError:
             if not members.changed():
                 continue
-        renew = asked.is_set()
-        asked.clear()
+        renew = reload.is_set()
+        reload.clear()
         try:
-            log.updated(*await fleet.update(members.read(), renew))
+            log.report_cluster(*await fleet.update(members.read(), renew))
         except UserError as error:
             _say(f"the cluster stays as it was: {error}")
             continue
@@ -188,23 +188,23 @@ async def _serve(
     log = _Log(fleet_metrics, journal)
     async with contextlib.AsyncExitStack() as stack:
         connect = connect_by_http(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch)
-        fleet = await stack.enter_async_context(Fleet(entries, precision, bundle.shape, connect, log.changed))
+        fleet = await stack.enter_async_context(Fleet(entries, precision, bundle.shape, connect, log.report_device))
         if all(fleet.accuracy(entry) is None for entry in entries):
             _say(planning.UNVERIFIED)
         await fleet.update(members.read())
         # From the start on, since SIGHUP would else end a program that still waits for its devices.
-        asked = asyncio.Event()
-        serving.at_hangup(asked.set)
-        watch = asyncio.create_task(_look_after(fleet, members, goal, log, asked))
+        reload = asyncio.Event()
+        serving.at_hangup(reload.set)
+        watch = asyncio.create_task(_look_after(fleet, members, goal, log, reload))
         stack.callback(watch.cancel)
         await _start(fleet, goal)
-        log.planned(fleet.decide(goal), goal)
+        log.report_plan(fleet.decide(goal), goal)
         limits = Limits(max_batch, _MAX_QUEUE.value, longest_s, _EARLY_ANSWER.value)
         model = FusedModel(bundle, fleet, goal, fleet_metrics, limits, to_answer, is_settled, journal)
         body_mb, answer_s = serving.MAX_BODY_MB.value, longest_s + _MARGIN_S
         pages = {"/": _page, "/status": _status_of(model)}
         server = Server("coordinator", [model], metrics, token, body_mb, answer_s, pages)
-        return await serving.serve(server, "coordinator", credentials, context, sockets, asked.set)
+        return await serving.serve(server, "coordinator", credentials, context, sockets, reload.set)
 
 
 async def _page(request: web.BaseRequest) -> web.Response:

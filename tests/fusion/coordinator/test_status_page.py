@@ -139,10 +139,10 @@ def debugger():
 
 
 class Tab:
-    """One tab of the browser, shown `url`."""
+    """One tab of the browser, so many pixels wide, that shows `url`; `complaints` is what the browser logs."""
 
-    def __init__(self, debugger, url, width=1100, height=1000, scheme="light"):
-        self._debugger, self._url, self._size, self._scheme = debugger, url, (width, height), scheme
+    def __init__(self, debugger, url, width=1100):
+        self._debugger, self._url, self._width = debugger, url, width
         self._number, self.complaints = 0, []
 
     async def __aenter__(self):
@@ -152,11 +152,8 @@ class Tab:
         self._socket = await self._session.ws_connect(address, max_msg_size=0)
         for domain in ("Page", "Runtime", "Log"):
             await self.call(f"{domain}.enable")
-        width, height = self._size
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        size = {"width": self._width, "height": 1000, "deviceScaleFactor": 1, "mobile": self._width < 600}
         await self.call("Emulation.setDeviceMetricsOverride", **size)
-        scheme = {"name": "prefers-color-scheme", "value": self._scheme}
-        await self.call("Emulation.setEmulatedMedia", features=[scheme])
         await self.call("Page.navigate", url=self._url)
         await self.wait_for("location.href !== 'about:blank' && document.readyState === 'complete'")
         return self
@@ -190,12 +187,6 @@ class Tab:
 
     async def text(self):
         return re.sub(r"\s+", " ", await self.run("document.body.innerText"))
-
-    async def picture(self, path):
-        size = await self.run("document.documentElement.scrollHeight")
-        clip = {"x": 0, "y": 0, "width": self._size[0], "height": size, "scale": 1}
-        shot = await self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
-        Path(path).write_bytes(base64.b64decode(shot["data"]))
 
 
 SHOWN = "document.getElementById('status')?.hidden === false"
