@@ -7,6 +7,9 @@ export PYTHONUNBUFFERED := 1
 
 DEMO_RUN := runs/demo
 DEMO_BUNDLE := build/demo
+# A network of real size, untrained: what slices buy.
+LARGE_RUN := runs/demo_224
+LARGE_BUNDLE := build/demo_224
 BUNDLE := $(DEMO_BUNDLE)
 # One for each core, of 2 GB each at most, 2 to 4 of them.
 TEST_PROCESSES := $(shell cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); \
@@ -33,7 +36,12 @@ demo: $(VENV)/.host
 	$(BIN)/python -m paradis_tf.evaluate --workdir=$(DEMO_RUN)
 	$(BIN)/python -m export.convert --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE) --precision=int8 --quantization=ptq
 	$(BIN)/python -m export.verify --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE)
-	$(BIN)/python -m export.demo --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE)
+	test -f $(LARGE_RUN)/model.keras || { rm -rf $(LARGE_RUN) && \
+	  $(BIN)/python -m benchmarks.untrained --config=paradis_tf/configs/cifar10_resnet.py --config.model.depth=50 \
+	  --config.model.form=224 --config.model.width_multiplier=1.0 --images=8 --workdir=$(LARGE_RUN); }
+	$(BIN)/python -m export.convert --workdir=$(LARGE_RUN) --bundle=$(LARGE_BUNDLE) --name=ResNet-50 --precision=int8 \
+	  --quantization=ptq --calibration_images=2
+	$(BIN)/python -m export.demo --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE) --large_bundle=$(LARGE_BUNDLE)
 
 emulated-boards: $(VENV)/.host
 	$(BIN)/python -m export.emulation.run --bundle=$(BUNDLE) -- fusion.selftest --bundle=. --runs=0

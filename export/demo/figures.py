@@ -1,116 +1,209 @@
-"""The demonstration's two pictures, each as PNG and SVG."""
+"""The demonstration's pictures, each as PNG and SVG."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paradis_tf.pictures.style import BLUE, GRID, ORANGE, VERMILION, Labels, madds_axis, plt, save
+import numpy as np
+from matplotlib.figure import Figure
+
+from export.demo.life import KILLED, STARTED, Life
+from paradis_tf.pictures.style import (
+    BLUE,
+    GREEN,
+    GRID,
+    INK,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    Labels,
+    madds_axis,
+    plt,
+    save,
+)
 
 _FLOAT, _SERVED = BLUE, VERMILION
-_WIRE, _QUEUE, _INVOKE, _OWN = "#c7d3e3", ORANGE, VERMILION, BLUE
+_SWITCHES = (BLUE, ORANGE, GREEN, PURPLE, SKY)
+_MUTED = "#777777"
+# Of a cluster's life, the part that a switch has to run for its name to be written.
+_LEAST_NAMED = 0.08
 
 
-def accuracy(summary: Sequence[Mapping[str, Any]], images: int, stem: Path) -> None:
-    """Accuracy against multiply-adds, in all and of the largest device, float and as served.
+def draw_accuracy(rows: Sequence[Mapping[str, Any]], images: int, stem: Path) -> None:
+    """Accuracy against the multiply-adds of the largest device, float and as served.
 
     Args:
-      summary: the rows of summary.json.
+      rows: of `accuracy.measure`.
       images: how many images the accuracies are of.
-      stem: the pictures' path without suffix.
+      stem: the picture's path without suffix.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
-    for axis, key, title in (
-        (axes[0], "madds_total", "all devices together"),
-        (axes[1], "madds_largest", "largest device"),
-    ):
-        x = [row[key] / 1e6 for row in summary]
-        pairs = [(100 * row["float_accuracy"], 100 * row["served_accuracy"]) for row in summary]
-        axis.vlines(x, [min(pair) for pair in pairs], [max(pair) for pair in pairs], color="#999999", lw=1, zorder=0)
-        axis.plot(x, [pair[0] for pair in pairs], "o", color=_FLOAT, label="float", ms=7)
-        axis.plot(x, [pair[1] for pair in pairs], "s", color=_SERVED, label="as served", ms=6)
-        madds_axis(axis, [row[key] for row in summary], f"multiply-adds, {title}")
-        axis.margins(y=0.2)
-        axis.grid(color=GRID)
-        axis.set_axisbelow(True)
-    axes[0].set_ylabel("accuracy on the test part (%)")
-    axes[0].legend(loc="lower right")
-    figure.suptitle(f"Every switch of one weight set ({images} test images; one image is {100 / images:.2f} points)")
+    served = [100 * row["served_accuracy"] for row in rows]
+    figure, axis = _slide(
+        f"One training, {len(rows)} ways to cut it: {min(served):.1f} to {max(served):.1f} % right",
+        f"{images} test images, one is {100 / images:.2f} points; a switch like 0.5+0.25+0.25 runs on 3 devices",
+    )
+    x = [row["madds_largest"] / 1e6 for row in rows]
+    floats = [100 * row["float_accuracy"] for row in rows]
+    axis.vlines(x, np.minimum(floats, served), np.maximum(floats, served), color="#999999", lw=1, zorder=0)
+    axis.plot(x, floats, "o", color=_FLOAT, label="trained network, float", ms=11)
+    axis.plot(x, served, "s", color=_SERVED, label="served, one process per slice", ms=8)
+    madds_axis(axis, [row["madds_largest"] for row in rows], "multiply-adds of the busiest device")
+    axis.margins(y=0.25)
+    axis.set_ylabel("accuracy (%)")
+    axis.legend(loc="lower right")
     figure.canvas.draw()
     figure.set_layout_engine("none")
-    for axis, key in zip(axes, ("madds_total", "madds_largest"), strict=True):
-        labels = Labels(axis)
-        for row in summary:
-            labels.avoid([row[key] / 1e6] * 2, [100 * row["float_accuracy"], 100 * row["served_accuracy"]], joined=True)
-        for row in summary:
-            middle = 50 * (row["float_accuracy"] + row["served_accuracy"])
-            labels.place(row["switch"], [(row[key] / 1e6, middle)], fontsize=9)
+    labels = Labels(axis)
+    for place, low, high in zip(x, floats, served, strict=True):
+        labels.avoid([place] * 2, [low, high], (18, 18), joined=True)
+    for row, place, low, high in zip(rows, x, floats, served, strict=True):
+        labels.place(row["switch"], [(place, (low + high) / 2)], fontsize=13)
     save(figure, stem)
 
 
-def timeline(requests: Mapping[str, Mapping[str, Any]], stem: Path) -> None:
-    """What each device did during one fused request, a panel per switch.
+def draw_speed(rows: Sequence[Mapping[str, Any]], network: str, stem: Path) -> None:
+    """Milliseconds of each switch's largest slice, with its speed-up and memory.
 
     Args:
-      requests: by switch, the coordinator's timeline of its median request.
-      stem: the pictures' path without suffix.
+      rows: of `speed.measure`.
+      network: what it is a network of.
+      stem: the picture's path without suffix.
     """
-    heights = [len(line["devices"]) + 1 for line in requests.values()]
-    figure, axes = plt.subplots(
-        len(requests),
-        1,
-        figsize=(9.5, 0.42 * sum(heights) + 0.7 * len(requests) + 1.7),
-        sharex=True,
-        squeeze=False,
-        height_ratios=heights,
-        layout="constrained",
+    best = max(rows, key=lambda row: row["speedup"])
+    figure, axis = _slide(
+        f"Cut for {best['devices']} devices, the network computes {best['speedup']:.1f} times as fast",
+        f"{network}: each switch's largest slice alone, on one thread; sending the image comes on top",
     )
-    for axis, (switch, line) in zip(axes[:, 0], requests.items(), strict=True):
-        _draw_request(axis, line)
-        devices = len(line["devices"])
-        axis.set_title(f"switch {switch}: {devices} worker{'s' * (devices > 1)}", loc="left", fontsize=10)
-    axes[-1, 0].set_xlabel(
-        "ms since the image reached the coordinator\n"
-        "Workers tell how long they waited and computed, not when: both are drawn in the middle of the time away.",
-        fontsize=9,
-    )
-    handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in (_OWN, _WIRE, _QUEUE, _INVOKE)]
-    names = [
-        "coordinator: decodes the image; at the end adds the outputs",
-        "wire and HTTP: the image to the worker, its output back",
-        "queue: the worker has the image and does not compute yet",
-        "slice: the worker computes its part of the network",
-    ]
-    figure.legend(
-        handles,
-        names,
-        title="Where the time of one image goes: for each switch, the test image of median latency",
-        title_fontproperties={"weight": "bold", "size": 11},
-        alignment="left",
-        loc="outside upper left",
-        ncols=2,
-        fontsize=8.5,
-        frameon=False,
-    )
+    times = [row["slice_ms"] for row in rows]
+    axis.barh(range(len(rows)), times, color=[_MUTED if row["speedup"] == 1 else BLUE for row in rows], height=0.62)
+    for place, row in enumerate(rows):
+        speedup = "" if row["speedup"] == 1 else f", {row['speedup']:.1f}x"
+        memory = "" if row["memory_bytes"] is None else f", {row['memory_bytes'] / 1e6:.0f} MB of memory"
+        axis.annotate(
+            f"{row['slice_ms']:.0f} ms{speedup}" if row["slice_ms"] >= 10 else f"{row['slice_ms']:.1f} ms{speedup}",
+            (row["slice_ms"], place),
+            xytext=(8, 6),
+            textcoords="offset points",
+            va="center",
+            fontsize=15,
+            weight="bold",
+        )
+        axis.annotate(
+            f"{row['bytes_largest'] / 1e6:.1f} MB file{memory}",
+            (row["slice_ms"], place),
+            xytext=(8, -12),
+            textcoords="offset points",
+            va="center",
+            fontsize=11,
+            color=_MUTED,
+        )
+    names = [f"{row['switch']}\n{row['devices']} device{'s' * (row['devices'] > 1)}" for row in rows]
+    axis.set_yticks(range(len(rows)), names, fontsize=13)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1.32 * max(times))
+    axis.set_xlabel("milliseconds of one image on one device")
+    axis.grid(visible=False, axis="y")
     save(figure, stem)
 
 
-def _draw_request(axis: Any, line: Mapping[str, Any]) -> None:
-    names = ["coordinator", *(device["device"] for device in line["devices"])]
-    last = max(device["received_ms"] for device in line["devices"])
-    axis.barh(0, line["decode_ms"], color=_OWN)
-    axis.barh(0, line["fuse_ms"], left=last, color=_OWN)
-    for row, device in enumerate(line["devices"], 1):
-        sent, received = device["sent_ms"], device["received_ms"]
-        axis.barh(row, received - sent, left=sent, color=_WIRE)
-        # Workers tell durations and not clock times; what is neither queue nor slice is split evenly.
-        busy = device["queue_ms"] + device["invoke_ms"]
-        start = sent + max(0.0, received - sent - busy) / 2
-        axis.barh(row, device["queue_ms"], left=start, color=_QUEUE)
-        axis.barh(row, device["invoke_ms"], left=start + device["queue_ms"], color=_INVOKE)
-        axis.text(received, row, f" slice {device['invoke_ms']:.2f} ms", va="center", fontsize=8)
-    axis.set_yticks(range(len(names)), names, fontsize=8)
-    axis.invert_yaxis()
-    axis.margins(x=0.1)
-    axis.grid(axis="x", alpha=0.3)
+def draw_life(life: Life, network: str, stem: Path) -> None:
+    """Answers per second, how long each took, and which devices worked for which switch, over time.
+
+    Args:
+      life: what was seen.
+      network: what it is a network of.
+      stem: the picture's path without suffix.
+    """
+    lost = len(life.requests) - len(life.answers)
+    figure, (rates, times, devices) = _slide(
+        f"A device dies, another cut of the same weights takes over: {lost or 'no'} request{'s' * (lost > 1)} lost",
+        f"{network}; {life.summary()}",
+        height_ratios=(3, 3, 2.6),
+    )
+    colors = dict(zip(dict.fromkeys(answer.switch for answer in life.answers), _SWITCHES, strict=False))
+    _draw_rates(rates, life, colors)
+    _draw_times(times, life, colors)
+    _draw_devices(devices, life, colors)
+    for event in life.events:
+        color = {KILLED: VERMILION, STARTED: GREEN}.get(event.text)
+        if color is None:
+            continue
+        for axis in (rates, times, devices):
+            axis.axvline(event.at_s, color=color, lw=2)
+        place = dict(xytext=(6, -6), textcoords="offset points", xycoords=("data", "axes fraction"), va="top")
+        rates.annotate(event.text, (event.at_s, 1), color=color, weight="bold", fontsize=13, **place)
+    devices.set_xlim(0, life.seconds)
+    devices.set_xlabel("seconds")
+    save(figure, stem)
+
+
+def _draw_rates(axis: Any, life: Life, colors: Mapping[str, str]) -> None:
+    seconds = np.arange(math.ceil(life.seconds) + 1)
+    below = np.zeros(len(seconds) - 1)
+    for switch, color in colors.items():
+        for degraded in (False, True):
+            ends = [a.at_s + a.ms / 1e3 for a in life.answers if (a.switch, a.degraded) == (switch, degraded)]
+            counts = np.histogram(ends, seconds)[0]
+            hatch = "////" if degraded else None
+            axis.bar(seconds[:-1] + 0.5, counts, 0.92, below, color=color, hatch=hatch, edgecolor="white", lw=0)
+            below += counts
+    for switch, run in itertools.groupby(life.answers, lambda answer: answer.switch):
+        times = [answer.at_s for answer in run]
+        if times[-1] - times[0] > _LEAST_NAMED * life.seconds:
+            middle = (times[0] + times[-1]) / 2
+            style = dict(color=colors[switch], fontsize=15, weight="bold", ha="center")
+            axis.annotate(switch, (middle, below.max()), xytext=(0, 5), textcoords="offset points", **style)
+    axis.set_ylim(0, 1.7 * max(1, below.max()))
+    axis.set_ylabel("answers\nper second")
+
+
+def _draw_times(axis: Any, life: Life, colors: Mapping[str, str]) -> None:
+    whole, degraded = ([a for a in life.answers if a.degraded is flag] for flag in (False, True))
+    axis.scatter([a.at_s for a in whole], [a.ms for a in whole], 12, [colors[a.switch] for a in whole])
+    if degraded:
+        at, ms = [a.at_s for a in degraded], [a.ms for a in degraded]
+        axis.scatter(at, ms, 60, VERMILION, marker="X", label="slices missing", zorder=3)
+        axis.legend(loc="lower right", fontsize=11)
+    axis.axhline(life.deadline_ms, color=INK, lw=1, ls="--")
+    note = f"deadline, {life.deadline_ms:.0f} ms"
+    axis.annotate(note, (life.seconds, life.deadline_ms), xytext=(-4, 4), textcoords="offset points", ha="right")
+    axis.set_ylim(0, 1.2 * max([life.deadline_ms, *(answer.ms for answer in life.answers)]))
+    axis.set_ylabel("ms until\nthe answer")
+
+
+def _draw_devices(axis: Any, life: Life, colors: Mapping[str, str]) -> None:
+    """A mark for each answer that a device had a slice in."""
+    for row, device in enumerate(life.memory_bytes):
+        answers = [answer for answer in life.answers if device in answer.devices]
+        at = [answer.at_s for answer in answers]
+        axis.vlines(at, row - 0.36, row + 0.36, color=[colors[answer.switch] for answer in answers], lw=1)
+    names = [f"{device} ({size / 1e6:.0f} MB)" for device, size in life.memory_bytes.items()]
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.grid(visible=False, axis="y")
+
+
+def _slide(title: str, subtitle: str, height_ratios: Sequence[float] = (1,)) -> tuple[Figure, Any]:
+    """A figure with its point on top, and its axes, one or an array of them under each other."""
+    figure, axes = plt.subplots(
+        *(len(height_ratios), 1),
+        figsize=(12, 6.75),
+        sharex=True,
+        height_ratios=height_ratios,
+        layout="constrained",
+    )
+    figure.suptitle(title, x=0.012, ha="left", fontsize=18, weight="bold")
+    for axis in np.atleast_1d(axes):
+        axis.tick_params(labelsize=12)
+        axis.xaxis.label.set_size(13)
+        axis.yaxis.label.set_size(13)
+        axis.grid(color=GRID)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    np.atleast_1d(axes)[0].set_title(subtitle, loc="left", fontsize=12, color=_MUTED)
+    return figure, axes

@@ -31,6 +31,7 @@ class LocalCluster:
       cores: worker i is pinned to core `cores[i % len(cores)]`; none leaves the workers free.
       coordinator_cores: the cores that coordinators are pinned to; none leaves them free.
       worker_options, coordinator_options: more of their command lines, e.g. `--max_queue=4`.
+      own_worker_options: more of each worker's command line, by worker.
       worker_prefixes: what is put before each worker's command, by worker, e.g. `("ip", "netns", "exec", "NAME")`.
       front: given the workers' addresses, the ones that the coordinator is told in their place.
 
@@ -57,6 +58,7 @@ class LocalCluster:
         cores: Sequence[int] = (),
         coordinator_cores: Sequence[int] = (),
         worker_options: Sequence[str] = (),
+        own_worker_options: Sequence[Sequence[str]] = (),
         coordinator_options: Sequence[str] = (),
         worker_prefixes: Sequence[Sequence[str]] = (),
         front: Callable[[Sequence[str]], Sequence[str]] | None = None,
@@ -70,7 +72,8 @@ class LocalCluster:
         for place, (name, own) in enumerate(self._roles(workers)):
             pinned_to = [cores[place % len(cores)]] if cores else []
             prefix = worker_prefixes[place] if worker_prefixes else ()
-            self._workers.append(_Worker(name, [*self._common, *own, *options], pinned_to, prefix))
+            more = own_worker_options[place] if own_worker_options else ()
+            self._workers.append(_Worker(name, [*self._common, *own, *options, *more], pinned_to, prefix))
         self._coordinator_cores, self._coordinator_options = coordinator_cores, coordinator_options
         self._startup_timeout_s, self._front = startup_timeout_s, front
         self._coordinators: list[Child] = []

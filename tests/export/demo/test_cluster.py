@@ -1,0 +1,68 @@
+"""Slices are timed alone, and a cluster goes on while a device dies and comes back: with real processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from export.demo import life, speed
+from fusion.base.program import UserError
+from fusion.bundle import manifest
+from fusion.bundle.contents import Bundle
+
+MAKER = Path(__file__).resolve().parents[2] / "fusion" / "make_bundle.py"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle of the switches 1.0, 0.5+0.5 and 0.75+0.25; the more multiply-adds, the better."""
+    folder = tmp_path_factory.mktemp("tiny")
+    subprocess.run([sys.executable, MAKER, folder], check=True, capture_output=True)
+    file = folder / "manifest.json"
+    content = json.loads(file.read_text())
+    madds = {"0.5+0.5": 1, "0.75+0.25": 2, "1.0": 3}
+    for entry in content["switches"]:
+        entry["madds"] = madds[entry["switch"]]
+    file.write_text(json.dumps(content))
+    return manifest.load(folder)
+
+
+def test_each_switch_is_timed_by_its_largest_slice(tiny: Bundle) -> None:
+    rows = speed.measure(tiny, "float32", "auto")
+    assert [(row["switch"], row["devices"]) for row in rows] == [("1.0", 1), ("0.5+0.5", 2), ("0.75+0.25", 2)]
+    for row in rows:
+        largest = max(tiny.find_switch(row["switch"]).slices, key=lambda slice_: slice_.madds)
+        assert (row["madds_largest"], row["bytes_largest"]) == (largest.madds, largest.files["float32"].bytes)
+        assert row["speedup"] == pytest.approx(rows[0]["slice_ms"] / row["slice_ms"])
+    assert speed.table(rows).count("x") == 4  # three speed-ups, and the x of the title
+
+
+def test_a_slice_that_cannot_be_timed(tiny: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="a process that times a slice ended with status 1"):
+        speed.measure(tiny, "float32", "no such runtime")
+    assert "no such runtime" in capfd.readouterr().err
+
+
+def test_another_switch_takes_over_until_the_device_is_back(tiny: Bundle) -> None:
+    script = life.Script(kill_s=1, down_s=0.5, after_s=0.5)
+    heard: list[str] = []
+    seen = life.watch(tiny, "0.75+0.25", "float32", "auto", script, heard.append, deadline_ms=10_000)
+    assert len(seen.answers) == len(seen.requests)
+    events = [event.text.split(" on ")[0] for event in seen.events]
+    assert events == ["now 0.75+0.25", life.KILLED, "now 0.5+0.5", life.STARTED, "now 0.75+0.25"]
+    assert [text.split("  ")[1] for text in heard if text.split("  ")[1:] and "answers/s" not in text] == [
+        event.text for event in seen.events
+    ]
+    # Nobody but the large device has memory for the widest slice, and it has none for all of the network.
+    for answer in seen.answers:
+        assert (answer.switch == "0.75+0.25") == (life.LARGE in answer.devices)
+    assert len(seen.memory_bytes) == 3
+
+
+def test_a_bundle_without_a_wider_slice(tiny: Bundle) -> None:
+    with pytest.raises(UserError, match="has no slice wider than those of switch 1.0"):
+        life.watch(tiny, "1.0", "float32", "auto", life.Script(), print)
