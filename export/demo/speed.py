@@ -73,7 +73,9 @@ def _alone(
     bundle: Bundle, switch: str, slice_: SliceModel, precision: str, runtime: str
 ) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "export.demo.alone", str(bundle.folder), switch, str(slice_.device)]
-    process = subprocess.Popen([*command, precision, runtime], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    # The runtime's own remarks on standard error are a line or two.
+    process = subprocess.Popen([*command, precision, runtime], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     with process:
         yield process
 
@@ -81,5 +83,7 @@ def _alone(
 def _read(process: subprocess.Popen[str]) -> Any:
     line = process.stdout.readline() if process.stdout else ""
     if not line:
-        raise UserError(f"a process that times a slice ended with status {process.wait()}.")
+        remarks = process.stderr.read().split("\n") if process.stderr else []
+        last = next((remark for remark in reversed(remarks) if remark), "it gave no reason.")
+        raise UserError(f"a process that times a slice has ended: {last}")
     return json.loads(line)
