@@ -41,7 +41,7 @@ demo: $(VENV)/.host
 	  --config.model.form=224 --config.model.width_multiplier=1.0 --images=8 --workdir=$(LARGE_RUN); }
 	$(BIN)/python -m export.convert --workdir=$(LARGE_RUN) --bundle=$(LARGE_BUNDLE) --name=ResNet-50 --precision=int8 \
 	  --quantization=ptq --calibration_images=2
-	$(BIN)/python -m export.demo --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE) --large_bundle=$(LARGE_BUNDLE)
+	$(BIN)/python -m export.demo --workdir=$(DEMO_RUN) --bundle=$(DEMO_BUNDLE) --large_bundle=$(LARGE_BUNDLE) --runtime=tflite_runtime
 
 emulated-boards: $(VENV)/.host
 	$(BIN)/python -m export.emulation.run --bundle=$(BUNDLE) -- fusion.selftest --bundle=. --runs=0

@@ -3,8 +3,7 @@
     python -m export.demo.alone BUNDLE SWITCH DEVICE PRECISION RUNTIME
 
 Prints a line when it is ready: by how many bytes the memory of the process has grown by it, or null where the system
-does not tell. Then, for each line with a number on standard input, it runs the slice so often and prints the
-milliseconds of each run as a JSON list.
+does not tell. Then, for each line on standard input, it runs the slice once and prints how many milliseconds that took.
 """
 
 from __future__ import annotations
@@ -30,13 +29,10 @@ def main(folder: str, switch: str, device: str, precision: str, runtime: str) ->
     run(image)
     after = memory.peak()
     print(json.dumps(None if before is None or after is None else after - before), flush=True)
-    for line in sys.stdin:
-        times = []
-        for _ in range(int(line)):
-            started = time.perf_counter()
-            run(image)
-            times.append(1e3 * (time.perf_counter() - started))
-        print(json.dumps(times), flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        run(image)
+        print(1e3 * (time.perf_counter() - started), flush=True)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Script:
     down_s: float = 12.0
     after_s: float = 20.0
     longest_s: float = 120.0
-    rate: float = 10.0
+    rate: float = 5.0
 
 
 @dataclass(frozen=True)
