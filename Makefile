@@ -19,7 +19,7 @@ TEST_PROCESSES := $(shell cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONL
 
 help:
 	@echo "make install    .venv with all that the programs need (2 GB)"
-	@echo "make demo       train on handwritten digits, convert, verify, serve every switch, table and pictures (6 minutes on 4 cores)"
+	@echo "make demo       train on handwritten digits, convert, verify, serve every switch; what slices buy; tables and pictures (10 to 15 minutes)"
 	@echo "make emulated-boards  self-test of BUNDLE=$(DEMO_BUNDLE) on emulated ARM boards (downloads 200 MB; x86_64 Linux with apt)"
 	@echo "make test       the tests (a quarter of an hour)"
 	@echo "make test-slow  the tests that take minutes each"

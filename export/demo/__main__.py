@@ -28,9 +28,7 @@ from paradis_tf.records.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder, trained and evaluated.", required=True)
 _BUNDLE = flags.DEFINE_string("bundle", None, "The bundle cut from it.", required=True)
-_LARGE_BUNDLE = flags.DEFINE_string(
-    "large_bundle", None, "A bundle of a network of real size; its weights are all one."
-)
+_LARGE_BUNDLE = flags.DEFINE_string("large_bundle", None, "A bundle of a network of real size, trained or not.")
 _PRECISION = flags.DEFINE_string("precision", "int8", "The precision to serve.")
 _RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "The runtime of the workers.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
@@ -73,11 +71,9 @@ def _show_accuracy(workdir: Workdir, bundle: Bundle, summary: dict[str, Any]) ->
 
 
 def _show_speed(workdir: Workdir, bundle: Bundle, summary: dict[str, Any]) -> Path:
-    height, width, _ = bundle.shape
     print(
-        f"\nWhat slices buy: {bundle.name}, {height}x{width} pixels, {_PRECISION.value} on {summary['runtime']}, one "
-        "thread.\nEach switch's largest slice alone in a process, all in turn, median. It is untrained: weights "
-        "change no time.",
+        f"\nWhat slices buy: {_described(bundle)} on {summary['runtime']}, one thread;\neach switch's largest slice alone in "
+        "a process, all in turn, median. It need not be trained: weights change no time.",
         flush=True,
     )
     rows = speed.measure(bundle, _PRECISION.value, _RUNTIME.value)

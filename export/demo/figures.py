@@ -137,13 +137,14 @@ def draw_life(life: Life, network: str, stem: Path) -> None:
             axis.axvline(event.at_s, color=color, lw=2)
         place = dict(xytext=(6, -6), textcoords="offset points", xycoords=("data", "axes fraction"), va="top")
         rates.annotate(event.text, (event.at_s, 1), color=color, weight="bold", fontsize=13, **place)
-    devices.set_xlim(0, life.seconds)
+    devices.set_xlim(0, max(1, math.floor(life.seconds)))
     devices.set_xlabel("seconds")
     save(figure, stem)
 
 
 def _draw_rates(axis: Any, life: Life, colors: Mapping[str, str]) -> None:
-    seconds = np.arange(math.ceil(life.seconds) + 1)
+    # Whole seconds: of the last one a part would look like fewer answers.
+    seconds = np.arange(max(1, math.floor(life.seconds)) + 1)
     below = np.zeros(len(seconds) - 1)
     for switch, color in colors.items():
         for degraded in (False, True):

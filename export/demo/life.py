@@ -136,6 +136,7 @@ def watch(
         FusionClient(cluster.url, Credentials()) as client,
     ):
         life = Life(deadline_ms or _deadline_ms(bundle, client.status(), switch), limits)
+        say("memory for slices: " + ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in limits.items()))
         say(f"each request asks for its answer within {life.deadline_ms:.0f} ms")
         _Observer(cluster, client, bundle.read_samples()[0][0], script, life, say).run()
     return life
