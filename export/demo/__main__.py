@@ -71,11 +71,8 @@ def _show_accuracy(workdir: Workdir, bundle: Bundle, summary: dict[str, Any]) ->
 
 
 def _show_speed(workdir: Workdir, bundle: Bundle, summary: dict[str, Any]) -> Path:
-    print(
-        f"\nWhat slices buy: {_described(bundle)} on {summary['runtime']}, one thread;\neach switch's largest slice alone in "
-        "a process, all in turn, median. It need not be trained: weights change no time.",
-        flush=True,
-    )
+    print(f"\nWhat slices buy: {_described(bundle)} on {summary['runtime']}, one thread", flush=True)
+    print("(each switch's largest slice alone, all in turn, median; untrained is as fast as trained)", flush=True)
     rows = speed.measure(bundle, _PRECISION.value, _RUNTIME.value)
     print(speed.table(rows), flush=True)
     summary["speed"] = rows
