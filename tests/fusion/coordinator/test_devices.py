@@ -289,6 +289,16 @@ def test_a_restarted_worker_that_is_busy_is_asked_again_what_it_serves():
     tell(story, SMALL, WIDE)
 
 
+def test_a_worker_without_its_slices_is_refused():
+    async def story(worker, device):
+        worker.names, worker.instance = ["tiny-1.0-0", "tiny-2"], "another process"
+        await until(lambda: device.health.state == DOWN)
+        reason = "it serves none of the slices wanted of it; its models: tiny-1.0-0, tiny-2"
+        assert device.health.reason == f"{reason} (asking which models it serves)."
+
+    tell(story)
+
+
 def test_the_worker_of_another_device_is_refused():
     others: list[str | None] = [None]
 

@@ -1,14 +1,11 @@
-"""What planning is for: with a slow device among them, the devices answer sooner than by the order of the file."""
+"""What planning is for: a slow device among others does not keep an answer waiting."""
 
 import contextlib
 import json
 import socket
 import socketserver
-import statistics
 import threading
 import time
-
-import pytest
 
 IMAGE = {"name": "image", "datatype": "UINT8", "shape": [1, 8, 6, 3], "data": [7] * 144}
 DELAY_S = 0.3
@@ -50,36 +47,13 @@ class Slow(socketserver.ThreadingTCPServer):
         self.server_close()
 
 
-@pytest.fixture
-def measured(curl):
-    """measured(coordinator) -> the devices of its answers, and the median of what they took, in seconds."""
-
-    def measure(program):
-        devices, took = set(), []
+def test_the_plan_spares_a_slow_device(bundle, worker, start, cluster_file, curl):
+    """Both devices have all slices; the one that the file names first answers 300 ms later."""
+    body = json.dumps({"inputs": [IMAGE]}).encode()
+    with Slow(worker.url) as slow:
+        whole = start("worker", f"--bundle={bundle}", "--threads=1")
+        cluster = cluster_file(slow.url, whole.url)
+        coordinator = start("coordinator", f"--bundle={bundle}", "--deadline_ms=5000", f"--cluster={cluster}")
         for _ in range(5):
-            began = time.perf_counter()
-            status, _, body = curl(f"{program.url}/v2/models/tiny/infer", body=json.dumps({"inputs": [IMAGE]}).encode())
-            took.append(time.perf_counter() - began)
-            assert status == 200, body
-            devices.add(json.loads(body)["parameters"]["devices"])
-        return devices, statistics.median(took)
-
-    return measure
-
-
-def test_the_plan_beats_the_order_of_the_file(bundle, worker, start, cluster_file, measured):
-    """One device answers 300 ms later. In the order of the file it has the first half, since the other device has but
-    the second; of two devices that have all slices, the planner takes the fast one for both."""
-    options = (f"--bundle={bundle}", "--deadline_ms=5000")
-    whole = start("worker", f"--bundle={bundle}", "--threads=1")
-    second_half = start("worker", f"--bundle={bundle}", "--threads=1", "--switch=0.5+0.5", "--device=1")
-    with Slow(whole.url) as slow:
-        naive = start(
-            "coordinator", *options, "--switch=0.5+0.5", f"--cluster={cluster_file(slow.url, second_half.url)}"
-        )
-        naive_devices, naive_s = measured(naive)
-        naive.stop()
-        cluster = cluster_file(slow.url, worker.url)
-        planned_devices, planned_s = measured(start("coordinator", *options, f"--cluster={cluster}"))
-    assert naive_devices == {"pi-0,pi-1"} and not any("pi-0" in one for one in planned_devices)
-    assert planned_s < naive_s
+            status, _, answer = curl(f"{coordinator.url}/v2/models/tiny/infer", body=body)
+            assert status == 200 and set(json.loads(answer)["parameters"]["devices"].split(",")) == {"pi-1"}
