@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.fusion.forks import ForkServer
+
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 60
 
@@ -52,16 +54,20 @@ class Program:
         return self.process.returncode, out, err
 
 
-def run_program(kind, *options, package="fusion", python=sys.executable, cwd=ROOT):
-    """Runs a program of the runner to its end."""
-    command = [python, "-m", f"{package}.{kind}", *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=WAIT_S)
-
-
 @pytest.fixture(scope="session")
 def runner():
-    """`run_program`."""
-    return run_program
+    """runner(kind, *options, cwd=..., python=None) -> CompletedProcess: runs a program of the runner to its end, by
+    another Python where that is given."""
+    with ForkServer() as forks:
+
+        def run(kind, *options, package="fusion", python=None, cwd=ROOT):
+            words = [str(option) for option in options]
+            if python is None:
+                return forks.run(f"{package}.{kind}", words, cwd, WAIT_S)
+            command = [python, "-m", f"{package}.{kind}", *words]
+            return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=WAIT_S)
+
+        yield run
 
 
 @pytest.fixture(scope="session")

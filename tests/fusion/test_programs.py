@@ -128,12 +128,6 @@ def test_listens_on_a_name(bundle, start, curl):
     assert curl(f"{program.url}/v2/health/live")[0] == 200
 
 
-def test_port_in_use(bundle, worker, runner):
-    port = worker.url.rsplit(":", 1)[1]
-    done = runner("worker", f"--bundle={bundle}", f"--port={port}", "--switch=1.0")
-    assert f"port {port} of 127.0.0.1 is in use; legal: a free port, or 0" in one_error(done)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_servers_stop_cleanly(bundle, worker, start, cluster_file, number):
     cluster = cluster_file(worker.url)

@@ -1,6 +1,7 @@
 """Which images are asked about, what is made of them, and in which order answers come."""
 
 import io
+import itertools
 import os
 import threading
 import time
@@ -74,58 +75,84 @@ def test_one_image_of_a_stream(monkeypatch):
         sources.image(io.BytesIO(b"abc"))
 
 
-def test_again_keeps_its_pace():
-    started = time.monotonic()
-    found = sources.again([ImageSource("a"), ImageSource("b")], 0.05)
-    assert names(next(found) for _ in range(5)) == ["a", "b", "a", "b", "a"]
-    assert time.monotonic() - started >= 0.1
+class Clock:
+    """Stands in for the module `time`: each sleep is over at once, after the next of `steps` was taken."""
+
+    def __init__(self, *steps):
+        self.now, self.sleeps, self.steps = 5.0, [], list(steps)
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.sleeps.append(seconds)
+        self.now += seconds
+        if self.steps:
+            self.steps.pop(0)()
 
 
-def test_watch(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_LOOK_S", 0.02)
+@pytest.fixture
+def clock(monkeypatch):
+    """clock(*steps) -> the clock that `sources` goes by."""
+
+    def put(*steps):
+        monkeypatch.setattr(sources, "time", made := Clock(*steps))
+        return made
+
+    return put
+
+
+def test_again_keeps_its_pace(clock):
+    made = clock()
+    found = sources.again([ImageSource("a"), ImageSource("b")], 2.0)
+    assert names(next(found) for _ in range(4)) == ["a", "b", "a", "b"] and made.sleeps == [2.0]
+    made.now += 0.5
+    next(found)
+    assert made.sleeps == [2.0, 1.5]
+    # A round that took longer is followed at once.
+    made.now += 9.0
+    assert names(next(found) for _ in range(2)) == ["b", "a"] and made.sleeps == [2.0, 1.5, 0.0]
+
+
+def test_watched_folder(tmp_path, clock):
     fill(tmp_path, "old.png")
-    watch = iter(WatchedFolder(str(tmp_path)))
+
+    def change():
+        (tmp_path / "old.png").write_bytes(b"changed")
+
+    def replace():
+        (tmp_path / "new.png").unlink()
+        fill(tmp_path, "below/third.jpg")
+
+    watched = iter(WatchedFolder(str(tmp_path)))
     fill(tmp_path, "new.png", "note.txt")
-    assert next(watch).name == str(tmp_path / "new.png")
-    (tmp_path / "old.png").write_bytes(b"changed")
-    assert next(watch).name == str(tmp_path / "old.png")
-    (tmp_path / "new.png").unlink()
-    fill(tmp_path, "below/third.jpg")
-    assert next(watch).name == str(tmp_path / "below" / "third.jpg")
+    made = clock()
+    for step, name in ((None, "new.png"), (change, "old.png"), (replace, "below/third.jpg")):
+        made.steps = [step] if step else []
+        assert next(watched).name == str(tmp_path / name)
 
 
-def test_watch_waits_for_the_whole_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_LOOK_S", 0.1)
-    path, sizes = tmp_path / "slow.png", []
+def test_a_watched_file_is_waited_for_until_it_is_whole(tmp_path, clock):
+    path = tmp_path / "slow.png"
 
     def write():
-        for _ in range(10):
-            with path.open("ab") as stream:
-                stream.write(b"x" * 100)
-            time.sleep(0.02)
+        with path.open("ab") as stream:
+            stream.write(b"x" * 100)
 
-    watch = iter(WatchedFolder(str(tmp_path)))
-    writer = threading.Thread(target=write)
-    writer.start()
-    for source in watch:
-        sizes.append(os.path.getsize(source.name))
-        break
-    writer.join()
-    assert sizes == [1000]
+    watched = iter(WatchedFolder(str(tmp_path)))
+    made = clock(*[write] * 10)
+    assert next(watched).name == str(path)
+    assert (path.stat().st_size, len(made.sleeps)) == (1000, 11)
 
 
-def test_watch_survives_its_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_LOOK_S", 0.02)
+def test_a_watched_folder_may_come_and_go(tmp_path, clock):
     folder = tmp_path / "in"
     with pytest.raises(UserError, match="cannot be read"):
         WatchedFolder(str(folder))
     folder.mkdir()
-    watch = iter(WatchedFolder(str(folder)))
-    folder.rmdir()
-    timer = threading.Timer(0.1, fill, (folder, "a.png"))
-    timer.start()
-    assert next(watch).name == str(folder / "a.png")
-    timer.join()
+    watched = iter(WatchedFolder(str(folder)))
+    clock(folder.rmdir, lambda: None, lambda: fill(folder, "a.png"))
+    assert next(watched).name == str(folder / "a.png")
 
 
 def test_is_within(tmp_path):
@@ -156,17 +183,18 @@ def test_answers_come_in_order(workers):
 
 
 def test_an_endless_source_is_read_as_needed():
-    asked: list[int] = []
+    taken, ahead = 0, []
 
     def endless():
-        while True:
-            asked.append(len(asked))
-            yield asked[-1]
+        for number in itertools.count():
+            ahead.append(number - taken)
+            yield number
 
     found = in_order(endless(), [str, str])
-    assert [next(found)[1].result() for _ in range(3)] == ["0", "1", "2"]
-    time.sleep(0.05)
-    assert len(asked) <= 3 + 2 * 2 + 1
+    for number in range(200):
+        assert next(found)[1].result() == str(number)
+        taken += 1
+    assert max(ahead) <= 2 * 2 + 1
 
 
 def test_what_a_source_raises_comes_last():

@@ -177,12 +177,11 @@ def test_the_requesters_timeout(busy, hold, infer, curl, data):
     before = metric(curl, program, invoked)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         long = hold(pool, program, many)
-        sent = time.monotonic()
         status, _, answer = infer(program, name, data[0][:1], timeout=20_000)
         assert (status, answer["error"]) == (504, "the request was not answered within its timeout.")
         # It is given up where it waits, and not when its turn comes.
         assert metric(curl, program, "fusion_queue_requests") == 0
-        assert not long.done() and time.monotonic() - sent < 20
+        assert not long.done()
         assert long.result()[0] == 200
     assert infer(program, name, data[0][:1])[0] == 200
     assert metric(curl, program, invoked) == before + 2
