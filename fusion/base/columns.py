@@ -25,18 +25,6 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-class Column:
-    """A column of lines that are printed one by one: `pad` fills a text up to the longest so far, of `width` letters or
-    more."""
-
-    def __init__(self, width: int = 0) -> None:
-        self._width = width
-
-    def pad(self, text: str) -> str:
-        self._width = max(self._width, len(text))
-        return text.ljust(self._width)
-
-
 def accuracy_text(accuracy: float | None) -> str:
     """An accuracy for people: a part of 1 in per cent, PSNR, which is more, in dB."""
     if accuracy is None:

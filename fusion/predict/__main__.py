@@ -28,7 +28,7 @@ import numpy as np
 from absl import flags
 
 from ..asking.client import BusyError, FusionClient, RefusedError, UnreachableError
-from ..base.columns import Column, utc_now
+from ..base.columns import utc_now
 from ..base.files import check_json_target, write_json
 from ..base.program import LONGEST_S, UserError, define_float, run
 from ..images import reading as images
@@ -121,10 +121,10 @@ def _ask_all(
     rows: list[dict[str, Any]],
 ) -> None:
     """Prints and writes what becomes of each image; `rows` is where those of --json are kept."""
-    columns = Column(max((len(shown(source.name)) for source in selection.known), default=0)), Column()
+    width = max((len(shown(source.name)) for source in selection.known), default=0)
     with json_lines(_JSONL.value) as write:
         for source, future in in_order(selection.all, asks):
-            row = _row(source, future, tally, columns)
+            row = _row(source, future, tally, width)
             write({key: value for key, value in row.items() if key != "logits"})
             if _JSON.value and "error" not in row:
                 rows.append(row)
@@ -157,30 +157,28 @@ def _ask_about(client: FusionClient, selection: Selection) -> Callable[[FusionCl
     return functools.partial(_enlarge, enlarging)
 
 
-def _row(
-    source: ImageSource, future: Future[dict[str, Any]], tally: Tally, columns: tuple[Column, Column]
-) -> dict[str, Any]:
-    """Prints what became of an image, and returns what is written of it."""
+def _row(source: ImageSource, future: Future[dict[str, Any]], tally: Tally, width: int) -> dict[str, Any]:
+    """Prints what became of an image, its name in a column of so many letters, and returns what is written of it."""
     about = {"time": utc_now(), "file": source.name}
     try:
         row = future.result()
-    except _UnfitImageError as error:
-        tally.unfit += 1
-        tally.print(f"error: {error}", error=True)
-        return about | {"error": str(error)}
-    except (RefusedError, UnreachableError) as error:
-        tally.failed += 1
-        # A camera goes on when its coordinator is back; other images would only all wait and fail.
-        if isinstance(error, (BusyError, UnreachableError)) and _WATCH.value is None and not _LOOP.value:
-            raise
-        tally.print(f"error: {source.name!r}: {error}", error=True)
+    except (_UnfitImageError, RefusedError, UnreachableError) as error:
+        text = f"error: {error}"
+        if isinstance(error, _UnfitImageError):
+            tally.unfit += 1
+        else:
+            tally.failed += 1
+            text = f"error: {source.name!r}: {error}"
+            # A camera goes on when its coordinator is back; other images would only all wait and fail.
+            if isinstance(error, (BusyError, UnreachableError)) and _WATCH.value is None and not _LOOP.value:
+                raise
+        print(text, file=sys.stderr, flush=True)
         return about | {"error": str(error)}
     degraded = lacking(row)
     tally.add(row["ms"], bool(degraded))
-    first, second = texts(row)
-    line = f"{columns[0].pad(shown(source.name))}  {columns[1].pad(first)}  {second}  {row['ms']:.1f} ms"
-    line = "  ".join(filter(None, (line, shown(str(row.get("switch", ""))), degraded)))
-    tally.print(None if _JSONL.value == STDOUT else line)
+    if _JSONL.value != STDOUT:
+        columns = shown(source.name).ljust(width), *texts(row), f"{row['ms']:.1f} ms"
+        print("  ".join(filter(None, (*columns, shown(str(row.get("switch", ""))), degraded))), flush=True)
     return about | row
 
 

@@ -14,6 +14,8 @@ from ..base.program import UserError
 from ..protocol import oip
 
 STDOUT = "-"
+# Longer labels push what follows to the right.
+_LABEL_WIDTH = 12
 
 
 def served_by(parameters: oip.Parameters) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def texts(row: Mapping[str, Any]) -> tuple[str, str]:
     """The answer of a row as it is shown: label and confidence, or the enlarged image's file and size."""
     if "label" in row:
         early = "  early" if row.get("early") is True else ""
-        return shown(row["label"]), f"{row['confidence']:6.1%}{early}"
+        return shown(row["label"]).ljust(_LABEL_WIDTH), f"{row['confidence']:6.1%}{early}"
     height, width, _ = row["shape"]
     return shown(row["target"]), f"{width}x{height}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fusion.base.columns import Column, counted, render
+from fusion.base.columns import counted, render
 
 
 def test_first_column_left_others_right() -> None:
@@ -24,8 +24,3 @@ def test_one_column_has_no_trailing_spaces() -> None:
 
 def test_counted() -> None:
     assert [counted(count, "image") for count in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
-
-
-def test_lines_one_by_one() -> None:
-    column = Column(2)
-    assert [column.pad(text) for text in ("a", "abcd", "abc")] == ["a ", "abcd", "abc "]

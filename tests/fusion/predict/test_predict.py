@@ -304,20 +304,6 @@ def test_a_reader_that_has_enough(coordinator, tmp_path):
     assert program.returncode == 1 and "Traceback" not in err and "Exception" not in err
 
 
-def test_progress_on_a_terminal(coordinator, tmp_path):
-    for i in range(3):
-        image(tmp_path / f"{i}.png")
-    master, terminal = os.openpty()
-    with predicting(coordinator, tmp_path, stderr=terminal) as program:
-        os.close(terminal)
-        out, _ = program.communicate(timeout=60)
-    shown = os.read(master, 10_000).decode()
-    os.close(master)
-    assert out.count(" a ") == 3
-    assert "1/3 images, " in shown and " per second, 0:0" in shown
-    assert shown.rsplit("\x1b[K", 1)[1].startswith("3 images in ")
-
-
 @pytest.fixture
 def client(coordinator):
     with FusionClient(coordinator.url, Credentials(), 1.0) as found:
