@@ -16,7 +16,7 @@ import numpy as np
 from absl import app, flags
 from ai_edge_litert.interpreter import Interpreter
 
-from export.conversion.job import Job
+from export.conversion.job import SliceFile
 from export.conversion.slices import convert_slice
 from paradis_tf.builders.static import extract
 from paradis_tf.switches import Switch
@@ -34,7 +34,7 @@ def main(_: list[str]) -> None:
     with np.load(_DATA.value) as data:
         calibration, image = data["x_train"][:256], data["x_test"][:1]
     slice_model = extract(net, switch, _DEVICE.value)  # a Keras model of stock layers
-    written, _ = convert_slice(net, Job(switch, _DEVICE.value, "int8"), calibration)
+    written, _ = convert_slice(net, SliceFile(switch, _DEVICE.value, "int8"), calibration)
     Path(_TARGET.value).write_bytes(written)
 
     interpreter = Interpreter(model_path=_TARGET.value)
