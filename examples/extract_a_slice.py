@@ -34,7 +34,7 @@ def main(_: list[str]) -> None:
     with np.load(_DATA.value) as data:
         calibration, image = data["x_train"][:256], data["x_test"][:1]
     slice_model = extract(net, switch, _DEVICE.value)  # a Keras model of stock layers
-    written, _ = convert_slice(net, SliceFile(switch, _DEVICE.value, "int8"), calibration)
+    written = convert_slice(net, SliceFile(switch, _DEVICE.value, "int8"), calibration)[0]
     Path(_TARGET.value).write_bytes(written)
 
     interpreter = Interpreter(model_path=_TARGET.value)
