@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,8 +45,8 @@ def test_a_network_is_trained_and_a_slice_cut_from_it(tmp_path: Path) -> None:
     images[:, 0, 0] = labels[:, np.newaxis] * 100
     np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels, x_test=images[:20], y_test=labels[:20])
     files = (f"--data={tmp_path}/mine.npz", f"--model={tmp_path}/mine.keras")
-    table = run("train_on_own_images", *files, "--epochs=1", "--width=0.125", "--switches=1.0,0.5+0.5")
-    assert [line.split()[:2] for line in table.splitlines()[-2:]] == [["1.0", "1"], ["0.5+0.5", "2"]]
+    table = run("train_on_own_images", *files, "--epochs=1", "--width=0.125", "--switches=0.5+0.5")
+    assert table.splitlines()[-1].split()[:2] == ["0.5+0.5", "2"]
 
     told = run("extract_a_slice", *files, "--device=1", f"--target={tmp_path}/slice.tflite")
     keras_line, tflite_line, sizes = told.splitlines()[-3:]
@@ -67,10 +69,10 @@ def test_slices_are_fused_by_hand(bundle: Path, reference: Callable[[int, int], 
     assert label == ["ant", "bee", "cat", "dög"][int(np.argmax(expected))]
 
 
-def test_a_cluster_is_asked(bundle: Path, coordinator, tmp_path: Path) -> None:  # noqa: F811
+def test_a_cluster_is_asked(bundle: Path, coordinator: Any) -> None:  # noqa: F811
     images = [str(bundle / "samples" / f"{number}.png") for number in (0, 1)]
     told = run("ask_a_cluster", f"--url={coordinator.url}", *images)
     labels = [run("fuse_by_hand", f"--bundle={bundle}", f"--image={image}").splitlines()[-1] for image in images]
-    assert told.splitlines() == [
-        f"{image}: {label}, by switch 0.5+0.5 on pi-0,pi-1" for image, label in zip(images, labels, strict=True)
-    ]
+    for line, image, label in zip(told.splitlines(), images, labels, strict=True):
+        # Either device may be the faster one, and run both slices.
+        assert re.fullmatch(rf"{re.escape(image)}: {label}, by switch 0\.5\+0\.5 on pi-[01],pi-[01]", line)
