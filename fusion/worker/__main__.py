@@ -74,30 +74,17 @@ class WorkerMetrics(Metrics):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue_seconds = Histogram(
-            "fusion_queue_seconds",
-            "From a request's tensors being there to the invocation thread taking it.",
-            buckets=LATENCY_BUCKETS,
-            registry=self.registry,
+        seconds = partial(Histogram, buckets=LATENCY_BUCKETS, registry=self.registry)
+        gauge, counter = partial(Gauge, registry=self.registry), partial(Counter, registry=self.registry)
+        self.queue_seconds = seconds(
+            "fusion_queue_seconds", "From a request's tensors being there to the invocation thread taking it."
         )
-        self.invoke_seconds = Histogram(
-            "fusion_invoke_seconds",
-            "Invocations of one request's images.",
-            ["model"],
-            buckets=LATENCY_BUCKETS,
-            registry=self.registry,
-        )
-        self.waiting = Gauge(
-            "fusion_queue_requests", "Requests that wait for the invocation thread.", registry=self.registry
-        )
-        self.loaded_bytes = Gauge(
-            "fusion_loaded_bytes", "Memory that the loaded models take, as estimated.", registry=self.registry
-        )
-        self.loads = Counter("fusion_loads", "Slice models loaded.", ["model"], registry=self.registry)
-        self.evictions = Counter("fusion_evictions", "Slice models dropped for others.", registry=self.registry)
-        self.refused = Counter(
-            "fusion_refused", "Inference requests refused, by the reason's status.", ["status"], registry=self.registry
-        )
+        self.invoke_seconds = seconds("fusion_invoke_seconds", "Invocations of one request's images.", ["model"])
+        self.waiting = gauge("fusion_queue_requests", "Requests that wait for the invocation thread.")
+        self.loaded_bytes = gauge("fusion_loaded_bytes", "Memory that the loaded models take, as estimated.")
+        self.loads = counter("fusion_loads", "Slice models loaded.", ["model"])
+        self.evictions = counter("fusion_evictions", "Slice models dropped for others.")
+        self.refused = counter("fusion_refused", "Inference requests refused, by the reason's status.", ["status"])
 
 
 class ServedSlice(ServedModel):
@@ -165,16 +152,12 @@ class ServedSlice(ServedModel):
             self._metrics.refused.labels(str(error.status)).inc()
             raise
         queue_s, invoke_s = started - decoded, ended - (loaded or started)
-        # Once the answer is on its way.
-        asyncio.get_running_loop().call_soon(self._observe, queue_s, invoke_s)
+        self._metrics.queue_seconds.observe(queue_s)
+        self._invoke_seconds.observe(invoke_s)
         times = {"queue_ms": queue_s * 1e3, "invoke_ms": invoke_s * 1e3}
         if loaded is not None:
             times["load_ms"] = (loaded - started) * 1e3
         return [(self._output, stored)], self._identity | times
-
-    def _observe(self, queue_s: float, invoke_s: float) -> None:
-        self._metrics.queue_seconds.observe(queue_s)
-        self._invoke_seconds.observe(invoke_s)
 
     def _invoke(self, images: np.ndarray, invocation: Invocation) -> tuple[np.ndarray, float, float | None, float]:
         """In the invocation thread: (stored outputs, when the thread took it, when it had loaded the model, or None if
@@ -256,14 +239,8 @@ def main(arguments: list[str]) -> int:
         serving.say(
             f"worker: {len(models)} slice models of {bundle.name} ({precision}), {chosen}, threads: {_THREADS.value}"
         )
-        server = Server(
-            "worker",
-            models,
-            metrics,
-            token,
-            serving.MAX_BODY_MB.value,
-            serving.REQUEST_TIMEOUT_S.value,
-        )
+        limits = serving.MAX_BODY_MB.value, serving.REQUEST_TIMEOUT_S.value
+        server = Server("worker", models, metrics, token, *limits)
         with _announced(bundle, sockets[0].getsockname()[1], context is not None):
             return asyncio.run(serving.serve(server, "worker", credentials, context, sockets))
 
