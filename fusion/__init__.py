@@ -22,5 +22,5 @@ up, each of which imports only those before it:
   certificates  the program that makes keys, certificates and tokens
   systemd       the program that writes systemd units
 
-`plan` shows which switch a coordinator would choose and why; `selftest` checks a bundle on the machine that is to run it.
+`plan` shows which switch a coordinator would choose, and why; `selftest` checks a bundle on the machine that runs it.
 """
