@@ -27,16 +27,15 @@ from .base.program import UserError, run
 from .bundle import manifest
 from .bundle.contents import Bundle, SliceFile, SliceModel, SwitchEntry
 from .rules import sum as fuse
-from .runtime import choosing as runtime
-from .runtime import machine, memory, timing
+from .runtime import choosing, machine, memory, timing
 from .runtime.choosing import Runtime
 from .runtime.interpreters import SliceInterpreter, TailInterpreter
 
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
 _SWITCH = flags.DEFINE_list("switch", None, "Only these switches, e.g. 4x0.25; all by default.")
 _PRECISION = flags.DEFINE_list("precision", None, "Only these precisions; all by default.")
-_RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "What runs the slice models.")
-_THREADS = flags.DEFINE_integer("threads", 1, "Threads of one invocation.", 1, runtime.MAX_THREADS)
+_RUNTIME = flags.DEFINE_enum("runtime", "auto", choosing.RUNTIMES, "What runs the slice models.")
+_THREADS = flags.DEFINE_integer("threads", 1, "Threads of one invocation.", 1, choosing.MAX_THREADS)
 _MAX_QUANTA = flags.DEFINE_integer(
     "max_quanta", 1, "How many quanta an int8 slice may be off on the built-in kernels.", 0
 )
@@ -95,12 +94,12 @@ def main(arguments: list[str]) -> int:
     bundle = manifest.load(_BUNDLE.value)
     entries = [bundle.find_switch(text) for text in _SWITCH.value or [entry.switch for entry in bundle.switches]]
     precisions = [bundle.check_precision(precision) for precision in _PRECISION.value or bundle.precisions]
-    chosen = runtime.choose(_RUNTIME.value)
-    host = machine.describe(runtime.available_cores())
-    print(_headline(bundle, chosen, host), flush=True)
+    runtime = choosing.choose(_RUNTIME.value)
+    host = machine.describe(choosing.available_cores())
+    print(_headline(bundle, runtime, host), flush=True)
     for file in bundle.files():
         bundle.read(file)
-    samples = _Samples(bundle, chosen, *bundle.read_samples())
+    samples = _Samples(bundle, runtime, *bundle.read_samples())
     print(f"files     {len(bundle.files())} as the manifest says", flush=True)
     results: list[SliceResult] = []
     faults: list[str] = []
@@ -215,12 +214,12 @@ def _fused_faults(samples: _Samples, entry: SwitchEntry, precision: str, answers
     return [f"{where}: its answers are off by {apart:g} grey levels, legal {_LEVELS:g}."] if apart > _LEVELS else []
 
 
-def _headline(bundle: Bundle, chosen: Runtime, host: machine.Machine) -> str:
+def _headline(bundle: Bundle, runtime: Runtime, host: machine.Machine) -> str:
     left = memory.available()
     lines = [
         f"bundle    {bundle.name}, model id {bundle.model_id[:12]}",
         f"machine   {host.model}, {host.architecture}, cores: {host.cores}, Python {host.python}",
-        f"runtime   {chosen}, threads: {_THREADS.value}",
+        f"runtime   {runtime}, threads: {_THREADS.value}",
     ]
     return "\n".join(lines + ([] if left is None else [f"memory    {left / 1e6:.0f} MB available"]))
 

@@ -201,7 +201,7 @@ def older_choices(older: OlderBundle) -> dict[str, QuantizationChoice]:
 
 
 def _read_choice(table: JsonTable) -> QuantizationChoice:
-    chosen = table.chosen("chosen", ("ptq", "qat"))
+    chosen = table.choice("chosen", ("ptq", "qat"))
     return QuantizationChoice(
         key=table.get("key", str),
         metric=table.get("metric", str),

@@ -66,23 +66,23 @@ def _bundle(folder: Path, table: JsonTable) -> Bundle:
             f"bundle schema {version} is newer than this runner's {SCHEMA_VERSION}: "
             f"use the runner inside bundle {str(folder)!r}, or a newer one."
         )
-    table.chosen("schema_version", (SCHEMA_VERSION,))
-    task = TASKS[table.chosen("task", tuple(TASKS))]
+    table.choice("schema_version", (SCHEMA_VERSION,))
+    task = TASKS[table.choice("task", tuple(TASKS))]
     table.table("architecture").get("name", str)
     image, output, fusion = (table.table(key) for key in ("input", "output", "fusion"))
-    image.chosen("name", ("image",))
-    image.chosen("dtype", ("uint8",))
+    image.choice("name", ("image",))
+    image.choice("dtype", ("uint8",))
     shape = _sizes(image, 3)
-    output.chosen("name", (task.output,))
+    output.choice("name", (task.output,))
     output_shape = _sizes(output, task.dimensions)
-    fusion.chosen("rule", ("sum",))
+    fusion.choice("rule", ("sum",))
     scale, tail, labels = 1, None, ()
     if task.has_classes:
         labels = table.array("labels", str)
         if output_shape != (len(labels),):
             raise output.refuse("shape", list(output_shape), f"[{len(labels)}], the number of labels")
     else:
-        scale = fusion.chosen("scale", tuple(range(1, 17)))
+        scale = fusion.choice("scale", tuple(range(1, 17)))
         tail_table = fusion.table("tail")
         tail = Tail(_file(tail_table), tail_table.count("arena_bytes"))
         if output_shape[:2] != shape[:2]:
@@ -242,7 +242,7 @@ def _bound(table: JsonTable, key: str) -> Fraction:
 def _slice(table: JsonTable, device: int, precisions: tuple[str, ...], output: str) -> SliceModel:
     files = table.table("files")
     return SliceModel(
-        device=table.chosen("device", (device,)),
+        device=table.choice("device", (device,)),
         start=table.get("start", str),
         stop=table.get("stop", str),
         model=table.matching("model", _NAME),
@@ -273,16 +273,16 @@ def _slice_file(table: JsonTable, precision: str, output: str) -> SliceFile:
 def _tensor(table: JsonTable, name: str, dtypes: tuple[str, ...]) -> TensorInfo:
     scale = table.get("scale", float, optional=True)
     zero_point = table.get("zero_point", int, optional=True)
-    dtype = table.chosen("dtype", dtypes)
+    dtype = table.choice("dtype", dtypes)
     if (scale is None) != (zero_point is None):
         raise table.refuse("zero_point", zero_point, "an integer where there is a scale, else null")
     if scale is not None and not 0 < scale < 2.0**128:  # as float32 knows it
         raise table.refuse("scale", scale, "a positive number")
     if dtype == "int8" and scale is None:
         raise table.refuse("scale", None, "a positive number, since the tensor is int8")
-    return TensorInfo(table.chosen("name", (name,)), dtype, scale, zero_point)
+    return TensorInfo(table.choice("name", (name,)), dtype, scale, zero_point)
 
 
 def _sample(table: JsonTable, classes: int) -> Sample:
-    label = table.chosen("label", tuple(range(classes))) if classes else None
+    label = table.choice("label", tuple(range(classes))) if classes else None
     return Sample(file=table.get("file", str), label=label)

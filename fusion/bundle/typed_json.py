@@ -45,7 +45,7 @@ class JsonTable:
             raise self.refuse(key, value, legal)
         return float(value) if kind is float and isinstance(value, int) else value
 
-    def chosen(self, key: str, legal: tuple[Any, ...]) -> Any:
+    def choice(self, key: str, legal: tuple[Any, ...]) -> Any:
         """One of the legal values."""
         value = self.get(key, type(legal[0]))
         if value not in legal:

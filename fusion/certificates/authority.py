@@ -123,11 +123,11 @@ class Authority:
         builder = self._builder(title, self._key.public_key(), self._now + timedelta(days=AUTHORITY_DAYS))
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         builder = builder.add_extension(_key_usage(authority=True), critical=True)
-        return builder.issuer_name(_named(title)).sign(self._key, hashes.SHA256())
+        return builder.issuer_name(_x509_name(title)).sign(self._key, hashes.SHA256())
 
     def _builder(self, title: str, key: ec.EllipticCurvePublicKey, until: datetime) -> x509.CertificateBuilder:
         """What all certificates have; begins a day early, for boards whose clocks are slow."""
-        builder = x509.CertificateBuilder(subject_name=_named(title), public_key=key)
+        builder = x509.CertificateBuilder(subject_name=_x509_name(title), public_key=key)
         builder = builder.serial_number(x509.random_serial_number())
         builder = builder.not_valid_before(self._now - _CLOCK_SKEW).not_valid_after(until)
         return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
@@ -174,7 +174,7 @@ def _pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _named(title: str) -> x509.Name:
+def _x509_name(title: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, title[:_LONGEST_COMMON_NAME])])
 
 

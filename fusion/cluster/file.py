@@ -151,14 +151,19 @@ def check_url(url: str, where: str) -> str:
     """`url` in lower case and without a trailing slash, if it is http(s)://host[:port]; else raises `UserError`, naming
     `where`."""
     try:
-        parts = urlsplit(url)
+        address = urlsplit(url)
         # urlsplit drops tabs and line ends without a word.
-        plain = url.isprintable() and parts.scheme in ("http", "https") and _is_host(parts.hostname) and parts.port != 0
+        plain = (
+            url.isprintable()
+            and address.scheme in ("http", "https")
+            and _is_host(address.hostname)
+            and address.port != 0
+        )
     except ValueError:
         plain = False
-    if not plain or parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
+    if not plain or address.path not in ("", "/") or address.query or address.fragment or "@" in address.netloc:
         raise UserError(f"{where}: url is {url!r}; legal: http(s)://host[:port].")
-    return f"{parts.scheme}://{parts.netloc.lower()}"
+    return f"{address.scheme}://{address.netloc.lower()}"
 
 
 def _is_host(host: str | None) -> bool:

@@ -51,8 +51,8 @@ class Tiles:
         places = ((row, column) for row in self._kept(rows, height, 0) for column in self._kept(columns, width, 1))
         for tile, ((top, bottom, row), (left, right, column)) in zip(tiles, places, strict=True):
             s = self.scale
-            kept = tile[(top - row) * s : (bottom - row) * s, (left - column) * s : (right - column) * s]
-            joined[top * s : bottom * s, left * s : right * s] = kept
+            inner = tile[(top - row) * s : (bottom - row) * s, (left - column) * s : (right - column) * s]
+            joined[top * s : bottom * s, left * s : right * s] = inner
         return joined[: size[0] * self.scale, : size[1] * self.scale]
 
     def _starts(self, shape: Sequence[int]) -> tuple[list[int], list[int]]:

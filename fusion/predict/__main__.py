@@ -37,7 +37,7 @@ from ..security.credentials import Credentials
 from . import sources
 from .enlarging import Enlarging
 from .parallel import in_order
-from .results import STDOUT, json_lines, lacking, served_by, shown, texts
+from .results import STDOUT, json_lines, lacking, printable, served_by, texts
 from .sources import STDIN, ImageSource, Selection, WatchedFolder
 from .tally import Tally
 
@@ -121,7 +121,7 @@ def _ask_all(
     rows: list[dict[str, Any]],
 ) -> None:
     """Prints and writes what becomes of each image; `rows` is where those of --json are kept."""
-    width = max((len(shown(source.name)) for source in selection.known), default=0)
+    width = max((len(printable(source.name)) for source in selection.known), default=0)
     with json_lines(_JSONL.value) as write:
         for source, future in in_order(selection.all, asks):
             row = _row(source, future, tally, width)
@@ -177,8 +177,8 @@ def _row(source: ImageSource, future: Future[dict[str, Any]], tally: Tally, widt
     degraded = lacking(row)
     tally.add(row["ms"], bool(degraded))
     if _JSONL.value != STDOUT:
-        columns = shown(source.name).ljust(width), *texts(row), f"{row['ms']:.1f} ms"
-        print("  ".join(filter(None, (*columns, shown(str(row.get("switch", ""))), degraded))), flush=True)
+        columns = printable(source.name).ljust(width), *texts(row), f"{row['ms']:.1f} ms"
+        print("  ".join(filter(None, (*columns, printable(str(row.get("switch", ""))), degraded))), flush=True)
     return about | row
 
 

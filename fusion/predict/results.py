@@ -39,9 +39,9 @@ def texts(row: Mapping[str, Any]) -> tuple[str, str]:
     """The answer of a row as it is shown: label and confidence, or the enlarged image's file and size."""
     if "label" in row:
         early = "  early" if row.get("early") is True else ""
-        return shown(row["label"]).ljust(_LABEL_WIDTH), f"{row['confidence']:6.1%}{early}"
+        return printable(row["label"]).ljust(_LABEL_WIDTH), f"{row['confidence']:6.1%}{early}"
     height, width, _ = row["shape"]
-    return shown(row["target"]), f"{width}x{height}"
+    return printable(row["target"]), f"{width}x{height}"
 
 
 def lacking(row: Mapping[str, Any]) -> str:
@@ -54,7 +54,7 @@ def lacking(row: Mapping[str, Any]) -> str:
     return f"degraded: without slice {missing} of {row.get('switch', '?')}{expected}"
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """`text` as it may stand on a terminal: as Python writes it where it has control characters or is no Unicode."""
     return text if text.isprintable() else ascii(text)
 

@@ -85,8 +85,8 @@ class TailInterpreter:
         if set(inputs) != set(shapes):
             raise UserError(f"tail {file.path!r} has the inputs {', '.join(inputs)}; it takes {', '.join(shapes)}.")
         for name, shape in shapes.items():
-            listed = TensorInfo(name, dtypes[name], None, None)
-            _check(file.path, "input", {name: inputs[name]}, listed, shape)
+            described = TensorInfo(name, dtypes[name], None, None)
+            _check(file.path, "input", {name: inputs[name]}, described, shape)
         pixels = TensorInfo("pixels", "float32", None, None)
         _check(file.path, "output", outputs, pixels, (1, height * bundle.scale, width * bundle.scale, channels))
         self._image, self._summed = (inputs[name]["index"] for name in shapes)
@@ -136,27 +136,29 @@ def _load(
         ) from error
 
 
-def _check(path: str, side: str, tensors: dict[str, Any], listed: TensorInfo, shape: tuple[int, ...]) -> TensorInfo:
+def _check(path: str, side: str, tensors: dict[str, Any], described: TensorInfo, shape: tuple[int, ...]) -> TensorInfo:
     """The one tensor of a side of a file. Raises `UserError` where it is not the one that the manifest lists."""
-    if list(tensors) != [listed.name]:
-        raise UserError(f"slice file {path!r} has the {side}s {', '.join(tensors)}; its manifest says {listed.name}.")
-    details = tensors[listed.name]
+    if list(tensors) != [described.name]:
+        raise UserError(
+            f"slice file {path!r} has the {side}s {', '.join(tensors)}; its manifest says {described.name}."
+        )
+    details = tensors[described.name]
     scale, zero_point = details["quantization"]
     actual = TensorInfo(
-        listed.name,
+        described.name,
         np.dtype(details["dtype"]).name,
         float(scale) if scale else None,
         int(zero_point) if scale else None,
     )
-    same_scale = (actual.scale is None) == (listed.scale is None) and (
-        np.float32(actual.scale or 0) == np.float32(listed.scale or 0)
+    same_scale = (actual.scale is None) == (described.scale is None) and (
+        np.float32(actual.scale or 0) == np.float32(described.scale or 0)
     )
     actual_shape = tuple(map(int, details["shape"]))
-    same = (actual.dtype, actual.zero_point, actual_shape) == (listed.dtype, listed.zero_point, shape)
+    same = (actual.dtype, actual.zero_point, actual_shape) == (described.dtype, described.zero_point, shape)
     if not same or not same_scale:
         raise UserError(
-            f"slice file {path!r}: {side} {listed.name!r} is {actual.dtype} {list(actual_shape)} with scale "
-            f"{actual.scale} and zero point {actual.zero_point}; its manifest says {listed.dtype} {list(shape)}, "
-            f"{listed.scale} and {listed.zero_point}."
+            f"slice file {path!r}: {side} {described.name!r} is {actual.dtype} {list(actual_shape)} with scale "
+            f"{actual.scale} and zero point {actual.zero_point}; its manifest says {described.dtype} {list(shape)}, "
+            f"{described.scale} and {described.zero_point}."
         )
     return actual

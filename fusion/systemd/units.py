@@ -49,7 +49,6 @@ def unit(
     if memory_max_mb is not None:
         lines.append(f"MemoryMax={round(memory_max_mb * 1e6)}\n")
     ports = [int(option[7:]) for option in options if re.fullmatch(r"--port=[0-9]{1,9}", option)]
-    in_a_home = any(path.parts[1:2] in (("home",), ("root",)) for path in (*paths.values(), _FOLDER))
     return _TEMPLATE.read_text(encoding="utf-8").format(
         kind=kind,
         bundle=_escaped(paths["bundle"].name),
@@ -59,8 +58,12 @@ def unit(
         more="".join(lines),
         name=name,
         capabilities="CAP_NET_BIND_SERVICE" if ports and 0 < ports[-1] < 1024 else "",
-        home="read-only" if in_a_home else "yes",
+        home=_protect_home([*paths.values(), _FOLDER]),
     )
+
+
+def _protect_home(paths: Sequence[Path]) -> str:
+    return "read-only" if any(path.parts[1:2] in (("home",), ("root",)) for path in paths) else "yes"
 
 
 def _check_names(name: str, user: str | None) -> None:

@@ -26,7 +26,7 @@ from ..cluster import discovery
 from ..protocol import oip
 from ..protocol.oip import OipError, TensorSpec
 from ..protocol.tensors import DATATYPES
-from ..runtime import choosing as runtime
+from ..runtime import choosing
 from ..runtime.interpreters import SliceInterpreter
 from ..serving import listening as serving
 from ..serving.inference import ServedModel
@@ -44,13 +44,13 @@ _SWITCH = flags.DEFINE_string("switch", None, "Serves only this switch's slices,
 _DEVICE = flags.DEFINE_integer(
     "device", None, "With --switch: serves only this device's slice; devices count from 0.", 0
 )
-_RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "What runs the slice models.")
+_RUNTIME = flags.DEFINE_enum("runtime", "auto", choosing.RUNTIMES, "What runs the slice models.")
 _THREADS = flags.DEFINE_integer(
     "threads",
-    min(runtime.available_cores(), runtime.MAX_THREADS),
+    min(choosing.available_cores(), choosing.MAX_THREADS),
     "Threads of one invocation; the default is every core.",
     1,
-    runtime.MAX_THREADS,
+    choosing.MAX_THREADS,
 )
 _MEMORY_LIMIT_MB = define_float(
     "memory_limit_mb",
@@ -204,7 +204,7 @@ def main(arguments: list[str]) -> int:
     precision = bundle.check_precision(_PRECISION.value)
     credentials = serving.credentials()
     context, token = credentials.server_context(), credentials.token()
-    chosen = runtime.choose(_RUNTIME.value)
+    runtime = choosing.choose(_RUNTIME.value)
     selected = _selected(bundle)
     sockets = serving.bind()
     metrics = WorkerMetrics()
@@ -213,13 +213,13 @@ def main(arguments: list[str]) -> int:
         slices.check_present(bundle, file)
     limit = slices.default_limit() if _MEMORY_LIMIT_MB.value is None else int(_MEMORY_LIMIT_MB.value * 1e6)
     loaded = LoadedSlices(
-        lambda file: SliceInterpreter(bundle, file, chosen, _THREADS.value),
+        lambda file: SliceInterpreter(bundle, file, runtime, _THREADS.value),
         limit,
         lambda file: metrics.loads.labels(names[file]).inc(),
         lambda file: metrics.evictions.inc(),
     )
     metrics.loaded_bytes.set_function(loaded.used_bytes)
-    runs_on: dict[str, str | int] = {"runtime": str(chosen), "threads": _THREADS.value}
+    runs_on: dict[str, str | int] = {"runtime": str(runtime), "threads": _THREADS.value}
     with Invocations(_MAX_QUEUE.value) as invocations:
         metrics.waiting.set_function(invocations.depth)
         models = [
@@ -237,7 +237,7 @@ def main(arguments: list[str]) -> int:
             for entry, model in selected
         ]
         serving.say(
-            f"worker: {len(models)} slice models of {bundle.name} ({precision}), {chosen}, threads: {_THREADS.value}"
+            f"worker: {len(models)} slice models of {bundle.name} ({precision}), {runtime}, threads: {_THREADS.value}"
         )
         limits = serving.MAX_BODY_MB.value, serving.REQUEST_TIMEOUT_S.value
         server = Server("worker", models, metrics, token, *limits)
