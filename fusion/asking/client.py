@@ -3,15 +3,17 @@ coordinator."""
 
 from __future__ import annotations
 
-import http.client
+import asyncio
+import functools
 import json
-import ssl
+import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import numpy as np
 
@@ -21,12 +23,12 @@ from ..cluster.file import check_url
 from ..protocol import oip
 from ..protocol.oip import OipError, TensorSpec
 from ..protocol.tensors import DTYPES
-from ..security import refusals
-from ..security.credentials import Credentials
+from ..security.credentials import Credentials, unauthorized
+from .exchange import CONNECTING, ExchangeError, HttpAnswer, HttpClient
 
-# Seconds to find out why TLS failed.
-_TLS_S = 2.0
 _LEAST_WAIT_S = 0.05
+# Far beyond what any model answers.
+_MOST_BYTES = 1 << 30
 
 
 class RefusedError(UserError):
@@ -90,7 +92,7 @@ class FusionClient:
     Args:
       url: http(s)://host[:port].
       credentials: the token to show and the certificates to trust.
-      timeout_s: the limit of connecting and of each wait for the server, in seconds.
+      timeout_s: the limit of connecting and of each request, in seconds.
       waiting: is called with a `BusyError` after which the server will be asked again.
 
     Attributes:
@@ -115,16 +117,9 @@ class FusionClient:
         self._url = check_url(url, "the server")
         self._credentials = credentials
         token = credentials.token()
-        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        parts = urlsplit(self._url)
-        host = parts.hostname or ""
-        self._connection: http.client.HTTPConnection
-        if parts.scheme == "https":
-            self._connection = http.client.HTTPSConnection(
-                host, parts.port, timeout=timeout_s, context=credentials.client_context()
-            )
-        else:
-            self._connection = http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
+        fields = {} if token is None else {"Authorization": f"Bearer {token}"}
+        context = credentials.client_context() if self._url.startswith("https") else None
+        self._client = HttpClient(self._url, context, fields, timeout_s)
         self._timeout_s, self._waiting = timeout_s, waiting
         try:
             self._describe()
@@ -145,7 +140,7 @@ class FusionClient:
 
     def close(self) -> None:
         """Closes the connection."""
-        self._connection.close()
+        asyncio.run_coroutine_threadsafe(self._client.close(), _loop()).result()
 
     def infer(self, image: np.ndarray, timeline: bool = False, deadline_ms: float | None = None) -> Answer:
         """Asks for one raw image, uint8 of `shape`, 0..255.
@@ -165,7 +160,7 @@ class FusionClient:
         until = time.monotonic() + self._timeout_s
         while True:
             try:
-                answer, header = self._exchange("POST", f"{self._path}/infer", body, {oip.HEADER: length})
+                answer = self._ask("POST", f"{self._path}/infer", (body,), {oip.HEADER: str(length)})
                 break
             except BusyError as error:
                 if time.monotonic() + error.after_s >= until:
@@ -173,7 +168,7 @@ class FusionClient:
                 self._waiting(error)
                 time.sleep(error.after_s)
         try:
-            response = oip.decode_response(answer, header, self._outputs, 1)
+            response = oip.decode_response(answer.body, answer.fields.get(oip.HEADER), self._outputs, 1)
             found = Answer({name: response.outputs[name][0] for name in self._names}, response.parameters)
             if self.task.has_classes:
                 found.outputs["label"].decode()
@@ -186,7 +181,7 @@ class FusionClient:
     def status(self) -> dict[str, Any]:
         """What the coordinator says of its plan, its devices and its requests. Raises `UserError` as the constructor
         does."""
-        body, _ = self._exchange("GET", "/status", None, {})
+        body = self._ask("GET", "/status").body
         try:
             return dict(json.loads(body))
         except (ValueError, TypeError) as error:
@@ -194,7 +189,7 @@ class FusionClient:
 
     def _describe(self) -> None:
         phase = "reading the model metadata"
-        served, _ = self._exchange("POST", "/v2/repository/index", None, {})
+        served = self._ask("POST", "/v2/repository/index").body
         try:
             names = [str(entry["name"]) for entry in json.loads(served)]
         except (ValueError, KeyError, TypeError) as error:
@@ -203,7 +198,7 @@ class FusionClient:
             raise self._not_fused(f"it serves {len(names)} models")
         self.name = names[0]
         self._path = f"/v2/models/{quote(self.name, safe='')}"
-        body, _ = self._exchange("GET", self._path, None, {})
+        body = self._ask("GET", self._path).body
         try:
             metadata = json.loads(body)
             inputs = [_spec(entry) for entry in metadata["inputs"]]
@@ -222,58 +217,40 @@ class FusionClient:
         self.shape = (height, width, channels)
         self.scale = 1 if task.has_classes else outputs[0].shape[1] // height
 
-    def _exchange(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
-    ) -> tuple[bytes, str | None]:
-        phase = "connecting"
+    def _ask(
+        self, method: str, path: str, body: Sequence[bytes] = (), fields: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        head = self._client.head(method, path, fields)
+        exchange = self._client.exchange(head, body, self._timeout_s, _MOST_BYTES)
+        running = asyncio.run_coroutine_threadsafe(exchange, _loop())
         try:
-            kept = self._connection.sock is not None
-            if not kept:
-                self._connection.connect()
-            phase = f"asking {path}"
-            try:
-                response, answer = self._send(method, path, body, headers)
-            except (ConnectionError, http.client.BadStatusLine, ssl.SSLEOFError, ssl.SSLZeroReturnError):
-                # A connection kept since the last request may have been closed meanwhile, as by a restart.
-                if not kept:
-                    raise
-                self._connection.close()
-                response, answer = self._send(method, path, body, headers)
-        except TimeoutError as error:
-            raise self._failed(phase, f"nothing within {self._timeout_s:g} s", UnreachableError) from error
-        except (OSError, http.client.HTTPException) as error:
-            reason = None
-            if self._url.startswith("https"):
-                reason = refusals.why(error, self._url, self._credentials, _TLS_S)
-            elif phase != "connecting":
-                reason = refusals.wants_tls(self._url, _TLS_S)
-            reason = reason or getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise self._failed(phase, reason, UnreachableError) from error
-        if response.status != 200:
-            said = _said(answer)
-            what = f"it answered {response.status}: {said}"
-            if response.status == 401:
-                what = refusals.unauthorized(self._credentials, "--token_file")
-            failed = self._failed(phase, what, RefusedError)
-            after = response.headers.get("Retry-After", "")
-            if response.status == 503 and after.isascii() and after.isdigit():
-                raise BusyError(str(failed), said, max(_LEAST_WAIT_S, float(after)))
-            raise failed
-        return answer, response.headers.get(oip.HEADER)
+            answer = running.result()
+        except ExchangeError as error:
+            phase = CONNECTING if error.phase == CONNECTING else f"asking {path}"
+            raise self._failed(phase, str(error), UnreachableError) from error
+        except BaseException:
+            # As Ctrl-C.
+            running.cancel()
+            raise
+        if answer.status != 200:
+            raise self._refused(path, answer)
+        return answer
 
-    def _send(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
-    ) -> tuple[http.client.HTTPResponse, bytes]:
-        self._connection.request(method, path, body, self._headers | headers)
-        response = self._connection.getresponse()
-        return response, response.read()
+    def _refused(self, path: str, answer: HttpAnswer) -> UserError:
+        reason = _reason(answer.body)
+        message = f"it answered {answer.status}: {reason}"
+        if answer.status == 401:
+            message = unauthorized(self._credentials, "--token_file")
+        error = self._failed(f"asking {path}", message)
+        after = answer.fields.get("Retry-After", "")
+        if answer.status == 503 and after.isascii() and after.isdigit():
+            return BusyError(str(error), reason, max(_LEAST_WAIT_S, float(after)))
+        return error
 
     def _not_fused(self, what: str) -> UserError:
-        self._connection.close()
         return UserError(f"server {self._url}: {what}; legal: the address of a coordinator.")
 
     def _failed(self, phase: str, what: str, kind: type[UserError] = RefusedError) -> UserError:
-        self._connection.close()
         return kind(f"server {self._url}, while {phase}: {what}.")
 
 
@@ -288,7 +265,19 @@ def _is_image(spec: TensorSpec) -> bool:
     return len(spec.shape) == 4 and min(spec.shape[1:]) > 0
 
 
-def _said(answer: bytes) -> str:
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The event loop of all clients of this process, in a thread of its own: a caller may have one that runs."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="http", daemon=True).start()
+    return loop
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_loop.cache_clear)
+
+
+def _reason(answer: bytes) -> str:
     try:
         return str(json.loads(answer)["error"]).rstrip(".")
     except (ValueError, KeyError, TypeError):

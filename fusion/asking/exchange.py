@@ -1,31 +1,33 @@
-"""Exchanges over HTTP/1.1 with one server: what a coordinator needs of it, and no more.
-
-One request is sent to several workers at once, in one event loop; what each costs there is waited for by all. This is
-why it is not done with aiohttp (WORKSPACE.md). A server is trusted with nothing: an answer is read strictly, and within
-its limits of size and time.
-"""
+"""Exchanges over HTTP with one server, by aiohttp: each failure has a phase, and answers limits of size and time."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 import time
+import weakref
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import cast
-from urllib.parse import urlsplit
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
 
 from ..base.waiting import within
-from .addresses import Addresses
-from .answer_heads import AnswerHead, HeadError, read_head
+from .names import ThreadResolver
 
 CONNECTING = "connecting"
 WAITING = "waiting for the answer"
 READING = "reading the answer"
 
-# A connection is not used any more after so many seconds without an exchange; servers close theirs later.
+# A connection is not used any more after so many seconds without a request; servers close theirs later.
 _IDLE_S = 15.0
-_LEAST_S = 0.001
+# What aiohttp would add to each request.
+_NO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
 class ExchangeError(Exception):
@@ -45,7 +47,15 @@ class SlowError(ExchangeError):
 
 
 class GoneError(ExchangeError):
-    """The server is not there, or not any more; its cause, if there is one, is the `OSError`."""
+    """The server is not there, or not any more.
+
+    Attributes:
+      is_tls: whether TLS is the reason, which no waiting mends.
+    """
+
+    def __init__(self, phase: str, message: str, is_tls: bool = False) -> None:
+        super().__init__(phase, message)
+        self.is_tls = is_tls
 
 
 class WrongAnswerError(ExchangeError):
@@ -53,14 +63,23 @@ class WrongAnswerError(ExchangeError):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A server's answer: its status, its fields by name in lower case, its body, and `time.perf_counter()` when that
-    was there. The body of a refusal that came without its length is empty."""
+class HttpAnswer:
+    """A server's answer: its status, its fields (names in any case), its body, and `time.perf_counter()` when that was
+    there. The body of a refusal that came without its length is empty."""
 
     status: int
     fields: Mapping[str, str]
     body: bytes
     received: float
+
+
+@dataclass(frozen=True)
+class RequestHead:
+    """What the requests to a path have in common, made once."""
+
+    method: str
+    url: URL
+    fields: Mapping[str, str]
 
 
 class HttpClient:
@@ -72,218 +91,185 @@ class HttpClient:
       fields: go with every request.
       connect_timeout_s: the limit of a connection, with its TLS.
 
-    Source: RFC 9110 and 9112, of which it takes answers of HTTP/1.0 and 1.1 with a Content-Length.
+    It follows no redirect, keeps no cookie, and unpacks nothing.
     """
 
     def __init__(
         self, url: str, context: ssl.SSLContext | None, fields: Mapping[str, str], connect_timeout_s: float
     ) -> None:
-        parts = urlsplit(url)
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._context, self._connect_s = context, connect_timeout_s
-        self._addresses = Addresses(self._host, self._port)
-        host = f"[{self._host}]" if ":" in self._host else self._host.encode("idna").decode("ascii")
-        self._fields = {"Host": host if parts.port is None else f"{host}:{parts.port}", **fields}
-        # Those without an exchange, the one used last at the end.
-        self._kept: list[_Connection] = []
-        self._closed = False
+        self._url, self._context, self._fields = url.rstrip("/"), context, dict(fields)
+        self._connect_s = connect_timeout_s
+        self._session: aiohttp.ClientSession | None = None
+        self._running, self._closed = 0, False
 
-    def head(self, method: str, path: str, fields: Mapping[str, str] | None = None) -> bytes:
+    def head(self, method: str, path: str, fields: Mapping[str, str] | None = None) -> RequestHead:
         """What the requests to a path have in common, for `exchange`."""
-        lines = [f"{name}: {value}\r\n" for name, value in (self._fields | dict(fields or {})).items()]
-        return f"{method} {path} HTTP/1.1\r\n{''.join(lines)}".encode("ascii")
+        return RequestHead(method, URL(self._url + path, encoded=True), self._fields | dict(fields or {}))
 
     async def exchange(
-        self, head: bytes, body: Sequence[bytes | memoryview], timeout_s: float, most_bytes: int
-    ) -> Answer:
+        self, head: RequestHead, body: Sequence[bytes | memoryview], timeout_s: float, most_bytes: int
+    ) -> HttpAnswer:
         """Sends a request and returns its answer; given up, it closes its connection.
 
         Args:
-          head: from `head`, and more fields, each with its line's end.
-          body: its parts, in order, none of which is copied where it can be helped.
+          head: from `head`.
+          body: its pieces, in order, none of which is copied where it can be helped.
           timeout_s: the limit of all of it.
           most_bytes: the longest body of an answer.
 
         Raises `SlowError`, `GoneError` and `WrongAnswerError`.
         """
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        length = sum(map(len, body))
-        # The first part of a body is small, and goes along with the head.
-        request = [b"%bContent-Length: %d\r\n\r\n%b" % (head, length, b"".join(body[:1])), *body[1:]]
-        connection = self._take_kept()
-        if connection is not None:
-            try:
-                return await self._ask(connection, request, deadline, timeout_s, most_bytes)
-            except GoneError as error:
-                # The server may have closed it long ago, at a restart; a new one shows whether it is there.
-                if error.phase != WAITING:
-                    raise
-        connection = await self._connect(deadline)
-        return await self._ask(connection, request, deadline, timeout_s, most_bytes)
+        state = _State()
+        self._running += 1
+        try:
+            return await within(timeout_s, self._ask(state, head, body, most_bytes))
+        except aiohttp.ConnectionTimeoutError as error:
+            raise SlowError(CONNECTING, f"nothing within {self._connect_s:.3g} s") from error
+        except asyncio.exceptions.TimeoutError as error:
+            raise SlowError(state.phase, f"nothing within {timeout_s:.3g} s") from error
+        except aiohttp.ClientResponseError as error:
+            raise WrongAnswerError(READING, _malformed(error)) from error
+        except aiohttp.ClientPayloadError as error:
+            raise GoneError(READING, "it closed the connection") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _gone(error, state.phase) from error
+        finally:
+            self._running -= 1
+            await self._close_when_done()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Closes the connections that no exchange uses; the others close after theirs."""
         self._closed = True
-        while self._kept:
-            self._kept.pop().close()
+        await self._close_when_done()
+
+    async def _close_when_done(self) -> None:
+        if self._closed and not self._running and self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
 
     async def _ask(
-        self,
-        connection: _Connection,
-        request: Sequence[bytes | memoryview],
-        deadline: float,
-        timeout_s: float,
-        most_bytes: int,
-    ) -> Answer:
-        answer = await connection.ask(request, deadline, timeout_s, most_bytes)
-        if connection.is_open and not self._closed:
-            self._kept.append(connection)
-        else:
-            connection.close()
-        return answer
-
-    def _take_kept(self) -> _Connection | None:
-        oldest = asyncio.get_running_loop().time() - _IDLE_S
-        while self._kept and (self._kept[0].used < oldest or not self._kept[0].is_open):
-            self._kept.pop(0).close()
-        while self._kept:
-            connection = self._kept.pop()
-            if connection.is_open:
-                return connection
-        return None
-
-    async def _connect(self, deadline: float) -> _Connection:
-        loop = asyncio.get_running_loop()
-        limit_s = max(_LEAST_S, min(self._connect_s, deadline - loop.time()))
-        try:
-            return await within(limit_s, self._open(loop))
-        except asyncio.exceptions.TimeoutError as error:
-            raise SlowError(CONNECTING, f"nothing within {limit_s:.3g} s") from error
-        except OSError as error:
-            raise GoneError(CONNECTING, "no connection") from error
-
-    async def _open(self, loop: asyncio.AbstractEventLoop) -> _Connection:
-        """A connection to the first of the host's addresses that takes one."""
-        name = None if self._context is None else self._host
-        failed = OSError(f"host {self._host!r} has no address")
-        for address in await self._addresses.found():
+        self, state: _State, head: RequestHead, body: Sequence[bytes | memoryview], most_bytes: int
+    ) -> HttpAnswer:
+        _STATE.set(state)
+        while True:
             try:
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(loop), address, self._port, ssl=self._context, server_hostname=name
-                )
-                return connection
-            except ssl.SSLError:
+                return await self._ask_once(state, head, body, most_bytes)
+            except aiohttp.ClientConnectorError:
                 raise
-            except OSError as error:
-                failed = error
-        raise failed
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+                # The server may have closed a kept connection long ago, as by a restart; a new one shows whether it is
+                # there.
+                if not state.is_kept or state.phase != WAITING:
+                    raise
+
+    async def _ask_once(
+        self, state: _State, head: RequestHead, body: Sequence[bytes | memoryview], most_bytes: int
+    ) -> HttpAnswer:
+        state.phase = CONNECTING
+        data = _Pieces(body) if body else None
+        async with self._open().request(
+            head.method, head.url, headers=head.fields, data=data, allow_redirects=False
+        ) as response:
+            state.phase = READING
+            length = response.content_length
+            if length is None:
+                response.close()
+                if response.status == 200:
+                    raise WrongAnswerError(READING, "its answer has no length")
+            elif length > most_bytes:
+                response.close()
+                raise WrongAnswerError(READING, f"its answer is longer than {most_bytes} bytes")
+            content = b"" if length is None else await response.read()
+            return HttpAnswer(response.status, response.headers, content, time.perf_counter())
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=_Connector(self._context, self._connect_s),
+                skip_auto_headers=_NO_HEADERS,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(),
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._session
 
 
-class _Connection(asyncio.Protocol):
-    """One connection, with one exchange at a time.
+@dataclass
+class _State:
+    """How far a request is, and whether its connection was used before."""
 
-    Attributes:
-      is_open: whether another exchange can use it.
-      used: the loop's time at the end of the last exchange.
-    """
+    phase: str = CONNECTING
+    is_kept: bool = False
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._transport: asyncio.Transport | None = None
-        self._answer: asyncio.Future[Answer] | None = None
-        self._received = bytearray()
-        # The answer's head, once it is there, and is not among what was received any more.
-        self._head: AnswerHead | None = None
-        self._most_bytes, self._limit_s = 0, 0.0
-        self.is_open, self.used = True, 0.0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+# Of the exchange that the running task is at.
+_STATE: ContextVar[_State] = ContextVar("state")
 
-    async def ask(
-        self, request: Sequence[bytes | memoryview], deadline: float, limit_s: float, most_bytes: int
-    ) -> Answer:
-        """One exchange; see `HttpClient.exchange`. What fails closes the connection."""
-        if self._transport is None or not self.is_open:
-            raise GoneError(WAITING, "it closed the connection")
-        self._received, self._head = bytearray(), None
-        self._most_bytes, self._limit_s = most_bytes, limit_s
-        self._answer = self._loop.create_future()
-        timer = self._loop.call_at(deadline, self._give_up)
-        try:
-            for part in request:
-                self._transport.write(part)
-            return await self._answer
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            timer.cancel()
-            self._answer, self._received = None, bytearray()
-            self.used = self._loop.time()
 
-    def close(self) -> None:
-        """Closes it at once: what is still to be sent or received, nobody wants."""
-        self.is_open = False
-        if self._transport is not None:
-            self._transport.abort()
+class _Connector(aiohttp.TCPConnector):
+    """The connections of one client; tells a request's state when it has one."""
 
-    def data_received(self, data: bytes) -> None:
-        if self._answer is None or self._answer.done():
-            # Nothing was asked for, so it would be taken for the next answer.
-            self.close()
-            return
-        self._received += data
-        try:
-            if self._head is None:
-                self._head = self._take_head()
-            if self._head is not None:
-                self._take_body(self._head)
-        except HeadError as error:
-            self._answer.set_exception(WrongAnswerError(READING, str(error)))
-            self.close()
+    def __init__(self, context: ssl.SSLContext | None, connect_timeout_s: float) -> None:
+        super().__init__(
+            ssl=True if context is None else context, limit=0, keepalive_timeout=_IDLE_S, resolver=ThreadResolver()
+        )
+        self._connect_s = connect_timeout_s
+        self._kept: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def eof_received(self) -> None:
-        # With it the transport closes, which is not told before the loop's next turn.
-        self.is_open = False
+    async def connect(self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout) -> Any:
+        """As the base class's."""
+        state = _STATE.get()
+        while True:
+            connection = await within(self._connect_s, super().connect(req, traces, timeout))
+            protocol = connection.protocol
+            state.is_kept = protocol in self._kept
+            if state.is_kept and protocol is not None and protocol.should_close:
+                # What came unasked would be taken for the answer.
+                connection.close()
+                continue
+            self._kept.add(protocol)
+            state.phase = WAITING
+            return connection
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.is_open = False
-        if self._answer is not None and not self._answer.done():
-            error = GoneError(self._phase, "it closed the connection")
-            error.__cause__ = exc
-            self._answer.set_exception(error)
 
-    @property
-    def _phase(self) -> str:
-        return READING if self._received or self._head is not None else WAITING
+class _Pieces(aiohttp.Payload):
+    """A body in pieces, which are not copied together."""
 
-    def _give_up(self) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(SlowError(self._phase, f"nothing within {self._limit_s:g} s"))
+    def __init__(self, pieces: Sequence[bytes | memoryview]) -> None:
+        super().__init__(pieces, content_type="application/octet-stream")
+        self._size = sum(map(len, pieces))
 
-    def _take_head(self) -> AnswerHead | None:
-        """The head, taken off what was received; None while it is not complete."""
-        head = read_head(self._received)
-        if head is None:
-            return None
-        if head.closes:
-            self.is_open = False
-        if head.length is None:
-            self._received.clear()
-            return head
-        if head.length > self._most_bytes:
-            raise HeadError(f"its answer is longer than {self._most_bytes} bytes")
-        del self._received[: head.size]
-        return head
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        for piece in self._value:
+            await writer.write(piece)
 
-    def _take_body(self, head: AnswerHead) -> None:
-        length = head.length or 0
-        if len(self._received) < length or self._answer is None or self._transport is None:
-            return
-        # An answer to half a request, or one with something after it, ends what the connection is good for.
-        if len(self._received) > length or self._transport.get_write_buffer_size():
-            self.is_open = False
-        body = bytes(self._received[:length])
-        self._answer.set_result(Answer(head.status, head.fields, body, time.perf_counter()))
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        await self.write(writer)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return b"".join(self._value).decode(encoding, errors)
+
+
+def _malformed(error: aiohttp.ClientResponseError) -> str:
+    reason = (error.message or "it is malformed").strip().split("\n")[0].rstrip(":. ")
+    return f"its answer is not HTTP/1.1: {reason}"
+
+
+def _gone(error: aiohttp.ClientError | OSError, phase: str) -> GoneError:
+    """The failure of a connection, in words."""
+    cause: BaseException = error
+    while isinstance(cause, aiohttp.ClientError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return GoneError(phase, f"its certificate is refused: {cause.verify_message.rstrip('.')}", True)
+    if isinstance(cause, ssl.SSLError):
+        return GoneError(phase, f"TLS failed: {(cause.reason or str(cause)).replace('_', ' ').lower()}", True)
+    if isinstance(cause, aiohttp.ServerDisconnectedError):
+        return GoneError(phase, "it closed the connection")
+    if isinstance(cause, ConnectionRefusedError):
+        return GoneError(phase, "connection refused")
+    if isinstance(cause, OSError) and cause.errno is not None and not isinstance(cause, socket.gaierror):
+        return GoneError(phase, os.strerror(cause.errno))
+    message = (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
+    return GoneError(phase, message)

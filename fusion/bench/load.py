@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import math
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,14 +14,11 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from ..asking.answer_heads import AnswerHead, HeadError, read_head
 from ..asking.client import FusionClient
 from ..protocol import oip
 from ..protocol.oip import OipError, TensorSpec
 from ..protocol.tensors import data_to_bytes
 from ..security.credentials import Credentials
-
-_CHUNK_BYTES = 65536
 
 
 @dataclass(frozen=True)
@@ -174,26 +170,16 @@ class Asker:
                 self._connection.connect()
             self._connection.sock.sendall(self._start)
             self._connection.sock.sendall(image)
-            head, answer = self._read(self._connection.sock)
-        except (OSError, http.client.HTTPException, HeadError) as error:
+            response = http.client.HTTPResponse(self._connection.sock)
+            response.begin()
+            answer = response.read()
+        except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             return 0, b"", None, str(error) or type(error).__name__
-        if head.closes:
+        if response.will_close:
             self._connection.close()
-        said = "" if head.status == 200 else answer[:300].decode(errors="replace")
-        return head.status, answer, head.fields.get(oip.HEADER.lower()), said
-
-    def _read(self, connection: socket.socket) -> tuple[AnswerHead, bytes]:
-        """An answer's head and body; the body of a refusal without a length is empty."""
-        received = bytearray()
-        head: AnswerHead | None = None
-        while head is None or len(received) < head.size + (head.length or 0):
-            chunk = connection.recv(_CHUNK_BYTES)
-            if not chunk:
-                raise ConnectionResetError("it closed the connection")
-            received += chunk
-            head = head or read_head(received)
-        return head, bytes(received[head.size : head.size + (head.length or 0)])
+        said = "" if response.status == 200 else answer[:300].decode(errors="replace")
+        return response.status, answer, response.headers.get(oip.HEADER), said
 
 
 def closed_loops(server: Server, images: np.ndarray, clients: int, seconds: float) -> list[Reply]:

@@ -104,22 +104,25 @@ class Fleet:
         went = [name for name in self._known if name in came or name not in members]
         called = [name for name in members if renew or name in came]
         links = {name: await asyncio.to_thread(self._connect, members[name]) for name in called}
+        retired: list[Transport] = []
         for name in went:
             self._watches.pop(name).cancel()
             device = self._devices.pop(name)
             device.leave()
-            device.worker.close()
+            retired.append(device.worker)
         for name, link in links.items():
             if name in came:
                 self._devices[name] = FleetDevice(*link, self._image_shape, self._changed, self._other_of_worker)
             else:
-                self._devices[name].worker.close()
+                retired.append(self._devices[name].worker)
                 self._devices[name].use_worker(*link)
                 # One that was turned down for the old token is looked at now.
                 self._watches[name].cancel()
             self._watches[name] = asyncio.create_task(self._devices[name].watch(), name=f"watch {name}")
         self._devices = {name: self._devices[name] for name in members}
         self._known = members
+        for worker in retired:
+            await worker.close()
         return came, went
 
     def _other_of_worker(self, device: FleetDevice) -> str | None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import math
-import os
-import socket
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from ..asking.exchange import CONNECTING, Answer, GoneError, HttpClient, SlowError, WrongAnswerError
+from ..asking.exchange import (
+    CONNECTING,
+    GoneError,
+    HttpAnswer,
+    HttpClient,
+    RequestHead,
+    SlowError,
+    WrongAnswerError,
+)
 from ..bundle.contents import Bundle, SliceFile, SliceModel
 from ..cluster.file import Device
 from ..protocol import oip
 from ..protocol.oip import OipError, TensorSpec
 from ..protocol.tensors import DATATYPES, data_to_bytes
 from ..rules.sum import dequantize
-from ..security import refusals
+from ..security.credentials import unauthorized
 
 CHECKING = "checking the answer"
 ASKING_LIFE = "asking whether it is there"
@@ -91,11 +95,11 @@ class RemoteWorker:
     """
 
     def __init__(self, device: Device, connect_timeout_s: float) -> None:
-        self.device, self._connect_s = device, connect_timeout_s
+        self.device = device
         context = device.credentials.client_context() if device.url.startswith("https") else None
         token = device.credentials.token()
-        fields = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._client = HttpClient(device.url, context, fields, connect_timeout_s)
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._client = HttpClient(device.url, context, headers, connect_timeout_s)
 
     async def alive(self, timeout_s: float) -> str | None:
         """What tells the worker's process from all others; None where its server does not say.
@@ -103,28 +107,27 @@ class RemoteWorker:
         Raises `DeviceError` unless it answers within `timeout_s`."""
         answer = await self.exchange(self.head("GET", "/v2"), (), timeout_s, _SPARE_BYTES, ASKING_LIFE)
         try:
-            said = json.loads(answer.body)["instance"]
+            instance = json.loads(answer.body)["instance"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
-        return said if isinstance(said, str) else None
+        return instance if isinstance(instance, str) else None
 
     async def served(self, timeout_s: float) -> list[str]:
         """The names of the models that it serves. Raises `DeviceError`."""
-        what = ASKING_MODELS
         head = self.head("POST", "/v2/repository/index")
-        answer = await self.exchange(head, (), timeout_s, _MOST_INDEX_BYTES, what)
+        answer = await self.exchange(head, (), timeout_s, _MOST_INDEX_BYTES, ASKING_MODELS)
         try:
             return [str(entry["name"]) for entry in json.loads(answer.body)]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise self.wrong("it is no Open Inference Protocol server", what) from error
+            raise self.wrong("it is no Open Inference Protocol server", ASKING_MODELS) from error
 
-    def head(self, method: str, path: str, fields: Mapping[str, str] | None = None) -> bytes:
+    def head(self, method: str, path: str, fields: Mapping[str, str] | None = None) -> RequestHead:
         """As `HttpClient.head`."""
         return self._client.head(method, path, fields)
 
     async def exchange(
-        self, head: bytes, body: Sequence[bytes | memoryview], timeout_s: float, most_bytes: int, what: str
-    ) -> Answer:
+        self, head: RequestHead, body: Sequence[bytes | memoryview], timeout_s: float, most_bytes: int, what: str
+    ) -> HttpAnswer:
         """As `HttpClient.exchange`, about `what`: every failure, and every answer but 200, becomes a `DeviceError`."""
         try:
             answer = await self._client.exchange(head, body, timeout_s, most_bytes)
@@ -134,33 +137,21 @@ class RemoteWorker:
             raise self.wrong(str(error), what) from error
         except GoneError as error:
             # A certificate or a missing TLS will not mend by waiting.
-            lasting = error.phase == CONNECTING and isinstance(error.__cause__, (ssl.SSLError, ssl.CertificateError))
-            raise self._error(503, error.phase, await self._reason(error, not body), not lasting, what) from error
+            lasting = error.phase == CONNECTING and error.is_tls
+            raise self._error(503, error.phase, str(error), not lasting, what) from error
         if answer.status != 200:
             raise self._refused(answer, what)
         return answer
 
-    def close(self) -> None:
-        """Closes its connections, at once or after their exchanges."""
-        self._client.close()
-
-    async def _reason(self, error: GoneError, has_time: bool) -> str:
-        device = self.device
-        # Finding out takes time, which a request with images does not have.
-        why = None
-        if has_time and device.url.startswith("https"):
-            why = await asyncio.to_thread(refusals.why, error, device.url, device.credentials, self._connect_s)
-        elif has_time and error.phase != CONNECTING:
-            why = await asyncio.to_thread(refusals.wants_tls, device.url, self._connect_s)
-        if why is not None:
-            return why
-        return _reason(error)
+    async def close(self) -> None:
+        """Closes its connections, at once or after their requests."""
+        await self._client.close()
 
     def wrong(self, found: str, what: str) -> DeviceError:
         """The failure of a worker that answers what it should not, about `what`."""
         return self._error(502, CHECKING, found, False, what)
 
-    def _refused(self, answer: Answer, what: str) -> DeviceError:
+    def _refused(self, answer: HttpAnswer, what: str) -> DeviceError:
         status = answer.status
         try:
             said = json.loads(answer.body)["error"]
@@ -169,8 +160,8 @@ class RemoteWorker:
         passed_on = status if status in (503, 504) else 502
         text = f"it answered {status}: {_text(said).rstrip('.')}"
         if status == 401:
-            text = refusals.unauthorized(self.device.credentials, "token_file of this device in the cluster file")
-        unable = status == 503 and oip.UNABLE.lower() in answer.fields
+            text = unauthorized(self.device.credentials, "token_file of this device in the cluster file")
+        unable = status == 503 and oip.UNABLE in answer.fields
         busy = status == 503 and not unable
         return self._error(passed_on, CHECKING, text, status in (503, 504), what, busy, unable)
 
@@ -211,13 +202,13 @@ class RemoteSlice:
         # What the outputs take as JSON, and room for everything around them.
         self._most_bytes = max_batch * math.prod(bundle.output_shape) * 32 + _SPARE_BYTES
         path = f"/v2/models/{model.model}"
-        self._asking = worker.head("GET", path)
-        head = worker.head("POST", f"{path}/infer", {"Content-Type": "application/octet-stream"})
-        self._inferring = head + f"{oip.HEADER}: ".encode()
+        self._asking, self._infer_path = worker.head("GET", path), f"{path}/infer"
+        # Of the requests, by the length of their JSON.
+        self._inferring: dict[int, RequestHead] = {}
 
     async def check(self, timeout_s: float) -> None:
         """Asks the worker what it serves; raises `DeviceError` unless it is exactly this bundle's slice."""
-        answer = await self._exchange(self._asking, (), timeout_s)
+        answer = await self._worker.exchange(self._asking, (), timeout_s, self._most_bytes, self._where)
         try:
             metadata = json.loads(answer.body)
             parameters = metadata["parameters"]
@@ -237,10 +228,14 @@ class RemoteSlice:
         # The worker need not begin what nobody waits for any more; rounded, so that it is the same for many requests.
         timeout_us = math.ceil(timeout_s / _TIMEOUT_STEP_S) * round(_TIMEOUT_STEP_S * 1e6)
         asked = _asked(self._input, images.shape, self._output.name, timeout_us)
-        head = b"%b%d\r\n" % (self._inferring, len(asked))
+        head = self._inferring.get(len(asked))
+        if head is None:
+            fields = {"Content-Type": "application/octet-stream", oip.HEADER: str(len(asked))}
+            head = self._inferring[len(asked)] = self._worker.head("POST", self._infer_path, fields)
+        body = (asked, data_to_bytes("UINT8", images))
         sent = time.perf_counter()
-        answer = await self._exchange(head, (asked, data_to_bytes("UINT8", images)), timeout_s)
-        header = answer.fields.get(oip.HEADER.lower())
+        answer = await self._worker.exchange(head, body, timeout_s, self._most_bytes, self._where)
+        header = answer.fields.get(oip.HEADER)
         try:
             response = oip.decode_response(answer.body, header, [self._output], self._max_batch)
         except OipError as error:
@@ -258,9 +253,6 @@ class RemoteSlice:
         whole_ms = (answer.received - sent) * 1e3
         times = [_part(response.parameters.get(key), whole_ms) for key in ("queue_ms", "invoke_ms")]
         return Partial(real, sent, answer.received, *times)
-
-    async def _exchange(self, head: bytes, body: Sequence[bytes | memoryview], timeout_s: float) -> Answer:
-        return await self._worker.exchange(head, body, timeout_s, self._most_bytes, self._where)
 
     def _check_identity(self, parameters: Any) -> None:
         for key, legal in self._identity.items():
@@ -281,21 +273,6 @@ def _part(value: Any, whole_ms: float) -> float:
 def _asked(image: TensorSpec, shape: tuple[int, ...], output: str, timeout_us: int) -> bytes:
     """The JSON of a request; that of all slices which are asked at once is the same."""
     return oip.request_json([(image, shape, math.prod(shape))], [output], {"timeout": timeout_us})
-
-
-def _reason(error: GoneError) -> str:
-    cause = error.__cause__
-    if isinstance(cause, ConnectionRefusedError):
-        return "connection refused"
-    if cause is None:
-        return str(error)
-    if (
-        isinstance(cause, OSError)
-        and cause.errno is not None
-        and not isinstance(cause, (ssl.SSLError, socket.gaierror))
-    ):
-        return os.strerror(cause.errno)
-    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
 
 
 def _text(value: Any) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base.program import UserError
-from . import own_certificate
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,7 @@ class Credentials:
         """TLS 1.2 or newer for listening, asking clients for a certificate (mutual TLS) if there is
         a `tls_ca`.
 
-        Returns None without TLS. Raises `UserError` on a key without a certificate, on files that cannot be used, and
-        on a certificate that is not valid now or not for a server.
+        Returns None without TLS. Raises `UserError` on a key without a certificate, and on files that cannot be used.
         """
         if self.tls_cert is None and self.tls_key is None and self.tls_ca is None:
             return None
@@ -86,7 +84,7 @@ class Credentials:
             _trust(context, self.tls_ca)
         if self.tls_cert is not None and self.tls_key is not None:
             warn_if_open(self.tls_key)
-            own_certificate.load(context, self.tls_cert, self.tls_key)
+            _show(context, self.tls_cert, self.tls_key)
         return context
 
 
@@ -127,15 +125,41 @@ def _trust(context: ssl.SSLContext, name: str) -> None:
         context.load_verify_locations(name)
     except ssl.SSLError as error:
         raise UserError(f"TLS file {name!r} holds no PEM certificate.") from error
-    authorities = context.get_ca_certs()
-    if not authorities:
+    if not context.get_ca_certs():
         raise UserError(
             f"TLS file {name!r} holds a certificate, but of no authority; legal: as tls_ca, that of the authority "
             "which signed the other side's."
         )
-    reasons = [own_certificate.untimely(authority) for authority in authorities]
-    if all(reasons):
-        raise UserError(f"the authority in {name!r} {reasons[0]}; legal: one that is valid now.")
+
+
+def _show(context: ssl.SSLContext, cert: str, key: str) -> None:
+    """Shows a certificate to the other side, by its private key."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cert)
+    except (ssl.SSLError, ValueError) as error:
+        raise UserError(f"TLS file {cert!r} holds no PEM certificate.") from error
+    try:
+        context.load_cert_chain(cert, key, password=_no_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise UserError(f"private key {key!r} is not that of certificate {cert!r}; legal: its own.") from error
+        if error.reason is not None:
+            raise UserError(f"certificate {cert!r} with key {key!r} cannot be used: {error.reason}.") from error
+        raise UserError(f"TLS file {key!r} holds no PEM private key.") from error
+    except ValueError as error:
+        raise UserError(f"private key {key!r} cannot be used: {error}.") from error
+
+
+def _no_password() -> str:
+    # Without this OpenSSL would stop and ask at the terminal.
+    raise ValueError("it is encrypted; legal: an unencrypted one")
+
+
+def unauthorized(credentials: Credentials, legal: str) -> str:
+    """What a server means that answers 401 to these credentials; `legal` is where the token is named."""
+    if credentials.token_file is None:
+        return f"it answered 401, asking for a token; legal: {legal}"
+    return f"it answered 401, refusing the token in {credentials.token_file!r}; legal: its own in {legal}"
 
 
 def is_loopback(host: str) -> bool:

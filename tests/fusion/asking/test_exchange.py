@@ -1,16 +1,15 @@
 """The client of the coordinator's exchanges against servers that do what a test tells them to, byte by byte."""
 
 import asyncio
+import gzip
 import http.client
 import io
 import random
 import ssl
-import time
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from fusion.asking import exchange
 from fusion.asking.exchange import (
     CONNECTING,
     READING,
@@ -91,7 +90,7 @@ def run(act, work, context=None, client_context=None, connect_s=5.0):
             try:
                 return await asyncio.wait_for(work(script, client, ask), WAIT_S)
             finally:
-                client.close()
+                await client.close()
 
     return asyncio.run(main())
 
@@ -120,8 +119,9 @@ def test_an_exchange_and_the_next_on_the_same_connection():
         return answers, script.requests, script.connections, script.port
 
     answers, requests, connections, port = run(says(GOOD), work)
-    fields = {"server": "some thing", "x-odd": "a, b", "content-length": "5"}
-    assert [(one.status, one.fields, one.body) for one in answers] == [(200, fields, b"hello")] * 3
+    fields = {"Server": "some thing", "X-Odd": "a, b", "Content-Length": "5"}
+    assert [(answer.status, answer.fields, answer.body) for answer in answers] == [(200, fields, b"hello")] * 3
+    # Nothing of aiohttp's own goes along, as a name of its version.
     head = f"POST /v2/infer HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer x\r\nX-More: 1\r\n"
     assert requests == [head.encode() + b"Content-Length: 7\r\n\r\n{}image"] * 3 and connections == 1
 
@@ -149,7 +149,7 @@ def test_closed_at_every_byte():
             return raised.value, script.connections
 
         error, connections = run(act, work)
-        assert (error.phase, connections) == (READING if count else WAITING, 1)
+        assert (error.phase, connections) == (READING if count >= GOOD.index(b"hello") else WAITING, 1)
         assert str(error) == "it closed the connection"
 
 
@@ -170,36 +170,30 @@ def head(*lines, first="HTTP/1.1 200 OK"):
 
 
 LENGTH = "Content-Length: 5"
+NO_HTTP = "its answer is not HTTP/1.1: "
 WRONG = {
-    "garbage": (bytes(range(128, 256)) + b"\r\n\r\n", "its answer is not HTTP/1.1"),
-    "nothing": (b"\r\n\r\n", "its answer is not HTTP/1.1"),
-    "HTTP/2": (head(LENGTH, first="HTTP/2 200") + b"hello", "its answer is not HTTP/1.1"),
-    "no status": (head(LENGTH, first="HTTP/1.1 OK") + b"hello", "its answer is not HTTP/1.1"),
-    "a status of four": (head(LENGTH, first="HTTP/1.1 2000 OK") + b"hello", "the head of its answer is malformed"),
-    "status 600": (head(LENGTH, first="HTTP/1.1 600 OK") + b"hello", "its answer is not HTTP/1.1"),
-    "a folded line": (head("X: 1", " " + LENGTH) + b"hello", "the head of its answer is malformed"),
-    "no colon": (head("X 1", LENGTH) + b"hello", "the head of its answer is malformed"),
-    "no name": (head(": 1", LENGTH) + b"hello", "the head of its answer is malformed"),
-    "a space in a name": (head("Content-Length : 5") + b"hello", "the head of its answer is malformed"),
-    "a zero byte": (head("X: \0", LENGTH) + b"hello", "the head of its answer is malformed"),
-    "a bare line feed": (head("X: 1\n" + LENGTH) + b"hello", "the head of its answer is malformed"),
-    "a bare carriage return": (head("X: 1\r" + LENGTH) + b"hello", "the head of its answer is malformed"),
+    "garbage": (bytes(range(128, 256)) + b"\r\n\r\n", NO_HTTP),
+    "HTTP/2": (head(LENGTH, first="HTTP/2 200") + b"hello", NO_HTTP),
+    "no status": (head(LENGTH, first="HTTP/1.1 OK") + b"hello", NO_HTTP),
+    "a status of four": (head(LENGTH, first="HTTP/1.1 2000 OK") + b"hello", NO_HTTP),
+    "no colon": (head("X 1", LENGTH) + b"hello", NO_HTTP),
+    "no name": (head(": 1", LENGTH) + b"hello", NO_HTTP),
+    "a zero byte": (head("X: \0", LENGTH) + b"hello", NO_HTTP),
     "no length": (head("X: 1") + b"hello", "its answer has no length"),
-    "chunked": (head("Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n", "its answer has no length"),
-    "both": (head("Transfer-Encoding: chunked", LENGTH) + b"hello", "its answer has the length '5'"),
-    "negative": (head("Content-Length: -5"), "its answer has the length '-5'"),
-    "signed": (head("Content-Length: +5") + b"hello", "its answer has the length '+5'"),
-    "twice": (head(LENGTH, LENGTH) + b"hello", "its answer has the length '5, 5'"),
-    "two lengths": (head(LENGTH, "Content-Length: 6") + b"hello", "its answer has the length '5, 6'"),
-    "not ASCII": (head("Content-Length: \xb2") + b"he", "its answer has the length '\xb2'"),
-    "endless digits": (head("Content-Length: " + "9" * 5000), "its answer has the length '9999"),
+    "both": (head("Transfer-Encoding: chunked", LENGTH) + b"hello", NO_HTTP),
+    "negative": (head("Content-Length: -5"), NO_HTTP),
+    "signed": (head("Content-Length: +5") + b"hello", NO_HTTP),
+    "twice": (head(LENGTH, LENGTH) + b"hello", NO_HTTP),
+    "two lengths": (head(LENGTH, "Content-Length: 6") + b"hello", NO_HTTP),
+    "not ASCII": (head("Content-Length: \xb2") + b"he", NO_HTTP),
+    "endless digits": (head("Content-Length: " + "9" * 5000), NO_HTTP),
     "too long": (head("Content-Length: 101"), "its answer is longer than 100 bytes"),
     "a refusal too long": (
         head("Content-Length: 101", first="HTTP/1.1 400 Bad"),
         "its answer is longer than 100 bytes",
     ),
-    "an endless head": (b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 6000, "the head of its answer is longer than 32768"),
-    "an endless line": (b"HTTP/1.1 200 OK\r\nX: " + b"1" * 40000, "the head of its answer is longer than 32768"),
+    "an endless head": (b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 6000, NO_HTTP + "Too many headers"),
+    "an endless line": (b"HTTP/1.1 200 OK\r\nX: " + b"1" * 40000, NO_HTTP + "Got more than 8190 bytes"),
 }
 
 
@@ -209,16 +203,28 @@ def test_wrong_answers(answer, said):
     assert isinstance(error, WrongAnswerError) and str(error).startswith(said)
 
 
-@pytest.mark.parametrize("fields", [(), ("Transfer-Encoding: chunked",), ("Content-Length: x",)])
-def test_a_refusal_counts_without_its_body(fields):
+CHUNKED = b"5\r\nhello\r\n0\r\n\r\n"
+
+
+def test_an_answer_in_chunks_has_no_length():
     async def work(script, client, ask):
-        found = [await ask(), await ask()]
-        return [(one.status, one.body) for one in found], script.connections
+        with pytest.raises(WrongAnswerError, match="^its answer has no length$"):
+            await ask()
 
-    assert run(says(head(*fields, first="HTTP/1.1 503 Busy") + b"why"), work) == ([(503, b"")] * 2, 2)
+    run(says(head("Transfer-Encoding: chunked") + CHUNKED), work)
 
 
-def test_mutated_answers_are_read_as_by_the_standard_library_or_not_at_all():
+@pytest.mark.parametrize(("fields", "connections"), [((), 2), (("Transfer-Encoding: chunked",), 1)])
+def test_a_refusal_counts_without_its_body(fields, connections):
+    async def work(script, client, ask):
+        answers = [await ask(), await ask()]
+        return [(answer.status, answer.body) for answer in answers], script.connections
+
+    refusal = head(*fields, first="HTTP/1.1 503 Busy") + CHUNKED
+    assert run(says(refusal), work) == ([(503, b"")] * 2, connections)
+
+
+def test_mutated_answers_are_read_as_by_the_standard_library():
     drawn = random.Random(0)
     letters = [bytes([n]) for n in (0, 9, 10, 13, 32, 44, 48, 53, 57, 58, 65, 128, 255)] + [b"", b"\r\n", b"\r\n\r\n"]
     answers = []
@@ -237,15 +243,17 @@ def test_mutated_answers_are_read_as_by_the_standard_library_or_not_at_all():
         read = 0
         for number, answer in enumerate(answers):
             await until(lambda number=number: script.connections == number)
-            client.close()
             try:
-                found = await ask()
+                mine = await ask()
             except ExchangeError:
                 continue
-            given: Any = _Socket(answer)
-            other = http.client.HTTPResponse(given)
-            other.begin()
-            assert (found.status, found.body) == (other.status, other.read()) or found.status != 200, answer
+            other = http.client.HTTPResponse(cast(Any, _Socket(answer)))
+            try:
+                other.begin()
+            except http.client.HTTPException:
+                # aiohttp skips empty lines before an answer, and leaves spaces out.
+                continue
+            assert (mine.status, mine.body) == (other.status, other.read()) or mine.status != 200, answer
             read += 1
         return read
 
@@ -264,7 +272,6 @@ class _Socket:
     "answer",
     [
         GOOD + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
-        GOOD + b"\r\n",
         GOOD.replace(b"Server: some thing", b"Connection: Close"),
         GOOD.replace(b"Server: some thing", b"Connection: x, close"),
         GOOD.replace(b"HTTP/1.1", b"HTTP/1.0"),
@@ -280,15 +287,22 @@ def test_a_connection_that_is_not_used_again(answer):
 
 
 def test_what_comes_unasked_is_nobodys_answer():
+    unasked = asyncio.Event()
+
     async def act(writer, connection, request):
         writer.write(GOOD)
-        await writer.drain()
-        await asyncio.sleep(0.02)
-        writer.write(GOOD.replace(b"hello", b"wrong"))
+        if not connection:
+            await writer.drain()
+            await asyncio.sleep(0.02)
+            writer.write(GOOD.replace(b"hello", b"wrong"))
+            await writer.drain()
+            unasked.set()
 
     async def work(script, client, ask):
         first = await ask()
-        await until(lambda: script.gone)
+        await unasked.wait()
+        # For the client to read it.
+        await asyncio.sleep(0.02)
         return first.body, (await ask()).body, script.connections
 
     assert run(act, work) == (b"hello", b"hello", 2)
@@ -319,13 +333,13 @@ def test_a_kept_connection_that_closes_is_replaced_once():
     assert run(only_the_first, fails) == (WAITING, 2)
 
     async def breaks_off(writer, connection, request):
-        writer.write(GOOD[: 3 if request else 99])
+        writer.write(GOOD[: -1 if request else 999])
         return bool(request)
 
     assert run(breaks_off, fails) == (READING, 1)
 
 
-@pytest.mark.parametrize(("sent", "phase"), [(0, WAITING), (20, READING), (len(GOOD) - 1, READING)])
+@pytest.mark.parametrize(("sent", "phase"), [(0, WAITING), (20, WAITING), (len(GOOD) - 1, READING)])
 def test_slow_answers(sent, phase):
     async def act(writer, connection, request):
         writer.write(GOOD[:sent])
@@ -342,7 +356,7 @@ def test_slow_bytes_do_not_prolong_the_limit():
             await asyncio.sleep(0.01)
 
     error = outcome(act, timeout_s=0.2)
-    assert isinstance(error, SlowError) and error.phase == READING
+    assert isinstance(error, SlowError) and error.phase == WAITING
 
 
 def test_cancelling_closes_the_connection():
@@ -363,21 +377,57 @@ def test_cancelling_closes_the_connection():
 def test_closing_the_client_closes_what_it_keeps():
     async def work(script, client, ask):
         await ask()
-        client.close()
+        await client.close()
         await until(lambda: script.gone)
         return (await ask()).body
 
     assert run(says(GOOD), work) == b"hello"
 
 
+def test_closing_the_client_lets_an_exchange_end():
+    release = asyncio.Event()
+
+    async def act(writer, connection, request):
+        await release.wait()
+        writer.write(GOOD)
+
+    async def work(script, client, ask):
+        asking = asyncio.create_task(ask())
+        await until(lambda: script.requests)
+        await client.close()
+        release.set()
+        body = (await asking).body
+        await until(lambda: script.gone)
+        return body
+
+    assert run(act, work) == b"hello"
+
+
+def test_no_redirect_is_followed_no_cookie_kept_and_nothing_unpacked():
+    moved = head("Location: /other", "Set-Cookie: a=b", LENGTH, first="HTTP/1.1 307 Moved") + b"there"
+    packed = gzip.compress(b"hello")
+    gzipped = head("Content-Encoding: gzip", f"Content-Length: {len(packed)}") + packed
+
+    async def work(script, client, ask):
+        answers = [await ask(), await ask()]
+        return [(answer.status, answer.body) for answer in answers], script.requests
+
+    answers, requests = run(says(moved, gzipped), work)
+    assert answers == [(307, b"there"), (200, packed)]
+    assert requests[0] == requests[1] and b"ookie" not in requests[1]
+
+
 def test_nobody_there(free_port):
     async def main():
         client = HttpClient(f"http://127.0.0.1:{free_port}", None, {}, 5.0)
-        await client.exchange(client.head("GET", "/"), (), 5.0, 100)
+        try:
+            await client.exchange(client.head("GET", "/"), (), 5.0, 100)
+        finally:
+            await client.close()
 
-    with pytest.raises(GoneError) as raised:
+    with pytest.raises(GoneError, match="^connection refused$") as raised:
         asyncio.run(main())
-    assert raised.value.phase == CONNECTING and isinstance(raised.value.__cause__, ConnectionRefusedError)
+    assert raised.value.phase == CONNECTING and not raised.value.is_tls
 
 
 def test_a_long_body_and_an_answer_to_half_of_it():
@@ -409,6 +459,7 @@ def test_a_long_body_and_an_answer_to_half_of_it():
         client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, {}, 5.0)
         answer = await client.exchange(client.head("POST", "/"), [long] * 10, 5.0, 100)
         await asyncio.wait_for(closed.wait(), WAIT_S)
+        await client.close()
         server.close()
         return answer.status
 
@@ -447,7 +498,7 @@ def test_tls_that_fails(certificates):
 
     distrusted = run(says(GOOD), work, server, ssl.create_default_context())
     assert isinstance(distrusted, GoneError) and distrusted.phase == CONNECTING
-    assert isinstance(distrusted.__cause__, ssl.SSLCertVerificationError)
+    assert distrusted.is_tls and str(distrusted).startswith("its certificate is refused: ")
 
     async def silent():
         hold = asyncio.Event()
@@ -461,26 +512,10 @@ def test_tls_that_fails(certificates):
         asking = HttpClient(f"https://127.0.0.1:{port}", client, {}, 0.1)
         with pytest.raises(SlowError) as raised:
             await asking.exchange(asking.head("GET", "/"), (), 5.0, 100)
+        await asking.close()
         hold.set()
         server.close()
         return raised.value
 
     slow = asyncio.run(silent())
     assert (slow.phase, str(slow)) == (CONNECTING, "nothing within 0.1 s")
-
-
-def test_what_the_caller_is_late_for_is_not_the_servers_time(monkeypatch):
-    taken = exchange._Connection._take_body
-
-    def take(self, *head):
-        # Before the caller has its turn.
-        asyncio.get_running_loop().call_soon(time.sleep, 0.3)
-        taken(self, *head)
-
-    monkeypatch.setattr(exchange._Connection, "_take_body", take)
-
-    async def work(script, client, ask):
-        return (await ask()).received, time.perf_counter()
-
-    received, ended = run(says(GOOD), work)
-    assert ended - received >= 0.3

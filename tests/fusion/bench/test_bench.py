@@ -220,7 +220,7 @@ def test_program_with_a_url(coordinator, runner, tmp_path):
         (["--bundle={}", "--clients=x"], "--clients has 'x'"),
         (["--bundle={}", "--switches=8x0.125"], "switch '8x0.125' is not in bundle"),
         (["--bundle={}", "--precision=int4"], "precision 'int4' is not in bundle"),
-        (["--url=http://127.0.0.1:1"], "while connecting: Connection refused"),
+        (["--url=http://127.0.0.1:1"], "while connecting: connection refused"),
         (["--url=http://127.0.0.1:1", "--switches=1.0"], "--switches is of a cluster that this program starts"),
         (["--bundle={}", "--csv={}"], "it is a folder"),
     ],

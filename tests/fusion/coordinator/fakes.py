@@ -118,7 +118,7 @@ class FakeWorker:
     def wrong(self, found, what):
         return DeviceError(502, self.device.name, "checking the answer", f"{found} ({what}).", False)
 
-    def close(self):
+    async def close(self):
         self.closed = True
 
 
