@@ -168,7 +168,8 @@ def test_tokens_are_told_to_nobody(bundle, parts, start, runner, curl, cluster_f
     done = runner("predict", f"--url={coordinator.url}", f"--token_file={path}", image)
     assert done.returncode == 2 and f"it answered 401, refusing the token in '{path}'; legal: its own" in done.stderr
     heard += [done.stdout, done.stderr]
-    done = runner("coordinator", f"--bundle={bundle}", f"--cluster={cluster_file(worker.url, token_file=path)}")
+    cluster = cluster_file(worker.url, token_file=path)
+    done = runner("coordinator", f"--bundle={bundle}", f"--cluster={cluster}", "--startup_timeout_s=0")
     assert done.returncode == 2 and "it answered 401" in done.stderr
     heard += [done.stdout, done.stderr]
     # A worker that is gone is told of at length.

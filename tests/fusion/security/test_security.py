@@ -56,7 +56,7 @@ def test_token(bundle, start, curl, runner, cluster_file, token_file):
         right = ("-H", f"Authorization: Bearer {TOKEN}")
         assert curl(url + path, *right)[0] == (404 if path == "/nowhere" else 200)
     cluster = cluster_file(url)
-    done = runner("coordinator", f"--bundle={bundle}", f"--cluster={cluster}")
+    done = runner("coordinator", f"--bundle={bundle}", f"--cluster={cluster}", "--startup_timeout_s=0")
     said = "it answered 401, asking for a token; legal: "
     assert done.returncode == 2 and said + "token_file of this device in the cluster file" in done.stderr
     cluster = cluster_file(url, token_file=token_file)
