@@ -12,18 +12,16 @@ import numpy as np
 
 from fusion.base.program import UserError
 from paradis_tf import models, tasks
-from paradis_tf.builders.operations import Architecture, Outputs, apply_tail
-from paradis_tf.builders.shared import SharedOperations, create_layers, fuse
-from paradis_tf.switches import DEFAULT_GRID, FULL, Switch, SwitchError, parse_switches
-from paradis_tf.training.step import TrainedByPasses
-
-# What scale and shift are, by the `normalization` of a supernet.
-_AFFINES = {"private": "private", "shared_affine": "shared"}
+from paradis_tf.builders.architecture import FUSION, Architecture, Outputs, read
+from paradis_tf.builders.shared import Applied, create_layers, fuse
+from paradis_tf.cuts import WHOLE, Cut, Path, SwitchError
+from paradis_tf.operations.operation import NORMALIZATIONS, Run
+from paradis_tf.switches import DEFAULT_GRID, Switch, parse_switches
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
-class Supernet(TrainedByPasses):
-    """Shared full-size weights, called with a static slice or switch.
+class Supernet(keras.Model):
+    """Shared full-size weights, called with a path through them; see `TrainableSupernet` for training.
 
     Args:
       architecture: an `Architecture`, or its config with its `name` (as `get_config` writes it).
@@ -37,9 +35,9 @@ class Supernet(TrainedByPasses):
 
     Call arguments:
       images: (batch, height, width, 3), raw pixels 0..255 in any number type.
-      switch: the `Switch` to run or its text form, by keyword; the widest one if left out.
+      path: the path to run, or the text form of a switch, by keyword; the widest switch if left out.
       training: whether batch norm uses and collects the batch's statistics.
-      devices: indices of the devices of the switch that answer, ascending; all of them if left out.
+      devices: indices of the devices of the path that answer, ascending; all of them if left out.
 
     Returns:
       a dict of the fused `prediction`, for a classifier its logits (batch, classes), for super-resolution the image
@@ -48,11 +46,6 @@ class Supernet(TrainedByPasses):
     Raises:
       SwitchError: an illegal switch, or one that cuts inside a channel of a layer.
       UserError: an unknown `normalization`.
-
-    `compile` takes a `Method`; `fit` then makes one optimizer step per batch from the gradients of all of the
-    method's passes, each under a tape of its own, and reports `loss` (the sum), and `loss/<switch>` and
-    `<metric>/<switch>`, the metric being the task's. `evaluate` reports the same on the true targets, on the average of
-    the weights if one is kept. `finished` gives the network to keep. Source: ours (reconstruction of ParaDiS).
     """
 
     def __init__(
@@ -69,72 +62,74 @@ class Supernet(TrainedByPasses):
         self.architecture = architecture
         self.grid = grid
         self.switches = parse_switches([str(switch) for switch in switches], grid)
-        if normalization not in _AFFINES:
-            raise UserError(f"normalization is {normalization!r}; it is {' or '.join(map(repr, _AFFINES))}.")
+        if normalization not in NORMALIZATIONS:
+            raise UserError(f"normalization is {normalization!r}; it is {' or '.join(map(repr, NORMALIZATIONS))}.")
         self.normalization = normalization
-        layers = create_layers(architecture, self.switches, grid, self.dtype_policy, _AFFINES[normalization])
+        layers = create_layers(architecture, self.switches, self.dtype_policy, normalization)
         self.shared_layers = list(layers.values())
         self._layer_of = {layer.name: layer for layer in self.shared_layers}
         self.task = tasks.create(self.architecture.task)
         self.built = True
 
-    def check_device(self, switch: Switch, device: int) -> None:
-        """Raises SwitchError unless the switch is one of the supernet's and has that device."""
-        if switch not in self.switches:
+    @property
+    def widest(self) -> Switch:
+        """The switch that owns most channels, on fewest devices: the teacher of the others."""
+        return min(self.switches, key=lambda switch: (-switch.width, switch.devices))
+
+    def check_path(self, path: Path) -> None:
+        """Raises SwitchError unless the path is one of the network's."""
+        if path not in self.switches:
             known = ", ".join(str(s) for s in self.switches)
-            raise SwitchError(f"switch '{switch}' is not one of this network's: {known}.")
-        if not 0 <= device < switch.devices:
-            raise SwitchError(
-                f"device {device} is not in switch '{switch}'; its devices are 0 to {switch.devices - 1}."
-            )
+            raise SwitchError(f"switch '{path}' is not one of this network's: {known}.")
 
-    def call_slice(self, images: Any, switch: Switch, device: int, training: bool = False) -> Outputs[Any]:
-        """The partial outputs of one device of a switch."""
-        self.check_device(switch, device)
-        ops = SharedOperations(self._layer_of, switch, device, training)
-        found = self.architecture(ops, images)
-        return Outputs(keras.ops.cast(found.prediction, self.variable_dtype), found.features)
+    def check_cut(self, cut: Cut) -> None:
+        """Raises SwitchError unless the cut is of a path of the network's."""
+        if not any(cut in path.cuts for path in self.switches):
+            known = ", ".join(str(s) for s in self.switches)
+            raise SwitchError(f"{cut} is not one of this network's; its switches are {known}.")
 
-    def fuse_parts(self, images: Any, parts: Sequence[Outputs[Any]]) -> dict[str, Any]:
-        """What a call returns, from the outputs of `call_slice` of all devices of a switch or of those that answer.
+    def call_cut(self, images: Any, cut: Cut, training: bool = False) -> Outputs[Any]:
+        """The partial outputs of one device: `prediction` and `features` as they are before fusion."""
+        self.check_cut(cut)
+        reading = Applied(self._layer_of, Run(cut, self.compute_dtype, training))
+        prediction, features = read(self.architecture, reading, images, end=FUSION)
+        return Outputs(keras.ops.cast(prediction, self.variable_dtype), features)
+
+    def fuse(self, images: Any, partial: Sequence[Outputs[Any]]) -> dict[str, Any]:
+        """What a call returns, from the outputs of `call_cut` of all devices of a path or of those that answer.
 
         Raises:
-          ValueError: no parts.
+          ValueError: no outputs.
         """
-        if not parts:
-            raise ValueError("there are no parts to fuse; at least one device answers.")
-        fused = fuse(parts)
-        ops = SharedOperations(self._layer_of, Switch((FULL,)), 0, training=False)
-        prediction = apply_tail(self.architecture, ops, images, fused.prediction)
-        return {"prediction": prediction, "features": fused.features}
+        if not partial:
+            raise ValueError("there is nothing to fuse; at least one device answers.")
+        fused = fuse(partial)
+        reading = Applied(self._layer_of, Run(WHOLE, self.compute_dtype))
+        handed = (fused.prediction, fused.features)
+        prediction, features = read(self.architecture, reading, images, begin=FUSION, handed=handed)
+        return {"prediction": prediction, "features": features}
 
     def call(
         self,
         images: Any,
         *,
-        switch: Switch | str | None = None,
+        path: Path | str | None = None,
         training: bool | None = False,
         devices: Sequence[int] | None = None,
     ) -> dict[str, Any]:
-        if isinstance(switch, str):
-            switch = Switch.parse(switch, self.grid)
-        switch = switch or self.widest
-        live = range(switch.devices) if devices is None else devices
-        return self.fuse_parts(images, [self.call_slice(images, switch, device, bool(training)) for device in live])
+        if isinstance(path, str):
+            path = Switch.parse(path, self.grid)
+        path = path or self.widest
+        self.check_path(path)
+        cuts = path.cuts
+        live = range(len(cuts)) if devices is None else devices
+        for device in live:
+            if not 0 <= device < len(cuts):
+                raise SwitchError(f"device {device} is not in switch '{path}'; its devices are 0 to {len(cuts) - 1}.")
+        return self.fuse(images, [self.call_cut(images, cuts[device], bool(training)) for device in live])
 
-    def finished(self) -> Supernet:
-        """The network to keep when training is over: float32, with the average of the weights if one is kept.
-
-        A copy, compiled alike, with a fresh optimizer.
-        """
-        network = Supernet(**{**self.get_config(), "architecture": self.architecture, "dtype": "float32"})
-        kept = self._average if self.average_decay else self._averaged_weights()
-        for weight, value in zip(network._averaged_weights(), kept, strict=True):
-            weight.assign(keras.ops.convert_to_numpy(value))
-        compiled = self.get_compile_config()
-        if compiled:
-            network.compile_from_config(compiled)
-        return network
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Takes no notice: networks that were saved with what trained them are loaded without it."""
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

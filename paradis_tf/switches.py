@@ -1,90 +1,22 @@
-"""Slices and switches: which channels of every layer belong to which device.
+"""Switches: how the channels of every layer are divided among devices.
 
-Pure Python with exact fractions; nothing here knows about tensors. Source: ours, after the reconstruction of
-the ParaDiS switch as an ordered tuple of contiguous, non-overlapping channel intervals.
+A reconstruction of the ParaDiS switch as an ordered tuple of contiguous, non-overlapping channel intervals.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import groupby
 
-from fusion.base.program import UserError
+from paradis_tf.cuts import FULL, Slice, SliceCut, SwitchError, text_of
 
 DEFAULT_GRID = 4
 _LONGEST_LIST = 16
 _TERM = re.compile(r"(?:(?P<count>\d{1,3})x)?(?P<width>\d{0,3}\.\d{1,9}|\d{1,3}/\d{1,3}|\d{1,3})", re.ASCII)
-
-
-class SwitchError(UserError):
-    """An illegal slice or switch; the message says what would be legal."""
-
-
-@dataclass(frozen=True, order=True)
-class Slice:
-    """The half-open interval [start, stop) of every sliced layer's channels, as fractions of the full width.
-
-    Args:
-      start: lower bound, 0 <= start < stop; anything `Fraction` accepts exactly.
-      stop: upper bound, stop <= 1.
-
-    Raises:
-      SwitchError: the bounds are not 0 <= start < stop <= 1.
-    """
-
-    start: Fraction
-    stop: Fraction
-
-    def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "start", Fraction(self.start))
-            object.__setattr__(self, "stop", Fraction(self.stop))
-        except (TypeError, ValueError, ZeroDivisionError):
-            raise SwitchError(
-                f"slice bounds {self.start!r} and {self.stop!r} are not numbers; write them like Fraction(1, 4)."
-            ) from None
-        if not 0 <= self.start < self.stop <= 1:
-            raise SwitchError(f"slice [{self.start}, {self.stop}) is illegal; it takes 0 <= start < stop <= 1.")
-
-    @property
-    def width(self) -> Fraction:
-        """The fraction of the full width that this slice owns."""
-        return self.stop - self.start
-
-    def channels(self, count: int, layer: str) -> tuple[int, int]:
-        """The Python ints [first, last) that this slice owns of a layer's channels.
-
-        Args:
-          count: channels of the whole layer, at full width.
-          layer: the layer's name, for the message.
-
-        Raises:
-          SwitchError: a bound of this slice falls between two channels of the layer.
-        """
-        bounds = []
-        for bound in (self.start, self.stop):
-            cut = bound * count
-            if cut.denominator != 1:
-                raise SwitchError(
-                    f"layer {layer!r} has {count} channels, and slice {self} would cut it at channel "
-                    f"{float(cut):g}; make its channels a multiple of {bound.denominator}."
-                )
-            bounds.append(int(cut))
-        return bounds[0], bounds[1]
-
-    @property
-    def texts(self) -> tuple[str, str]:
-        """Both bounds as text, exact: decimals where they end, else fractions."""
-        return _text(self.start), _text(self.stop)
-
-    def __str__(self) -> str:
-        return "[" + ", ".join(self.texts) + ")"
-
-
-FULL = Slice(Fraction(0), Fraction(1))
 
 
 @dataclass(frozen=True)
@@ -107,17 +39,17 @@ class Switch:
         if not self.slices:
             raise SwitchError("a switch needs at least one slice, such as '1.0'.")
         expected = Fraction(0)
-        for part in self.slices:
-            if part.start != expected:
-                fault = "overlaps" if part.start < expected else "leaves a gap before"
+        for slice_ in self.slices:
+            if slice_.start != expected:
+                fault = "overlaps" if slice_.start < expected else "leaves a gap before"
                 raise SwitchError(
-                    f"slices {', '.join(map(str, self.slices))}: the switch {fault} slice {part}, which "
-                    f"must start at {_text(expected)}."
+                    f"slices {', '.join(map(str, self.slices))}: the switch {fault} slice {slice_}, which "
+                    f"must start at {text_of(expected)}."
                 )
-            expected = part.stop
-        widths = [part.width for part in self.slices]
+            expected = slice_.stop
+        widths = [slice_.width for slice_ in self.slices]
         if widths != sorted(widths, reverse=True):
-            raise SwitchError(f"widths {', '.join(map(_text, widths))} increase; order the slices from wide to narrow.")
+            raise SwitchError(f"widths {', '.join(map(text_of, widths))} increase; order the slices from wide to narrow.")
 
     @classmethod
     def from_widths(cls, widths: Iterable[Fraction | int | str]) -> Switch:
@@ -129,10 +61,10 @@ class Switch:
         ordered = sorted((Fraction(width) for width in widths), reverse=True)
         for width in ordered:
             if not 0 < width <= 1:
-                raise SwitchError(f"width {_text(width)} is illegal; a width is above 0 and at most 1.")
+                raise SwitchError(f"width {text_of(width)} is illegal; a width is above 0 and at most 1.")
         if sum(ordered) > 1:
             raise SwitchError(
-                f"widths {'+'.join(map(_text, ordered))} add up to {_text(sum(ordered, Fraction(0)))}, so "
+                f"widths {'+'.join(map(text_of, ordered))} add up to {text_of(sum(ordered, Fraction(0)))}, so "
                 "slices would overlap; they may add up to 1 at most."
             )
         slices, start = [], Fraction(0)
@@ -169,7 +101,7 @@ class Switch:
             switch = cls.from_widths(widths)
         except SwitchError as error:
             raise SwitchError(f"switch {text!r}: {error} {_legal(grid).capitalize()}") from None
-        if any((part.stop * grid).denominator != 1 for part in switch.slices):
+        if any((slice_.stop * grid).denominator != 1 for slice_ in switch.slices):
             raise SwitchError(f"switch {text!r} is off the grid of 1/{grid}; {_legal(grid)}")
         return switch
 
@@ -183,6 +115,21 @@ class Switch:
         """How many devices the switch runs on."""
         return len(self.slices)
 
+    @cached_property
+    def cuts(self) -> tuple[SliceCut, ...]:
+        """What each device takes of every layer."""
+        return tuple(SliceCut(str(self), device, own) for device, own in enumerate(self.slices))
+
+    def cut(self, device: int) -> SliceCut:
+        """What a device takes of every layer.
+
+        Raises:
+          SwitchError: the switch has no such device.
+        """
+        if not 0 <= device < self.devices:
+            raise SwitchError(f"device {device} is not in switch '{self}'; its devices are 0 to {self.devices - 1}.")
+        return self.cuts[device]
+
     @property
     def slug(self) -> str:
         """The text form in characters that are safe in URLs: `0.5_0.25_0.25`, `3x1of3`."""
@@ -193,28 +140,16 @@ class Switch:
         """The text form as the name of a folder: as `str`, but `1of3` for 1/3."""
         return str(self).replace("/", "of")
 
-    def validate(self, channel_counts: Mapping[str, int]) -> None:
-        """Checks that the switch cuts every layer between channels.
-
-        Args:
-          channel_counts: full-width channels of each sliced layer, by layer name.
-
-        Raises:
-          SwitchError: a slice would cut inside a channel; the layer is named.
-        """
-        for layer, count in channel_counts.items():
-            for part in self.slices:
-                try:
-                    part.channels(count, layer)
-                except SwitchError as error:
-                    raise SwitchError(f"switch '{self}' does not fit: {error}") from None
-
     def __str__(self) -> str:
         terms: list[str] = []
-        for width, run in groupby(part.width for part in self.slices):
+        for width, run in groupby(slice_.width for slice_ in self.slices):
             count = len(list(run))
-            terms += [f"{count}x{_text(width)}"] if count > 2 else [_text(width)] * count
+            terms += [f"{count}x{text_of(width)}"] if count > 2 else [text_of(width)] * count
         return "+".join(terms)
+
+
+# The whole network on one device.
+WHOLE_SWITCH = Switch((FULL,))
 
 
 def parse_switches(texts: Iterable[str], grid: int = DEFAULT_GRID) -> tuple[Switch, ...]:
@@ -243,7 +178,7 @@ def legal_switches(grid: int = DEFAULT_GRID) -> list[Switch]:
             extend([*widths, width], left - width)
 
     extend([], grid)
-    return sorted(found, key=lambda s: (-s.width, s.devices, [-part.width for part in s.slices]))
+    return sorted(found, key=lambda s: (-s.width, s.devices, [-slice_.width for slice_ in s.slices]))
 
 
 def _legal(grid: int) -> str:
@@ -253,13 +188,3 @@ def _legal(grid: int) -> str:
     shown = ", ".join(str(switch) for switch in switches[:_LONGEST_LIST])
     more = len(switches) - _LONGEST_LIST
     return f"legal on the grid of 1/{grid}: {shown}{f' and {more} more' if more > 0 else ''}."
-
-
-def _text(value: Fraction) -> str:
-    rest = value.denominator
-    for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    if rest != 1:
-        return str(value)
-    return f"{float(value):.1f}" if value.denominator == 1 else repr(float(value))

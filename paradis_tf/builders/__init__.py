@@ -1,1 +1,1 @@
-"""Interpreters of an architecture: the shared supernet, one slice as a static model, and its cost."""
+"""The readings of an architecture: shared layers, one cut of them, one cut as a static model, and its cost."""

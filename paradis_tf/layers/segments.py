@@ -1,56 +1,49 @@
-"""Weights that are private to each device of each switch: one vector, a segment of it for each."""
+"""Weights that are private to each cut: one vector, a segment of it for each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from paradis_tf.switches import Slice, Switch, SwitchError, parse_switches
-
-
-def layer_switches(layer: str, switches: Sequence[Switch | str], grid: int) -> tuple[Switch, ...]:
-    """The switches of a layer, from `Switch` or text form as multiples of 1/`grid`.
-
-    Raises:
-      SwitchError: an illegal one; the layer is named.
-    """
-    try:
-        return parse_switches([str(switch) for switch in switches], grid)
-    except SwitchError as error:
-        raise SwitchError(f"layer {layer!r}: {error}") from None
+from paradis_tf.cuts import Cut
 
 
 class Segments:
-    """Where the values of each (switch, device) stand in a vector, in the order of the switches.
+    """Where the values of each cut stand in a vector, in the order of the cuts.
 
-    One variable per segment would make tracing and saving several times slower.
+    One variable per cut would make tracing and saving several times slower.
 
     Args:
       layer: the layer's name, for errors.
-      switches: the switches.
-      size: how many values a slice has.
+      cuts: the cuts, of different keys.
+      size: how many values a cut has.
 
     Attributes:
       total: values of the whole vector.
+
+    Raises:
+      ValueError: there are no cuts, or two of one key.
     """
 
-    def __init__(self, layer: str, switches: Sequence[Switch], size: Callable[[Slice], int]) -> None:
+    def __init__(self, layer: str, cuts: Sequence[Cut], size: Callable[[Cut], int]) -> None:
         self.layer = layer
-        self.switches = tuple(switches)
+        self.cuts = tuple(cuts)
         self.total = 0
-        self._found: dict[tuple[str, int], tuple[int, int]] = {}
-        for switch in self.switches:
-            for device, own in enumerate(switch.slices):
-                first, self.total = self.total, self.total + size(own)
-                self._found[str(switch), device] = first, self.total
+        self._bounds: dict[str, tuple[int, int]] = {}
+        if not self.cuts:
+            raise ValueError(f"layer {layer!r} gets no cuts; it keeps weights for at least one.")
+        for cut in self.cuts:
+            if cut.key in self._bounds:
+                raise ValueError(f"layer {layer!r} gets the cut {cut.key} twice; list each once.")
+            first, self.total = self.total, self.total + size(cut)
+            self._bounds[cut.key] = first, self.total
 
-    def bounds(self, switch: Switch, device: int) -> tuple[int, int]:
+    def bounds(self, cut: Cut) -> tuple[int, int]:
         """The first place of a segment and the one after its last.
 
         Raises:
-          ValueError: there is none for that switch or device; those that there are are named.
+          ValueError: there is none for that cut; those that there are are named.
         """
-        found = self._found.get((str(switch), device))
-        if found is None:
-            known = ", ".join(f"'{s}' ({s.devices} devices)" for s in self.switches)
-            raise ValueError(f"layer {self.layer!r} has no device {device} of switch '{switch}'; it has {known}.")
-        return found
+        bounds = self._bounds.get(cut.key)
+        if bounds is None:
+            raise ValueError(f"layer {self.layer!r} has no weights for {cut}; it has those of {', '.join(self._bounds)}.")
+        return bounds

@@ -8,29 +8,33 @@ from typing import Any
 import keras
 import numpy as np
 
-from paradis_tf.switches import FULL, Slice, Switch
+from paradis_tf.cuts import WHOLE, Cut, SliceCut
+
+keras.saving.register_keras_serializable(package="paradis_tf")(SliceCut)
 
 
 class SlicedLayer(keras.layers.Layer):
-    """A layer with a full-size kernel, called with a static slice of it.
+    """A layer with a full-size kernel, called with a cut of it.
 
-    The weights are made at full width whatever slice comes first, and cut with Python ints, so each slice
-    traces to static shapes. A bias on outputs that are not sliced belongs to the first slice alone: the partial
-    outputs of the slices are added later, and the bias must be added once.
+    The weights are made at full width whatever cut comes first, and cut with Python ints, so each cut traces to static
+    shapes. A bias on outputs that are not sliced belongs to one cut alone: the partial outputs of the devices are
+    added later, and the bias must be added once.
 
     Args:
       in_channels: channels of the whole input, at full width.
       out_channels: channels of the whole output, at full width.
       use_bias: whether there is a bias of `out_channels` values.
-      slice_inputs: whether the input holds only the slice's channels (false for an image).
-      slice_outputs: whether the output holds only the slice's channels (false for a classifier).
+      slice_inputs: whether the input holds only the cut's channels (false for an image).
+      slice_outputs: whether the output holds only the cut's channels (false for a classifier).
       kernel_initializer: a Keras initializer, its name or its config.
 
-    Source: ours; the slicing of each kind of layer follows the reconstruction of ParaDiS.
+    Source: the slicing of each kind of layer follows the reconstruction of ParaDiS.
     """
 
     # Whether the kernel is read in the computation's precision.
     _autocasts_kernel: bool = True
+    # Whether weight decay is meant for the kernel.
+    decays_kernel: bool = True
 
     def __init__(
         self,
@@ -60,16 +64,22 @@ class SlicedLayer(keras.layers.Layer):
         """Shape of the full-size kernel."""
 
     @abstractmethod
-    def _cut(self, kernel: Any, ins: tuple[int, int], outs: tuple[int, int]) -> Any:
+    def _block(self, kernel: Any, ins: tuple[int, int], outs: tuple[int, int]) -> Any:
         """The kernel's block for these input and output channels."""
 
     @abstractmethod
     def _apply(self, inputs: Any, kernel: Any) -> Any:
         """The layer's linear map, without bias."""
 
-    def _effective_kernel(self) -> Any:
-        """The full-size kernel that slices are cut from."""
-        return self.kernel
+    def _cut_kernel(self, cut: Cut) -> Any:
+        """The kernel that a cut computes with."""
+        return self._block(self.kernel, *self._bounds(cut))
+
+    def _cut_bias(self, cut: Cut) -> Any:
+        """The bias that a cut adds, or None."""
+        if self.bias is None or not (self.slice_outputs or cut.owns_bias):
+            return None
+        return self.bias[slice(*self._bounds(cut)[1])]
 
     def build(self, input_shape: Any = None) -> None:
         self.kernel = self.add_weight(
@@ -83,37 +93,31 @@ class SlicedLayer(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, inputs: Any, *, slice: Slice = FULL) -> Any:
-        ins, outs = self._bounds(slice)
-        self._check_inputs(tuple(inputs.shape), slice)
-        outputs = self._apply(inputs, self._cut(self._effective_kernel(), ins, outs))
-        if self.bias is not None and self._adds_bias(slice):
-            outputs = keras.ops.add(outputs, self.bias[outs[0] : outs[1]])
-        return outputs
+    def call(self, inputs: Any, *, cut: Cut = WHOLE) -> Any:
+        self._check_inputs(tuple(inputs.shape), cut)
+        outputs = self._apply(inputs, keras.ops.cast(self._cut_kernel(cut), self.compute_dtype))
+        bias = self._cut_bias(cut)
+        return outputs if bias is None else keras.ops.add(outputs, bias)
 
-    def static_weights(self, switch: Switch, device: int) -> list[np.ndarray]:
-        """The slice's weights, in the order the stock Keras layer of the same kind keeps them."""
-        slice = switch.slices[device]
-        ins, outs = self._bounds(slice)
-        weights = [self._cut(keras.ops.convert_to_numpy(self._effective_kernel()), ins, outs)]
-        if self._adds_bias(slice):
-            weights.append(keras.ops.convert_to_numpy(self.bias)[outs[0] : outs[1]])
-        return weights
+    def static_weights(self, cut: Cut) -> list[np.ndarray]:
+        """The cut's weights, in the order the stock Keras layer of the same kind keeps them."""
+        weights = [self._cut_kernel(cut), self._cut_bias(cut)]
+        return [keras.ops.convert_to_numpy(weight) for weight in weights if weight is not None]
 
-    def compute_output_spec(self, inputs: Any, slice: Slice = FULL) -> keras.KerasTensor:
-        self._check_inputs(inputs.shape, slice)
-        shape = self.compute_output_shape(inputs.shape, slice)
+    def compute_output_spec(self, inputs: Any, cut: Cut = WHOLE) -> keras.KerasTensor:
+        self._check_inputs(inputs.shape, cut)
+        shape = self.compute_output_shape(inputs.shape, cut)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
-    def compute_output_shape(self, input_shape: tuple, slice: Slice = FULL) -> tuple:
-        first, last = self._bounds(slice)[1]
+    def compute_output_shape(self, input_shape: tuple, cut: Cut = WHOLE) -> tuple:
+        first, last = self._bounds(cut)[1]
         return (*self._spatial_shape(input_shape), last - first)
 
-    def _check_inputs(self, shape: tuple, slice: Slice) -> None:
-        first, last = self._bounds(slice)[0]
+    def _check_inputs(self, shape: tuple, cut: Cut) -> None:
+        first, last = self._bounds(cut)[0]
         if shape[-1] != last - first:
             raise ValueError(
-                f"layer {self.name!r} got {shape[-1]} input channels; slice {slice} takes {last - first} of its "
+                f"layer {self.name!r} got {shape[-1]} input channels; {cut} takes {last - first} of its "
                 f"{self.in_channels}."
             )
         self._spatial_shape(shape)
@@ -129,10 +133,7 @@ class SlicedLayer(keras.layers.Layer):
         )
         return config
 
-    def _bounds(self, slice: Slice) -> tuple[tuple[int, int], tuple[int, int]]:
-        ins = slice.channels(self.in_channels, self.name) if self.slice_inputs else (0, self.in_channels)
-        outs = slice.channels(self.out_channels, self.name) if self.slice_outputs else (0, self.out_channels)
+    def _bounds(self, cut: Cut) -> tuple[tuple[int, int], tuple[int, int]]:
+        ins = cut.inputs(self.name, self.in_channels) if self.slice_inputs else (0, self.in_channels)
+        outs = cut.outputs(self.name, self.out_channels) if self.slice_outputs else (0, self.out_channels)
         return ins, outs
-
-    def _adds_bias(self, slice: Slice) -> bool:
-        return self.use_bias and (self.slice_outputs or slice.start == 0)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from fusion.base.program import UserError
 from paradis_tf.methods.checks import check_weights
-from paradis_tf.methods.fixed_teacher import WHOLE, FixedTeacher
-from paradis_tf.methods.passes import Method, Pass, Teacher
-from paradis_tf.switches import Switch
-
-if TYPE_CHECKING:
-    from paradis_tf.supernet import Supernet
+from paradis_tf.methods.passes import Method, Pass, Teacher, distillation
+from paradis_tf.switches import WHOLE_SWITCH, Switch
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -29,8 +25,7 @@ class Individual(Method):
       feature_weight: weight of the mean-squared error to the teacher's features, 0 or more.
 
     Raises:
-      UserError: an option out of range, or more than one switch; `fixed_teacher` raises it for a teacher that cannot be
-        loaded or lacks that switch.
+      UserError: an option out of range, or more than one switch.
 
     Source: the individual models of ParaDiS (Ozerov et al. 2021, abstract); the form with a teacher is ours.
     """
@@ -41,11 +36,11 @@ class Individual(Method):
         check_weights("individual", hard_weight=hard_weight, soft_weight=soft_weight, feature_weight=feature_weight)
         if not hard_weight + soft_weight + feature_weight > 0:
             raise UserError("individual: hard_weight, soft_weight and feature_weight are all 0; one is above 0.")
-        self.teacher = teacher
+        self.teacher = self.teacher_run = teacher
         self.hard_weight = hard_weight
         self.soft_weight = soft_weight
         self.feature_weight = feature_weight
-        self._fixed = FixedTeacher("individual", teacher) if teacher else None
+        self.learns_features = feature_weight > 0
 
     def passes(self, switches: Sequence[Switch], widest: Switch) -> tuple[Pass, ...]:
         if len(switches) > 1:
@@ -54,11 +49,8 @@ class Individual(Method):
             )
         if not self.teacher:
             return (Pass(widest),)
-        teacher = Teacher(WHOLE, "fixed")
-        return (Pass(widest, teacher, self.hard_weight, self.soft_weight, self.feature_weight),)
-
-    def fixed_teacher(self) -> Supernet | None:
-        return self._fixed.network() if self._fixed else None
+        teacher = Teacher(WHOLE_SWITCH, "fixed")
+        return (Pass(widest, distillation(teacher, self.hard_weight, self.soft_weight, self.feature_weight)),)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from fusion.base.program import UserError
 from paradis_tf.methods.checks import check_weights
-from paradis_tf.methods.fixed_teacher import WHOLE, FixedTeacher
-from paradis_tf.methods.passes import Method, Pass, Source, Teacher
-from paradis_tf.switches import Switch
+from paradis_tf.methods.passes import Method, Pass, Teacher, TeacherSource, distillation
+from paradis_tf.switches import WHOLE_SWITCH, Switch
 
-if TYPE_CHECKING:
-    from paradis_tf.supernet import Supernet
-
-_SOURCES: tuple[Source, ...] = ("in_place", "average")
+_SOURCES: tuple[TeacherSource, ...] = ("in_place", "average")
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -43,8 +39,7 @@ class Paradis(Method):
     hard labels added or not.
 
     Raises:
-      UserError: an option out of range, or all three weights 0; `fixed_teacher` raises it for a run folder that cannot
-        be loaded or lacks switch 1.0.
+      UserError: an option out of range, or all three weights 0.
 
     Source: a reconstruction following the abstract of ParaDiS and the training code of US-Nets.
     """
@@ -80,30 +75,20 @@ class Paradis(Method):
         self.final_student_weight = final_student_weight
         self.temperature = temperature
         self.teacher = teacher
-        self._source: Source = "average" if teacher == "average" else "in_place"
-        self._fixed = None if teacher in _SOURCES else FixedTeacher("paradis", teacher)
+        self.teacher_run = "" if teacher in _SOURCES else teacher
+        self.learns_features = feature_weight > 0
 
     def passes(self, switches: Sequence[Switch], widest: Switch) -> tuple[Pass, ...]:
-        distilled = bool(self.soft_weight or self.feature_weight)
-        teacher = Teacher(WHOLE, "fixed") if self._fixed else Teacher(widest, self._source)
-
-        def taught(switch: Switch, factor: tuple[float, float]) -> Pass:
-            return Pass(
-                switch,
-                teacher if distilled else None,
-                self.hard_weight,
-                self.soft_weight,
-                self.feature_weight,
-                self.temperature,
-                factor,
-            )
-
-        first = taught(widest, (1.0, 1.0)) if self._fixed else Pass(widest)
+        if self.teacher_run:
+            teacher = Teacher(WHOLE_SWITCH, "fixed")
+        else:
+            teacher = Teacher(widest, "average" if self.teacher == "average" else "in_place")
+        objectives = distillation(
+            teacher, self.hard_weight, self.soft_weight, self.feature_weight, self.temperature
+        )
         factor = self.student_weight, self.final_student_weight
-        return (first, *(taught(switch, factor) for switch in switches if switch != widest))
-
-    def fixed_teacher(self) -> Supernet | None:
-        return self._fixed.network() if self._fixed else None
+        first = Pass(widest, objectives) if self.teacher_run else Pass(widest)
+        return (first, *(Pass(switch, objectives, factor) for switch in switches if switch != widest))
 
     def get_config(self) -> dict[str, Any]:
         return {

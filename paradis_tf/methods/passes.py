@@ -1,4 +1,4 @@
-"""A pass: one switch run once in a training step, and what it learns from."""
+"""A pass: one path run once in a training step, and what it learns from."""
 
 from __future__ import annotations
 
@@ -9,86 +9,132 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 
+from paradis_tf.cuts import Path
 from paradis_tf.switches import Switch
 from paradis_tf.tasks.task import Task
 
 if TYPE_CHECKING:
     from paradis_tf.supernet import Supernet
 
-Source = Literal["in_place", "average", "fixed"]
-SOURCES: tuple[Source, ...] = ("in_place", "average", "fixed")
+TeacherSource = Literal["in_place", "average", "fixed"]
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A switch whose detached outputs others learn from.
+    """A path whose detached outputs others learn from.
 
     Attributes:
-      switch: the switch to run.
+      path: the path to run.
       source: whose weights it runs on: `in_place`, those being trained, as an earlier pass of the same step left its
         outputs; `average`, the moving average of the weights, without a pass of its own; `fixed`, another trained
-        network of the same architecture (`Method.fixed_teacher`).
+        network (`Method.teacher_run`).
     """
 
-    switch: Switch
-    source: Source = "in_place"
+    path: Path
+    source: TeacherSource = "in_place"
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One switch run once, with one loss: the weighted sum of what it learns from.
+class Objective(ABC):
+    """One thing that a pass learns from.
 
     Attributes:
-      switch: the switch to run.
-      teacher: whose outputs it learns from; `None` for hard labels alone.
-      hard_weight: weight of the loss against the true targets, 0 or more.
-      soft_weight: weight of the loss against the teacher's prediction, 0 or more.
-      feature_weight: weight of the mean-squared error to the teacher's features, 0 or more.
-      temperature: softens both sides of the loss against the teacher's prediction, above 0.
-      factor: what the whole loss is multiplied by in the first step of a training and, changing linearly, after the
-        last one; above 0, and 0 or more.
+      weight: of its loss in that of the pass, above 0.
+      teacher: whose outputs it compares with; None where the true targets are compared with.
     """
 
-    switch: Switch
+    weight: float = 1.0
     teacher: Teacher | None = None
-    hard_weight: float = 1.0
-    soft_weight: float = 0.0
-    feature_weight: float = 0.0
-    temperature: float = 1.0
-    factor: tuple[float, float] = (1.0, 1.0)
 
-    def loss(self, task: Task, targets: Any, outputs: Mapping[str, Any], taught: Mapping[str, Any] | None) -> Any:
-        """The mean loss over the batch, before `factor`, a float32 scalar.
+    @abstractmethod
+    def loss(self, task: Task, targets: Any, outputs: Mapping[str, Any], taught: Mapping[str, Any]) -> Any:
+        """The mean loss over the batch, before the weight, a float32 scalar.
 
         Args:
           task: gives the loss against targets and against a teacher's prediction.
           targets: the true targets of the batch, as the task takes them.
-          outputs: this pass's `prediction` and `features` (batch, ..., channels).
-          taught: the teacher's outputs, detached; its features may have more channels than the switch owns,
-            then the first ones are compared, which are the same channels.
+          outputs: the pass's `prediction` and `features` (batch, ..., channels).
+          taught: the teacher's outputs, detached; nothing without a teacher.
+        """
 
-        Source: in-place distillation of US-Nets (Yu & Huang 2019, section 3.3); the feature term is the mean over
-        channels and batch, a reconstruction of ParaDiS.
+
+@dataclass(frozen=True)
+class HardLabels(Objective):
+    """The true targets; it has no teacher."""
+
+    def loss(self, task: Task, targets: Any, outputs: Mapping[str, Any], taught: Mapping[str, Any]) -> Any:
+        return task.loss(targets, outputs["prediction"])
+
+
+@dataclass(frozen=True)
+class SoftLabels(Objective):
+    """A teacher's prediction.
+
+    Attributes:
+      temperature: softens both predictions, above 0.
+
+    Source: in-place distillation of US-Nets (Yu & Huang 2019, section 3.3).
+    """
+
+    temperature: float = 1.0
+
+    def loss(self, task: Task, targets: Any, outputs: Mapping[str, Any], taught: Mapping[str, Any]) -> Any:
+        return task.distillation_loss(outputs["prediction"], taught["prediction"], self.temperature)
+
+
+@dataclass(frozen=True)
+class Features(Objective):
+    """A teacher's features, by the mean-squared error over channels and batch.
+
+    The teacher may have more channels; then its first ones are compared, which are the same channels.
+
+    Source: a reconstruction of ParaDiS.
+    """
+
+    def loss(self, task: Task, targets: Any, outputs: Mapping[str, Any], taught: Mapping[str, Any]) -> Any:
+        features = keras.ops.cast(outputs["features"], "float32")
+        aim = keras.ops.cast(taught["features"], "float32")[..., : features.shape[-1]]
+        return keras.ops.mean(keras.ops.square(features - aim))
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One path run once, with one loss: the weighted sum of its objectives.
+
+    Attributes:
+      path: the path to run.
+      objectives: what it learns from, at least one.
+      factor: what the whole loss is multiplied by in the first step of a training and, changing linearly, after the
+        last one; above 0, and 0 or more.
+    """
+
+    path: Path
+    objectives: tuple[Objective, ...] = (HardLabels(),)
+    factor: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def teachers(self) -> set[Teacher]:
+        """Whose outputs it learns from."""
+        return {objective.teacher for objective in self.objectives if objective.teacher is not None}
+
+    def loss(
+        self, task: Task, targets: Any, outputs: Mapping[str, Any], taught: Mapping[Teacher, Mapping[str, Any]]
+    ) -> Any:
+        """The mean loss over the batch, before `factor`, a float32 scalar; arguments as of `Objective.loss`.
+
+        Args:
+          taught: by teacher, its outputs, detached.
 
         Raises:
-          ValueError: the pass has a teacher and its outputs are not given.
+          ValueError: the outputs of a teacher are not given.
         """
         total = 0.0
-        if self.hard_weight:
-            total += self.hard_weight * task.loss(targets, outputs["prediction"])
-        if self.teacher is None:
-            return total
-        if taught is None:
-            raise ValueError(
-                f"switch '{self.switch}' learns from '{self.teacher.switch}', which has not run before it."
-            )
-        if self.soft_weight:
-            soft = task.distillation_loss(outputs["prediction"], taught["prediction"], self.temperature)
-            total += self.soft_weight * soft
-        if self.feature_weight:
-            features = keras.ops.cast(outputs["features"], "float32")
-            wanted = keras.ops.cast(taught["features"], "float32")[..., : features.shape[-1]]
-            total += self.feature_weight * keras.ops.mean(keras.ops.square(features - wanted))
+        for objective in self.objectives:
+            teacher = objective.teacher
+            if teacher is not None and teacher not in taught:
+                raise ValueError(f"switch '{self.path}' learns from '{teacher.path}', which has not run before it.")
+            of_teacher = taught[teacher] if teacher is not None else {}
+            total += objective.weight * objective.loss(task, targets, outputs, of_teacher)
         return total
 
 
@@ -106,11 +152,19 @@ class Draw:
 class Method(ABC):
     """A training method. Subclasses are registered Keras serializables, and every option has a default.
 
+    A method says what is learnt from what; it reads and writes no files.
+
     Attributes:
       recalibrates: whether the statistics of batch norm are recomputed after training (post-statistics).
+      teacher_run: the run folder of the finished training whose network stands behind teachers of the source `fixed`;
+        empty without such teachers. Whoever trains hands the network to `use_teacher`.
+      learns_features: whether a fixed teacher's features are learnt from, too.
     """
 
     recalibrates: bool = False
+    teacher_run: str = ""
+    learns_features: bool = False
+    fixed_teacher: Supernet | None = None
 
     @abstractmethod
     def passes(self, switches: Sequence[Switch], widest: Switch) -> tuple[Pass | Draw, ...]:
@@ -124,13 +178,9 @@ class Method(ABC):
           UserError: switches that the method cannot train.
         """
 
-    def fixed_teacher(self) -> Supernet | None:
-        """The trained network behind teachers whose source is `fixed`; `None` if the method has no such teacher.
-
-        Raises:
-          UserError: it cannot be loaded.
-        """
-        return None
+    def use_teacher(self, network: Supernet) -> None:
+        """Takes the trained network behind teachers of the source `fixed`."""
+        self.fixed_teacher = network
 
     @abstractmethod
     def get_config(self) -> dict[str, Any]:
@@ -139,3 +189,17 @@ class Method(ABC):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Method:
         return cls(**config)
+
+
+def distillation(
+    teacher: Teacher, hard_weight: float, soft_weight: float, feature_weight: float, temperature: float = 1.0
+) -> tuple[Objective, ...]:
+    """Hard labels, a teacher's prediction and its features, those whose weight is above 0."""
+    objectives: list[Objective] = []
+    if hard_weight:
+        objectives.append(HardLabels(hard_weight))
+    if soft_weight:
+        objectives.append(SoftLabels(soft_weight, teacher, temperature))
+    if feature_weight:
+        objectives.append(Features(feature_weight, teacher))
+    return tuple(objectives)

@@ -9,7 +9,7 @@ import keras
 
 from fusion.base.program import UserError
 from paradis_tf.methods.checks import widest_first
-from paradis_tf.methods.passes import Draw, Method, Pass, Teacher
+from paradis_tf.methods.passes import Draw, Method, Pass, SoftLabels, Teacher
 from paradis_tf.switches import Switch
 
 
@@ -44,7 +44,7 @@ class USSlimmable(Method):
         if not between:
             raise UserError(f"us_slimmable: '{first}' is the only switch; it takes two widths or more.")
         last = between.pop()
-        taught = [Pass(switch, Teacher(first), hard_weight=0.0, soft_weight=1.0) for switch in (*between, last)]
+        taught = [Pass(switch, (SoftLabels(1.0, Teacher(first)),)) for switch in (*between, last)]
         draws = [Draw(tuple(taught[:-1]))] * self.random_widths if between else []
         return (Pass(first), *draws, taught[-1])
 

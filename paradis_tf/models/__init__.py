@@ -1,4 +1,4 @@
-"""Architecture families, each written once over `paradis_tf.builders.operations.Operations`."""
+"""Architecture families, each written once over `paradis_tf.operations`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from paradis_tf.base import registry
-from paradis_tf.builders.operations import Architecture
+from paradis_tf.builders.architecture import Architecture
 from paradis_tf.models.mobilenet_v1 import MobileNetV1
 from paradis_tf.models.resnet import ResNet
 from paradis_tf.models.wdsr import WDSR

@@ -6,7 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from paradis_tf.builders.operations import Operations, Outputs, Tensor
+from paradis_tf.builders.architecture import FUSION, Outputs, Reading, Tensor
+from paradis_tf.operations import BatchNorm, Classifier, Conv, DepthwiseConv, GlobalAveragePool, Normalize, Relu6
 from paradis_tf.models import options
 
 _STEM_FILTERS = 32
@@ -51,20 +52,21 @@ class MobileNetV1:
         options.check_choice(self, "form", _FORMS)
         options.check_strides(self, 1 + len(_BLOCK_FILTERS))
 
-    def __call__(self, ops: Operations[Tensor], image: Tensor) -> Outputs[Tensor]:
+    def __call__(self, net: Reading[Tensor], image: Tensor) -> Outputs[Tensor]:
         stem_stride, *block_strides = self.strides or _FORMS[self.form]
-        x = ops.normalize(image)
+        x = net(Normalize(), image, name="normalize")
         scaled = options.scaler(self.width_multiplier)
-        x = ops.conv(x, scaled(_STEM_FILTERS), 3, strides=stem_stride, slice_inputs=False, name="stem_conv")
-        x = ops.relu6(ops.batch_norm(x, name="stem_norm"), name="stem_relu")
+        x = net(Conv(scaled(_STEM_FILTERS), 3, stem_stride, slice_inputs=False), x, name="stem_conv")
+        x = net(Relu6(), net(BatchNorm(), x, name="stem_norm"), name="stem_relu")
         for index, (filters, strides) in enumerate(zip(_BLOCK_FILTERS, block_strides, strict=True), 1):
             block = f"block_{index}"
-            x = ops.depthwise_conv(x, 3, strides=strides, name=f"{block}_depthwise_conv")
-            x = ops.relu6(ops.batch_norm(x, name=f"{block}_depthwise_norm"), name=f"{block}_depthwise_relu")
-            x = ops.conv(x, scaled(filters), 1, name=f"{block}_pointwise_conv")
-            x = ops.relu6(ops.batch_norm(x, name=f"{block}_pointwise_norm"), name=f"{block}_pointwise_relu")
-        features = ops.global_average_pool(x, name="features")
-        return Outputs(ops.classifier(features, self.classes, name="logits"), features)
+            x = net(DepthwiseConv(3, strides), x, name=f"{block}_depthwise_conv")
+            x = net(Relu6(), net(BatchNorm(), x, name=f"{block}_depthwise_norm"), name=f"{block}_depthwise_relu")
+            x = net(Conv(scaled(filters), 1), x, name=f"{block}_pointwise_conv")
+            x = net(Relu6(), net(BatchNorm(), x, name=f"{block}_pointwise_norm"), name=f"{block}_pointwise_relu")
+        features = net(GlobalAveragePool(), x, name="features")
+        logits = net(Classifier(self.classes), features, name="logits")
+        return Outputs(*net.boundary(FUSION, logits, features))
 
     def get_config(self) -> dict[str, Any]:
         """The options that make it again, JSON-ready."""

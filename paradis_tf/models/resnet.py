@@ -6,7 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from paradis_tf.builders.operations import Operations, Outputs, Tensor
+from paradis_tf.builders.architecture import FUSION, Outputs, Reading, Tensor
+from paradis_tf.operations import Add, BatchNorm, Classifier, Conv, GlobalAveragePool, MaxPool, Normalize, Relu
 from paradis_tf.models import options
 
 # Blocks of the four stages, by depth.
@@ -60,11 +61,11 @@ class ResNet:
         options.check_choice(self, "form", _FORMS)
         options.check_choice(self, "depth", sorted(_DEPTHS))
 
-    def __call__(self, ops: Operations[Tensor], image: Tensor) -> Outputs[Tensor]:
+    def __call__(self, net: Reading[Tensor], image: Tensor) -> Outputs[Tensor]:
         scaled = options.scaler(self.width_multiplier)
         bottleneck = self.depth in _BOTTLENECK_DEPTHS
         channels = scaled(_STAGE_FILTERS[0])
-        x = self._stem(ops, ops.normalize(image), channels)
+        x = self._stem(net, net(Normalize(), image, name="normalize"), channels)
         for stage, blocks in enumerate(_DEPTHS[self.depth]):
             middle = scaled(_STAGE_FILTERS[stage])
             filters = middle * _EXPANSION if bottleneck else middle
@@ -73,32 +74,33 @@ class ResNet:
                 strides = _STAGE_STRIDES[stage] if block == 0 else 1
                 shortcut = x
                 if strides != 1 or filters != channels:
-                    shortcut = _conv_norm(ops, x, filters, 1, f"{name}_shortcut", strides)
+                    shortcut = _conv_norm(net, x, filters, 1, f"{name}_shortcut", strides)
                 if bottleneck:
-                    x = _conv_norm_relu(ops, x, middle, 1, f"{name}_reduce")
-                    x = _conv_norm_relu(ops, x, middle, 3, f"{name}_middle", strides)
-                    x = _conv_norm(ops, x, filters, 1, f"{name}_expand")
+                    x = _conv_norm_relu(net, x, middle, 1, f"{name}_reduce")
+                    x = _conv_norm_relu(net, x, middle, 3, f"{name}_middle", strides)
+                    x = _conv_norm(net, x, filters, 1, f"{name}_expand")
                 else:
-                    x = _conv_norm_relu(ops, x, filters, 3, f"{name}_first", strides)
-                    x = _conv_norm(ops, x, filters, 3, f"{name}_second")
-                x = ops.relu(ops.add(x, shortcut, name=f"{name}_add"), name=f"{name}_relu")
+                    x = _conv_norm_relu(net, x, filters, 3, f"{name}_first", strides)
+                    x = _conv_norm(net, x, filters, 3, f"{name}_second")
+                x = net(Relu(), net(Add(), x, shortcut, name=f"{name}_add"), name=f"{name}_relu")
                 channels = filters
-        features = ops.global_average_pool(x, name="features")
-        return Outputs(ops.classifier(features, self.classes, name="logits"), features)
+        features = net(GlobalAveragePool(), x, name="features")
+        logits = net(Classifier(self.classes), features, name="logits")
+        return Outputs(*net.boundary(FUSION, logits, features))
 
     def get_config(self) -> dict[str, Any]:
         """The options that make it again, JSON-ready."""
         return {**dataclasses.asdict(self), "image_shape": list(self.image_shape)}
 
-    def _stem(self, ops: Operations[Tensor], x: Tensor, filters: int) -> Tensor:
+    def _stem(self, net: Reading[Tensor], x: Tensor, filters: int) -> Tensor:
         if self.form == "32":
-            return _conv_norm_relu(ops, x, filters, 3, "stem", slice_inputs=False)
-        x = _conv_norm_relu(ops, x, filters, 7, "stem", strides=2, slice_inputs=False)
-        return ops.max_pool(x, 3, strides=2, name="stem_pool")
+            return _conv_norm_relu(net, x, filters, 3, "stem", slice_inputs=False)
+        x = _conv_norm_relu(net, x, filters, 7, "stem", strides=2, slice_inputs=False)
+        return net(MaxPool(3, 2), x, name="stem_pool")
 
 
 def _conv_norm(
-    ops: Operations[Tensor],
+    net: Reading[Tensor],
     x: Tensor,
     filters: int,
     kernel_size: int,
@@ -106,12 +108,12 @@ def _conv_norm(
     strides: int = 1,
     slice_inputs: bool = True,
 ) -> Tensor:
-    x = ops.conv(x, filters, kernel_size, strides=strides, slice_inputs=slice_inputs, name=f"{name}_conv")
-    return ops.batch_norm(x, name=f"{name}_norm")
+    x = net(Conv(filters, kernel_size, strides, slice_inputs), x, name=f"{name}_conv")
+    return net(BatchNorm(), x, name=f"{name}_norm")
 
 
 def _conv_norm_relu(
-    ops: Operations[Tensor],
+    net: Reading[Tensor],
     x: Tensor,
     filters: int,
     kernel_size: int,
@@ -119,4 +121,4 @@ def _conv_norm_relu(
     strides: int = 1,
     slice_inputs: bool = True,
 ) -> Tensor:
-    return ops.relu(_conv_norm(ops, x, filters, kernel_size, name, strides, slice_inputs), name=f"{name}_relu")
+    return net(Relu(), _conv_norm(net, x, filters, kernel_size, name, strides, slice_inputs), name=f"{name}_relu")

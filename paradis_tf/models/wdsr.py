@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fusion.base.program import UserError
-from paradis_tf.builders.operations import Operations, Outputs, Tensor
+from paradis_tf.builders.architecture import FUSION, Outputs, Reading, Tensor
+from paradis_tf.operations import Add, Bias, Denormalize, DepthToSpace, Normalize, Relu, WeightNormConv
 
 # By variant: how much wider than the residual stream the activation is.
 _EXPANSIONS = {"a": 4, "b": 6}
@@ -20,9 +21,8 @@ class WDSR:
     """WDSR: a 3x3 head, residual blocks that are wide before their ReLU, a 3x3 tail, and a 5x5 convolution of the image
     around all of it; every convolution weight-normalized with bias, no batch norm.
 
-    Each device makes a part of the tail convolution's 3 * scale * scale maps. Where the parts are added, `tail` adds
-    that convolution's bias and the 5x5 convolution of the image, once, and shuffles the maps to pixels: float, 0..255,
-    not clipped. Block "a" is 3x3 n -> 4n, ReLU, 3x3 4n -> n; block "b" is 1x1 n -> 6n, ReLU, 1x1 6n -> 0.8n, 3x3
+    Each device makes a part of the tail convolution's 3 * scale * scale maps. After fusion that convolution's bias and
+    the 5x5 convolution of the image are added, once, and the maps shuffled to pixels: float, 0..255, not clipped. Block "a" is 3x3 n -> 4n, ReLU, 3x3 4n -> n; block "b" is 1x1 n -> 6n, ReLU, 1x1 6n -> 0.8n, 3x3
     0.8n -> n.
 
     Args:
@@ -79,20 +79,21 @@ class WDSR:
         whole = int(self.filters * _LINEAR_WIDTH)
         return max(whole // self.linear_multiple, 1) * self.linear_multiple
 
-    def __call__(self, ops: Operations[Tensor], image: Tensor) -> Outputs[Tensor]:
-        x = ops.normalize(image)
-        x = ops.weight_norm_conv(x, self.filters, 3, slice_inputs=False, name="head_conv")
+    def __call__(self, net: Reading[Tensor], image: Tensor) -> Outputs[Tensor]:
+        x = net(Normalize(), image, name="normalize")
+        x = net(WeightNormConv(self.filters, 3, slice_inputs=False), x, name="head_conv")
         for index in range(1, self.blocks + 1):
-            x = self._block(ops, x, f"block_{index}")
-        summed = ops.weight_norm_conv(x, self._maps, 3, use_bias=False, slice_outputs=False, name="tail_conv")
-        return Outputs(summed, x)
+            x = self._block(net, x, f"block_{index}")
+        maps = net(WeightNormConv(self._maps, 3, use_bias=False, slice_outputs=False), x, name="tail_conv")
+        maps, features = net.boundary(FUSION, maps, x)
+        return Outputs(self._tail(net, image, maps), features)
 
-    def tail(self, ops: Operations[Tensor], image: Tensor, prediction: Tensor) -> Tensor:
-        """The image from the sum of the slices' maps and the low-resolution image."""
-        x = ops.normalize(image)
-        skip = ops.weight_norm_conv(x, self._maps, 5, slice_inputs=False, slice_outputs=False, name="skip_conv")
-        x = ops.add(ops.bias(prediction, name="tail_bias"), skip, name="skip_add")
-        return ops.denormalize(ops.depth_to_space(x, self.scale, name="pixels"), name="denormalize")
+    def _tail(self, net: Reading[Tensor], image: Tensor, maps: Tensor) -> Tensor:
+        """The image from the sum of the slices' maps and the low-resolution image; nothing in it is sliced."""
+        x = net(Normalize(), image, name="normalize")
+        skip = net(WeightNormConv(self._maps, 5, slice_inputs=False, slice_outputs=False), x, name="skip_conv")
+        x = net(Add(), net(Bias(), maps, name="tail_bias"), skip, name="skip_add")
+        return net(Denormalize(), net(DepthToSpace(self.scale), x, name="pixels"), name="denormalize")
 
     def get_config(self) -> dict[str, Any]:
         """The options that make it again, JSON-ready."""
@@ -102,12 +103,12 @@ class WDSR:
     def _maps(self) -> int:
         return 3 * self.scale**2
 
-    def _block(self, ops: Operations[Tensor], x: Tensor, name: str) -> Tensor:
+    def _block(self, net: Reading[Tensor], x: Tensor, name: str) -> Tensor:
         wide = self.filters * (self.expansion or _EXPANSIONS[self.variant])
         side = 3 if self.variant == "a" else 1
-        y = ops.weight_norm_conv(x, wide, side, gain=2.0, name=f"{name}_wide_conv")
-        y = ops.relu(y, name=f"{name}_relu")
+        y = net(WeightNormConv(wide, side, gain=2.0), x, name=f"{name}_wide_conv")
+        y = net(Relu(), y, name=f"{name}_relu")
         if self.variant == "b":
-            y = ops.weight_norm_conv(y, self.linear_width, 1, name=f"{name}_linear_conv")
-        y = ops.weight_norm_conv(y, self.filters, 3, gain=1 / math.sqrt(self.blocks), name=f"{name}_conv")
-        return ops.add(x, y, name=f"{name}_add")
+            y = net(WeightNormConv(self.linear_width, 1), y, name=f"{name}_linear_conv")
+        y = net(WeightNormConv(self.filters, 3, gain=1 / math.sqrt(self.blocks)), y, name=f"{name}_conv")
+        return net(Add(), x, y, name=f"{name}_add")

@@ -1,4 +1,4 @@
-"""The training step of a network of switches: a loop over the passes of a method."""
+"""The training step of a supernet: a loop over the passes of a method."""
 
 from __future__ import annotations
 
@@ -11,45 +11,32 @@ import tensorflow as tf
 import paradis_tf.training.schedules  # noqa: F401  saved networks hold its class, which has to be registered to load them
 from fusion.base.program import UserError
 from paradis_tf import tasks
-from paradis_tf.builders.operations import Architecture
-from paradis_tf.layers import SlicedConv2D, SlicedDense
+from paradis_tf.cuts import Path
 from paradis_tf.methods.passes import Draw, Method, Pass, Teacher
-from paradis_tf.switches import Switch
-from paradis_tf.tasks.task import Task
+from paradis_tf.supernet import Supernet
 from paradis_tf.training.divergence import FirstNonFinite
 from paradis_tf.training.gradients import combine
 
 
-class TrainedByPasses(keras.Model):
-    """What a `Supernet` is trained with: its losses, its step, and the average of its weights.
+@keras.saving.register_keras_serializable(package="paradis_tf")
+class TrainableSupernet(Supernet):
+    """A supernet with its losses, its step, and the average of its weights.
 
-    Subclasses set, before they are compiled:
+    `compile` takes a `Method`; `fit` then makes one optimizer step per batch from the gradients of all of the
+    method's passes, each under a tape of its own, and reports `loss` (the sum), and `loss/<switch>` and
+    `<metric>/<switch>`, the metric being the task's. `evaluate` reports the same on the true targets, on the average of
+    the weights if one is kept. `finished` gives the network to keep.
 
-    Attributes:
-      architecture: the `Architecture`.
-      switches: the switches.
-      widest: the widest of them.
-      shared_layers: the layers that hold the weights.
-      task: the architecture's task; `compile` makes it anew with its options.
+    Arguments and calls are those of `Supernet`.
 
-    Source: ours (reconstruction of ParaDiS).
+    Source: a reconstruction of ParaDiS' joint training.
     """
 
-    architecture: Architecture
-    switches: tuple[Switch, ...]
-    shared_layers: list[keras.layers.Layer]
-    task: Task
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.passes: tuple[Pass | Draw, ...] = ()
         self.average_decay = 0.0
         self._average: list[keras.Variable] = []
-
-    @property
-    def widest(self) -> Switch:
-        """The switch that owns most channels, on fewest devices: the teacher of the others."""
-        return min(self.switches, key=lambda switch: (-switch.width, switch.devices))
 
     def compile(
         self,
@@ -108,20 +95,20 @@ class TrainedByPasses(keras.Model):
         self.weight_decay = weight_decay
         self.decay_all = decay_all
         self.clip_norm = clip_norm
-        kernels = {id(layer.kernel) for layer in self.shared_layers if isinstance(layer, SlicedConv2D | SlicedDense)}
+        kernels = {id(layer.kernel) for layer in self.shared_layers if getattr(layer, "decays_kernel", False)}
         self._decayed = {i for i, v in enumerate(self.trainable_variables) if decay_all or id(v) in kernels}
         self.total_steps = total_steps
         self.seed = seed
         self._keep_average(average_decay)
         self.first_non_finite = FirstNonFinite()
         self._total_loss = keras.metrics.Mean(name="loss")
-        self._switch_losses = {s: keras.metrics.Mean(name=f"loss/{s}") for s in self.switches}
-        self._switch_metrics = {s: self.task.new_metric(f"{self.task.metric}/{s}") for s in self.switches}
+        self._losses_of = {s: keras.metrics.Mean(name=f"loss/{s}") for s in self.switches}
+        self._metrics_of = {s: self.task.new_metric(f"{self.task.metric}/{s}") for s in self.switches}
 
     def _keep_average(self, decay: float) -> None:
         self.average_decay = decay
-        wanted = {one.teacher.source for one in self._all_passes() if one.teacher}
-        if "average" in wanted and not decay:
+        sources = {teacher.source for each in self._all_passes() for teacher in each.teachers}
+        if "average" in sources and not decay:
             raise UserError("the method learns from the average of the weights; optimizer.average_decay is 0, set it.")
         if decay and not self._average:
             self._average = [
@@ -140,13 +127,13 @@ class TrainedByPasses(keras.Model):
         return [weight for layer in self.shared_layers for weight in layer.weights]
 
     def _all_passes(self) -> list[Pass]:
-        return [one for entry in self.passes for one in (entry.passes if isinstance(entry, Draw) else (entry,))]
+        return [each for entry in self.passes for each in (entry.passes if isinstance(entry, Draw) else (entry,))]
 
     @property
     def metrics(self) -> list[keras.Metric]:
         if not self.compiled:
             return []
-        return [self._total_loss, *self._switch_losses.values(), *self._switch_metrics.values()]
+        return [self._total_loss, *self._losses_of.values(), *self._metrics_of.values()]
 
     @property
     def draws(self) -> bool:
@@ -178,21 +165,21 @@ class TrainedByPasses(keras.Model):
         if passes and self.draws:
             # As when the step draws: what the drawn pass does not touch has a gradient of zero.
             gradients = {index: tf.zeros(v.shape, v.dtype) for index, v in enumerate(self.trainable_variables)}
-        outputs = self._absent_teachers(images)
-        losses, switches = [], []
+        taught = self._absent_teachers(images)
+        losses, paths = [], []
         for place, entry in enumerate(passes or self.passes):
             if isinstance(entry, Draw):
                 drawn = self._draw(entry, place)
-                loss, found = self._run_drawn(entry, drawn, images, targets, outputs)
-                switches.append(tf.gather([self.switches.index(one.switch) for one in entry.passes], drawn))
+                loss, of_pass = self._run_drawn(entry, drawn, images, targets, taught)
+                paths.append(tf.gather([self._place_of(each.path) for each in entry.passes], drawn))
             else:
-                loss, found = self._run_pass(entry, images, targets, outputs)
-                switches.append(tf.constant(self.switches.index(entry.switch)))
-            for index, gradient in found.items():
+                loss, of_pass = self._run_pass(entry, images, targets, taught)
+                paths.append(tf.constant(self._place_of(entry.path)))
+            for index, gradient in of_pass.items():
                 gradients[index] = gradients[index] + gradient if index in gradients else gradient
             losses.append(loss)
         self._total_loss.update_state(tf.add_n(losses))
-        self.first_non_finite.update_state(tf.stack(losses), tf.stack(switches))
+        self.first_non_finite.update_state(tf.stack(losses), tf.stack(paths))
         self.optimizer.apply(
             *combine(
                 gradients,
@@ -206,53 +193,56 @@ class TrainedByPasses(keras.Model):
         self._update_average()
         return {metric.name: metric.result() for metric in self.metrics}
 
+    def _place_of(self, path: Path) -> int:
+        return self.switches.index(path)  # type: ignore[arg-type]
+
     def _absent_teachers(self, images: Any) -> dict[Teacher, dict[str, tf.Tensor]]:
-        """The outputs of the teachers that have no pass of their own."""
-        teachers = {one.teacher for one in self._all_passes() if one.teacher and one.teacher.source != "in_place"}
-        outputs = {}
+        """The outputs of the teachers that have no pass of their own, detached."""
+        teachers = {teacher for each in self._all_passes() for teacher in each.teachers if teacher.source != "in_place"}
+        taught = {}
         for teacher in sorted(teachers, key=str):
             if teacher.source == "average":
-                found = self._call_average(images, teacher.switch)
+                outputs = self._call_average(images, teacher.path)
             else:
-                network = self.method.fixed_teacher()
+                network = self.method.fixed_teacher
                 if network is None:
                     raise ValueError(f"a pass learns from a fixed teacher, and {type(self.method).__name__} has none.")
-                found = network(images, switch=teacher.switch, training=False)
-            outputs[teacher] = {name: tf.stop_gradient(value) for name, value in found.items()}
-        return outputs
+                outputs = network(images, path=teacher.path, training=False)
+            taught[teacher] = {name: tf.stop_gradient(value) for name, value in outputs.items()}
+        return taught
 
     def _run_pass(
-        self, one: Pass, images: Any, targets: Any, outputs: dict[Teacher, dict[str, tf.Tensor]]
+        self, entry: Pass, images: Any, targets: Any, taught: dict[Teacher, dict[str, tf.Tensor]]
     ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
-        """The weighted loss of a pass and its gradients by index of the variable; its outputs are left in `outputs`."""
+        """The weighted loss of a pass and its gradients by index of the variable; its outputs are left in `taught`."""
         with tf.GradientTape() as tape:
-            found = self(images, switch=one.switch, training=True)
-            loss = one.loss(self.task, targets, found, outputs.get(one.teacher) if one.teacher else None)
-            weighted = loss * self._factor(one)
+            outputs = self(images, path=entry.path, training=True)
+            loss = entry.loss(self.task, targets, outputs, taught)
+            weighted = loss * self._factor(entry)
             scaled = self.optimizer.scale_loss(weighted)
-        outputs[Teacher(one.switch)] = {name: tf.stop_gradient(value) for name, value in found.items()}
+        taught[Teacher(entry.path)] = {name: tf.stop_gradient(value) for name, value in outputs.items()}
         gradients = tape.gradient(scaled, [variable.value for variable in self.trainable_variables])
-        self._switch_losses[one.switch].update_state(loss)
-        self._switch_metrics[one.switch].update_state(targets, found["prediction"])
+        self._losses_of[entry.path].update_state(loss)
+        self._metrics_of[entry.path].update_state(targets, outputs["prediction"])
         return weighted, {index: gradient for index, gradient in enumerate(gradients) if gradient is not None}
 
-    def _factor(self, one: Pass) -> Any:
-        first, last = one.factor
+    def _factor(self, entry: Pass) -> Any:
+        first, last = entry.factor
         if first == last or not self.total_steps:
             return first
         return first + (last - first) * tf.cast(self.optimizer.iterations, tf.float32) / self.total_steps
 
     def _run_drawn(
-        self, draw: Draw, drawn: tf.Tensor, images: Any, targets: Any, outputs: dict[Teacher, dict[str, tf.Tensor]]
+        self, draw: Draw, drawn: tf.Tensor, images: Any, targets: Any, taught: dict[Teacher, dict[str, tf.Tensor]]
     ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
         """As `_run_pass`, for one pass of several; each branch is traced, one is run."""
 
-        def branch(one: Pass) -> tuple[tf.Tensor, list[tf.Tensor]]:
-            loss, found = self._run_pass(one, images, targets, dict(outputs))
+        def branch(entry: Pass) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            loss, gradients = self._run_pass(entry, images, targets, dict(taught))
             variables = enumerate(self.trainable_variables)
-            return loss, [found.get(index, tf.zeros(v.shape, v.dtype)) for index, v in variables]
+            return loss, [gradients.get(index, tf.zeros(v.shape, v.dtype)) for index, v in variables]
 
-        loss, gradients = tf.switch_case(drawn, [lambda one=one: branch(one) for one in draw.passes])
+        loss, gradients = tf.switch_case(drawn, [lambda entry=entry: branch(entry) for entry in draw.passes])
         return loss, {index: tf.convert_to_tensor(gradient) for index, gradient in enumerate(gradients)}
 
     def _update_average(self) -> None:
@@ -264,11 +254,11 @@ class TrainedByPasses(keras.Model):
         for weight, kept in zip(self._averaged_weights(), self._average, strict=True):
             kept.assign_add((1.0 - decay) * (weight.value - kept.value))
 
-    def _call_average(self, images: Any, switch: Switch) -> dict[str, Any]:
+    def _call_average(self, images: Any, path: Path) -> dict[str, Any]:
         """A call on the average of the weights; the weights stay in their place, whatever interrupts it."""
         weights = zip(self._averaged_weights(), self._average, strict=True)
         with keras.StatelessScope(state_mapping=[(weight, kept.value) for weight, kept in weights]):
-            return self(images, switch=switch, training=False)
+            return self(images, path=path, training=False)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         images, targets = _images_and_targets(data)
@@ -278,13 +268,22 @@ class TrainedByPasses(keras.Model):
             if self.average_decay:
                 prediction = self._call_average(images, switch)["prediction"]
             else:
-                prediction = self(images, switch=switch, training=False)["prediction"]
+                prediction = self(images, path=switch, training=False)["prediction"]
             loss = self.task.loss(targets, prediction)
-            self._switch_losses[switch].update_state(loss, sample_weight=count)
-            self._switch_metrics[switch].update_state(targets, prediction)
+            self._losses_of[switch].update_state(loss, sample_weight=count)
+            self._metrics_of[switch].update_state(targets, prediction)
             total += loss
         self._total_loss.update_state(total, sample_weight=count)
         return {metric.name: metric.result() for metric in self.metrics}
+
+    def finished(self) -> Supernet:
+        """The network to keep when training is over: float32, with the average of the weights if one is kept; a copy."""
+        network = Supernet(**{**self.get_config(), "architecture": self.architecture, "dtype": "float32"})
+        kept = self._average if self.average_decay else self._averaged_weights()
+        weights = [weight for layer in network.shared_layers for weight in layer.weights]
+        for weight, value in zip(weights, kept, strict=True):
+            weight.assign(keras.ops.convert_to_numpy(value))
+        return network
 
     def get_compile_config(self) -> dict[str, Any] | None:
         if not self.compiled:

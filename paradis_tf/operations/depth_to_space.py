@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from paradis_tf.switches import Switch
+from paradis_tf.cuts import Cut
+from paradis_tf.operations.operation import Build, Operation, Run, Shape
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
-class DepthToSpace(keras.layers.Layer):
+class PixelShuffle(keras.layers.Layer):
     """Pixel shuffle: each pixel's channels become a square of `block_size` x `block_size` pixels.
 
     Channel `(row * block_size + column) * c + k` of a pixel becomes channel `k`, of `c`, of the pixel at (row, column)
@@ -45,9 +46,31 @@ class DepthToSpace(keras.layers.Layer):
         sides = (side and side * self.block_size for side in (height, width))
         return (batch, *sides, channels // self.block_size**2)
 
-    def static_weights(self, switch: Switch, device: int) -> list[np.ndarray]:
-        """None: it has no weights."""
-        return []
-
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "block_size": self.block_size}
+
+
+@dataclass(frozen=True)
+class DepthToSpace(Operation):
+    """Pixel shuffle, as `PixelShuffle`, of a tensor that is not sliced.
+
+    Args:
+      block_size: side of a pixel's square.
+    """
+
+    kind: ClassVar[str] = "depth_to_space"
+
+    block_size: int
+
+    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+        return tf.nn.depth_to_space(*tensors, self.block_size)
+
+    def static(self, build: Build, *tensors: Any, name: str) -> Any:
+        if build.keras is keras:
+            return build.stock(PixelShuffle(self.block_size, name=name), *tensors)
+        return tf.nn.depth_to_space(*tensors, self.block_size, name=name)
+
+    def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:
+        height, width = inputs[0].size
+        channels = inputs[0].channels // self.block_size**2
+        return Shape((height * self.block_size, width * self.block_size), channels, channels)

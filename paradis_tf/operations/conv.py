@@ -1,20 +1,24 @@
-"""Convolution over a slice of its channels."""
+"""Convolution."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import keras
 
+from paradis_tf.cuts import Cut
 from paradis_tf.layers.sliced_layer import SlicedLayer
 from paradis_tf.layers.windows import check_positions, check_window
+from paradis_tf.operations.operation import Build, Operation, Run, Setting, Shape
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
 class SlicedConv2D(SlicedLayer):
-    """2D convolution whose kernel block for a slice is `kernel[:, :, ins, outs]`.
+    """2D convolution whose kernel block for a cut is `kernel[:, :, ins, outs]`.
 
-    At slice `[0, 1)` it equals `keras.layers.Conv2D` with the same weights; padding "same" pads as TensorFlow
+    As a whole it equals `keras.layers.Conv2D` with the same weights; padding "same" pads as TensorFlow
     does (the odd pixel goes after), also at stride 2.
 
     Args:
@@ -29,17 +33,17 @@ class SlicedConv2D(SlicedLayer):
       kernel_initializer: a Keras initializer, its name or its config.
 
     Call arguments:
-      inputs: float tensor (batch, height, width, channels of the slice).
-      slice: a `Slice`, by keyword; the full width if left out.
+      inputs: float tensor (batch, height, width, channels of the cut).
+      cut: a `Cut`, by keyword; the whole layer if left out.
 
     Returns:
-      float tensor (batch, new height, new width, output channels of the slice).
+      float tensor (batch, new height, new width, output channels of the cut).
 
     Raises:
-      ValueError: an argument out of range, or inputs with another number of channels than the slice has.
-      SwitchError: the slice cuts inside a channel of this layer.
+      ValueError: an argument out of range, or inputs with another number of channels than the cut has.
+      SwitchError: the cut falls inside a channel of this layer.
 
-    Source: ours (reconstruction of ParaDiS, distributed convolution).
+    Source: the distributed convolution of the reconstruction of ParaDiS.
     """
 
     def __init__(
@@ -73,7 +77,7 @@ class SlicedConv2D(SlicedLayer):
     def kernel_shape(self) -> tuple[int, ...]:
         return (self.kernel_size, self.kernel_size, self.in_channels, self.out_channels)
 
-    def _cut(self, kernel: Any, ins: tuple[int, int], outs: tuple[int, int]) -> Any:
+    def _block(self, kernel: Any, ins: tuple[int, int], outs: tuple[int, int]) -> Any:
         return kernel[:, :, ins[0] : ins[1], outs[0] : outs[1]]
 
     def _apply(self, inputs: Any, kernel: Any) -> Any:
@@ -99,3 +103,54 @@ class SlicedConv2D(SlicedLayer):
             slice_outputs=self.slice_outputs,
         )
         return config
+
+
+@dataclass(frozen=True)
+class Conv(Operation):
+    """Convolution without bias, padding "same": (batch, height, width, channels) to the cut's of `filters`.
+
+    Args:
+      filters: channels that come out, at full width.
+      kernel_size: side of the square window, in pixels.
+      strides: step of the window in both directions.
+      slice_inputs: false where the input is the image.
+    """
+
+    kind: ClassVar[str] = "conv"
+
+    filters: int
+    kernel_size: int
+    strides: int = 1
+    slice_inputs: bool = True
+
+    def layer(self, channels: Sequence[int], setting: Setting, name: str) -> SlicedConv2D:
+        return SlicedConv2D(
+            channels[0],
+            self.filters,
+            self.kernel_size,
+            self.strides,
+            slice_inputs=self.slice_inputs,
+            name=name,
+            dtype=setting.dtype,
+        )
+
+    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+        return layer(*tensors, cut=run.cut)
+
+    def static(self, build: Build, *tensors: Any, name: str) -> Any:
+        first, last = build.cut.outputs(name, self.filters)
+        stock = build.layers.Conv2D(
+            last - first, self.kernel_size, self.strides, padding="same", use_bias=False, name=name
+        )
+        return build.stock(stock, *tensors, weights=build.weights(name))
+
+    def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:
+        return inputs[0].window(self.filters, cut.outputs(name, self.filters), self.kernel_size, self.strides)
+
+    def parameters(self, *inputs: Shape, result: Shape, cut: Cut) -> tuple[int, int]:
+        ins = inputs[0].taken if self.slice_inputs else inputs[0].channels
+        return self.kernel_size**2 * ins * result.taken, 0
+
+    def madds(self, *inputs: Shape, result: Shape) -> int:
+        ins = inputs[0].taken if self.slice_inputs else inputs[0].channels
+        return self.kernel_size**2 * ins * result.values

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 
-from paradis_tf.switches import Switch
+from paradis_tf.cuts import Cut
+from paradis_tf.operations.operation import Build, Operation, Run, Setting, Shape
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -40,9 +43,30 @@ class ChannelBias(keras.layers.Layer):
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return tuple(input_shape)
 
-    def static_weights(self, switch: Switch, device: int) -> list[np.ndarray]:
-        """The bias, whatever the slice."""
+    def static_weights(self, cut: Cut) -> list[np.ndarray]:
+        """The bias, whatever the cut."""
         return [keras.ops.convert_to_numpy(self.bias)]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "channels": self.channels}
+
+
+@dataclass(frozen=True)
+class Bias(Operation):
+    """One learnt value added to each channel, of a tensor that is not sliced."""
+
+    kind: ClassVar[str] = "bias"
+
+    def layer(self, channels: Sequence[int], setting: Setting, name: str) -> ChannelBias:
+        return ChannelBias(channels[0], name=name, dtype=setting.dtype)
+
+    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+        return layer(*tensors)
+
+    def static(self, build: Build, *tensors: Any, name: str) -> Any:
+        # No stock layer keeps a bias alone.
+        (offset,) = build.weights(name)
+        return build.stock(build.layers.Rescaling(1.0, offset.tolist(), name=name), *tensors)
+
+    def parameters(self, *inputs: Shape, result: Shape, cut: Cut) -> tuple[int, int]:
+        return result.channels, 0

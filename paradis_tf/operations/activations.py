@@ -1,0 +1,32 @@
+"""Activations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from paradis_tf.operations.operation import Build, Operation, Run
+
+
+@dataclass(frozen=True)
+class Relu(Operation):
+    """max(x, 0)."""
+
+    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+        return keras.ops.relu(*tensors)
+
+    def static(self, build: Build, *tensors: Any, name: str) -> Any:
+        return build.stock(build.layers.ReLU(name=name), *tensors)
+
+
+@dataclass(frozen=True)
+class Relu6(Operation):
+    """min(max(x, 0), 6)."""
+
+    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+        return keras.ops.relu6(*tensors)
+
+    def static(self, build: Build, *tensors: Any, name: str) -> Any:
+        return build.stock(build.layers.ReLU(6.0, name=name), *tensors)

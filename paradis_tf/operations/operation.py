@@ -1,0 +1,176 @@
+"""What an operation is: a layer, its application to a cut, its static form and its cost, side by side in one class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from paradis_tf.cuts import Cut
+from paradis_tf.layers.windows import output_size
+
+# Of normalization: whether each cut has a scale and shift (or gain and bias) of its own, or takes its slice of one.
+NORMALIZATIONS = ("private", "shared_affine")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A tensor of one image: its size, its channels at full width and how many of them the cut has.
+
+    Attributes:
+      size: (height, width); (1, 1) of features and logits.
+      channels: at full width.
+      taken: of the cut.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    taken: int
+
+    @property
+    def positions(self) -> int:
+        return self.size[0] * self.size[1]
+
+    @property
+    def values(self) -> int:
+        """Values of the cut's tensor."""
+        return self.positions * self.taken
+
+    def window(self, channels: int, taken: tuple[int, int], kernel_size: int = 1, strides: int = 1) -> Shape:
+        """What a window with padding "same" makes of it: so many channels, of which the cut has `taken`."""
+        height, width = (output_size(side, kernel_size, strides, "same") or 0 for side in self.size)
+        return Shape((height, width), channels, taken[1] - taken[0])
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one layer of one cut costs for one image.
+
+    Attributes:
+      name: the layer's name in the architecture.
+      kind: the operation's `kind`.
+      madds: multiply-adds; 0 for batch norm, which folds into its convolution, for additions and for pooling.
+      kernel_parameters: weights of the kernel and the bias, and the gains of weight normalization.
+      norm_parameters: scales and shifts of batch norm.
+      activation_bytes: bytes of the output at one byte a value (int8).
+    """
+
+    name: str
+    kind: str
+    madds: int
+    kernel_parameters: int
+    norm_parameters: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a network gives to the layers it makes.
+
+    Attributes:
+      cuts: the cuts that layers keep private weights for, in their order.
+      dtype: Keras' dtype policy.
+      normalization: one of `NORMALIZATIONS`.
+    """
+
+    cuts: tuple[Cut, ...]
+    dtype: Any = "float32"
+    normalization: str = "private"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How shared layers are applied.
+
+    Attributes:
+      cut: what is taken of each layer.
+      dtype: what is computed in.
+      training: whether batch norm uses and collects the batch's statistics.
+      statistics: where batch norm leaves the batch's mean and variance by its name, in place of collecting them; or
+        None.
+    """
+
+    cut: Cut
+    dtype: str
+    training: bool = False
+    statistics: dict[str, list[Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Build:
+    """How a static model is made.
+
+    Attributes:
+      keras: `keras` or `tf_keras`.
+      cut: what the model takes of each layer.
+      weights: the cut's weights of the shared layer of that name, in the order its stock layer keeps them.
+      normalized_input: whether the image comes in normalized.
+    """
+
+    keras: ModuleType
+    cut: Cut
+    weights: Callable[[str], Sequence[np.ndarray]]
+    normalized_input: bool = False
+    layers: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", self.keras.layers)
+
+    def stock(self, layer: Any, *tensors: Any, weights: Sequence[np.ndarray] = ()) -> Any:
+        """Calls a stock layer, and gives it its weights."""
+        result = layer(*tensors)
+        if weights:
+            layer.set_weights(weights)
+        return result
+
+
+class Operation(ABC):
+    """One operation that architectures are written in; subclasses are frozen dataclasses of its options.
+
+    `layer` makes the full-size weights, `apply` computes with a cut of them, `static` makes the same of stock layers,
+    `shape` and `cost` count it. A new operation is one class; `tests/paradis_tf/operations/check.py` checks them all.
+
+    Attributes:
+      kind: what tables of costs call it; operations without one have no row there.
+    """
+
+    kind: ClassVar[str] = ""
+
+    def layer(self, channels: Sequence[int], setting: Setting, name: str) -> Any:
+        """The Keras layer that owns the full-size weights, not yet built, or None where there are no weights.
+
+        Args:
+          channels: of each input, at full width.
+          setting: what the network gives to its layers.
+          name: the layer's, unique in the architecture.
+        """
+        return None
+
+    @abstractmethod
+    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+        """What one device computes, with the layer that `layer` made."""
+
+    @abstractmethod
+    def static(self, build: Build, *tensors: Any, name: str) -> Any:
+        """The same of stock layers, on symbolic tensors; the layer that has the weights bears the name."""
+
+    def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:
+        """The shape that comes out; raises `SwitchError`, naming the layer, where the cut falls inside a channel."""
+        return inputs[0]
+
+    def parameters(self, *inputs: Shape, result: Shape, cut: Cut) -> tuple[int, int]:
+        """How many values the cut has of kernel and bias, and of scale and shift."""
+        return 0, 0
+
+    def madds(self, *inputs: Shape, result: Shape) -> int:
+        """Multiply-adds for one image."""
+        return 0
+
+    def cost(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> LayerCost:
+        """Its row in a table of costs."""
+        kernel, norm = self.parameters(*inputs, result=result, cut=cut)
+        return LayerCost(name, self.kind, self.madds(*inputs, result=result), kernel, norm, result.values)

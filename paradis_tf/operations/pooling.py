@@ -1,0 +1,52 @@
+"""Pooling over windows and over the whole image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import keras
+
+from paradis_tf.cuts import Cut
+from paradis_tf.operations.operation import Build, Operation, Run, Shape
+
+
+@dataclass(frozen=True)
+class MaxPool(Operation):
+    """Largest value of each window, padding "same".
+
+    Args:
+      pool_size: side of the square window, in pixels.
+      strides: step of the window in both directions.
+    """
+
+    kind: ClassVar[str] = "max_pool"
+
+    pool_size: int
+    strides: int
+
+    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+        return keras.ops.max_pool(
+            *tensors, self.pool_size, self.strides, padding="same", data_format="channels_last"
+        )
+
+    def static(self, build: Build, *tensors: Any, name: str) -> Any:
+        stock = build.layers.MaxPooling2D(self.pool_size, self.strides, padding="same", name=name)
+        return build.stock(stock, *tensors)
+
+    def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:
+        return inputs[0].window(inputs[0].channels, (0, inputs[0].taken), self.pool_size, self.strides)
+
+
+@dataclass(frozen=True)
+class GlobalAveragePool(Operation):
+    """Mean over height and width: (batch, height, width, channels) to (batch, channels)."""
+
+    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+        return keras.ops.mean(*tensors, axis=(1, 2))
+
+    def static(self, build: Build, *tensors: Any, name: str) -> Any:
+        return build.stock(build.layers.GlobalAveragePooling2D(name=name), *tensors)
+
+    def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:
+        return Shape((1, 1), inputs[0].channels, inputs[0].taken)
