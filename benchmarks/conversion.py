@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
         from export.bundles import pictures
         from paradis_tf.training import run as training
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
-    if model.task.name != "classification":
+    if model.task.enlarges:
         raise UserError(f"--workdir={workdir.path} is a run of {model.task.name}; this times classifiers.")
     height, width, _ = model.architecture.image_shape
     images = pictures.representative(dataset, (height, width), _IMAGES.value)

@@ -56,12 +56,12 @@ def main(argv: list[str]) -> None:
         import keras
         import numpy as np
 
-        from paradis_tf.supernet import Supernet
+        from paradis_tf.training.step import TrainableSupernet
 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (_BATCH.value, _SIDE, _SIDE, 3), dtype=np.uint8)
     labels = rng.integers(0, _CLASSES, _BATCH.value)
-    supernet = Supernet(_architecture(), _SWITCHES)
+    supernet = TrainableSupernet(_architecture(), _SWITCHES)
     models = {"joint": _joint(supernet, keras), **_apart(supernet, keras)}
     steps: dict[str, Callable[[], Any]] = {
         name: functools.partial(model.train_on_batch, images, labels) for name, model in models.items()
@@ -110,7 +110,7 @@ def _apart(supernet: Any, keras: Any) -> dict[str, Any]:
     found = {}
     for switch in supernet.switches:
         image = keras.Input(supernet.architecture.image_shape, name="image")
-        slices = [extract(supernet, switch, device) for device in range(switch.devices)]
+        slices = [extract(supernet, cut) for cut in switch.cuts]
         for model in slices:
             _check_strides(model, keras)
         parts = [model(image) for model in slices]

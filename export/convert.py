@@ -119,7 +119,7 @@ def main(argv: list[str]) -> None:
         from paradis_tf.training import run as training
     _report(f"loading {workdir.path} and its images")
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
-    enlarges = model.task.name == "super_resolution"
+    enlarges = model.task.enlarges
     height, width, _ = model.architecture.image_shape
     if flags.FLAGS["image_size"].present and not enlarges:
         raise UserError(

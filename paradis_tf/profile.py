@@ -19,7 +19,7 @@ from fusion.base.files import check_json_target, write_json
 from fusion.base.program import UserError
 from paradis_tf import models
 from paradis_tf.base import program
-from paradis_tf.builders.cost import slice_cost, switch_costs, tail_cost
+from paradis_tf.builders.cost import cut_cost, path_costs, tail_cost
 from paradis_tf.switches import parse_switches
 
 _CONFIG = program.define_config("The experiment; see paradis_tf/configs/.")
@@ -49,7 +49,7 @@ def rows(architecture: Any, switches: list[Any]) -> list[dict[str, Any]]:
                 "parameters": cost.parameters,
                 "largest_activation_bytes": cost.largest_activation_bytes,
             }
-            for slice, cost in zip(switch.slices, switch_costs(architecture, switch), strict=True)
+            for slice, cost in zip(switch.slices, path_costs(architecture, switch), strict=True)
         ]
         found.append(
             {
@@ -130,12 +130,12 @@ def _of_data(config: Any) -> dict[str, Any]:
 
 def _print_layers(architecture: Any, text: str, grid: int) -> None:
     (switch,) = parse_switches([text], grid)
-    for slice in dict.fromkeys(switch.slices):
+    for cut in switch.cuts:
         lines = [
             (layer.name, layer.kind, f"{layer.madds:,}", f"{layer.kernel_parameters + layer.norm_parameters:,}")
-            for layer in slice_cost(architecture, slice).layers
+            for layer in cut_cost(architecture, cut).layers
         ]
-        print(f"\nslice {slice}\n{columns.render(('layer', 'kind', 'MAdds', 'parameters'), lines)}")
+        print(f"\nslice {cut.slice}\n{columns.render(('layer', 'kind', 'MAdds', 'parameters'), lines)}")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
         from paradis_tf.pictures import crops
         from paradis_tf.training import run as training
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
-    if model.task.name != "super_resolution":
+    if not model.task.enlarges:
         raise UserError(f"--workdir={workdir.path} is a run of {model.task.name}; crops are of super-resolution.")
     places = _chosen(dataset.test.names)
     crops.draw(model, dataset.test.select(places), _SIZE.value, output, lambda text: print(text, flush=True))

@@ -49,7 +49,9 @@ class Switch:
             expected = slice_.stop
         widths = [slice_.width for slice_ in self.slices]
         if widths != sorted(widths, reverse=True):
-            raise SwitchError(f"widths {', '.join(map(text_of, widths))} increase; order the slices from wide to narrow.")
+            raise SwitchError(
+                f"widths {', '.join(map(text_of, widths))} increase; order the slices from wide to narrow."
+            )
 
     @classmethod
     def from_widths(cls, widths: Iterable[Fraction | int | str]) -> Switch:

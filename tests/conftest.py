@@ -15,8 +15,10 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from paradis_tf import models  # noqa: E402
-from paradis_tf.builders.operations import Architecture, Operations, Outputs  # noqa: E402
+from paradis_tf.builders.architecture import FUSION, Architecture, Outputs, Reading  # noqa: E402
+from paradis_tf.operations import BatchNorm, Classifier, Conv, DepthwiseConv, GlobalAveragePool, Normalize, Relu6  # noqa: E402
 from paradis_tf.supernet import Supernet  # noqa: E402
+from paradis_tf.training.step import TrainableSupernet  # noqa: E402
 
 SWITCHES = ("1.0", "0.5+0.5", "0.5+0.25+0.25", "4x0.25")
 
@@ -30,15 +32,16 @@ class TinyNet:
     image_shape: tuple[int, int, int] = (8, 8, 3)
     classes: int = 5
 
-    def __call__(self, ops: Operations, image: Any) -> Outputs:
-        x = ops.conv(ops.normalize(image), 8, 3, strides=2, slice_inputs=False, name="stem_conv")
-        x = ops.relu6(ops.batch_norm(x, name="stem_norm"), name="stem_relu")
-        x = ops.depthwise_conv(x, 3, name="depthwise_conv")
-        x = ops.relu6(ops.batch_norm(x, name="depthwise_norm"), name="depthwise_relu")
-        x = ops.conv(x, 16, 1, name="pointwise_conv")
-        x = ops.relu6(ops.batch_norm(x, name="pointwise_norm"), name="pointwise_relu")
-        features = ops.global_average_pool(x, name="features")
-        return Outputs(ops.classifier(features, self.classes, name="logits"), features)
+    def __call__(self, net: Reading, image: Any) -> Outputs:
+        x = net(Conv(8, 3, 2, slice_inputs=False), net(Normalize(), image, name="normalize"), name="stem_conv")
+        x = net(Relu6(), net(BatchNorm(), x, name="stem_norm"), name="stem_relu")
+        x = net(DepthwiseConv(3), x, name="depthwise_conv")
+        x = net(Relu6(), net(BatchNorm(), x, name="depthwise_norm"), name="depthwise_relu")
+        x = net(Conv(16, 1), x, name="pointwise_conv")
+        x = net(Relu6(), net(BatchNorm(), x, name="pointwise_norm"), name="pointwise_relu")
+        features = net(GlobalAveragePool(), x, name="features")
+        logits = net(Classifier(self.classes), features, name="logits")
+        return Outputs(*net.boundary(FUSION, logits, features))
 
     def get_config(self) -> dict[str, Any]:
         return {"image_shape": list(self.image_shape), "classes": self.classes}
@@ -82,7 +85,7 @@ def tiny_net(request: pytest.FixtureRequest) -> Callable[..., Supernet]:
 
     def make(switches: tuple[str, ...] = SWITCHES, **options: Any) -> Supernet:
         keras.utils.set_random_seed(3)
-        return randomize(Supernet(architecture, switches, **options))
+        return randomize(TrainableSupernet(architecture, switches, **options))
 
     return make
 

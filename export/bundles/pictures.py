@@ -26,10 +26,9 @@ def representative(dataset: Any, size: tuple[int, int], count: int) -> np.ndarra
     Raises:
       UserError: there are not so many.
     """
-    of_pairs = dataset.task == "super_resolution"
-    images = _tiles(dataset.train.pairs.low, size) if of_pairs else dataset.train.images
+    images = _tiles(dataset.train.pairs.low, size) if dataset.tiled else dataset.train.images
     if not 1 <= count <= len(images):
-        kind = f"tiles of {size[0]}x{size[1]}" if of_pairs else "images"
+        kind = f"tiles of {size[0]}x{size[1]}" if dataset.tiled else "images"
         raise UserError(
             f"--calibration_images is {count}; it lies between 1 and the {len(images)} {kind} of the training part."
         )
@@ -41,7 +40,7 @@ def for_training(dataset: Any, size: tuple[int, int], count: int) -> np.ndarray:
 
     While it trains, maps as large as the image are kept for every layer of every image of a batch.
     """
-    if dataset.task == "super_resolution":
+    if dataset.tiled:
         height, width = (min(side, _TRAINING_SIDE) for side in size)
         size = (height, width)
     return representative(dataset, size, min(count, most(dataset, size)))
@@ -49,7 +48,7 @@ def for_training(dataset: Any, size: tuple[int, int], count: int) -> np.ndarray:
 
 def most(dataset: Any, size: tuple[int, int]) -> int:
     """How many images `representative` has."""
-    if dataset.task == "super_resolution":
+    if dataset.tiled:
         return len(_tiles(dataset.train.pairs.low, size))
     return len(dataset.train)
 
@@ -57,7 +56,7 @@ def most(dataset: Any, size: tuple[int, int]) -> int:
 def validation(dataset: Any) -> Any:
     """The validation part, of a classifier at most 2,000 images of it, evenly spread."""
     part = dataset.validation
-    if dataset.task == "super_resolution":
+    if dataset.tiled:
         return part
     chosen = _spread(len(part), min(len(part), _MOST_JUDGED))
     return Part(part.images[chosen], part.labels[chosen])

@@ -26,7 +26,7 @@ def choose(dataset: Any, size: tuple[int, int]) -> tuple[np.ndarray, list[int] |
     Of a classifier one image of each of the first five classes; of super-resolution the tile of most contrast.
     """
     part = dataset.validation
-    if dataset.task == "super_resolution":
+    if dataset.tiled:
         tiles = np.concatenate([Tiles(size, 0, 1).cut(image) for image in part.low])
         return tiles[[tiles.std(axis=(1, 2, 3)).argmax()]], None
     chosen = [int(np.flatnonzero(part.labels == label)[0]) for label in np.unique(part.labels)[:_CLASSIFIER_SAMPLES]]

@@ -27,7 +27,7 @@ from export.proof.judges import Judge
 from fusion.base.files import write_json
 from fusion.bundle import manifest
 from fusion.bundle.contents import Bundle
-from paradis_tf.builders.operations import Tailed
+from paradis_tf.builders.architecture import has_tail
 from paradis_tf.records.workdir import package_versions
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
@@ -155,7 +155,7 @@ def _choose(
     trained = dataclasses.replace(settings.compression, quantization_aware=True)
     part = pictures.validation(dataset)
     judge: Judge
-    if isinstance(model.architecture, Tailed):
+    if has_tail(model.architecture):
         # It runs the tail of a bundle, for which any switch will do, and files that are there already.
         files = [file for file in plan if file.switch == model.switches[0] and file.precision == "int8"]
         there = all(maker.has(file, trained) for file in files)
@@ -193,8 +193,8 @@ def _write_slices(
         "input": {"name": "image", "shape": list(shape), "dtype": "uint8", "range": [0, 255], "color": "RGB"},
         "fusion": {"rule": "sum"},
     }
-    output = conversion.output_name(model)
-    if isinstance(model.architecture, Tailed):
+    output = model.task.output
+    if has_tail(model.architecture):
         data, contents = maker.tail
         tail = {**_write(folder, "slices/tail.float32.tflite", data), "arena_bytes": contents.arena_bytes}
         written["fusion"] |= {"scale": dataset.test.scale, "tail": tail}

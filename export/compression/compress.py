@@ -12,7 +12,7 @@ from export.compression import clustering, folded, pruning, quantization, traini
 from export.compression.folded import Weights
 from export.compression.settings import Compression
 from fusion.base.program import UserError
-from paradis_tf.builders.operations import PIXEL_OFFSET, PIXEL_SCALE
+from paradis_tf.operations.pixels import PIXEL_OFFSET, PIXEL_SCALE
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 

@@ -47,7 +47,7 @@ def fold(
 
     Source: folding as in Jacob et al. 2018, section 3.2, with the statistics of inference.
     """
-    source = extract(model, switch, device, tf_keras, normalized_input=True, image_shape=image_shape)
+    source = extract(model, switch.cut(device), tf_keras, normalized_input=True, image_shape=image_shape)
     weights: Weights = {}
     made: dict[str, Any] = {}
     for layer in source.layers:

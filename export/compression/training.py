@@ -14,7 +14,7 @@ import tf_keras
 from export.compression.settings import Compression
 from fusion.base.program import UserError
 from paradis_tf.base.progress import duration
-from paradis_tf.builders.operations import PIXEL_OFFSET, PIXEL_SCALE
+from paradis_tf.operations.pixels import PIXEL_OFFSET, PIXEL_SCALE
 from paradis_tf.tasks.task import Task
 
 _REPORT_EVERY_S = 10.0
@@ -93,19 +93,13 @@ def _training_step(
         taught = tf.add_n([teacher(image, training=False) for teacher in teachers])
         with tf.GradientTape() as tape:
             prediction = tf.add_n([student(image, training=True) for student in students])
-            loss = _distance(task, prediction, taught)
+            loss = task.sum_distance(prediction, taught)
         pairs = zip(tape.gradient(loss, variables), variables, strict=True)
         # A kernel that is made of centroids takes no part itself.
         optimizer.apply_gradients([(gradient, variable) for gradient, variable in pairs if gradient is not None])
         return loss
 
     return step
-
-
-def _distance(task: Task, prediction: tf.Tensor, taught: tf.Tensor) -> tf.Tensor:
-    if task.name == "super_resolution":
-        return tf.reduce_mean(tf.abs(prediction - taught))
-    return task.distillation_loss(prediction, taught) - task.distillation_loss(taught, taught)
 
 
 def batches(images: np.ndarray, compression: Compression) -> Iterator[np.ndarray]:

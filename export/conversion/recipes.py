@@ -26,8 +26,10 @@ _SOURCES = (
     "export/tflite/graph.py",
     "export/tflite/halves.py",
     "paradis_tf/builders",
+    "paradis_tf/cuts.py",
     "paradis_tf/layers",
     "paradis_tf/models",
+    "paradis_tf/operations",
     "paradis_tf/switches.py",
     "paradis_tf/tasks",
 )
@@ -73,7 +75,7 @@ class Recipes:
     def _weights(self, switch: Switch, device: int) -> str:
         digest = hashlib.sha256()
         for layer in self._model.shared_layers:
-            for value in layer.static_weights(switch, device):
+            for value in layer.static_weights(switch.cut(device)):
                 digest.update(f"{layer.name} {_digest_of(keras.ops.convert_to_numpy(value))}".encode())
         return digest.hexdigest()
 

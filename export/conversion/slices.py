@@ -16,25 +16,20 @@ import tensorflow as tf
 from export.conversion.job import SliceFile
 from export.tflite import graph, halves, operators
 from fusion.base.program import UserError
-from fusion.bundle.contents import CLASSIFICATION
 from paradis_tf.base import program
-from paradis_tf.builders.cost import Cost, slice_cost, tail_cost
-from paradis_tf.builders.operations import NORMALIZED_RANGE, PIXEL_OFFSET, PIXEL_SCALE, Architecture
+from paradis_tf.builders.architecture import Architecture
+from paradis_tf.builders.cost import Cost, cut_cost, tail_cost
 from paradis_tf.builders.static import extract, extract_tail
+from paradis_tf.operations.pixels import NORMALIZED_RANGE, PIXEL_OFFSET, PIXEL_SCALE
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 
 ImageShape = tuple[int, int, int]
 
 
-def output_name(model: Supernet) -> str:
-    """The name of what a slice of a model gives."""
-    return "logits" if model.task.name == CLASSIFICATION else "residual"
-
-
 def cost(model: Supernet, switch: Switch, device: int, image_shape: ImageShape) -> Cost:
     """What a slice costs for one image of a shape."""
-    return slice_cost(_resized(model, image_shape), switch.slices[device])
+    return cut_cost(_resized(model, image_shape), switch.cut(device))
 
 
 def convert_slice(
@@ -69,8 +64,10 @@ def convert_slice(
     try:
         with _hushed():
             if slice_model is None:
-                slice_model = extract(model, job.switch, job.device, keras, normalized_input=True, image_shape=shape)
-            output = output_name(model)
+                slice_model = extract(
+                    model, job.switch.cut(job.device), keras, normalized_input=True, image_shape=shape
+                )
+            output = model.task.output
             if job.precision == "int8":
                 ranged = None if ranges_are_trained else images
                 converter = int8_converter(slice_model, ranged, shape, output, job.float_output)

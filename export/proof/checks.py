@@ -95,10 +95,7 @@ def partial_outputs(model: Supernet, switch: Switch, images: np.ndarray) -> list
     """What Keras gives for each device of a switch, float32 (n, *output)."""
     size = max(1, min(_BATCH, _BATCH_PIXELS // (images.shape[1] * images.shape[2])))
     batches = np.split(images, range(size, len(images), size))
-    return [
-        np.concatenate([model.call_slice(batch, switch, device).prediction.numpy() for batch in batches])
-        for device in range(switch.devices)
-    ]
+    return [np.concatenate([model.call_cut(batch, cut).prediction.numpy() for batch in batches]) for cut in switch.cuts]
 
 
 def _operators(bundle: Bundle, entry: SwitchEntry, precision: str) -> tuple[list[tuple[str, ...]], list[str]]:

@@ -11,8 +11,7 @@ from fusion.bundle.contents import Bundle
 from fusion.images.tiles import Tiles
 from fusion.runtime import choosing as runtime
 from fusion.runtime.interpreters import TailInterpreter
-from paradis_tf.data.parts import Part
-from paradis_tf.data.super_resolution import ImagePairs
+from paradis_tf.data.parts import ImagePairs, Part
 from paradis_tf.tasks.image_quality import luma, psnr
 
 # Pixels that tiles of a test image overlap by: the answers of the outermost are thrown away.

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import tensorflow as tf
 
 from fusion.base.program import UserError
-from paradis_tf.data import arrays, tfds
+from paradis_tf.data import arrays, pipeline, tfds
 from paradis_tf.data.parts import Part
 
 _WITH_PATH = ("npz", "folder", "prepared")
@@ -33,10 +34,21 @@ class Dataset:
 
     task: ClassVar[str] = "classification"
 
+    # Whether images of any size are cut in tiles of the network's.
+    tiled: ClassVar[bool] = False
+
     train: Part
     validation: Part
     test: Part
     class_names: tuple[str, ...]
+
+    def training_batches(self, batch_size: int, **options: Any) -> tf.data.Dataset:
+        """As `pipeline.training_batches` of the training part."""
+        return pipeline.training_batches(self.train, batch_size, **options)
+
+    def validation_batches(self, batch_size: int, **options: Any) -> tf.data.Dataset:
+        """As `pipeline.evaluation_batches` of the validation part."""
+        return pipeline.evaluation_batches(self.validation, batch_size, **options)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -78,3 +78,51 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ImagePairs:
+    """Low- and high-resolution images of one part, of different sizes.
+
+    Attributes:
+      names: `set/file` of each pair, without suffix.
+      low: uint8 (height, width, 3), RGB, 0..255.
+      high: uint8 (height * scale, width * scale, 3).
+      scale: the factor between them.
+    """
+
+    names: tuple[str, ...]
+    low: tuple[np.ndarray, ...]
+    high: tuple[np.ndarray, ...]
+    scale: int
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The names of the sets, in order."""
+        return tuple(dict.fromkeys(name.rpartition("/")[0] for name in self.names))
+
+    def select(self, places: Sequence[int]) -> ImagePairs:
+        """The pairs at these places."""
+        low, high = ([images[place] for place in places] for images in (self.low, self.high))
+        return ImagePairs(tuple(self.names[place] for place in places), tuple(low), tuple(high), self.scale)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Random patches of image pairs; its length is the number of patches of an epoch.
+
+    Attributes:
+      pairs: what they are cut from.
+      size: side of the low-resolution patch in pixels.
+      count: patches per epoch.
+    """
+
+    pairs: ImagePairs
+    size: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.count

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from fusion.base.program import UserError
+from paradis_tf.data import patches
 from paradis_tf.data.bicubic import crop_to_multiple, shrink
+from paradis_tf.data.parts import ImagePairs, Patches
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 # All pixels are kept in memory; a larger set is a matter of a machine with more of it, and of this line.
@@ -23,62 +26,24 @@ _GENERIC_FOLDERS = ("hr", "gt", "high", "original")
 
 
 @dataclass(frozen=True)
-class ImagePairs:
-    """Low- and high-resolution images of one part, of different sizes.
-
-    Attributes:
-      names: `set/file` of each pair, without suffix.
-      low: uint8 (height, width, 3), RGB, 0..255.
-      high: uint8 (height * scale, width * scale, 3).
-      scale: the factor between them.
-    """
-
-    names: tuple[str, ...]
-    low: tuple[np.ndarray, ...]
-    high: tuple[np.ndarray, ...]
-    scale: int
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @property
-    def sets(self) -> tuple[str, ...]:
-        """The names of the sets, in order."""
-        return tuple(dict.fromkeys(name.rpartition("/")[0] for name in self.names))
-
-    def select(self, places: Sequence[int]) -> ImagePairs:
-        """The pairs at these places."""
-        low, high = ([images[place] for place in places] for images in (self.low, self.high))
-        return ImagePairs(tuple(self.names[place] for place in places), tuple(low), tuple(high), self.scale)
-
-
-@dataclass(frozen=True)
-class Patches:
-    """Random patches of image pairs; its length is the number of patches of an epoch.
-
-    Attributes:
-      pairs: what they are cut from.
-      size: side of the low-resolution patch in pixels.
-      count: patches per epoch.
-    """
-
-    pairs: ImagePairs
-    size: int
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-
-@dataclass(frozen=True)
 class PairDataset:
     """The parts of a dataset for super-resolution. Training sees `train` and `validation`, evaluation sees `test`."""
 
     task: ClassVar[str] = "super_resolution"
 
+    tiled: ClassVar[bool] = True
+
     train: Patches
     validation: ImagePairs
     test: ImagePairs
+
+    def training_batches(self, batch_size: int, **options: Any) -> tf.data.Dataset:
+        """As `patches.training_batches` of the training part."""
+        return patches.training_batches(self.train, batch_size, **options)
+
+    def validation_batches(self, batch_size: int, **options: Any) -> tf.data.Dataset:
+        """As `patches.evaluation_batches` of the validation part."""
+        return patches.evaluation_batches(self.validation, batch_size, **options)
 
     @property
     def architecture_options(self) -> dict[str, Any]:

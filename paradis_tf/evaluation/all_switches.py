@@ -7,7 +7,7 @@ from typing import Any
 
 from fusion.base import columns
 from paradis_tf.base.metrics import metric_of
-from paradis_tf.builders.cost import switch_costs, tail_cost
+from paradis_tf.builders.cost import path_costs, tail_cost
 from paradis_tf.evaluation import classification, super_resolution
 from paradis_tf.evaluation.live_subsets import text_form
 from paradis_tf.supernet import Supernet
@@ -42,7 +42,7 @@ def evaluate(model: Supernet, part: Any, report: Report = lambda text: None) -> 
     tail = tail_cost(model.architecture)
     rows = []
     for switch in model.switches:
-        costs = switch_costs(model.architecture, switch)
+        costs = path_costs(model.architecture, switch)
         values = dict(measured[switch])
         subsets = values.pop("live_subsets")
         rows.append(
@@ -64,7 +64,7 @@ def evaluate(model: Supernet, part: Any, report: Report = lambda text: None) -> 
 
 def switch_table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows of `evaluate` as a table, a line per switch; of super-resolution as one for each set of images."""
-    if rows[0]["metric"] == "psnr_y":
+    if "sets" in rows[0]:
         return super_resolution.quality_table(rows)
     metric = metric_of(rows[0], "evaluation")
     top5 = rows[0].get("top5_accuracy") is not None

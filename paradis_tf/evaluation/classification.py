@@ -74,8 +74,7 @@ def _partial_logits(model: Supernet, switch: Switch) -> Callable[[tf.Tensor], li
 
     @tf.function(input_signature=[image])
     def run(images: tf.Tensor) -> list[tf.Tensor]:
-        parts = [model.call_slice(images, switch, device) for device in range(switch.devices)]
-        return [tf.cast(part.prediction, tf.float32) for part in parts]
+        return [tf.cast(model.call_cut(images, cut).prediction, tf.float32) for cut in switch.cuts]
 
     # Traced here: TensorFlow takes one function for each switch for one that is traced again and again, and warns.
     return run.get_concrete_function()

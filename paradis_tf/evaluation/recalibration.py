@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from fusion.base.program import UserError
-from paradis_tf.builders.shared import SharedOperations
+from paradis_tf.builders.architecture import FUSION, read
+from paradis_tf.builders.shared import Applied
+from paradis_tf.operations.operation import Run
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 
@@ -65,15 +66,15 @@ def recalibrate(
     asked = model.switches if switches is None else switches
     wanted = [Switch.parse(switch, model.grid) if isinstance(switch, str) else switch for switch in asked]
     for switch in wanted:
-        model.check_device(switch, 0)
+        model.check_path(switch)
     seen = 0
     for switch in wanted:
         report(f"recalibrating switch {switch}")
         averages, seen = _averages(model, batches, switch, report)
-        for device, statistics in enumerate(averages):
+        for cut, statistics in zip(switch.cuts, averages, strict=True):
             for layer in model.shared_layers:
                 if layer.name in statistics:
-                    layer.set_statistics(switch, device, *statistics[layer.name])
+                    layer.set_statistics(cut, *statistics[layer.name])
     return seen
 
 
@@ -85,11 +86,12 @@ def _averages(
 
     # Made anew for each switch, so that the graph and its memory go with it.
     @tf.function
-    def run(images: Any) -> list[dict[str, Any]]:
-        devices = [_BatchStatistics(layers, switch, device) for device in range(switch.devices)]
-        for operations in devices:
-            model.architecture(operations, images)
-        return [operations.found for operations in devices]
+    def statistics_of(images: Any) -> list[dict[str, Any]]:
+        statistics: list[dict[str, Any]] = [{} for _ in switch.cuts]
+        for cut, of_cut in zip(switch.cuts, statistics, strict=True):
+            run = Run(cut, model.compute_dtype, training=True, statistics=of_cut)
+            read(model.architecture, Applied(layers, run), images, end=FUSION)
+        return statistics
 
     sums: Any = None
     seen = 0
@@ -98,7 +100,7 @@ def _averages(
         # In double precision: thousands of batches are added.
         found = [
             {name: [len(images) * value.numpy().astype(np.float64) for value in pair] for name, pair in device.items()}
-            for device in run(images)
+            for device in statistics_of(images)
         ]
         sums = found if sums is None else tf.nest.map_structure(np.add, sums, found)
         seen += len(images)
@@ -112,16 +114,3 @@ def _averages(
         if not np.isfinite(statistics).all():
             raise UserError(f"the batch statistics of layer {name!r} in switch '{switch}' are not finite.")
     return averages, seen
-
-
-class _BatchStatistics(SharedOperations):
-    """Runs one slice as training does, and keeps the batch's statistics in `found` and out of the layers."""
-
-    def __init__(self, layers: dict[str, keras.layers.Layer], switch: Switch, device: int) -> None:
-        super().__init__(layers, switch, device, training=True)
-        self.found: dict[str, list[Any]] = {}
-
-    def batch_norm(self, x: Any, *, name: str) -> Any:
-        outputs, mean, variance = self.layers[name].normalize_batch(x, self.switch, self.device)
-        self.found[name] = [mean, variance]
-        return outputs

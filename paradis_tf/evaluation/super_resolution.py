@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from fusion.base import columns
-from paradis_tf.builders.cost import switch_costs, tail_cost
-from paradis_tf.builders.operations import Outputs
+from paradis_tf.builders.architecture import Outputs
+from paradis_tf.builders.cost import path_costs, tail_cost
 from paradis_tf.data.bicubic import enlarge
-from paradis_tf.data.super_resolution import ImagePairs
+from paradis_tf.data.parts import ImagePairs
 from paradis_tf.evaluation.live_subsets import live_subsets
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
@@ -37,13 +37,12 @@ class Upscaler:
         # The open sides keep it at one trace for all images.
         @tf.function(input_signature=[images])
         def parts(image: tf.Tensor) -> list[tf.Tensor]:
-            found = [model.call_slice(image, switch, device) for device in range(switch.devices)]
-            return [tf.cast(part.prediction, tf.float32) for part in found]
+            return [tf.cast(model.call_cut(image, cut).prediction, tf.float32) for cut in switch.cuts]
 
         @tf.function(input_signature=[images, maps])
         def fused(image: tf.Tensor, summed: tf.Tensor) -> tf.Tensor:
             # The features play no part in the answer.
-            return model.fuse_parts(image, [Outputs(summed, summed)])["prediction"]
+            return model.fuse(image, [Outputs(summed, summed)])["prediction"]
 
         # Traced here: TensorFlow takes one function for each switch for one that is traced again and again, and warns.
         self._parts = parts.get_concrete_function()
@@ -88,7 +87,7 @@ def measure(model: Supernet, part: ImagePairs, report: Callable[[str], None]) ->
             found.append(scores(high, answers[0], part.scale))
             truth = luma(high)
             live += [psnr(truth, luma(answer), part.scale) for answer in answers]
-        costs = [cost.madds for cost in switch_costs(model.architecture, switch)]
+        costs = [cost.madds for cost in path_costs(model.architecture, switch)]
         pixels = model.architecture.image_shape[0] * model.architecture.image_shape[1]
         measured[switch] = {
             **_summary(part, found),

@@ -45,5 +45,6 @@ class Segments:
         """
         bounds = self._bounds.get(cut.key)
         if bounds is None:
-            raise ValueError(f"layer {self.layer!r} has no weights for {cut}; it has those of {', '.join(self._bounds)}.")
+            known = ", ".join(self._bounds)
+            raise ValueError(f"layer {self.layer!r} has no weights for {cut}; it has those of {known}.")
         return bounds

@@ -83,9 +83,7 @@ class Paradis(Method):
             teacher = Teacher(WHOLE_SWITCH, "fixed")
         else:
             teacher = Teacher(widest, "average" if self.teacher == "average" else "in_place")
-        objectives = distillation(
-            teacher, self.hard_weight, self.soft_weight, self.feature_weight, self.temperature
-        )
+        objectives = distillation(teacher, self.hard_weight, self.soft_weight, self.feature_weight, self.temperature)
         factor = self.student_weight, self.final_student_weight
         first = Pass(widest, objectives) if self.teacher_run else Pass(widest)
         return (first, *(Pass(switch, objectives, factor) for switch in switches if switch != widest))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from paradis_tf.builders.architecture import FUSION, Outputs, Reading, Tensor
-from paradis_tf.operations import BatchNorm, Classifier, Conv, DepthwiseConv, GlobalAveragePool, Normalize, Relu6
 from paradis_tf.models import options
+from paradis_tf.operations import BatchNorm, Classifier, Conv, DepthwiseConv, GlobalAveragePool, Normalize, Relu6
 
 _STEM_FILTERS = 32
 _BLOCK_FILTERS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from paradis_tf.builders.architecture import FUSION, Outputs, Reading, Tensor
-from paradis_tf.operations import Add, BatchNorm, Classifier, Conv, GlobalAveragePool, MaxPool, Normalize, Relu
 from paradis_tf.models import options
+from paradis_tf.operations import Add, BatchNorm, Classifier, Conv, GlobalAveragePool, MaxPool, Normalize, Relu
 
 # Blocks of the four stages, by depth.
 _BASIC_DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}

@@ -22,8 +22,8 @@ class WDSR:
     around all of it; every convolution weight-normalized with bias, no batch norm.
 
     Each device makes a part of the tail convolution's 3 * scale * scale maps. After fusion that convolution's bias and
-    the 5x5 convolution of the image are added, once, and the maps shuffled to pixels: float, 0..255, not clipped. Block "a" is 3x3 n -> 4n, ReLU, 3x3 4n -> n; block "b" is 1x1 n -> 6n, ReLU, 1x1 6n -> 0.8n, 3x3
-    0.8n -> n.
+    the 5x5 convolution of the image are added, once, and the maps shuffled to pixels: float, 0..255, not clipped. Block
+    "a" is 3x3 n -> 4n, ReLU, 3x3 4n -> n; block "b" is 1x1 n -> 6n, ReLU, 1x1 6n -> 0.8n, 3x3 0.8n -> n.
 
     Args:
       image_shape: (height, width, 3) of the low-resolution RGB image, for costs and static models; the layers take

@@ -26,9 +26,7 @@ class MaxPool(Operation):
     strides: int
 
     def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
-        return keras.ops.max_pool(
-            *tensors, self.pool_size, self.strides, padding="same", data_format="channels_last"
-        )
+        return keras.ops.max_pool(*tensors, self.pool_size, self.strides, padding="same", data_format="channels_last")
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
         stock = build.layers.MaxPooling2D(self.pool_size, self.strides, padding="same", name=name)

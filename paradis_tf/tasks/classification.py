@@ -26,6 +26,7 @@ class Classification(Task):
 
     name: ClassVar[str] = "classification"
     metric: ClassVar[str] = "accuracy"
+    output: ClassVar[str] = "logits"
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         if not 0 <= label_smoothing < 1:
@@ -48,6 +49,9 @@ class Classification(Task):
         logits = keras.ops.cast(prediction, "float32") / temperature
         per_image = keras.losses.categorical_crossentropy(wanted, logits, from_logits=True)
         return temperature**2 * keras.ops.mean(per_image)
+
+    def sum_distance(self, summed: Any, taught: Any) -> Any:
+        return self.distillation_loss(summed, taught) - self.distillation_loss(taught, taught)
 
     def new_metric(self, name: str) -> keras.Metric:
         return keras.metrics.SparseCategoricalAccuracy(name=name)

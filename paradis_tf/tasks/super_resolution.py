@@ -32,6 +32,8 @@ class SuperResolution(Task):
 
     name: ClassVar[str] = "super_resolution"
     metric: ClassVar[str] = "psnr_y"
+    output: ClassVar[str] = "residual"
+    enlarges: ClassVar[bool] = True
 
     def __init__(self, border: int = 2) -> None:
         if not isinstance(border, int) or isinstance(border, bool) or not 0 <= border <= 64:
@@ -44,6 +46,17 @@ class SuperResolution(Task):
 
     def distillation_loss(self, prediction: Any, taught: Any, temperature: float = 1.0) -> Any:
         return self.loss(taught, prediction)
+
+    def sum_distance(self, summed: Any, taught: Any) -> Any:
+        return keras.ops.mean(keras.ops.abs(summed - taught))
+
+    def check(self, architecture: Any) -> None:
+        side = architecture.image_shape[0] * architecture.scale
+        if 2 * self.border >= side:
+            raise UserError(
+                f"config.loss.border is {self.border}, and patches have {side}x{side} high-resolution pixels "
+                f"(config.dataset.patch_size * scale); it is less than {side / 2:g}."
+            )
 
     def new_metric(self, name: str) -> keras.Metric:
         return MeanPSNR(self.border, name=name)

@@ -14,10 +14,14 @@ class Task(ABC):
     Attributes:
       name: its name in `TASKS` and in an architecture's `task`.
       metric: the name of the metric that training reports for each switch; more is better.
+      output: the name of what each slice gives, which is summed.
+      enlarges: whether the answer is an enlarged image; the network then takes images of any size.
     """
 
     name: ClassVar[str]
     metric: ClassVar[str]
+    output: ClassVar[str]
+    enlarges: ClassVar[bool] = False
 
     @abstractmethod
     def loss(self, targets: Any, prediction: Any) -> Any:
@@ -32,6 +36,13 @@ class Task(ABC):
           taught: the teacher's, of the same shape; no gradient is to flow into it.
           temperature: softens both sides, above 0; a task without a softmax takes no notice.
         """
+
+    @abstractmethod
+    def sum_distance(self, summed: Any, taught: Any) -> Any:
+        """How far the sum of the slices' outputs is from a teacher's, a float32 scalar; 0 where they agree."""
+
+    def check(self, architecture: Any) -> None:  # noqa: B027  most options fit all architectures
+        """Raises UserError where an option does not fit an architecture of this task."""
 
     @abstractmethod
     def new_metric(self, name: str) -> keras.Metric:

@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from paradis_tf.distribution.groups import Group
 from paradis_tf.methods.passes import Pass
-from paradis_tf.supernet import Supernet
+from paradis_tf.training.step import TrainableSupernet
 
 
 def fit(
-    model: Supernet,
+    model: TrainableSupernet,
     group: Group,
     batches: tf.data.Dataset,
     validation: tf.data.Dataset,
@@ -71,7 +71,7 @@ def fit(
     all_callbacks.on_train_end(logs)
 
 
-def _results(model: Supernet) -> dict[str, float]:
+def _results(model: TrainableSupernet) -> dict[str, float]:
     # Read outside of a replica a metric is the sum over the replicas, so all workers read the same ones in this order.
     return {metric.name: float(metric.result()) for metric in model.metrics}
 
@@ -87,7 +87,7 @@ def _function(group: Group, step: Callable[..., dict[str, tf.Tensor]], **options
     return run
 
 
-def _training_function(model: Supernet, group: Group) -> Callable[[Any], Any]:
+def _training_function(model: TrainableSupernet, group: Group) -> Callable[[Any], Any]:
     if group.replicas == 1 or not model.draws:
         return _function(group, model.train_step)
     # Replicas cannot exchange anything within a branch, so the passes are drawn here, and each choice of them is traced

@@ -14,13 +14,12 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from fusion.base.program import UserError
-from paradis_tf import methods, models
+from paradis_tf import methods, models, tasks
 from paradis_tf.configs import checks, defaults
-from paradis_tf.data import datasets, patches, pipeline, super_resolution
+from paradis_tf.data import datasets, pipeline, super_resolution
 from paradis_tf.distribution import groups
 from paradis_tf.distribution.groups import Group
 from paradis_tf.evaluation import recalibration
-from paradis_tf.methods.fixed_teacher import check_teacher
 from paradis_tf.records import selection
 from paradis_tf.records.recording import RunRecorder
 from paradis_tf.records.tensorboard import EventWriter
@@ -30,6 +29,8 @@ from paradis_tf.supernet import Supernet
 from paradis_tf.switches import parse_switches
 from paradis_tf.training import loop, optimizers
 from paradis_tf.training.divergence import DivergenceCheck
+from paradis_tf.training.step import TrainableSupernet
+from paradis_tf.training.teachers import load_teacher
 
 _EVALUATION_BATCH = 256
 _FINISHED = -1
@@ -37,9 +38,6 @@ _FINISHED = -1
 CALIBRATION_IMAGES = 5000
 
 Dataset = datasets.Dataset | super_resolution.PairDataset
-
-# By task: the module that makes batches of a dataset's parts.
-_PIPELINES: dict[str, Any] = {"classification": pipeline, "super_resolution": patches}
 
 
 def load_dataset(config: Any, data_dir: str | None) -> Dataset:
@@ -157,21 +155,20 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
     keras.utils.set_random_seed(config.seed)
     # All before the folder is made, so that a config that cannot be trained leaves nothing behind.
     architecture = make_architecture(config, dataset)
-    source = _PIPELINES[architecture.task]
     steps = len(dataset.train) // config.batch_size
     batches = dict(seed=config.seed, epochs=config.epochs, **dict(config.augmentation))
     shard = dict(shard_index=group.worker, shard_count=group.workers)
-    source.training_batches(dataset.train, config.batch_size, first_epoch=0, **batches, **shard)
+    dataset.training_batches(config.batch_size, first_epoch=0, **batches, **shard)
     groups.check_batch(config.batch_size, group.replicas)
     method = methods.create(**dict(config.method))
-    teacher = method.fixed_teacher()
-    if teacher is not None:
-        check_teacher(teacher, architecture, bool(config.method.get("feature_weight", 0)))
-    _check_border(architecture, config)
+    load_teacher(method, config.method.name, architecture)
+    tasks.create(architecture.task, **dict(config.loss)).check(architecture)
     mine = len(range(group.worker, len(dataset.validation), group.workers))
     evaluation_size = groups.evaluation_size(mine, _EVALUATION_BATCH * group.local_replicas, group.local_replicas)
     with group.strategy.scope():
-        model = Supernet(architecture, config.switches, config.grid, config.normalization, dtype=config.precision)
+        model = TrainableSupernet(
+            architecture, config.switches, config.grid, config.normalization, dtype=config.precision
+        )
         model.compile(
             optimizers.create(config.optimizer, config.epochs, steps),
             method,
@@ -204,8 +201,8 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
         loop.fit(
             model,
             group,
-            source.training_batches(dataset.train, config.batch_size, first_epoch=done, **batches, **shard),
-            source.evaluation_batches(dataset.validation, evaluation_size, **shard),
+            dataset.training_batches(config.batch_size, first_epoch=done, **batches, **shard),
+            dataset.validation_batches(evaluation_size, **shard),
             steps=steps,
             validation_steps=-(-mine // evaluation_size),
             first_epoch=done,
@@ -231,15 +228,13 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
 
 def calibration_batches(config: Any, dataset: Dataset, images: int) -> tf.data.Dataset:
     """The first epoch's training batches, augmented, up to at least so many images or to the end of the epoch."""
-    source = _PIPELINES[dataset.task]
     size = config["batch_size"]
-    batches = source.training_batches(
-        dataset.train, size, seed=config["seed"], first_epoch=0, epochs=1, **dict(config["augmentation"])
-    )
+    options = dict(seed=config["seed"], first_epoch=0, epochs=1, **dict(config["augmentation"]))
+    batches = dataset.training_batches(size, **options)
     return batches.take(-(-images // size))
 
 
-def _resume(workdir: Workdir, model: Supernet, config: ConfigDict, dataset: Dataset) -> int:
+def _resume(workdir: Workdir, model: TrainableSupernet, config: ConfigDict, dataset: Dataset) -> int:
     """Gives the model the newest checkpoint's state; the epochs that it has behind it, or `_FINISHED`."""
     done, _ = workdir.newest_checkpoint()
     # Without any checkpoint, too: a finished run may have been sent or kept without them.
@@ -264,18 +259,6 @@ def _resume(workdir: Workdir, model: Supernet, config: ConfigDict, dataset: Data
         groups.assign(model, groups.state(kept))
     workdir.metrics.truncate(done)
     return done
-
-
-def _check_border(architecture: Any, config: ConfigDict) -> None:
-    """Raises UserError if the metric's border leaves nothing of the patches that are trained on."""
-    border = config.loss.get("border", 0)
-    if architecture.task == "super_resolution" and isinstance(border, int):
-        side = architecture.image_shape[0] * architecture.scale
-        if 2 * border >= side:
-            raise UserError(
-                f"config.loss.border is {border}, and patches have {side}x{side} high-resolution pixels "
-                f"(config.dataset.patch_size * scale); it is less than {side / 2:g}."
-            )
 
 
 def _callbacks(workdir: Workdir, config: ConfigDict, tensorboard: bool) -> list[keras.callbacks.Callback]:

@@ -102,8 +102,10 @@ class TrainableSupernet(Supernet):
         self._keep_average(average_decay)
         self.first_non_finite = FirstNonFinite()
         self._total_loss = keras.metrics.Mean(name="loss")
-        self._losses_of = {s: keras.metrics.Mean(name=f"loss/{s}") for s in self.switches}
-        self._metrics_of = {s: self.task.new_metric(f"{self.task.metric}/{s}") for s in self.switches}
+        self._paths: tuple[Path, ...] = self.switches
+        self._losses_of: dict[Path, keras.Metric] = {p: keras.metrics.Mean(name=f"loss/{p}") for p in self._paths}
+        metric = self.task.metric
+        self._metrics_of: dict[Path, keras.Metric] = {p: self.task.new_metric(f"{metric}/{p}") for p in self._paths}
 
     def _keep_average(self, decay: float) -> None:
         self.average_decay = decay
@@ -171,10 +173,10 @@ class TrainableSupernet(Supernet):
             if isinstance(entry, Draw):
                 drawn = self._draw(entry, place)
                 loss, of_pass = self._run_drawn(entry, drawn, images, targets, taught)
-                paths.append(tf.gather([self._place_of(each.path) for each in entry.passes], drawn))
+                paths.append(tf.gather([self._paths.index(each.path) for each in entry.passes], drawn))
             else:
                 loss, of_pass = self._run_pass(entry, images, targets, taught)
-                paths.append(tf.constant(self._place_of(entry.path)))
+                paths.append(tf.constant(self._paths.index(entry.path)))
             for index, gradient in of_pass.items():
                 gradients[index] = gradients[index] + gradient if index in gradients else gradient
             losses.append(loss)
@@ -192,9 +194,6 @@ class TrainableSupernet(Supernet):
         )
         self._update_average()
         return {metric.name: metric.result() for metric in self.metrics}
-
-    def _place_of(self, path: Path) -> int:
-        return self.switches.index(path)  # type: ignore[arg-type]
 
     def _absent_teachers(self, images: Any) -> dict[Teacher, dict[str, tf.Tensor]]:
         """The outputs of the teachers that have no pass of their own, detached."""
@@ -277,7 +276,7 @@ class TrainableSupernet(Supernet):
         return {metric.name: metric.result() for metric in self.metrics}
 
     def finished(self) -> Supernet:
-        """The network to keep when training is over: float32, with the average of the weights if one is kept; a copy."""
+        """The network to keep: a copy in float32, with the average of the weights if one is kept."""
         network = Supernet(**{**self.get_config(), "architecture": self.architecture, "dtype": "float32"})
         kept = self._average if self.average_decay else self._averaged_weights()
         weights = [weight for layer in network.shared_layers for weight in layer.weights]

@@ -48,7 +48,7 @@ def check_teacher(teacher: Supernet, architecture: Architecture, features: bool)
         raise UserError(f"the teacher is for {teacher.architecture.task}, and the network for {architecture.task}.")
     theirs, ours = teacher.architecture_config(), {"name": architecture.name, **architecture.get_config()}
     keys = theirs.keys() | ours.keys() if features else {"image_shape", "classes", "scale"}
-    if tasks.TASKS[architecture.task].takes_any_size:
+    if tasks.TASKS[architecture.task].enlarges:
         keys -= {"image_shape"}
     for key in sorted(keys):
         if theirs.get(key) != ours.get(key):

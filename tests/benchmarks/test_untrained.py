@@ -27,7 +27,7 @@ def test_run_folder(tmp_path):
     assert dataset.image_shape == (20, 20, 3) and len(dataset.class_names) == 7
     assert dataset.train.images.std() > 50
     assert [str(switch) for switch in model.switches] == ["0.5+0.5"]
-    logits = np.asarray(model(dataset.test.images, switch=model.switches[0])["prediction"])
+    logits = np.asarray(model(dataset.test.images, path=model.switches[0])["prediction"])
     assert logits.shape == (2, 7) and np.isfinite(logits).all()
     again = run(*options)
     assert again.returncode == 2 and f"--workdir={folder} is there already" in again.stderr

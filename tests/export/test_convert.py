@@ -23,7 +23,7 @@ from export.conversion.slices import convert_slice
 from export.tflite import graph
 from fusion.bundle import manifest
 from fusion.bundle.contents import PRECISIONS
-from paradis_tf.builders.cost import slice_cost
+from paradis_tf.builders.cost import cut_cost
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 
@@ -69,7 +69,7 @@ def test_multiply_adds_counted_from_the_file_are_the_known_ones(device: int, mil
     switch = model.switches[0]
     _, found = convert_slice(model, SliceFile(switch, device, "float32"), np.zeros((1, 224, 224, 3), np.uint8))
     assert round(found.madds / 1e6, 1) == millions
-    assert found.madds == slice_cost(model.architecture, switch.slices[device]).madds
+    assert found.madds == cut_cost(model.architecture, switch.cut(device)).madds
 
 
 def test_the_manifest_counts_the_files(exported) -> None:
@@ -107,7 +107,7 @@ def test_a_bundle_holds_all_a_board_needs(exported) -> None:
         np.testing.assert_array_equal(images[number], image)
         # In float the expected answer is the network's own.
         for switch in exported.model.switches:
-            logits = exported.model(image[np.newaxis], switch=switch)["prediction"][0]
+            logits = exported.model(image[np.newaxis], path=switch)["prediction"][0]
             parts = [stored[f"{part.model}/float32"][number] for part in loaded.find_switch(str(switch)).slices]
             np.testing.assert_allclose(np.sum(parts, axis=0), logits, atol=1e-3)
 
@@ -195,7 +195,7 @@ def test_an_int8_file_is_hardly_larger_than_its_weights() -> None:
     )
     images = np.random.default_rng(4).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     data, _ = convert_slice(model, SliceFile(model.switches[0], 0, "int8"), images)
-    parameters = slice_cost(model.architecture, model.switches[0].slices[0]).parameters
+    parameters = cut_cost(model.architecture, model.switches[0].cut(0)).parameters
     assert parameters > 300_000
     assert len(data) <= 1.25 * parameters
 
@@ -225,7 +225,7 @@ def test_every_precision_stores_what_it_says(mobilenet: Supernet) -> None:
         if precision in ("int8", "dynamic"):
             # A scale per output of a dense layer crashes tflite-runtime 2.14.0 on ARM, or is unknown to it.
             assert dense_scales(data) == 1
-    parameters = slice_cost(mobilenet.architecture, switch.slices[0]).parameters
+    parameters = cut_cost(mobilenet.architecture, switch.cut(0)).parameters
     for precision, width in (("float32", 4), ("float16", 2), ("dynamic", 1), ("int8", 1)):
         assert width * parameters < sizes[precision] < width * parameters + 120_000
 

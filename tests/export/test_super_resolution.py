@@ -189,8 +189,8 @@ def test_tiles_score_as_whole_images_do(upscaling: Upscaling) -> None:
     part = dataset.test
     judge = judges.UpscalerJudge(part, bundle)
     switch = model.switches[1]
-    summed = np.sum([model.call_slice(judge.images, switch, device).prediction.numpy() for device in (0, 1)], axis=0)
-    whole = [model(low[np.newaxis], switch=switch)["prediction"].numpy()[0] for low in part.low]
+    summed = np.sum([model.call_cut(judge.images, switch.cut(device)).prediction.numpy() for device in (0, 1)], axis=0)
+    whole = [model(low[np.newaxis], path=switch)["prediction"].numpy()[0] for low in part.low]
     expected = [
         psnr(luma(high), luma(np.clip(np.rint(image), 0, 255)), 2) for high, image in zip(part.high, whole, strict=True)
     ]
@@ -235,12 +235,12 @@ def test_a_cluster_enlarges_images(upscaling: Upscaling, run_program: Run, tmp_p
             "none.png",
         )
     switch = upscaling.model.switches[1]
-    expected = keras.ops.convert_to_numpy(upscaling.model(images, switch=switch)["prediction"])
+    expected = keras.ops.convert_to_numpy(upscaling.model(images, path=switch)["prediction"])
     assert (result.answers.dtype.name, result.classes, result.accuracy) == ("uint8", None, None)
     np.testing.assert_allclose(result.answers, np.clip(np.rint(expected), 0, 255), atol=1)
     assert done.returncode == 2 and "image 'none.png' does not exist" in done.stderr
     answer = np.asarray(Image.open(tmp_path / "big_x2.png"))
-    whole = keras.ops.convert_to_numpy(upscaling.model(big[np.newaxis], switch=switch)["prediction"])[0]
+    whole = keras.ops.convert_to_numpy(upscaling.model(big[np.newaxis], path=switch)["prediction"])[0]
     assert answer.shape == (96, 112, 3)
     assert np.asarray(Image.open(tmp_path / "dot_x2.png")).shape == (2, 2, 3)
     assert np.abs(answer - np.clip(whole, 0, 255)).mean() < 0.5

@@ -46,14 +46,14 @@ def test_it_passes_the_bundle_and_records_accuracies(exported, run_program: Run,
     test = datasets.load("digits").test
     for entry in manifest.load(exported.bundle).switches:
         switch = next(s for s in exported.model.switches if str(s) == entry.switch)
-        expected = (exported.model(test.images, switch=switch)["prediction"].numpy().argmax(1) == test.labels).mean()
+        expected = (exported.model(test.images, path=switch)["prediction"].numpy().argmax(1) == test.labels).mean()
         assert entry.accuracy is not None
         assert (entry.accuracy["part"], entry.accuracy["images"]) == ("test", 359)
         assert entry.accuracy["float"] == pytest.approx(expected)
         assert set(entry.accuracy["exported"]) == {"int8", "float32"}
         assert entry.accuracy["exported"]["float32"] == pytest.approx(expected)
         for one in entry.accuracy["live_subsets"]:
-            parts = [exported.model.call_slice(test.images, switch, device).prediction for device in one["devices"]]
+            parts = [exported.model.call_cut(test.images, switch.cut(device)).prediction for device in one["devices"]]
             alone = (np.sum(parts, axis=0).argmax(1) == test.labels).mean()
             assert one["float"] == pytest.approx(alone, abs=0.003)
         assert len(entry.accuracy["live_subsets"]) == 2 ** len(entry.slices) - 1

@@ -107,8 +107,8 @@ def test_whole_images_are_measured(run: Workdir, root: Path) -> None:
     # By another way: the call of the supernet, an image at a time.
     expected, halves = [], []
     for low, high in zip(dataset.test.low, dataset.test.high, strict=True):
-        expected.append(scores(high, model(low[None], switch=switch)["prediction"].numpy()[0], 2))
-        halves.append(scores(high, model(low[None], switch=switch, devices=[1])["prediction"].numpy()[0], 2))
+        expected.append(scores(high, model(low[None], path=switch)["prediction"].numpy()[0], 2))
+        halves.append(scores(high, model(low[None], path=switch, devices=[1])["prediction"].numpy()[0], 2))
     for key in expected[0]:
         assert found[key] == pytest.approx(np.mean([one[key] for one in expected]), abs=2e-3)
         assert found["sets"]["Two"][key] == pytest.approx(np.mean([one[key] for one in expected[:2]]), abs=2e-3)
@@ -130,7 +130,7 @@ def test_an_upscaler_answers_images_of_any_size(run: Workdir) -> None:
     upscale = Upscaler(model, model.switches[0])
     for height, width in ((7, 9), (20, 11)):
         low = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        expected = to_8_bits(model(low[None], switch="1.0")["prediction"].numpy()[0]).astype(int)
+        expected = to_8_bits(model(low[None], path="1.0")["prediction"].numpy()[0]).astype(int)
         assert np.abs(upscale(low).astype(int) - expected).max() <= 1
 
 

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from paradis_tf.layers import SlicedConv2D, SlicedDense, SwitchableBatchNormalization
+from paradis_tf.cuts import SwitchError
 from paradis_tf.methods import Paradis
-from paradis_tf.methods.passes import Pass
+from paradis_tf.methods.passes import Pass, Teacher
+from paradis_tf.operations import SlicedConv2D, SlicedDense, SwitchableBatchNormalization
 from paradis_tf.supernet import Supernet
-from paradis_tf.switches import Switch, SwitchError
+from paradis_tf.switches import Switch
+from paradis_tf.training.step import TrainableSupernet
 
 # The networks that `tiny_net` of tests/conftest.py makes.
 TINY_NETS = ("plain", "basic blocks", "bottlenecks")
@@ -64,12 +66,12 @@ def test_partial_logits_sum_to_the_classifier_on_concatenated_features(
 ) -> None:
     model = tiny_net()
     switch = Switch.parse(text)
-    parts = [model.call_slice(batch[0], switch, device) for device in range(switch.devices)]
+    parts = [model.call_cut(batch[0], switch.cut(device)) for device in range(switch.devices)]
     features = np.concatenate([part.features for part in parts], axis=1)
     classifier = model.shared_layers[-1]
     expected = features @ classifier.kernel.numpy() + classifier.bias.numpy()
     np.testing.assert_allclose(sum(part.prediction.numpy() for part in parts), expected, atol=1e-5)
-    fused = model(batch[0], switch=switch)
+    fused = model(batch[0], path=switch)
     np.testing.assert_allclose(fused["prediction"], expected, atol=1e-5)
     np.testing.assert_array_equal(fused["features"], features)
 
@@ -83,7 +85,7 @@ def test_blocks_between_devices_get_exactly_zero_gradient(
     switch = Switch.parse(text)
     layers = [layer for layer in model.shared_layers if isinstance(layer, SlicedConv2D)]
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(model(batch[0], switch=switch, training=True)["prediction"] ** 2)
+        loss = tf.reduce_sum(model(batch[0], path=switch, training=True)["prediction"] ** 2)
     gradients = tape.gradient(loss, [layer.kernel.value for layer in layers])
     for layer, found in zip(layers, gradients, strict=True):
         gradient = tf.convert_to_tensor(found).numpy()
@@ -96,7 +98,7 @@ def test_blocks_between_devices_get_exactly_zero_gradient(
 def test_a_device_is_blind_to_another_devices_weights(tiny_net: Callable[..., Supernet], batch: tuple) -> None:
     model = tiny_net()
     switch = Switch.parse("0.5+0.25+0.25")
-    before = [model.call_slice(batch[0], switch, device).features.numpy() for device in range(3)]
+    before = [model.call_cut(batch[0], switch.cut(device)).features.numpy() for device in range(3)]
     for layer in model.shared_layers:
         if isinstance(layer, SlicedConv2D):
             # Device 1 owns [0.5, 0.75): change its outputs everywhere.
@@ -104,7 +106,7 @@ def test_a_device_is_blind_to_another_devices_weights(tiny_net: Callable[..., Su
             changed = layer.kernel.numpy()
             changed[..., count // 2 : count * 3 // 4] += 1
             layer.kernel.assign(changed)
-    after = [model.call_slice(batch[0], switch, device).features.numpy() for device in range(3)]
+    after = [model.call_cut(batch[0], switch.cut(device)).features.numpy() for device in range(3)]
     np.testing.assert_array_equal(after[0], before[0])
     np.testing.assert_array_equal(after[2], before[2])
     assert np.abs(after[1] - before[1]).max() > 1e-3
@@ -116,12 +118,14 @@ def test_the_teacher_learns_nothing_from_its_students(tiny_net: Callable[..., Su
     model = tiny_net(("1.0", "4x0.25"))
     model.compile(keras.optimizers.SGD(1.0), method=Paradis(feature_weight=2.0))
     kernels = [layer.kernel for layer in model.shared_layers if isinstance(layer, SlicedConv2D | SlicedDense)]
-    taught = {k: tf.constant(v.numpy()) for k, v in model(images, switch=model.widest, training=True).items()}
+    taught = {k: tf.constant(v.numpy()) for k, v in model(images, path=model.widest, training=True).items()}
     expected = [np.zeros(kernel.shape) for kernel in kernels]
-    for one, teacher in zip(model.passes, (None, taught), strict=True):
+    for one in model.passes:
         assert isinstance(one, Pass)
         with tf.GradientTape() as tape:
-            loss = one.loss(model.task, labels, model(images, switch=one.switch, training=True), teacher)
+            loss = one.loss(
+                model.task, labels, model(images, path=one.path, training=True), {Teacher(model.widest): taught}
+            )
         for total, part in zip(expected, tape.gradient(loss, [k.value for k in kernels]), strict=True):
             total += tf.convert_to_tensor(part).numpy()
     before = [kernel.numpy() for kernel in kernels]
@@ -150,7 +154,7 @@ def test_training_steps_follow_the_slices_and_the_decay(tiny_net: Callable[..., 
 def test_one_training_step_is_traced_once(batch: tuple, tiny_net: Callable[..., Supernet]) -> None:
     traces = []
 
-    class Counting(Supernet):
+    class Counting(TrainableSupernet):
         def train_step(self, data: tuple, passes: Sequence[Pass] | None = None) -> dict:
             traces.append(1)
             return super().train_step(data)
@@ -182,7 +186,7 @@ def test_evaluate_measures_hard_labels_over_unequal_batches(batch: tuple, tiny_n
     model.compile("sgd", method=Paradis())
     found = model.evaluate(images, labels, batch_size=5, verbose=0, return_dict=True)
     for switch in model.switches:
-        logits = model(images, switch=switch)["prediction"].numpy().astype(np.float64)
+        logits = model(images, path=switch)["prediction"].numpy().astype(np.float64)
         picked = logits[np.arange(16), labels]
         loss = (np.log(np.exp(logits).sum(axis=1)) - picked).mean()
         assert found[f"loss/{switch}"] == pytest.approx(loss, rel=1e-4)
@@ -194,8 +198,8 @@ def test_a_switch_may_be_text_and_a_summary_printed(tiny_net: Callable[..., Supe
     lines: list[str] = []
     model.summary(print_fn=lambda text, line_break=True: lines.append(text))
     assert "stem_conv" in "".join(lines)
-    expected = model(batch[0], switch=Switch.parse("0.5+0.5"))["prediction"]
-    np.testing.assert_array_equal(model(batch[0], switch="2x0.5")["prediction"], expected)
+    expected = model(batch[0], path=Switch.parse("0.5+0.5"))["prediction"]
+    np.testing.assert_array_equal(model(batch[0], path="2x0.5")["prediction"], expected)
 
 
 def test_the_widest_switch_is_found_wherever_it_is_listed(tiny_net: Callable[..., Supernet]) -> None:
@@ -206,9 +210,11 @@ def test_the_widest_switch_is_found_wherever_it_is_listed(tiny_net: Callable[...
 def test_what_is_not_in_the_network_is_refused(tiny_net: Callable[..., Supernet], batch: tuple) -> None:
     model = tiny_net(("1.0", "0.5+0.5"))
     with pytest.raises(SwitchError, match=r"'4x0.25' is not one of this network's: 1.0, 0.5\+0.5"):
-        model(batch[0], switch=Switch.parse("4x0.25"))
+        model(batch[0], path=Switch.parse("4x0.25"))
     with pytest.raises(SwitchError, match="device 2 is not in switch '0.5"):
-        model.call_slice(batch[0], Switch.parse("0.5+0.5"), 2)
+        model(batch[0], path="0.5+0.5", devices=(2,))
+    with pytest.raises(SwitchError, match="device 0 of switch '4x0.25' is not one of this network's"):
+        model.call_cut(batch[0], Switch.parse("4x0.25").cut(0))
     with pytest.raises(SwitchError, match="layer 'stem_conv' has 8 channels.*multiple of 16"):
         Supernet(model.architecture, ["0.0625"], grid=16)
     with pytest.raises(ValueError, match="method"):
@@ -220,7 +226,7 @@ def test_what_is_not_in_the_network_is_refused(tiny_net: Callable[..., Supernet]
 
 def test_a_saved_network_answers_the_same_in_a_fresh_process(mobilenet: Supernet, tmp_path) -> None:
     images = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    expected = np.stack([mobilenet(images, switch=switch)["prediction"] for switch in mobilenet.switches])
+    expected = np.stack([mobilenet(images, path=switch)["prediction"] for switch in mobilenet.switches])
     assert np.abs(expected[0] - expected[3]).max() > 1e-2
     mobilenet.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", images)
@@ -230,7 +236,7 @@ import paradis_tf.supernet
 folder = sys.argv[1]
 model = keras.models.load_model(folder + "/model.keras")
 images = np.load(folder + "/images.npy")
-np.save(folder + "/found.npy", np.stack([model(images, switch=s)["prediction"] for s in model.switches]))
+np.save(folder + "/found.npy", np.stack([model(images, path=s)["prediction"] for s in model.switches]))
 """
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=300, capture_output=True)
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-6)
@@ -240,7 +246,7 @@ def test_a_compiled_network_is_saved_with_its_method_and_optimizer(
     batch: tuple, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     architecture = {"name": "mobilenet_v1", "image_shape": (8, 8, 3), "classes": 5, "width_multiplier": 0.125}
-    model = Supernet(architecture, ("1.0", "0.5+0.5"))
+    model = TrainableSupernet(architecture, ("1.0", "0.5+0.5"))
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), method=Paradis(feature_weight=0.5), weight_decay=1e-3)
     model.optimizer.iterations.assign(17)
     model.save(tmp_path / "model.keras")
@@ -249,6 +255,9 @@ def test_a_compiled_network_is_saved_with_its_method_and_optimizer(
     assert loaded.weight_decay == 1e-3
     assert int(loaded.optimizer.iterations) == 17
     assert loaded.passes == model.passes
+    kept = loaded.finished()
+    kept.save(tmp_path / "finished.keras")
+    assert type(keras.models.load_model(tmp_path / "finished.keras")) is Supernet
 
 
 def test_a_shared_affine_is_saved_and_has_another_id(tiny_net: Callable[..., Supernet], batch: tuple) -> None:
@@ -274,7 +283,7 @@ from conftest import TinyNet
 from paradis_tf.data import pipeline
 from paradis_tf.data.datasets import Part
 from paradis_tf.methods import Paradis
-from paradis_tf.supernet import Supernet
+from paradis_tf.training.step import TrainableSupernet
 
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -283,7 +292,7 @@ part = Part(rng.integers(0, 256, (32, 8, 8, 3), dtype=np.uint8), rng.integers(0,
 ids = []
 for _ in range(2):
     keras.utils.set_random_seed(1)
-    model = Supernet(TinyNet(), ("0.5+0.5",))
+    model = TrainableSupernet(TinyNet(), ("0.5+0.5",))
     ids.append(model.model_id())
     model.compile(keras.optimizers.SGD(0.1), method=Paradis(), average_decay=0.9)
     batches = pipeline.training_batches(part, 8, seed=1, first_epoch=0, epochs=2, flip=True, crop_padding=1)
@@ -300,11 +309,11 @@ assert start != end
 def test_devices_that_answer_are_summed(tiny_net: Callable[..., Supernet], batch: tuple) -> None:
     model = tiny_net(("0.5+0.25+0.25",))
     switch = model.switches[0]
-    parts = [model.call_slice(batch[0], switch, device) for device in range(3)]
+    parts = [model.call_cut(batch[0], switch.cut(device)) for device in range(3)]
     found = model(batch[0], devices=(0, 2))
     np.testing.assert_allclose(found["prediction"], parts[0].prediction + parts[2].prediction, atol=1e-6)
     np.testing.assert_array_equal(found["features"][:, :8], parts[0].features)
     np.testing.assert_array_equal(found["features"][:, 8:], parts[2].features)
-    np.testing.assert_array_equal(model.fuse_parts(batch[0], parts)["prediction"], model(batch[0])["prediction"])
+    np.testing.assert_array_equal(model.fuse(batch[0], parts)["prediction"], model(batch[0])["prediction"])
     with pytest.raises(SwitchError, match="device 3 is not in switch"):
         model(batch[0], devices=(0, 3))

@@ -11,13 +11,13 @@ import keras
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from paradis_tf.methods.fixed_teacher import check_teacher
 
 from fusion.base.program import UserError
 from paradis_tf import models
 from paradis_tf.configs import defaults
 from paradis_tf.evaluation.recalibration import recalibrate
-from paradis_tf.layers import SwitchableBatchNormalization
-from paradis_tf.methods.fixed_teacher import check_teacher
+from paradis_tf.operations import SwitchableBatchNormalization
 from paradis_tf.records.workdir import Workdir, load_model
 from paradis_tf.supernet import Supernet
 from paradis_tf.training import run as training

@@ -16,8 +16,8 @@ from export.conversion.slices import int8_converter
 from export.tflite import graph, operators
 from fusion.base.program import UserError
 from paradis_tf import models
-from paradis_tf.builders.cost import slice_cost
-from paradis_tf.builders.operations import PIXEL_SCALE
+from paradis_tf.builders.cost import cut_cost
+from paradis_tf.operations.pixels import PIXEL_SCALE
 from paradis_tf.supernet import Supernet
 from tests.conftest import TinyNet, narrow_resnet, randomize
 from tests.export.compression.conftest import converted, normalized, quietly
@@ -66,7 +66,7 @@ def test_the_file_is_what_the_exporter_demands(model: Supernet, files: list[byte
     for device, data in enumerate(files):
         found = graph.read(data)
         assert operators.faults(found) == []
-        assert found.madds == slice_cost(model.architecture, model.switches[0].slices[device]).madds
+        assert found.madds == cut_cost(model.architecture, model.switches[0].cut(device)).madds
         (image,), (logits,) = found.inputs, found.outputs
         assert (image.name, image.dtype, image.shape) == ("image", "uint8", (1, 8, 8, 3))
         assert (image.scale, image.zero_point) == (PIXEL_SCALE, 128)
@@ -118,7 +118,7 @@ def test_nothing_asked_gives_the_network_itself(model: Supernet, images: np.ndar
     weights = compress(model, switch, asked, images)
     for device in range(2):
         found = rebuild(model, switch, device, asked, weights[device])(normalized(images)).numpy()
-        np.testing.assert_allclose(found, model.call_slice(images, switch, device).prediction.numpy(), atol=1e-5)
+        np.testing.assert_allclose(found, model.call_cut(images, switch.cut(device)).prediction.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_other_families(architecture: Any, text: str, images: np.ndarray) -> Non
     switch, asked = model.switches[0], Compression(steps=4, batch_size=16)
     told: list[str] = []
     weights = compress(model, switch, asked, images, told.append)
-    wanted = [model.call_slice(images[:8], switch, device).prediction.numpy() for device in range(switch.devices)]
+    wanted = [model.call_cut(images[:8], switch.cut(device)).prediction.numpy() for device in range(switch.devices)]
     for device in range(switch.devices):
         data = converted(rebuild(model, switch, device, asked, weights[device]))
         assert operators.faults(graph.read(data)) == []

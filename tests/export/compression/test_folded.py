@@ -23,7 +23,7 @@ _NETS = {
 def test_the_sum_of_the_folded_slices_is_the_supernets(name: str, trainable: bool, images: np.ndarray) -> None:
     model = randomize(Supernet(_NETS[name], ("0.5+0.5",)))
     switch = model.switches[0]
-    wanted = sum(model.call_slice(images[:8], switch, device).prediction.numpy() for device in range(2))
+    wanted = sum(model.call_cut(images[:8], switch.cut(device)).prediction.numpy() for device in range(2))
     slices = [folded.fold(model, switch, device, trainable) for device in range(2)]
     # In training mode too, as no batch norm is left.
     found = sum(one(normalized(images[:8]), training=True).numpy() for one in slices)

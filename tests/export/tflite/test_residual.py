@@ -12,7 +12,7 @@ import pytest
 from export.conversion.job import SliceFile
 from export.conversion.slices import convert_slice
 from fusion.bundle.contents import PRECISIONS
-from paradis_tf.builders.cost import slice_cost
+from paradis_tf.builders.cost import cut_cost
 from paradis_tf.supernet import Supernet
 
 IMAGES = np.random.default_rng(6).integers(0, 256, (32, 32, 32, 3), dtype=np.uint8)
@@ -42,7 +42,7 @@ def test_a_residual_slice_answers_on_both_runtimes(
     model: Supernet = request.getfixturevalue(net)
     switch = model.switches[2]
     data, found = convert_slice(model, SliceFile(switch, 0, precision), IMAGES)
-    assert found.madds == slice_cost(model.architecture, switch.slices[0]).madds
+    assert found.madds == cut_cost(model.architecture, switch.cut(0)).madds
     allowed = PLAIN | ({"QUANTIZE", "MEAN"} if precision == "int8" else {"CAST", "MUL", "MEAN", "DEQUANTIZE"})
     assert found.operator_names <= allowed
     added = sum(count for (name, _), count in found.operators.items() if name == "ADD")
@@ -53,7 +53,7 @@ def test_a_residual_slice_answers_on_both_runtimes(
     file, images, answers = tmp_path / "slice.tflite", tmp_path / "images.npy", tmp_path / "answers.npy"
     file.write_bytes(data)
     np.save(images, IMAGES)
-    expected = model.call_slice(IMAGES, switch, 0).prediction.numpy()
+    expected = model.call_cut(IMAGES, switch.cut(0)).prediction.numpy()
     for runtime in ("tflite_runtime", "ai_edge_litert"):
         subprocess.run([sys.executable, "-c", RUN, runtime, str(file), str(images), str(answers)], check=True)
         error = np.abs(np.load(answers) - expected).max() / np.abs(expected).max()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import keras
 import pytest
 
-from paradis_tf.builders.cost import slice_cost, switch_costs
+from paradis_tf.builders.cost import cut_cost, path_costs
 from paradis_tf.builders.static import extract
+from paradis_tf.cuts import WHOLE, SwitchError
 from paradis_tf.models import create
-from paradis_tf.switches import FULL, Switch, SwitchError
+from paradis_tf.switches import Switch
 
 # Million multiply-adds in all and of the largest device, million weights of convolutions and classifier.
 TABLE = {
@@ -27,7 +28,7 @@ WIDTHS = {"1.0": (4.210, 4.232), "0.75": (2.569, 2.586), "0.5": (1.321, 1.332), 
 
 @pytest.mark.parametrize(("text", "expected"), TABLE.items())
 def test_mobilenet_v1_at_224_has_the_known_costs(text: str, expected: tuple[float, float, float]) -> None:
-    costs = switch_costs(create("mobilenet_v1", image_shape=(224, 224, 3), classes=1000), Switch.parse(text))
+    costs = path_costs(create("mobilenet_v1", image_shape=(224, 224, 3), classes=1000), Switch.parse(text))
     assert round(sum(cost.madds for cost in costs) / 1e6, 1) == expected[0]
     assert round(max(cost.madds for cost in costs) / 1e6, 1) == expected[1]
     assert round(sum(cost.kernel_parameters for cost in costs) / 1e6, 2) == expected[2]
@@ -35,7 +36,7 @@ def test_mobilenet_v1_at_224_has_the_known_costs(text: str, expected: tuple[floa
 
 @pytest.mark.parametrize(("text", "expected"), WIDTHS.items())
 def test_mobilenet_v1_widths_have_the_known_parameters(text: str, expected: tuple[float, float]) -> None:
-    (cost,) = switch_costs(create("mobilenet_v1", image_shape=(224, 224, 3), classes=1000), Switch.parse(text))
+    (cost,) = path_costs(create("mobilenet_v1", image_shape=(224, 224, 3), classes=1000), Switch.parse(text))
     assert (round(cost.kernel_parameters / 1e6, 3), round(cost.parameters / 1e6, 3)) == expected
 
 
@@ -43,15 +44,15 @@ def test_mobilenet_v1_widths_have_the_known_parameters(text: str, expected: tupl
 def test_parameters_are_those_of_the_stock_model(request, net: str) -> None:
     supernet = request.getfixturevalue(net)
     for switch in supernet.switches:
-        for device, cost in enumerate(switch_costs(supernet.architecture, switch)):
-            model = extract(supernet, switch, device, keras)
+        for device, cost in enumerate(path_costs(supernet.architecture, switch)):
+            model = extract(supernet, switch.cut(device), keras)
             trained = sum(int(keras.ops.size(weight)) for weight in model.trainable_weights)
             assert cost.parameters == trained
 
 
 def test_a_hand_counted_slice() -> None:
     """The stem of 224x224 and the first block, at half width, counted by hand."""
-    cost = slice_cost(create("mobilenet_v1", image_shape=(224, 224, 3), classes=7), Switch.parse("0.5").slices[0])
+    cost = cut_cost(create("mobilenet_v1", image_shape=(224, 224, 3), classes=7), Switch.parse("0.5").cut(0))
     rows = {layer.name: layer for layer in cost.layers}
     assert rows["stem_conv"].madds == 112 * 112 * 16 * 27
     assert rows["stem_conv"].activation_bytes == 112 * 112 * 16
@@ -65,12 +66,12 @@ def test_a_hand_counted_slice() -> None:
 
 def test_the_bias_counts_once() -> None:
     architecture = create("mobilenet_v1", image_shape=(32, 32, 3), classes=10, form="32")
-    first, second = switch_costs(architecture, Switch.parse("0.5+0.5"))
+    first, second = path_costs(architecture, Switch.parse("0.5+0.5"))
     assert first.parameters - second.parameters == 10
 
 
 def test_a_layer_that_the_grid_does_not_divide_is_named() -> None:
     architecture = create("mobilenet_v1", image_shape=(32, 32, 3), classes=10, width_multiplier=0.3)
     with pytest.raises(SwitchError, match="layer 'stem_conv' has 10 channels"):
-        switch_costs(architecture, Switch.parse("4x0.25"))
-    assert slice_cost(architecture, FULL).madds > 0
+        path_costs(architecture, Switch.parse("4x0.25"))
+    assert cut_cost(architecture, WHOLE).madds > 0

@@ -9,13 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from paradis_tf.builders.cost import slice_cost
-from paradis_tf.builders.operations import Operations, Outputs
-from paradis_tf.builders.shared import SharedOperations, create_layers
-from paradis_tf.switches import FULL, Switch
+from paradis_tf.builders.architecture import FUSION, Outputs, Reading
+from paradis_tf.builders.cost import cut_cost
+from paradis_tf.builders.shared import Applied, create_layers
+from paradis_tf.cuts import WHOLE
+from paradis_tf.operations import Add, Classifier, Conv, GlobalAveragePool, MaxPool, Relu, Relu6
+from paradis_tf.operations.operation import Run
+from paradis_tf.switches import WHOLE_SWITCH
 
-WHOLE = Switch.parse("1.0")
-OPS = SharedOperations({}, WHOLE, 0, training=False)
+NET = Applied({}, Run(WHOLE, "float32"))
 
 
 def numbers(size: tuple[int, int], seed: int = 4) -> np.ndarray:
@@ -42,15 +44,15 @@ def largest_of_windows(x: np.ndarray, side: int, strides: int) -> np.ndarray:
 @pytest.mark.parametrize(("side", "strides"), [(3, 2), (2, 2), (3, 1)])
 def test_max_pool(size: tuple[int, int], side: int, strides: int) -> None:
     x = numbers(size) - 20  # all negative: zero padding would show
-    found = OPS.max_pool(x, side, strides=strides, name="pool")
+    found = NET(MaxPool(side, strides), x, name="pool")
     np.testing.assert_array_equal(found, largest_of_windows(x, side, strides))
 
 
 def test_rectifiers_and_addition() -> None:
     x, y = numbers((5, 4)), numbers((5, 4), seed=5)
-    np.testing.assert_array_equal(OPS.relu(x, name="relu"), np.maximum(x, 0))
-    np.testing.assert_array_equal(OPS.relu6(x, name="relu6"), np.clip(x, 0, 6))
-    np.testing.assert_array_equal(OPS.add(x, y, name="add"), x + y)
+    np.testing.assert_array_equal(NET(Relu(), x, name="relu"), np.maximum(x, 0))
+    np.testing.assert_array_equal(NET(Relu6(), x, name="relu6"), np.clip(x, 0, 6))
+    np.testing.assert_array_equal(NET(Add(), x, y, name="add"), x + y)
 
 
 @dataclass(frozen=True)
@@ -62,19 +64,18 @@ class Unfit:
     image_shape: tuple[int, int, int] = (8, 8, 3)
     classes: int = 5
 
-    def __call__(self, ops: Operations, image: Any) -> Outputs:
-        x = ops.conv(image, 8, 3, slice_inputs=False, name="narrow")
-        y = ops.conv(image, 16, 3, slice_inputs=False, name="wide")
-        features = ops.global_average_pool(ops.add(x, y, name="sum"), name="features")
-        return Outputs(ops.classifier(features, self.classes, name="logits"), features)
+    def __call__(self, net: Reading, image: Any) -> Outputs:
+        x = net(Conv(8, 3, slice_inputs=False), image, name="narrow")
+        y = net(Conv(16, 3, slice_inputs=False), image, name="wide")
+        features = net(GlobalAveragePool(), net(Add(), x, y, name="sum"), name="features")
+        logits = net(Classifier(self.classes), features, name="logits")
+        return Outputs(*net.boundary(FUSION, logits, features))
 
     def get_config(self) -> dict[str, Any]:
         return {}
 
 
-@pytest.mark.parametrize(
-    "read", [lambda net: create_layers(net, [WHOLE], 4, "float32"), lambda net: slice_cost(net, FULL)]
-)
+@pytest.mark.parametrize("read", [lambda net: create_layers(net, [WHOLE_SWITCH]), lambda net: cut_cost(net, WHOLE)])
 def test_an_addition_of_unlike_shapes_is_named(read: Callable[[Unfit], Any]) -> None:
     with pytest.raises(ValueError, match="addition 'sum' gets .* two inputs of one shape"):
         read(Unfit())

@@ -9,7 +9,7 @@ import pytest
 
 from fusion.base.program import UserError
 from paradis_tf.data import patches
-from paradis_tf.data.super_resolution import ImagePairs, Patches
+from paradis_tf.data.parts import ImagePairs, Patches
 
 SIDES = [(12, 20), (9, 10), (30, 8)]
 

@@ -15,7 +15,7 @@ from paradis_tf.data.parts import Part
 from paradis_tf.evaluation.all_switches import evaluate, live_table, switch_table
 from paradis_tf.evaluation.classification import label_places
 from paradis_tf.evaluation.live_subsets import live_subsets, text_form
-from paradis_tf.layers import SwitchableBatchNormalization
+from paradis_tf.operations import SwitchableBatchNormalization
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 
@@ -38,7 +38,7 @@ def answer_by_colour(model: Supernet, part: Part) -> None:
             layer.kernel.assign(4 * layer.kernel)
         else:
             layer.beta.assign(layer.beta + 1)
-    features = np.mean(model(part.images, switch=model.switches[-1])["features"], axis=0).reshape(4, -1)
+    features = np.mean(model(part.images, path=model.switches[-1])["features"], axis=0).reshape(4, -1)
     kernel = classifier.kernel.numpy().reshape(4, features.shape[1], -1)
     answers = np.einsum("qf,qfc->qc", features, kernel) / np.sum(features**2, axis=1, keepdims=True)
     kernel = kernel - features[:, :, None] * answers[:, None, :]
@@ -56,7 +56,7 @@ def test_every_subset_is_the_sum_of_the_static_slices_that_arrived(
     different = set()
     for row in rows:
         switch = Switch.parse(row["switch"])
-        slices = [extract(model, switch, device) for device in range(switch.devices)]
+        slices = [extract(model, switch.cut(device)) for device in range(switch.devices)]
         partial = [np.asarray(one(part.images), np.float64) for one in slices]
         expected = {}
         for kept in product((0, 1), repeat=switch.devices):
@@ -71,7 +71,7 @@ def test_every_subset_is_the_sum_of_the_static_slices_that_arrived(
     assert len(different) > 5  # the subsets are not one another's copies
 
 
-def test_a_row_says_what_the_switch_costs(tiny_net: Callable[..., Supernet], part: Part) -> None:
+def test_a_row_says_what_the_path_costs(tiny_net: Callable[..., Supernet], part: Part) -> None:
     model = tiny_net(("1.0", "0.5+0.5"))
     full, halves = evaluate(model, part)
     assert (full["model_id"], full["images"], full["metric"]) == (model.model_id(), IMAGES, "accuracy")

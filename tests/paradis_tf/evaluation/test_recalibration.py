@@ -13,11 +13,12 @@ import pytest
 
 from fusion.base.program import UserError
 from paradis_tf.configs import digits_mobilenet_v1
+from paradis_tf.cuts import SwitchError
 from paradis_tf.evaluation.recalibration import recalibrate
-from paradis_tf.layers import SwitchableBatchNormalization
+from paradis_tf.operations import SwitchableBatchNormalization
 from paradis_tf.records.workdir import Workdir
 from paradis_tf.supernet import Supernet
-from paradis_tf.switches import Switch, SwitchError
+from paradis_tf.switches import Switch
 
 
 def some_batches(*sizes: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -51,7 +52,7 @@ def test_the_first_norm_has_the_average_of_the_batches(tiny_net: Callable[..., S
     for switch in model.switches:
         for device, slice in enumerate(switch.slices):
             first, last = slice.channels(8, "stem")
-            *_, found_mean, found_variance = norms(model)[0].static_weights(switch, device)
+            *_, found_mean, found_variance = norms(model)[0].static_weights(switch.cut(device))
             np.testing.assert_allclose(found_mean, mean[first:last], rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(found_variance, variance[first:last], rtol=1e-4)
 
@@ -69,10 +70,10 @@ def test_one_batch_makes_inference_equal_training(tiny_net: Callable[..., Supern
     model = tiny_net()
     batches = some_batches(64)
     for switch in model.switches:
-        trained = model(batches[0][0], switch=switch, training=True)["prediction"]
+        trained = model(batches[0][0], path=switch, training=True)["prediction"]
         recalibrate(model, batches, [switch])
         # The collected variance is the unbiased one, of 64 * 16 pixels.
-        np.testing.assert_allclose(model(batches[0][0], switch=switch)["prediction"], trained, rtol=0.01, atol=0.01)
+        np.testing.assert_allclose(model(batches[0][0], path=switch)["prediction"], trained, rtol=0.01, atol=0.01)
 
 
 def test_what_was_there_before_has_no_part_in_it(tiny_net: Callable[..., Supernet]) -> None:
@@ -93,13 +94,13 @@ def test_other_switches_are_left_as_they_were(tiny_net: Callable[..., Supernet])
     model = tiny_net()
     texts = ("1.0", "0.5+0.5", "4x0.25")
     kept = {
-        (text, device): norms(model)[1].static_weights(Switch.parse(text), device)
+        (text, device): norms(model)[1].static_weights(Switch.parse(text).cut(device))
         for text in texts
         for device in range(Switch.parse(text).devices)
     }
     recalibrate(model, some_batches(4), ["0.5+0.5"])
     for (text, device), old in kept.items():
-        new = norms(model)[1].static_weights(Switch.parse(text), device)
+        new = norms(model)[1].static_weights(Switch.parse(text).cut(device))
         same = [a.tobytes() == b.tobytes() for a, b in zip(old, new, strict=True)]
         assert same == [True, True, text != "0.5+0.5", text != "0.5+0.5"]
 

@@ -9,9 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paradis_tf.layers import SwitchableBatchNormalization
-from paradis_tf.switches import Switch
-
 # A process of its own: the devices of a process cannot be divided once TensorFlow runs.
 REPLICAS = """
 import sys
@@ -21,34 +18,32 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-from paradis_tf.layers import SwitchableBatchNormalization
-from paradis_tf.switches import Switch
+from paradis_tf.operations import SwitchableBatchNormalization
+from paradis_tf.switches import parse_switches
 
 data = np.load(sys.argv[1])
-synchronized = sys.argv[3] == "True"
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 with strategy.scope():
-    layer = SwitchableBatchNormalization(4, ["1.0", "0.5+0.5"], 4, synchronized=synchronized)
+    cuts = [cut for switch in parse_switches(["1.0", "0.5+0.5"]) for cut in switch.cuts]
+    layer = SwitchableBatchNormalization(4, cuts)
     layer.build()
     layer.set_weights([data[f"weight_{index}"] for index in range(4)])
-switch = Switch.parse("0.5+0.5")
-
 
 @tf.function
 def step(x, y):
     def replica(x, y):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            outputs = layer(x, switch=switch, device=1, training=True)
+            outputs = layer(x, cut=cuts[2], training=True)
             loss = tf.reduce_sum(y * outputs**3)
         return outputs, *tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
 
     return strategy.run(replica, (x, y))
 
 
-cut = int(sys.argv[4])
+border = int(sys.argv[3])
 parts = lambda value: strategy.experimental_distribute_values_from_function(
-    lambda context: (value[:cut], value[cut:])[context.replica_id_in_sync_group]
+    lambda context: (value[:border], value[border:])[context.replica_id_in_sync_group]
 )
 outputs, by_x, by_gamma, by_beta = step(parts(data["x"]), parts(data["y"]))
 joined = lambda value: np.concatenate([part.numpy() for part in strategy.experimental_local_results(value)])
@@ -61,10 +56,10 @@ np.savez(
 """
 
 
-def on_two_replicas(folder: Path, data: dict[str, np.ndarray], synchronized: bool, cut: int) -> dict[str, np.ndarray]:
+def on_two_replicas(folder: Path, data: dict[str, np.ndarray], border: int) -> dict[str, np.ndarray]:
     np.savez(folder / "data.npz", **data)
     done = subprocess.run(
-        [sys.executable, "-c", REPLICAS, folder / "data.npz", folder / "found.npz", str(synchronized), str(cut)],
+        [sys.executable, "-c", REPLICAS, folder / "data.npz", folder / "found.npz", str(border)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -100,28 +95,13 @@ def on_one_batch(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 # Far from 0 the square of the mean is a million times the variance, and float32 holds 7 digits.
-@pytest.mark.parametrize(("mean", "cut", "tolerance"), [(1.0, 3, 2e-4), (3000.0, 2, 2e-2)], ids=["halves", "uneven"])
-def test_two_replicas_equal_one(tmp_path: Path, mean: float, cut: int, tolerance: float) -> None:
+@pytest.mark.parametrize(("mean", "border", "tolerance"), [(1.0, 3, 2e-4), (3000.0, 2, 2e-2)], ids=["halves", "uneven"])
+def test_two_replicas_equal_one(tmp_path: Path, mean: float, border: int, tolerance: float) -> None:
     data = some_data(mean)
-    found = on_two_replicas(tmp_path, data, True, cut)
+    found = on_two_replicas(tmp_path, data, border)
     for name, wanted in on_one_batch(data).items():
         np.testing.assert_allclose(
             found[name], wanted, rtol=tolerance, atol=tolerance * np.abs(wanted).max(), err_msg=name
         )
     np.testing.assert_array_equal(found["copies"][0], found["copies"][1])
     np.testing.assert_allclose(found["variance"], on_one_batch(data)["variance"], rtol=1e-4)
-
-
-def test_without_synchronization_each_replica_has_its_own_statistics(tmp_path: Path) -> None:
-    data = some_data(1.0)
-    found = on_two_replicas(tmp_path, data, False, 3)
-    layer = SwitchableBatchNormalization(4, ["1.0", "0.5+0.5"], 4)
-    layer.build()
-    weights = [data[f"weight_{index}"] for index in range(4)]
-    collected = []
-    for half in (slice(0, 3), slice(3, 6)):
-        layer.set_weights(weights)
-        outputs = layer(data["x"][half], switch=Switch.parse("0.5+0.5"), device=1, training=True)
-        np.testing.assert_allclose(found["outputs"][half], outputs, atol=1e-5)
-        collected.append(layer.moving_variance.numpy())
-    np.testing.assert_allclose(found["variance"], np.mean(collected, axis=0), rtol=1e-5)

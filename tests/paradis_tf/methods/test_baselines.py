@@ -7,7 +7,7 @@ import pytest
 from fusion.base.program import UserError
 from paradis_tf import methods
 from paradis_tf.configs import defaults
-from paradis_tf.methods.passes import Draw, Pass, Teacher
+from paradis_tf.methods.passes import Draw, Pass, SoftLabels, Teacher
 from paradis_tf.switches import Switch, parse_switches
 
 WIDTHS = parse_switches(["0.5", "1.0", "0.25", "0.75"])
@@ -21,8 +21,7 @@ def test_an_individual_network_is_one_switch_on_hard_labels() -> None:
         methods.create("individual").passes((FULL, SPLIT), FULL)
     with pytest.raises(UserError, match="soft_weight is -1"):
         methods.create("individual", soft_weight=-1)
-    with pytest.raises(UserError, match="individual: teacher is 'nowhere', which holds no run"):
-        methods.create("individual", teacher="nowhere").fixed_teacher()
+    assert methods.create("individual", teacher="nowhere").teacher_run == "nowhere"
 
 
 def test_slimmable_goes_from_the_widest_to_the_narrowest() -> None:
@@ -33,7 +32,7 @@ def test_slimmable_goes_from_the_widest_to_the_narrowest() -> None:
 
 
 def test_us_slimmable_is_a_sandwich() -> None:
-    taught = {switch: Pass(switch, Teacher(FULL), 0.0, 1.0) for switch in WIDTHS}
+    taught = {switch: Pass(switch, (SoftLabels(1.0, Teacher(FULL)),)) for switch in WIDTHS}
     draw = Draw((taught[THREE_QUARTERS], taught[HALF]))
     expected = (Pass(FULL), draw, draw, taught[QUARTER])
     method = methods.create("us_slimmable", random_widths=2)

@@ -9,7 +9,7 @@ import pytest
 from fusion.base.program import UserError
 from paradis_tf import methods
 from paradis_tf.methods.paradis import Paradis
-from paradis_tf.methods.passes import Pass, Teacher
+from paradis_tf.methods.passes import Pass, Teacher, distillation
 from paradis_tf.switches import Switch, parse_switches
 
 WIDE, SPLIT = Switch.parse("1.0"), Switch.parse("4x0.25")
@@ -18,36 +18,36 @@ WIDE, SPLIT = Switch.parse("1.0"), Switch.parse("4x0.25")
 def test_the_widest_comes_first_and_teaches_the_others() -> None:
     switches = parse_switches(["4x0.25", "1.0", "0.5+0.5"])
     passes = Paradis(0.5, 0.75, 0.25, temperature=2.0).passes(switches, WIDE)
-    taught = [Pass(switch, Teacher(WIDE), 0.5, 0.75, 0.25, 2.0, (1.0, 0.1)) for switch in (SPLIT, switches[2])]
+    taught = [
+        Pass(switch, distillation(Teacher(WIDE), 0.5, 0.75, 0.25, 2.0), (1.0, 0.1)) for switch in (SPLIT, switches[2])
+    ]
     assert passes == (Pass(WIDE), *taught)
 
 
 def test_the_average_of_the_weights_may_teach() -> None:
     passes = Paradis(teacher="average").passes((WIDE, SPLIT), WIDE)
-    assert passes[1].teacher == Teacher(WIDE, "average")
+    assert passes[1].teachers == {Teacher(WIDE, "average")}
 
 
 def test_a_finished_training_teaches_all_switches() -> None:
     teacher = Teacher(Switch.parse("1.0"), "fixed")
     method = Paradis(0.5, 0.75, 0.25, temperature=2.0, teacher="nowhere")
     passes = method.passes((SPLIT, WIDE), WIDE)
-    taught = Pass(SPLIT, teacher, 0.5, 0.75, 0.25, 2.0, (1.0, 0.1))
-    assert passes == (Pass(WIDE, teacher, 0.5, 0.75, 0.25, 2.0), taught)
-    with pytest.raises(UserError, match="paradis: teacher is 'nowhere', which holds no run"):
-        method.fixed_teacher()
-    assert Paradis().fixed_teacher() is None
+    objectives = distillation(teacher, 0.5, 0.75, 0.25, 2.0)
+    assert passes == (Pass(WIDE, objectives), Pass(SPLIT, objectives, (1.0, 0.1)))
+    assert (method.teacher_run, method.learns_features, Paradis().teacher_run) == ("nowhere", True, "")
 
 
 def test_students_may_count_for_less() -> None:
     weights: dict[str, Any] = dict(hard_weight=1.0, soft_weight=0.5, feature_weight=0.25)
-    student = Pass(SPLIT, Teacher(WIDE), 1.0, 0.5, 0.25, factor=(0.5, 0.125))
+    student = Pass(SPLIT, distillation(Teacher(WIDE), 1.0, 0.5, 0.25), (0.5, 0.125))
     method = Paradis(**weights, student_weight=0.5, final_student_weight=0.125)
     assert method.passes((WIDE, SPLIT), WIDE) == (Pass(WIDE), student)
-    fixed = Teacher(WIDE, "fixed")
+    objectives = distillation(Teacher(WIDE, "fixed"), 1.0, 0.5, 0.25)
     method = Paradis(**weights, student_weight=0.5, final_student_weight=0.125, teacher="nowhere")
     assert method.passes((WIDE, SPLIT), WIDE) == (
-        Pass(WIDE, fixed, 1.0, 0.5, 0.25),
-        Pass(SPLIT, fixed, 1.0, 0.5, 0.25, factor=(0.5, 0.125)),
+        Pass(WIDE, objectives),
+        Pass(SPLIT, objectives, (0.5, 0.125)),
     )
 
 

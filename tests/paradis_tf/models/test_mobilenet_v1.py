@@ -6,14 +6,14 @@ import pytest
 
 from fusion.base.program import UserError
 from paradis_tf import models
-from paradis_tf.builders.cost import slice_cost
-from paradis_tf.switches import FULL
+from paradis_tf.builders.cost import cut_cost
+from paradis_tf.cuts import WHOLE
 
 
 def positions(strides: tuple[int, ...]) -> list[int]:
     """Pixels of each depthwise layer's output, from its int8 activation bytes."""
     net = models.create("mobilenet_v1", image_shape=(32, 32, 3), classes=10, form="32", strides=strides)
-    rows = [row for row in slice_cost(net, FULL).layers if row.kind == "depthwise_conv"]
+    rows = [row for row in cut_cost(net, WHOLE).layers if row.kind == "depthwise_conv"]
     filters = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024)
     return [row.activation_bytes // count for row, count in zip(rows, filters, strict=True)]
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from fusion.base.program import UserError
-from paradis_tf.builders.cost import Cost, slice_cost, switch_costs
+from paradis_tf.builders.cost import Cost, cut_cost, path_costs
 from paradis_tf.configs import cifar10_resnet
+from paradis_tf.cuts import WHOLE
 from paradis_tf.models import create
 from paradis_tf.models.resnet import ResNet
-from paradis_tf.switches import FULL, Switch, parse_switches
+from paradis_tf.switches import Switch, parse_switches
 
 # ResNet-50, 224x224, 1000 classes. Widths: million multiply-adds, million parameters without and with batch norm's
 # scales and shifts.
@@ -47,14 +48,14 @@ def rows(cost: Cost) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("text", "expected"), WIDTHS.items())
 def test_resnet_50_widths_have_the_known_costs(text: str, expected: tuple[float, float, float]) -> None:
-    (cost,) = switch_costs(imagenet(), Switch.parse(text))
+    (cost,) = path_costs(imagenet(), Switch.parse(text))
     found = (round(cost.madds / 1e6, 1), round(cost.kernel_parameters / 1e6, 3), round(cost.parameters / 1e6, 3))
     assert found == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), SWITCHES.items())
 def test_resnet_50_switches_have_the_known_costs(text: str, expected: tuple[int, int, str]) -> None:
-    costs = switch_costs(imagenet(), Switch.parse(text))
+    costs = path_costs(imagenet(), Switch.parse(text))
     # The known totals are sums of rounded terms, so they may be half a million off.
     assert sum(cost.madds for cost in costs) / 1e6 == pytest.approx(expected[0], abs=0.6)
     assert round(max(cost.madds for cost in costs) / 1e6) == expected[1]
@@ -63,20 +64,20 @@ def test_resnet_50_switches_have_the_known_costs(text: str, expected: tuple[int,
 
 @pytest.mark.parametrize(("depth", "expected"), DEPTHS.items())
 def test_depths_have_the_published_costs(depth: int, expected: tuple[float, float]) -> None:
-    cost = slice_cost(imagenet(depth=depth), FULL)
+    cost = cut_cost(imagenet(depth=depth), WHOLE)
     assert (round(cost.parameters / 1e6, 3), round(cost.madds / 1e9, 2)) == expected
 
 
 @pytest.mark.parametrize("depth", [10, 14, 18, 26, 34, 50, 101, 152])
 def test_depth_counts_the_layers_with_weights(depth: int) -> None:
-    layers = slice_cost(imagenet(depth=depth), FULL).layers
+    layers = cut_cost(imagenet(depth=depth), WHOLE).layers
     path = [one for one in layers if one.kind in ("conv", "dense") and "shortcut" not in one.name]
     assert len(path) == depth
 
 
 def test_a_shortcut_is_projected_where_the_shape_changes() -> None:
     def projected(depth: int) -> list[str]:
-        layers = slice_cost(imagenet(depth=depth), FULL).layers
+        layers = cut_cost(imagenet(depth=depth), WHOLE).layers
         return [one.name for one in layers if one.name.endswith("shortcut_conv")]
 
     assert projected(50) == [f"stage_{stage}_block_1_shortcut_conv" for stage in (1, 2, 3, 4)]
@@ -85,7 +86,7 @@ def test_a_shortcut_is_projected_where_the_shape_changes() -> None:
 
 def test_a_hand_counted_block_of_a_slice() -> None:
     """The first bottleneck of the second stage of ResNet-50: its 3x3 convolution has the stride."""
-    found = rows(slice_cost(imagenet(), Switch.parse("0.5+0.25+0.25").slices[1]))
+    found = rows(cut_cost(imagenet(), Switch.parse("0.5+0.25+0.25").cut(1)))
     assert found["stem_conv"].madds == 112 * 112 * 16 * 49 * 3
     assert (found["stem_pool"].madds, found["stem_pool"].activation_bytes) == (0, 56 * 56 * 16)
     assert found["stage_2_block_1_reduce_conv"].madds == 56 * 56 * 64 * 32
@@ -97,7 +98,7 @@ def test_a_hand_counted_block_of_a_slice() -> None:
 
 
 def test_the_form_for_small_images_shrinks_them_eight_times() -> None:
-    found = rows(slice_cost(create("resnet", image_shape=(32, 32, 3), classes=10, form="32", depth=18), FULL))
+    found = rows(cut_cost(create("resnet", image_shape=(32, 32, 3), classes=10, form="32", depth=18), WHOLE))
     assert found["stem_conv"].madds == 32 * 32 * 64 * 27
     assert "stem_pool" not in found
     assert [found[f"stage_{s}_block_1_add"].activation_bytes for s in (1, 2, 3, 4)] == [
@@ -109,7 +110,7 @@ def test_the_experiment_fits_the_grid_of_quarters() -> None:
     config = cifar10_resnet.get_config()
     architecture = create(**dict(config.model), image_shape=(32, 32, 3), classes=10)
     for switch in parse_switches(config.switches, config.grid):
-        assert all(cost.madds > 0 for cost in switch_costs(architecture, switch))
+        assert all(cost.madds > 0 for cost in path_costs(architecture, switch))
 
 
 def test_its_options_make_it_again() -> None:

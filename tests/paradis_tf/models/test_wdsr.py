@@ -12,12 +12,13 @@ import tf_keras
 
 from fusion.base.program import UserError
 from paradis_tf import models
-from paradis_tf.builders.cost import switch_costs, tail_cost
+from paradis_tf.builders.cost import path_costs, tail_cost
 from paradis_tf.builders.static import extract, extract_tail
-from paradis_tf.layers import SlicedConv2D
+from paradis_tf.cuts import SwitchError
 from paradis_tf.models.wdsr import WDSR
+from paradis_tf.operations import SlicedConv2D
 from paradis_tf.supernet import Supernet
-from paradis_tf.switches import Switch, SwitchError
+from paradis_tf.switches import Switch
 
 SWITCHES = ("1.0", "0.5+0.5", "0.5+0.25+0.25", "4x0.25")
 SPLITS = SWITCHES[1:]
@@ -51,7 +52,7 @@ def wdsr() -> Supernet:
 @pytest.mark.parametrize(("scale", "count"), SCALES.items())
 def test_the_small_model_has_the_published_parameters(scale: int, count: int) -> None:
     architecture = WDSR((48, 48, 3), scale)
-    (cost,) = switch_costs(architecture, Switch.parse("1.0"))
+    (cost,) = path_costs(architecture, Switch.parse("1.0"))
     assert cost.parameters + tail_cost(architecture).parameters == count
 
 
@@ -64,7 +65,7 @@ def test_the_supernet_has_them_too(switches: tuple[str, ...], normalization: str
 @pytest.mark.parametrize(("filters", "expected"), WIDTHS.items())
 def test_the_width_scan(filters: int, expected: tuple[int, float]) -> None:
     architecture = WDSR((48, 32, 3), 2, filters=filters)
-    (cost,) = switch_costs(architecture, Switch.parse("1.0"))
+    (cost,) = path_costs(architecture, Switch.parse("1.0"))
     tail = tail_cost(architecture)
     madds = (cost.madds + tail.madds) / (48 * 32) / 1e6
     assert (cost.parameters + tail.parameters, round(madds, 3)) == expected
@@ -72,7 +73,7 @@ def test_the_width_scan(filters: int, expected: tuple[int, float]) -> None:
 
 def test_a_hand_counted_slice_and_tail() -> None:
     architecture = WDSR((10, 20, 3), 3, blocks=1, filters=16)
-    first, second = switch_costs(architecture, Switch.parse("0.5+0.5"))
+    first, second = path_costs(architecture, Switch.parse("0.5+0.5"))
     rows = {row.name: row for row in second.layers}
     assert rows["head_conv"].madds == 200 * 27 * 8
     assert rows["block_1_wide_conv"].kernel_parameters == 9 * 8 * 32 + 2 * 32
@@ -87,17 +88,17 @@ def test_a_hand_counted_slice_and_tail() -> None:
 
 def test_variant_b_by_hand() -> None:
     exact = WDSR((48, 48, 3), 2, blocks=1, filters=32, variant="b", linear_multiple=1)
-    (cost,) = switch_costs(exact, Switch.parse("1.0"))
+    (cost,) = path_costs(exact, Switch.parse("1.0"))
     counts = {row.name: row.kernel_parameters for row in cost.layers}
     # int(0.8 * 32) = 25 channels between the linear convolutions.
     assert counts["block_1_wide_conv"] == 32 * 192 + 2 * 192
     assert counts["block_1_linear_conv"] == 192 * 25 + 2 * 25
     assert counts["block_1_conv"] == 9 * 25 * 32 + 2 * 32
     with pytest.raises(SwitchError, match="layer 'block_1_linear_conv' has 25 channels"):
-        switch_costs(exact, Switch.parse("4x0.25"))
+        path_costs(exact, Switch.parse("4x0.25"))
     assert WDSR((48, 48, 3), 2, filters=32, variant="b").linear_width == 24
     assert WDSR((48, 48, 3), 2, filters=16, variant="b").linear_width == 12
-    assert len(switch_costs(WDSR((48, 48, 3), 2, variant="b"), Switch.parse("4x0.25"))) == 4
+    assert len(path_costs(WDSR((48, 48, 3), 2, variant="b"), Switch.parse("4x0.25"))) == 4
 
 
 def test_gains_start_as_published() -> None:
@@ -146,14 +147,14 @@ def test_a_distributed_switch_is_a_full_network_with_block_diagonal_kernels(text
         for device, part in enumerate(switch.slices):
             ins = slice(*part.channels(kernel.shape[2], "")) if layer.slice_inputs else slice(None)
             outs = slice(*part.channels(kernel.shape[3], "")) if layer.slice_outputs else slice(None)
-            block, *bias = own.static_weights(switch, device)
+            block, *bias = own.static_weights(switch.cut(device))
             kernel[:, :, ins, outs] = block
             if bias:
                 assert layer.bias is not None
-                layer.bias.assign(np.concatenate([own.static_weights(switch, d)[1] for d in range(switch.devices)]))
+                layer.bias.assign(np.concatenate([own.static_weights(cut)[1] for cut in switch.cuts]))
         layer.kernel.assign(kernel)
         layer.gain.assign(np.sqrt((kernel**2).sum(axis=(0, 1, 2))))
-    found, expected = model(IMAGES, switch=switch), full(IMAGES)
+    found, expected = model(IMAGES, path=switch), full(IMAGES)
     np.testing.assert_allclose(found["prediction"], expected["prediction"], rtol=1e-4, atol=5e-3)
     np.testing.assert_allclose(found["features"], expected["features"], atol=1e-4)
     assert np.abs(model(IMAGES)["prediction"] - found["prediction"]).max() > 1
@@ -166,13 +167,13 @@ def test_static_slices_and_tail_equal_the_switch(module: Any, variant: str) -> N
     images = IMAGES.astype(np.float32)
     tail = extract_tail(model, module)
     for switch in model.switches:
-        parts = [extract(model, switch, device, module) for device in range(switch.devices)]
+        parts = [extract(model, switch.cut(device), module) for device in range(switch.devices)]
         outputs = [np.asarray(part(images)) for part in parts]
         for device, output in enumerate(outputs):
-            expected = model.call_slice(IMAGES, switch, device).prediction
+            expected = model.call_cut(IMAGES, switch.cut(device)).prediction
             np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-4)
         found = tail([images, sum(outputs)])
-        np.testing.assert_allclose(found, model(IMAGES, switch=switch)["prediction"], rtol=1e-4, atol=5e-3)
+        np.testing.assert_allclose(found, model(IMAGES, path=switch)["prediction"], rtol=1e-4, atol=5e-3)
 
 
 def test_the_tail_takes_images_of_any_size_and_normalized_ones(wdsr: Supernet) -> None:
@@ -192,32 +193,32 @@ def test_a_classifier_has_no_tail(mobilenet: Supernet) -> None:
 
 def test_a_missing_device_costs_its_maps_and_not_the_skip(wdsr: Supernet) -> None:
     switch = Switch.parse("4x0.25")
-    parts = [wdsr.call_slice(IMAGES, switch, device) for device in range(4)]
-    live = wdsr(IMAGES, switch=switch, devices=(1, 3))
+    parts = [wdsr.call_cut(IMAGES, switch.cut(device)) for device in range(4)]
+    live = wdsr(IMAGES, path=switch, devices=(1, 3))
     summed = np.asarray(parts[1].prediction + parts[3].prediction)
     expected = extract_tail(wdsr)([IMAGES.astype(np.float32), summed])
     np.testing.assert_allclose(live["prediction"], expected, rtol=1e-4, atol=5e-3)
-    np.testing.assert_array_equal(live["prediction"], wdsr.fuse_parts(IMAGES, [parts[1], parts[3]])["prediction"])
+    np.testing.assert_array_equal(live["prediction"], wdsr.fuse(IMAGES, [parts[1], parts[3]])["prediction"])
     assert live["features"].shape[-1] == 4
     # Without any residual the skip alone is left.
-    silent = wdsr.fuse_parts(IMAGES, parts)["prediction"] - live["prediction"]
+    silent = wdsr.fuse(IMAGES, parts)["prediction"] - live["prediction"]
     maps = (parts[0].prediction + parts[2].prediction) * 128
     np.testing.assert_allclose(silent, tf.nn.depth_to_space(maps, 2), rtol=1e-3, atol=1e-2)
 
 
 def test_no_live_device_is_refused(wdsr: Supernet) -> None:
-    with pytest.raises(ValueError, match="no parts to fuse"):
-        wdsr(IMAGES, switch="0.5+0.5", devices=())
+    with pytest.raises(ValueError, match="nothing to fuse"):
+        wdsr(IMAGES, path="0.5+0.5", devices=())
     with pytest.raises(SwitchError, match="device 2 is not in switch"):
-        wdsr(IMAGES, switch="0.5+0.5", devices=(2,))
+        wdsr(IMAGES, path="0.5+0.5", devices=(2,))
 
 
 def test_a_saved_network_answers_alike(wdsr: Supernet, tmp_path: Any) -> None:
     wdsr.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert again.model_id() == wdsr.model_id()
-    found = again(IMAGES, switch="4x0.25")["prediction"]
-    np.testing.assert_array_equal(found, wdsr(IMAGES, switch="4x0.25")["prediction"])
+    found = again(IMAGES, path="4x0.25")["prediction"]
+    np.testing.assert_array_equal(found, wdsr(IMAGES, path="4x0.25")["prediction"])
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from paradis_tf import models
 from paradis_tf.builders.static import extract
 from paradis_tf.methods import Paradis
 from paradis_tf.supernet import Supernet
+from paradis_tf.training.step import TrainableSupernet
 
 SWITCHES = ("1.0", "0.5+0.5")
 
@@ -25,7 +26,7 @@ def network(monkeypatch: pytest.MonkeyPatch, tiny_net: Callable[..., Supernet]) 
     monkeypatch.setitem(models.ARCHITECTURES, "tiny", type(start.architecture))
 
     def make(precision: str) -> Supernet:
-        model = Supernet(start.architecture, SWITCHES, dtype=precision)
+        model = TrainableSupernet(start.architecture, SWITCHES, dtype=precision)
         model.set_weights(start.get_weights())
         model.compile(keras.optimizers.SGD(0.05, momentum=0.9), method=Paradis(), average_decay=0.5)
         return model
@@ -38,9 +39,9 @@ def test_mixed_precision_trains_and_gives_float32(
     precision: str, compute: str, network: Callable[[str], Supernet], batch: tuple, tmp_path: Path
 ) -> None:
     exact, model = network("float32"), network(precision)
-    found = model(batch[0], switch="0.5+0.5")
+    found = model(batch[0], path="0.5+0.5")
     assert (found["prediction"].dtype, found["features"].dtype) == (tf.float32, tf.as_dtype(compute))
-    np.testing.assert_allclose(found["prediction"], exact(batch[0], switch="0.5+0.5")["prediction"], atol=0.05)
+    np.testing.assert_allclose(found["prediction"], exact(batch[0], path="0.5+0.5")["prediction"], atol=0.05)
     assert {weight.dtype for layer in model.shared_layers for weight in layer.weights} == {"float32"}
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
     losses = [model.train_on_batch(*batch, return_dict=True)["loss"] for _ in range(2)]
@@ -59,9 +60,9 @@ def test_mixed_precision_trains_and_gives_float32(
     finished = model.finished()
     assert finished.dtype_policy.name == "float32"
     switch = finished.switches[1]
-    parts = [extract(finished, switch, device)(batch[0]) for device in range(2)]
+    parts = [extract(finished, switch.cut(device))(batch[0]) for device in range(2)]
     assert parts[0].dtype == "float32"
-    np.testing.assert_allclose(sum(parts), finished(batch[0], switch=switch)["prediction"], atol=1e-4)
+    np.testing.assert_allclose(sum(parts), finished(batch[0], path=switch)["prediction"], atol=1e-4)
 
 
 def test_a_step_whose_gradients_overflow_is_skipped(network: Callable[[str], Supernet], batch: tuple) -> None:

@@ -11,20 +11,27 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from paradis_tf.layers import SlicedDepthwiseConv2D
-from paradis_tf.switches import FULL, Slice, Switch, SwitchError
+from paradis_tf.cuts import WHOLE, Slice, SliceCut, SwitchError
+from paradis_tf.operations import SlicedDepthwiseConv2D
+from paradis_tf.switches import Switch
 
 CHANNELS = 8
-# A slice and, counted by hand, its channels.
-SLICES = [
-    (FULL, 0, 8),
-    (Slice(Fraction(0), Fraction(1, 2)), 0, 4),
-    (Slice(Fraction(1, 2), Fraction(1)), 4, 8),
-    (Slice(Fraction(1, 4), Fraction(1, 2)), 2, 4),
-    (Slice(Fraction(3, 4), Fraction(1)), 6, 8),
+
+
+def cut(start: Fraction, stop: Fraction) -> SliceCut:
+    return SliceCut("a", 0, Slice(start, stop))
+
+
+# A cut and, counted by hand, its channels.
+CUTS = [
+    (WHOLE, 0, 8),
+    (cut(Fraction(0), Fraction(1, 2)), 0, 4),
+    (cut(Fraction(1, 2), Fraction(1)), 4, 8),
+    (cut(Fraction(1, 4), Fraction(1, 2)), 2, 4),
+    (cut(Fraction(3, 4), Fraction(1)), 6, 8),
 ]
-HALF = SLICES[1][0]
-QUARTER = SLICES[3][0]
+HALF = CUTS[1][0]
+QUARTER = CUTS[3][0]
 SIZES = [(7, 6), (6, 7), (3, 8)]
 
 
@@ -69,11 +76,11 @@ def test_equals_the_loop(side: int, strides: int, padding: str) -> None:
     layer = built(kernel_size=side, strides=strides, padding=padding)
     (kernel,) = layer.get_weights()
     for size in SIZES:
-        for part, first, last in SLICES:
+        for taken, first, last in CUTS:
             x = images(last - first, size)
             expected = convolve(x, kernel[:, :, first:last], strides, padding)
-            np.testing.assert_allclose(layer(x, slice=part), expected, atol=2e-5)
-            assert layer.compute_output_shape(x.shape, part) == expected.shape
+            np.testing.assert_allclose(layer(x, cut=taken), expected, atol=2e-5)
+            assert layer.compute_output_shape(x.shape, taken) == expected.shape
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
@@ -85,40 +92,40 @@ def test_full_width_equals_the_stock_layer(strides: int, padding: str) -> None:
     stock.build(x.shape)
     stock.set_weights(layer.get_weights())
     np.testing.assert_allclose(layer(x), stock(x), atol=1e-6)
-    np.testing.assert_allclose(layer(x, slice=FULL), stock(x), atol=1e-6)
+    np.testing.assert_allclose(layer(x, cut=WHOLE), stock(x), atol=1e-6)
 
 
 @pytest.mark.parametrize("text", ["1.0", "0.5+0.5", "0.5+0.25+0.25", "4x0.25", "0.5"])
 def test_static_weights_are_those_of_a_stock_layer(text: str) -> None:
     layer, switch = built(), Switch.parse(text)
-    for device, part in enumerate(switch.slices):
-        weights = layer.static_weights(switch, device)
+    for taken in switch.cuts:
+        weights = layer.static_weights(taken)
         x = images(weights[0].shape[2])
         stock = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)
         stock.build(x.shape)
         stock.set_weights(weights)
-        np.testing.assert_allclose(stock(x), layer(x, slice=part), atol=1e-5)
+        np.testing.assert_allclose(stock(x), layer(x, cut=taken), atol=1e-5)
 
 
 def test_a_switch_is_the_full_layer_cut_apart() -> None:
     layer, x = built(strides=2), images(CHANNELS)
-    parts = [layer(x[..., first:last], slice=part) for part, first, last in (SLICES[1], SLICES[2])]
+    parts = [layer(x[..., first:last], cut=taken) for taken, first, last in (CUTS[1], CUTS[2])]
     np.testing.assert_allclose(np.concatenate(parts, axis=-1), layer(x), atol=1e-6)
 
 
 def test_weights_are_full_size_whatever_slice_comes_first() -> None:
     layer = SlicedDepthwiseConv2D(CHANNELS, 3)
-    layer(images(2), slice=QUARTER)
-    layer(images(4), slice=HALF)
+    layer(images(2), cut=QUARTER)
+    layer(images(4), cut=HALF)
     assert [weight.shape for weight in layer.trainable_weights] == [(3, 3, CHANNELS, 1)]
     assert layer.count_params() == 9 * CHANNELS
 
 
 def test_gradient_is_zero_outside_the_block() -> None:
     layer = built()
-    for part, first, last in SLICES[1:]:
+    for taken, first, last in CUTS[1:]:
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(layer(images(last - first), slice=part) ** 2)
+            loss = tf.reduce_sum(layer(images(last - first), cut=taken) ** 2)
         gradient = tape.gradient(loss, layer.kernel.value).numpy()
         inside = np.zeros(gradient.shape, bool)
         inside[:, :, first:last] = True
@@ -128,11 +135,11 @@ def test_gradient_is_zero_outside_the_block() -> None:
 
 def test_symbolic_call() -> None:
     layer = SlicedDepthwiseConv2D(CHANNELS, 3, strides=2, padding="valid")
-    assert layer(keras.KerasTensor((None, 8, 7, 2)), slice=QUARTER).shape == (None, 3, 3, 2)
+    assert layer(keras.KerasTensor((None, 8, 7, 2)), cut=QUARTER).shape == (None, 3, 3, 2)
     assert layer(keras.KerasTensor((None, None, None, 8))).shape == (None, None, None, 8)
     inputs = keras.Input((7, 6, 4))
-    model = keras.Model(inputs, layer(inputs, slice=HALF))
-    np.testing.assert_allclose(model(images(4)), layer(images(4), slice=HALF), atol=1e-6)
+    model = keras.Model(inputs, layer(inputs, cut=HALF))
+    np.testing.assert_allclose(model(images(4)), layer(images(4), cut=HALF), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -157,16 +164,16 @@ def test_config_round_trips(options: dict[str, Any]) -> None:
     assert copy.get_config() == layer.get_config()
     assert set(options) <= set(copy.get_config())
     copy.set_weights(layer.get_weights())
-    np.testing.assert_array_equal(copy(images(4), slice=HALF), layer(images(4), slice=HALF))
+    np.testing.assert_array_equal(copy(images(4), cut=HALF), layer(images(4), cut=HALF))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 8])
 def test_wrong_channels_are_refused(channels: int) -> None:
     for x in (images(channels), keras.KerasTensor((None, 5, 5, channels))):
         with pytest.raises(
-            ValueError, match=rf"'deep' got {channels} input channels; slice \[0.0, 0.5\) takes 4 of its 8"
+            ValueError, match=rf"'deep' got {channels} input channels; device 0 of switch 'a' takes 4 of its 8"
         ):
-            built()(x, slice=HALF)
+            built()(x, cut=HALF)
 
 
 def test_an_image_smaller_than_the_window_is_refused() -> None:
@@ -174,14 +181,14 @@ def test_an_image_smaller_than_the_window_is_refused() -> None:
     fault = "'deep': a window of 3 with padding 'valid' does not fit an image of "
     for x in (images(4, (2, 5)), keras.KerasTensor((None, 2, 5, 4))):
         with pytest.raises(ValueError, match=fault + "2x5"):
-            layer(x, slice=HALF)
+            layer(x, cut=HALF)
     with pytest.raises(ValueError, match=fault + "Nonex1"):
         layer.compute_output_shape((None, None, 1, 4), HALF)
 
 
 def test_a_slice_that_cuts_a_channel_is_refused() -> None:
     with pytest.raises(SwitchError, match=r"'deep' has 6 channels.*\[0.25, 0.5\).*multiple of 4"):
-        built(in_channels=6)(images(2), slice=QUARTER)
+        built(in_channels=6)(images(2), cut=QUARTER)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import keras
@@ -11,11 +10,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from paradis_tf.layers import SwitchableBatchNormalization
-from paradis_tf.switches import Switch, SwitchError
+from paradis_tf.cuts import SwitchError
+from paradis_tf.operations import SwitchableBatchNormalization
+from paradis_tf.switches import Switch, parse_switches
 
 CHANNELS = 8
 TEXTS = ("1.0", "0.5+0.25+0.25", "4x0.25", "0.5")
+
+
+def cuts_of(*texts: str, grid: int = 4) -> list[Any]:
+    return [cut for switch in parse_switches(texts, grid) for cut in switch.cuts]
+
+
+CUTS = cuts_of(*TEXTS)
 # Each device's segment of the four weights, counted by hand.
 SEGMENTS = {
     ("1.0", 0): (0, 8),
@@ -34,9 +41,7 @@ EACH = pytest.mark.parametrize(("text", "device"), SEGMENTS)
 
 def built(seed: int = 1, **options: Any) -> SwitchableBatchNormalization:
     """A layer with random weights: gamma, beta, moving mean and variance, in this order."""
-    layer = SwitchableBatchNormalization(
-        **{"channels": CHANNELS, "switches": TEXTS, "grid": 4, "name": "norm", **options}
-    )
+    layer = SwitchableBatchNormalization(**{"channels": CHANNELS, "cuts": CUTS, "name": "norm", **options})
     layer.build()
     rng = np.random.default_rng(seed)
     layer.set_weights([rng.uniform(0.5, 2, weight.shape) for weight in weights_of(layer)])
@@ -63,9 +68,9 @@ def test_inference_uses_the_moving_statistics(text: str, device: int) -> None:
     gamma, beta, mean, variance = (value[first:last].astype(np.float64) for value in before)
     x = images(last - first)
     expected = (x - mean) / np.sqrt(variance + 0.01) * gamma + beta
-    switch = Switch.parse(text)
-    np.testing.assert_allclose(layer(x, switch=switch, device=device), expected, atol=1e-5)
-    np.testing.assert_allclose(layer(x, switch=switch, device=device, training=False), expected, atol=1e-5)
+    cut = Switch.parse(text).cut(device)
+    np.testing.assert_allclose(layer(x, cut=cut), expected, atol=1e-5)
+    np.testing.assert_allclose(layer(x, cut=cut, training=False), expected, atol=1e-5)
     for old, new in zip(before, values(layer), strict=True):
         np.testing.assert_array_equal(new, old)
 
@@ -80,7 +85,7 @@ def test_training_uses_the_batch_and_collects_it(text: str, device: int) -> None
         flat = x.reshape(-1, last - first).astype(np.float64)
         biased = flat.var(axis=0)
         expected = (x - flat.mean(axis=0)) / np.sqrt(biased + 0.01) * gamma + beta
-        found = layer(x, switch=Switch.parse(text), device=device, training=True)
+        found = layer(x, cut=Switch.parse(text).cut(device), training=True)
         np.testing.assert_allclose(found, expected, atol=1e-5)
         mean = 0.8 * mean + 0.2 * flat.mean(axis=0)
         variance = 0.8 * variance + 0.2 * biased * len(flat) / (len(flat) - 1)
@@ -89,14 +94,14 @@ def test_training_uses_the_batch_and_collects_it(text: str, device: int) -> None
 
 
 def test_full_width_equals_the_stock_layer() -> None:
-    layer = built(switches=["1.0"], momentum=0.8, epsilon=0.01)
+    layer = built(cuts=cuts_of("1.0"), momentum=0.8, epsilon=0.01)
     stock = keras.layers.BatchNormalization(momentum=0.8, epsilon=0.01)
-    x, full = images(CHANNELS), Switch.parse("1.0")
+    x, (full,) = images(CHANNELS), cuts_of("1.0")
     stock.build(x.shape)
     stock.set_weights(values(layer))
-    np.testing.assert_allclose(layer(x, switch=full, device=0), stock(x, training=False), atol=1e-5)
+    np.testing.assert_allclose(layer(x, cut=full), stock(x, training=False), atol=1e-5)
     old = layer.moving_variance.numpy()
-    np.testing.assert_allclose(layer(x, switch=full, device=0, training=True), stock(x, training=True), atol=1e-5)
+    np.testing.assert_allclose(layer(x, cut=full, training=True), stock(x, training=True), atol=1e-5)
     np.testing.assert_allclose(layer.moving_mean, stock.moving_mean, rtol=1e-5)
     # The stock layer collects the biased variance.
     count = x.size // CHANNELS
@@ -106,14 +111,14 @@ def test_full_width_equals_the_stock_layer() -> None:
 
 @EACH
 def test_static_weights_are_those_of_a_stock_layer(text: str, device: int) -> None:
-    layer, switch = built(epsilon=0.01), Switch.parse(text)
+    layer, cut = built(epsilon=0.01), Switch.parse(text).cut(device)
     first, last = SEGMENTS[text, device]
-    weights = layer.static_weights(switch, device)
+    weights = layer.static_weights(cut)
     x = images(last - first)
     stock = keras.layers.BatchNormalization(epsilon=0.01)
     stock.build(x.shape)
     stock.set_weights(weights)
-    np.testing.assert_allclose(stock(x), layer(x, switch=switch, device=device), atol=1e-5)
+    np.testing.assert_allclose(stock(x), layer(x, cut=cut), atol=1e-5)
 
 
 @EACH
@@ -122,7 +127,7 @@ def test_training_a_device_leaves_every_other_segment(text: str, device: int) ->
     first, last = SEGMENTS[text, device]
     before = values(layer)
     with tf.GradientTape() as tape:
-        outputs = layer(images(last - first), switch=Switch.parse(text), device=device, training=True)
+        outputs = layer(images(last - first), cut=Switch.parse(text).cut(device), training=True)
         loss = tf.reduce_sum(outputs**3)
     trained = [layer.gamma, layer.beta]
     gradients = tape.gradient(loss, [weight.value for weight in trained])
@@ -152,21 +157,19 @@ SHARED = {
 
 @EACH
 def test_shared_affine_slices_one_scale_and_shift(text: str, device: int) -> None:
-    layer, switch = built(affine="shared", epsilon=0.01), Switch.parse(text)
+    layer, cut = built(affine="shared", epsilon=0.01), Switch.parse(text).cut(device)
     assert [weight.shape for weight in layer.weights] == [(CHANNELS,), (CHANNELS,), (SIZE,), (SIZE,)]
     before = values(layer)
     (first, last), (low, high) = SEGMENTS[text, device], SHARED[text, device]
     gamma, beta = before[0][low:high], before[1][low:high]
     mean, variance = before[2][first:last], before[3][first:last]
-    for found, wanted in zip(layer.static_weights(switch, device), (gamma, beta, mean, variance), strict=True):
+    for found, wanted in zip(layer.static_weights(cut), (gamma, beta, mean, variance), strict=True):
         np.testing.assert_array_equal(found, wanted)
     x = images(last - first)
-    np.testing.assert_allclose(
-        layer(x, switch=switch, device=device), (x - mean) / np.sqrt(variance + 0.01) * gamma + beta, atol=1e-5
-    )
+    np.testing.assert_allclose(layer(x, cut=cut), (x - mean) / np.sqrt(variance + 0.01) * gamma + beta, atol=1e-5)
     flat = x.reshape(-1, last - first)
     with tf.GradientTape() as tape:
-        found = layer(x, switch=switch, device=device, training=True)
+        found = layer(x, cut=cut, training=True)
         gradient = tape.gradient(tf.reduce_sum(found**3), layer.gamma.value).numpy()
     expected = (x - flat.mean(axis=0)) / np.sqrt(flat.var(axis=0) + 0.01) * gamma + beta
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -180,18 +183,18 @@ def test_shared_affine_slices_one_scale_and_shift(text: str, device: int) -> Non
 
 def test_training_in_a_graph_collects_too() -> None:
     eager, graph = built(), built()
-    switch = Switch.parse("4x0.25")
-    step = tf.function(lambda x: graph(x, switch=switch, device=2, training=True))
+    cut = Switch.parse("4x0.25").cut(2)
+    step = tf.function(lambda x: graph(x, cut=cut, training=True))
     for seed in range(2):
-        expected = eager(images(2, seed), switch=switch, device=2, training=True)
+        expected = eager(images(2, seed), cut=cut, training=True)
         np.testing.assert_allclose(step(images(2, seed)), expected, atol=1e-6)
     for found, wanted in zip(values(graph), values(eager), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
 def test_weights_after_build() -> None:
-    layer = SwitchableBatchNormalization(CHANNELS, TEXTS, 4)
-    layer(images(2), switch=Switch.parse("4x0.25"), device=1)
+    layer = SwitchableBatchNormalization(CHANNELS, CUTS)
+    layer(images(2), cut=Switch.parse("4x0.25").cut(1))
     assert [weight.shape for weight in layer.weights] == [(SIZE,)] * 4
     assert {weight.name for weight in layer.trainable_weights} == {"gamma", "beta"}
     assert {weight.name for weight in layer.non_trainable_weights} == {"moving_mean", "moving_variance"}
@@ -199,27 +202,22 @@ def test_weights_after_build() -> None:
         np.testing.assert_array_equal(weight, np.full(SIZE, value, np.float32))
 
 
-def test_switches_are_taken_as_text_or_parsed() -> None:
-    parsed = SwitchableBatchNormalization(CHANNELS, [Switch.parse(text) for text in TEXTS], 4)
-    assert parsed.switches == SwitchableBatchNormalization(CHANNELS, TEXTS, 4).switches
-
-
 def test_symbolic_call() -> None:
-    layer, switch = built(), Switch.parse("0.5+0.25+0.25")
-    found = layer(keras.KerasTensor((None, 7, 6, 2)), switch=switch, device=2)
+    layer, cut = built(), Switch.parse("0.5+0.25+0.25").cut(2)
+    found = layer(keras.KerasTensor((None, 7, 6, 2)), cut=cut)
     assert found.shape == (None, 7, 6, 2)
     assert layer.compute_output_shape((None, None, None, 4)) == (None, None, None, 4)
     inputs = keras.Input((3, 5, 2))
-    model = keras.Model(inputs, layer(inputs, switch=switch, device=2))
-    np.testing.assert_allclose(model(images(2)), layer(images(2), switch=switch, device=2), atol=1e-6)
+    model = keras.Model(inputs, layer(inputs, cut=cut))
+    np.testing.assert_allclose(model(images(2)), layer(images(2), cut=cut), atol=1e-6)
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {},
-        {"channels": 6, "switches": ["3x1/3", "2/3"], "grid": 3, "momentum": 0.5, "epsilon": 0.1},
-        {"switches": [Switch.parse("0.375+0.125", 8)], "grid": 8, "trainable": False},
+        {"channels": 6, "cuts": cuts_of("3x1/3", "2/3", grid=3), "momentum": 0.5, "epsilon": 0.1},
+        {"cuts": cuts_of("0.375+0.125", grid=8), "trainable": False},
         {"affine": "shared"},
     ],
     ids=["defaults", "thirds", "frozen", "shared"],
@@ -231,47 +229,46 @@ def test_config_round_trips(options: dict[str, Any]) -> None:
     assert type(copy) is SwitchableBatchNormalization
     assert copy.get_config() == layer.get_config()
     assert set(options) <= set(copy.get_config())
-    assert copy.switches == layer.switches
+    assert copy.cuts == layer.cuts
     copy.set_weights(layer.get_weights())
-    switch = layer.switches[0]
-    first, last = switch.slices[0].channels(layer.channels, "x")
+    cut = layer.cuts[0]
+    first, last = cut.outputs("x", layer.channels)
     x = images(last - first)
     for training in (False, True, False):
-        found, expected = (each(x, switch=switch, device=0, training=training) for each in (copy, layer))
+        found, expected = (each(x, cut=cut, training=training) for each in (copy, layer))
         np.testing.assert_array_equal(found, expected)
 
 
 def test_mixed_precision_keeps_the_statistics_in_single() -> None:
     layer = built(dtype="mixed_float16")
-    outputs = layer(images(8), switch=Switch.parse("1.0"), device=0, training=True)
+    outputs = layer(images(8), cut=Switch.parse("1.0").cut(0), training=True)
     assert outputs.dtype == "float16"
     assert {weight.dtype for weight in layer.weights} == {"float32"}
 
 
-@pytest.mark.parametrize(("text", "device"), [("0.25+0.25", 0), ("0.75", 0), ("4x0.25", 4), ("4x0.25", -1), ("1.0", 1)])
+@pytest.mark.parametrize("text", ["0.25+0.25", "0.75"])
 @pytest.mark.parametrize("training", [False, True])
-def test_an_unknown_switch_or_device_is_refused(text: str, device: int, training: bool) -> None:
-    layer = built()
+def test_an_unknown_cut_is_refused(text: str, training: bool) -> None:
+    layer, cut = built(), Switch.parse(text).cut(0)
     for x in (images(2), keras.KerasTensor((None, 3, 5, 2))):
-        with pytest.raises(ValueError, match=r"'norm' has no device") as error:
-            layer(x, switch=Switch.parse(text), device=device, training=training)
+        with pytest.raises(ValueError, match=r"'norm' has no weights for device 0 of switch") as error:
+            layer(x, cut=cut, training=training)
         message = str(error.value)
-        assert f"device {device} of switch '{text}'" in message
-        assert all(f"'{known}'" in message for known in TEXTS)
-    with pytest.raises(ValueError, match=r"'norm' has no device"):
-        layer.static_weights(Switch.parse(text), device)
+        assert f"'{text}'" in message and all(f"{known}/0" in message for known in TEXTS)
+    with pytest.raises(ValueError, match=r"'norm' has no weights for"):
+        layer.static_weights(cut)
 
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("channels", [1, 2, 3, 8])
 def test_wrong_channels_are_refused(channels: int, training: bool) -> None:
-    layer = SwitchableBatchNormalization(CHANNELS, TEXTS, 4, name="norm")
-    switch = Switch.parse("0.5+0.25+0.25")
+    layer = SwitchableBatchNormalization(CHANNELS, CUTS, name="norm")
+    cut = Switch.parse("0.5+0.25+0.25").cut(0)
     for x in (keras.KerasTensor((None, 3, 5, channels)), images(channels)):
         with pytest.raises(
             ValueError, match=rf"'norm' got {channels} channels; device 0 of switch '0\.5\+0\.25\+0\.25' takes 4"
         ):
-            layer(x, switch=switch, device=0, training=training)
+            layer(x, cut=cut, training=training)
 
 
 def test_a_switch_that_cuts_a_channel_is_refused() -> None:
@@ -279,18 +276,10 @@ def test_a_switch_that_cuts_a_channel_is_refused() -> None:
         built(channels=6)
 
 
-@pytest.mark.parametrize(
-    ("switches", "fault"),
-    [
-        *((["1.0", text], re.escape(repr(text))) for text in ("", "0.3", "0.75+0.5", "half")),
-        (["1.0", "0.5", "1.0"], r"'1\.0' is listed twice"),
-        ([], "the list of switches is empty"),
-    ],
-    ids=str,
-)
-def test_illegal_switches_are_refused(switches: list[str], fault: str) -> None:
-    with pytest.raises(SwitchError, match=rf"layer 'norm': .*{fault}"):
-        built(switches=switches)
+@pytest.mark.parametrize(("cuts", "fault"), [(CUTS[:2] * 2, "gets the cut 1.0/0 twice"), ([], "gets no cuts")])
+def test_illegal_cuts_are_refused(cuts: list[Any], fault: str) -> None:
+    with pytest.raises(ValueError, match=f"layer 'norm' {fault}"):
+        built(cuts=cuts)
 
 
 @pytest.mark.parametrize(

@@ -13,20 +13,27 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from paradis_tf.layers import SlicedConv2D
-from paradis_tf.switches import FULL, Slice, Switch, SwitchError
+from paradis_tf.cuts import WHOLE, Slice, SliceCut, SwitchError
+from paradis_tf.operations import SlicedConv2D
+from paradis_tf.switches import Switch
 
 IN, OUT = 8, 12
-# A slice and, counted by hand, its input and output channels.
-SLICES = [
-    (FULL, (0, 8), (0, 12)),
-    (Slice(Fraction(0), Fraction(1, 2)), (0, 4), (0, 6)),
-    (Slice(Fraction(1, 2), Fraction(1)), (4, 8), (6, 12)),
-    (Slice(Fraction(1, 4), Fraction(1, 2)), (2, 4), (3, 6)),
-    (Slice(Fraction(3, 4), Fraction(1)), (6, 8), (9, 12)),
+
+
+def cut(start: Fraction, stop: Fraction) -> SliceCut:
+    return SliceCut("a", 0, Slice(start, stop))
+
+
+# A cut and, counted by hand, its input and output channels.
+CUTS = [
+    (WHOLE, (0, 8), (0, 12)),
+    (cut(Fraction(0), Fraction(1, 2)), (0, 4), (0, 6)),
+    (cut(Fraction(1, 2), Fraction(1)), (4, 8), (6, 12)),
+    (cut(Fraction(1, 4), Fraction(1, 2)), (2, 4), (3, 6)),
+    (cut(Fraction(3, 4), Fraction(1)), (6, 8), (9, 12)),
 ]
-HALF = SLICES[1][0]
-QUARTER = SLICES[3][0]
+HALF = CUTS[1][0]
+QUARTER = CUTS[3][0]
 SIZES = [(7, 6), (6, 7), (3, 8)]
 
 
@@ -70,13 +77,13 @@ def test_equals_the_loop(side: int, strides: int, padding: str) -> None:
     layer = built(kernel_size=side, strides=strides, padding=padding, use_bias=True)
     kernel, bias = layer.get_weights()
     for size in SIZES:
-        for part, ins, outs in SLICES:
+        for taken, ins, outs in CUTS:
             x = images(ins[1] - ins[0], size)
             block = kernel[:, :, ins[0] : ins[1], outs[0] : outs[1]]
             expected = convolve(x, block, strides, padding) + bias[outs[0] : outs[1]]
-            found = layer(x, slice=part)
+            found = layer(x, cut=taken)
             np.testing.assert_allclose(found, expected, atol=2e-5)
-            assert layer.compute_output_shape(x.shape, part) == expected.shape
+            assert layer.compute_output_shape(x.shape, taken) == expected.shape
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
@@ -88,28 +95,28 @@ def test_full_width_equals_the_stock_layer(strides: int, padding: str) -> None:
     stock.build(x.shape)
     stock.set_weights(layer.get_weights())
     np.testing.assert_allclose(layer(x), stock(x), atol=1e-6)
-    np.testing.assert_allclose(layer(x, slice=FULL), stock(x), atol=1e-6)
+    np.testing.assert_allclose(layer(x, cut=WHOLE), stock(x), atol=1e-6)
 
 
 @pytest.mark.parametrize("text", ["1.0", "0.5+0.5", "0.5+0.25+0.25", "4x0.25", "0.5"])
 def test_static_weights_are_those_of_a_stock_layer(text: str) -> None:
     layer, switch = built(use_bias=True), Switch.parse(text)
-    for device, part in enumerate(switch.slices):
-        weights = layer.static_weights(switch, device)
+    for taken in switch.cuts:
+        weights = layer.static_weights(taken)
         x = images(weights[0].shape[2])
         stock = keras.layers.Conv2D(weights[0].shape[3], 3, padding="same")
         stock.build(x.shape)
         stock.set_weights(weights)
-        np.testing.assert_allclose(stock(x), layer(x, slice=part), atol=1e-5)
+        np.testing.assert_allclose(stock(x), layer(x, cut=taken), atol=1e-5)
 
 
 def test_unsliced_inputs_are_read_whole() -> None:
     layer = built(in_channels=3, slice_inputs=False, use_bias=True)
     kernel, bias = layer.get_weights()
     x = images(3)
-    for part, _, (first, last) in SLICES:
+    for taken, _, (first, last) in CUTS:
         expected = convolve(x, kernel[..., first:last], 1, "same") + bias[first:last]
-        np.testing.assert_allclose(layer(x, slice=part), expected, atol=2e-5)
+        np.testing.assert_allclose(layer(x, cut=taken), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("text", ["0.5+0.5", "0.5+0.25+0.25", "4x0.25"])
@@ -118,12 +125,12 @@ def test_partial_outputs_add_up_with_the_bias_once(text: str) -> None:
     kernel, bias = layer.get_weights()
     x = images(IN)
     total = np.zeros((*x.shape[:3], 5))
-    for device, part in enumerate(switch.slices):
-        first, last = part.channels(IN, "x")
-        found = layer(x[..., first:last], slice=part).numpy()
+    for taken in switch.cuts:
+        first, last = taken.slice.channels(IN, "x")
+        found = layer(x[..., first:last], cut=taken).numpy()
         partial = convolve(x[..., first:last], kernel[:, :, first:last], 1, "same")
-        np.testing.assert_allclose(found, partial + (bias if device == 0 else 0), atol=2e-5)
-        assert len(layer.static_weights(switch, device)) == (2 if device == 0 else 1)
+        np.testing.assert_allclose(found, partial + (bias if taken.device == 0 else 0), atol=2e-5)
+        assert len(layer.static_weights(taken)) == (2 if taken.device == 0 else 1)
         total += found
     np.testing.assert_allclose(total, convolve(x, kernel, 1, "same") + bias, atol=1e-4)
 
@@ -131,22 +138,22 @@ def test_partial_outputs_add_up_with_the_bias_once(text: str) -> None:
 @pytest.mark.parametrize("use_bias", [False, True])
 def test_weights_are_full_size_whatever_slice_comes_first(use_bias: bool) -> None:
     layer = SlicedConv2D(IN, OUT, 3, use_bias=use_bias)
-    layer(images(2), slice=QUARTER)
+    layer(images(2), cut=QUARTER)
     assert [weight.shape for weight in layer.weights] == [(3, 3, IN, OUT), (OUT,)][: 1 + use_bias]
     assert layer.count_params() == 9 * IN * OUT + (OUT if use_bias else 0)
     assert len(layer.trainable_weights) == len(layer.weights)
-    layer(images(4), slice=HALF)
+    layer(images(4), cut=HALF)
     assert len(layer.weights) == 1 + use_bias
 
 
 @pytest.mark.parametrize("options", [{}, {"slice_inputs": False}, {"slice_outputs": False}], ids=str)
 def test_gradient_is_zero_outside_the_block(options: dict[str, bool]) -> None:
     layer = built(use_bias=True, **options)
-    for part, ins, outs in SLICES[1:]:
+    for taken, ins, outs in CUTS[1:]:
         ins = ins if layer.slice_inputs else (0, IN)
         outs = outs if layer.slice_outputs else (0, OUT)
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(layer(images(ins[1] - ins[0]), slice=part) ** 2)
+            loss = tf.reduce_sum(layer(images(ins[1] - ins[0]), cut=taken) ** 2)
         gradient = tape.gradient(loss, layer.kernel.value).numpy()
         inside = np.zeros(gradient.shape, bool)
         inside[:, :, ins[0] : ins[1], outs[0] : outs[1]] = True
@@ -159,7 +166,8 @@ POINTWISE_GRADIENT = """
 import paradis_tf
 import numpy as np
 import tensorflow as tf
-from paradis_tf.layers import SlicedConv2D
+from paradis_tf.operations import SlicedConv2D
+from paradis_tf.cuts import WHOLE, Slice, SliceCut, SwitchError
 from paradis_tf.switches import Switch
 
 layer = SlicedConv2D(16, 32, 1, strides=2)
@@ -171,7 +179,7 @@ expected = np.einsum("bhwi,bhwo->io", x[:, ::2, ::2].astype(np.float64), upstrea
 errors = []
 for _ in range(20):
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(layer(x, slice=Switch.parse("4x0.25").slices[1]) * upstream)
+        loss = tf.reduce_sum(layer(x, cut=Switch.parse("4x0.25").cuts[1]) * upstream)
     gradient = tape.gradient(loss, layer.kernel.value).numpy()[0, 0, 4:8, 8:16]
     errors.append(np.abs(gradient - expected).max())
 print(max(errors))
@@ -187,12 +195,12 @@ def test_gradient_of_a_strided_pointwise_kernel_is_right_for_few_channels() -> N
 
 def test_symbolic_call() -> None:
     layer = SlicedConv2D(IN, OUT, 3, strides=2)
-    found = layer(keras.KerasTensor((None, 7, 6, 2)), slice=QUARTER)
+    found = layer(keras.KerasTensor((None, 7, 6, 2)), cut=QUARTER)
     assert found.shape == (None, 4, 3, 3)
     assert layer(keras.KerasTensor((None, None, None, 8))).shape == (None, None, None, 12)
     inputs = keras.Input((7, 6, 4))
-    model = keras.Model(inputs, layer(inputs, slice=HALF))
-    np.testing.assert_allclose(model(images(4)), layer(images(4), slice=HALF), atol=1e-6)
+    model = keras.Model(inputs, layer(inputs, cut=HALF))
+    np.testing.assert_allclose(model(images(4)), layer(images(4), cut=HALF), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -220,12 +228,12 @@ def test_config_round_trips(options: dict[str, Any]) -> None:
     assert set(options) <= set(copy.get_config())
     copy.set_weights(layer.get_weights())
     x = images(4 if layer.slice_inputs else 3)
-    np.testing.assert_array_equal(copy(x, slice=HALF), layer(x, slice=HALF))
+    np.testing.assert_array_equal(copy(x, cut=HALF), layer(x, cut=HALF))
 
 
 def test_mixed_precision_computes_in_half() -> None:
     layer = SlicedConv2D(IN, OUT, 1, use_bias=True, dtype="mixed_float16")
-    assert layer(images(4), slice=HALF).dtype == "float16"
+    assert layer(images(4), cut=HALF).dtype == "float16"
     assert layer.kernel.dtype == "float32"
 
 
@@ -233,9 +241,9 @@ def test_mixed_precision_computes_in_half() -> None:
 def test_wrong_channels_are_refused(channels: int) -> None:
     for x in (images(channels), keras.KerasTensor((None, 5, 5, channels))):
         with pytest.raises(
-            ValueError, match=rf"'mix' got {channels} input channels; slice \[0.0, 0.5\) takes 4 of its 8"
+            ValueError, match=rf"'mix' got {channels} input channels; device 0 of switch 'a' takes 4 of its 8"
         ):
-            built()(x, slice=HALF)
+            built()(x, cut=HALF)
 
 
 def test_an_image_smaller_than_the_window_is_refused() -> None:
@@ -243,14 +251,14 @@ def test_an_image_smaller_than_the_window_is_refused() -> None:
     fault = "'mix': a window of 3 with padding 'valid' does not fit an image of "
     for x in (images(4, (2, 5)), keras.KerasTensor((None, 2, 5, 4))):
         with pytest.raises(ValueError, match=fault + "2x5"):
-            layer(x, slice=HALF)
+            layer(x, cut=HALF)
     with pytest.raises(ValueError, match=fault + "Nonex1"):
         layer.compute_output_shape((None, None, 1, 4), HALF)
 
 
 def test_a_slice_that_cuts_a_channel_is_refused() -> None:
     with pytest.raises(SwitchError, match=r"'mix' has 6 channels.*\[0.25, 0.5\).*multiple of 4"):
-        built(filters=6)(images(2), slice=QUARTER)
+        built(filters=6)(images(2), cut=QUARTER)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from paradis_tf.layers import SwitchableWeightNormConv2D
-from paradis_tf.switches import Switch
+from paradis_tf.operations import SwitchableWeightNormConv2D
+from paradis_tf.switches import Switch, parse_switches
 
 IN, OUT = 8, 12
-SWITCHES = ("1.0", "0.5+0.25+0.25")
+CUTS = [cut for switch in parse_switches(("1.0", "0.5+0.25+0.25")) for cut in switch.cuts]
 # Of each device, counted by hand: its input and output channels, and its segment of gains and biases.
 DEVICES = [
     ("1.0", 0, (0, 8), (0, 12), (0, 12)),
@@ -25,7 +25,7 @@ DEVICES = [
 
 def built(**options: Any) -> SwitchableWeightNormConv2D:
     """A layer with random directions, gains and biases."""
-    given: dict[str, Any] = dict(in_channels=IN, filters=OUT, kernel_size=3, switches=SWITCHES, grid=4, name="mix")
+    given: dict[str, Any] = dict(in_channels=IN, filters=OUT, kernel_size=3, cuts=CUTS, name="mix")
     layer = SwitchableWeightNormConv2D(**(given | options))
     layer.build()
     rng = np.random.default_rng(1)
@@ -52,18 +52,18 @@ def test_a_device_normalizes_its_own_block(text: str, device: int, ins: tuple, o
     gain, bias = layer.gain.numpy()[slice(*segment)], layer.bias.numpy()[slice(*segment)]
     kernel = np.stack([gain[o] * block[..., o] / np.linalg.norm(block[..., o]) for o in range(len(gain))], axis=-1)
     inputs = images(ins[1] - ins[0])
-    found = layer(inputs, switch=Switch.parse(text), device=device)
+    found = layer(inputs, cut=Switch.parse(text).cut(device))
     np.testing.assert_allclose(found, stock(inputs, kernel, bias), rtol=1e-4, atol=1e-5)
-    for weight, wanted in zip(layer.static_weights(Switch.parse(text), device), (kernel, bias), strict=True):
+    for weight, wanted in zip(layer.static_weights(Switch.parse(text).cut(device)), (kernel, bias), strict=True):
         np.testing.assert_allclose(weight, wanted, rtol=1e-5)
 
 
 def test_a_layer_starts_with_slices_of_full_size_outputs() -> None:
     """Of white noise each output channel of any slice has the variance gain squared."""
-    layer = SwitchableWeightNormConv2D(IN, OUT, 3, SWITCHES, 4, gain=2.0, name="mix")
+    layer = SwitchableWeightNormConv2D(IN, OUT, 3, CUTS, gain=2.0, name="mix")
     layer.build()
     for text, device, *_ in DEVICES:
-        kernel, bias = layer.static_weights(Switch.parse(text), device)
+        kernel, bias = layer.static_weights(Switch.parse(text).cut(device))
         np.testing.assert_allclose((kernel.astype(np.float64) ** 2).sum(axis=(0, 1, 2)), 4.0, rtol=1e-5)
         assert not bias.any()
 
@@ -75,7 +75,7 @@ def test_partial_outputs_have_gains_for_every_output() -> None:
     last = layer.gain.numpy()[3 * OUT :]
     block = layer.kernel.numpy()[:, :, 6:8]
     kernel = last * block / np.sqrt((block**2).sum(axis=(0, 1, 2)))
-    (found,) = layer.static_weights(Switch.parse("0.5+0.25+0.25"), 2)
+    (found,) = layer.static_weights(Switch.parse("0.5+0.25+0.25").cut(2))
     np.testing.assert_allclose(found, kernel, rtol=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_it_comes_back_from_its_config() -> None:
     again.set_weights(layer.get_weights())
     inputs = images(IN)
     for text, device, *_ in DEVICES:
-        found, wanted = (one(inputs, switch=Switch.parse(text), device=device) for one in (again, layer))
+        found, wanted = (one(inputs, cut=Switch.parse(text).cut(device)) for one in (again, layer))
         np.testing.assert_array_equal(found, wanted)
     assert again.initial_gain == 0.5
 
@@ -97,7 +97,7 @@ def test_it_comes_back_from_its_config() -> None:
         ({"gain": 0.0}, "gain is 0.0"),
         ({"gain": float("inf")}, "gain is inf"),
         ({"slice_outputs": False}, "take no private bias"),
-        ({"switches": ("0.3",)}, "layer 'mix'.*off the grid"),
+        ({"cuts": []}, "layer 'mix' gets no cuts"),
         ({"filters": 10}, "layer 'mix'|'mix' has 10 channels"),
     ],
 )
@@ -108,7 +108,7 @@ def test_bad_options_are_named(options: dict[str, Any], sentence: str) -> None:
 
 def test_unknown_devices_and_wrong_inputs_are_named() -> None:
     layer = built()
-    with pytest.raises(ValueError, match=r"no device 1 of switch '1\.0'; it has '1\.0' \(1 devices\)"):
-        layer(images(8), switch=Switch.parse("1.0"), device=1)
+    with pytest.raises(ValueError, match=r"no weights for device 0 of switch '0\.5'; it has those of 1\.0/0"):
+        layer(images(4), cut=Switch.parse("0.5").cut(0))
     with pytest.raises(ValueError, match="got 8 input channels"):
-        layer(images(8), switch=Switch.parse("0.5+0.25+0.25"), device=1)
+        layer(images(8), cut=Switch.parse("0.5+0.25+0.25").cut(1))

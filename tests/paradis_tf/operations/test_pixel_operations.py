@@ -1,4 +1,4 @@
-"""The layers of a super-resolution tail against NumPy."""
+"""The layers behind the fusion of super-resolution against NumPy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from paradis_tf.layers import ChannelBias, DepthToSpace
+from paradis_tf.operations import ChannelBias, PixelShuffle
 
 
 @pytest.mark.parametrize("block", [2, 3])
@@ -19,7 +19,7 @@ def test_depth_to_space_equals_the_loop(block: int) -> None:
         for column in range(5 * block):
             place = (row % block) * block + column % block
             expected[:, row, column] = x[:, row // block, column // block, 3 * place : 3 * place + 3]
-    layer = DepthToSpace(block)
+    layer = PixelShuffle(block)
     np.testing.assert_array_equal(layer(x), expected)
     assert layer.compute_output_shape((None, 4, None, 3 * block**2)) == (None, 4 * block, None, 3)
     assert layer(keras.Input((None, 5, 3 * block**2))).shape == (None, None, 5 * block, 3)
@@ -36,7 +36,7 @@ def test_channel_bias_adds_a_value_to_each_channel() -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: DepthToSpace(1, name="pixels"), "layer 'pixels': block_size is 1; it takes an int of at least 2"),
+        (lambda: PixelShuffle(1, name="pixels"), "layer 'pixels': block_size is 1; it takes an int of at least 2"),
         (lambda: ChannelBias(0, name="bias"), "layer 'bias': channels is 0; it takes an int of at least 1"),
     ],
 )
@@ -45,6 +45,6 @@ def test_bad_options_are_refused(make: Any, sentence: str) -> None:
         make()
 
 
-@pytest.mark.parametrize("layer", [DepthToSpace(3, name="pixels"), ChannelBias(4, name="bias")])
+@pytest.mark.parametrize("layer", [PixelShuffle(3, name="pixels"), ChannelBias(4, name="bias")])
 def test_config_round_trip(layer: keras.layers.Layer) -> None:
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()

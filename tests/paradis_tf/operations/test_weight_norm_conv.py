@@ -11,16 +11,23 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from paradis_tf.layers import SlicedWeightNormConv2D
-from paradis_tf.switches import FULL, Slice, Switch
+from paradis_tf.cuts import WHOLE, Slice, SliceCut
+from paradis_tf.operations import SlicedWeightNormConv2D
+from paradis_tf.switches import Switch
 
 IN, OUT = 8, 12
-# A slice and, counted by hand, its input and output channels.
-SLICES = [
-    (FULL, (0, 8), (0, 12)),
-    (Slice(Fraction(0), Fraction(1, 2)), (0, 4), (0, 6)),
-    (Slice(Fraction(1, 4), Fraction(1, 2)), (2, 4), (3, 6)),
-    (Slice(Fraction(3, 4), Fraction(1)), (6, 8), (9, 12)),
+
+
+def cut(start: Fraction, stop: Fraction) -> SliceCut:
+    return SliceCut("a", 0, Slice(start, stop))
+
+
+# A cut and, counted by hand, its input and output channels.
+CUTS = [
+    (WHOLE, (0, 8), (0, 12)),
+    (cut(Fraction(0), Fraction(1, 2)), (0, 4), (0, 6)),
+    (cut(Fraction(1, 4), Fraction(1, 2)), (2, 4), (3, 6)),
+    (cut(Fraction(3, 4), Fraction(1)), (6, 8), (9, 12)),
 ]
 
 
@@ -62,21 +69,21 @@ def images(channels: int) -> np.ndarray:
 def test_equals_the_loop(side: int, slice_inputs: bool, slice_outputs: bool) -> None:
     layer = built(kernel_size=side, slice_inputs=slice_inputs, slice_outputs=slice_outputs)
     whole, bias = effective(layer), np.asarray(layer.bias)
-    for part, ins, outs in SLICES:
+    for taken, ins, outs in CUTS:
         first, last = ins if slice_inputs else (0, IN)
         left, right = outs if slice_outputs else (0, OUT)
         x = images(last - first)
         expected = convolve(x, whole[:, :, first:last, left:right])
-        if slice_outputs or part.start == 0:
+        if slice_outputs or taken.slice.start == 0:
             expected = expected + bias[left:right]
-        np.testing.assert_allclose(layer(x, slice=part), expected, atol=1e-5)
+        np.testing.assert_allclose(layer(x, cut=taken), expected, atol=1e-5)
 
 
 def test_partial_outputs_sum_to_the_whole() -> None:
     layer = built(slice_outputs=False, use_bias=False)
     x = images(IN)
-    parts = [layer(x[..., 2 * i : 2 * i + 2], slice=part) for i, part in enumerate(Switch.parse("4x0.25").slices)]
-    np.testing.assert_allclose(sum(np.asarray(part) for part in parts), layer(x), atol=1e-5)
+    parts = [layer(x[..., 2 * i : 2 * i + 2], cut=taken) for i, taken in enumerate(Switch.parse("4x0.25").cuts)]
+    np.testing.assert_allclose(sum(np.asarray(taken) for taken in parts), layer(x), atol=1e-5)
 
 
 def test_the_scale_of_the_direction_does_not_matter() -> None:
@@ -90,9 +97,9 @@ def test_the_scale_of_the_direction_does_not_matter() -> None:
 def test_a_slice_trains_the_whole_direction_through_the_norm() -> None:
     """The norm spans all inputs, so a slice's gradient reaches its own outputs' directions on foreign inputs too."""
     layer = built()
-    part, ins, outs = SLICES[2]
+    taken, ins, outs = CUTS[2]
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(layer(images(2), slice=part) ** 2)
+        loss = tf.reduce_sum(layer(images(2), cut=taken) ** 2)
     kernel, gain = tape.gradient(loss, [layer.kernel.value, layer.gain.value])
     own = np.zeros(OUT, bool)
     own[outs[0] : outs[1]] = True
@@ -104,21 +111,21 @@ def test_a_slice_trains_the_whole_direction_through_the_norm() -> None:
 @pytest.mark.parametrize("text", ["1.0", "0.5+0.5", "4x0.25"])
 def test_static_weights_make_the_stock_layer_answer_alike(text: str) -> None:
     layer, switch = built(), Switch.parse(text)
-    for device, part in enumerate(switch.slices):
-        first, last = part.channels(IN, "mix")
-        left, right = part.channels(OUT, "mix")
+    for taken in switch.cuts:
+        first, last = taken.slice.channels(IN, "mix")
+        left, right = taken.slice.channels(OUT, "mix")
         stock = keras.layers.Conv2D(right - left, 3, padding="same")
         x = images(last - first)
         stock(x)
-        stock.set_weights(layer.static_weights(switch, device))
-        np.testing.assert_allclose(stock(x), layer(x, slice=part), atol=1e-5)
+        stock.set_weights(layer.static_weights(taken))
+        np.testing.assert_allclose(stock(x), layer(x, cut=taken), atol=1e-5)
 
 
 def test_gains_start_where_they_are_told() -> None:
     layer = SlicedWeightNormConv2D(IN, OUT, 3, gain=0.25)
     layer.build()
     np.testing.assert_array_equal(layer.gain.numpy(), np.full(OUT, 0.25, np.float32))
-    norms = np.sqrt((layer._effective_kernel().numpy() ** 2).sum(axis=(0, 1, 2)))
+    norms = np.sqrt((layer.static_weights(WHOLE)[0] ** 2).sum(axis=(0, 1, 2)))
     np.testing.assert_allclose(norms, 0.25, rtol=1e-5)
 
 
