@@ -33,7 +33,7 @@ def main(_: list[str]) -> None:
     switch = Switch.parse(_SWITCH.value, net.grid)
     with np.load(_DATA.value) as data:
         calibration, image = data["x_train"][:256], data["x_test"][:1]
-    slice_model = extract(net, switch, _DEVICE.value)  # a Keras model of stock layers
+    slice_model = extract(net, switch.cut(_DEVICE.value))  # a Keras model of stock layers
     written = convert_slice(net, SliceFile(switch, _DEVICE.value, "int8"), calibration)[0]
     Path(_TARGET.value).write_bytes(written)
 

@@ -12,7 +12,7 @@ import numpy as np
 from absl import app, flags
 
 from paradis_tf.methods import Paradis
-from paradis_tf.supernet import Supernet
+from paradis_tf.training.step import TrainableSupernet
 
 _DATA = flags.DEFINE_string("data", None, "The .npz file.", required=True)
 _MODEL = flags.DEFINE_string("model", None, "The .keras file to write.", required=True)
@@ -32,7 +32,7 @@ def main(_: list[str]) -> None:
         "width_multiplier": _WIDTH.value,
         "form": "32",  # for small images; "224" for large ones
     }
-    net = Supernet(architecture, _SWITCHES.value)
+    net = TrainableSupernet(architecture, _SWITCHES.value)
     steps = _EPOCHS.value * -(-len(x_train) // _BATCH)
     rate = keras.optimizers.schedules.CosineDecay(0.1, steps)
     optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
@@ -40,7 +40,7 @@ def main(_: list[str]) -> None:
     net.fit(x_train, y_train, batch_size=_BATCH, epochs=_EPOCHS.value, verbose=2)
     for switch in net.switches:
         predicted = [
-            np.argmax(net(x_test[i : i + _BATCH], switch=switch)["prediction"], axis=-1)
+            np.argmax(net(x_test[i : i + _BATCH], path=switch)["prediction"], axis=-1)
             for i in range(0, len(x_test), _BATCH)
         ]
         print(f"{str(switch):>15}  {switch.devices} devices  {np.mean(np.concatenate(predicted) == y_test):.1%}")
