@@ -9,7 +9,6 @@ import hashlib
 import json
 import shutil
 import sys
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -152,18 +151,14 @@ def convert(kernel: np.ndarray, dense: np.ndarray, images: np.ndarray, precision
             return {"logits": tf.reduce_mean(features, [1, 2]) @ dense}
 
     net = Net()
-    with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(net, folder, signatures={"serving_default": net.__call__})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if whole:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = lambda: (
-                {"image": image[np.newaxis].astype(np.float32)} for image in images
-            )
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.inference_input_type = tf.uint8
-            converter.inference_output_type = tf.int8
-        return converter.convert()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([net.__call__.get_concrete_function()], net)
+    if whole:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ({"image": image[np.newaxis].astype(np.float32)} for image in images)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.int8
+    return converter.convert()
 
 
 def tensors(data: bytes) -> dict:
