@@ -41,6 +41,8 @@ def test_paths_exist(document: Path) -> None:
     for path in _named(document, rf"(?:{'|'.join((*PACKAGES, 'tests', 'docs'))})/[\w./-]*"):
         if not re.search(r"NAME|FILE|_seed|results/\w", path):
             assert (ROOT / path).exists(), path
+    for path in re.findall(r"--(?:config|list)=([\w/]+\.(?:py|toml))", "\n".join(_code(document))):
+        assert (ROOT / path).exists() or "NAME" in path, path
 
 
 def test_programs_take_the_flags(document: Path) -> None:
