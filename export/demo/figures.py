@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from export.demo.life import KILLED, STARTED, Life
 from paradis_tf.pictures.style import (
@@ -31,7 +32,7 @@ _FLOAT, _SERVED = BLUE, VERMILION
 _SWITCHES = (BLUE, ORANGE, GREEN, PURPLE, SKY)
 _MUTED = "#777777"
 # Of a cluster's life, the part that a switch has to run for its name to be written.
-_LEAST_NAMED = 0.08
+_LEAST_NAMED = 0.15
 
 
 def draw_accuracy(rows: Sequence[Mapping[str, Any]], images: int, stem: Path) -> None:
@@ -135,8 +136,9 @@ def draw_life(life: Life, network: str, stem: Path) -> None:
             continue
         for axis in (rates, times, devices):
             axis.axvline(event.at_s, color=color, lw=2)
-        place = dict(xytext=(6, -6), textcoords="offset points", xycoords=("data", "axes fraction"), va="top")
-        rates.annotate(event.text, (event.at_s, 1), color=color, weight="bold", fontsize=13, **place)
+        side, aside = ("right", -6) if event.text == KILLED else ("left", 6)
+        place = dict(xytext=(aside, -6), textcoords="offset points", xycoords=("data", "axes fraction"), va="top")
+        rates.annotate(event.text, (event.at_s, 1), color=color, weight="bold", fontsize=13, ha=side, **place)
     devices.set_xlim(0, max(1, math.floor(life.seconds)))
     devices.set_xlabel("seconds")
     save(figure, stem)
@@ -171,8 +173,9 @@ def _draw_times(axis: Any, life: Life, colors: Mapping[str, str]) -> None:
         axis.scatter(at, ms, 60, VERMILION, marker="X", label="slices missing", zorder=3)
         axis.legend(loc="lower right", fontsize=11)
     axis.axhline(life.deadline_ms, color=INK, lw=1, ls="--")
-    note = f"deadline, {life.deadline_ms:.0f} ms"
-    axis.annotate(note, (life.seconds, life.deadline_ms), xytext=(-4, 4), textcoords="offset points", ha="right")
+    right_end = (1, life.deadline_ms)
+    place = dict(xycoords=axis.get_yaxis_transform(), xytext=(-4, 4), textcoords="offset points", ha="right")
+    axis.annotate(f"deadline, {life.deadline_ms:.0f} ms", right_end, fontsize=11, **place)
     axis.set_ylim(0, 1.2 * max([life.deadline_ms, *(answer.ms for answer in life.answers)]))
     axis.set_ylabel("ms until\nthe answer")
 
@@ -196,7 +199,7 @@ def _slide(title: str, subtitle: str, height_ratios: Sequence[float] = (1,)) -> 
         figsize=(12, 6.75),
         sharex=True,
         height_ratios=height_ratios,
-        layout="constrained",
+        layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.08),
     )
     figure.suptitle(title, x=0.012, ha="left", fontsize=18, weight="bold")
     for axis in np.atleast_1d(axes):
