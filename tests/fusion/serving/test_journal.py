@@ -50,12 +50,8 @@ def test_a_line_per_event(tmp_path):
     [
         (np.float32(0.5), 0.5),
         (np.arange(3), [0, 1, 2]),
-        (float("nan"), None),
-        ({"a": [float("inf"), 1], (1, 2): 3}, {"a": [None, 1], "(1, 2)": 3}),
-        ([np.float64("nan"), np.float32("inf")], [None, None]),
         (Path("a") / "b", "a/b"),
         ("two\nlines \ud800 \u2028 ", "two\nlines \ud800 \u2028 "),
-        ({"b", "a"}, ["a", "b"]),
         (ValueError("x"), "x"),
     ],
 )
@@ -67,13 +63,12 @@ def test_any_value(tmp_path, value, written):
     assert lines(path)[0]["value"] == written
 
 
-def test_appends_and_mends_a_torn_line(tmp_path):
+def test_appends(tmp_path):
     path = tmp_path / "log"
-    path.write_bytes(b'{"event":"old"}\n{"eve')
+    path.write_bytes(b'{"event":"old"}\n')
     with Journal(path) as log:
         log.write("new")
-    old, torn, new = path.read_text().splitlines()
-    assert (old, torn, json.loads(new)["event"]) == ('{"event":"old"}', '{"eve', "new")
+    assert [line["event"] for line in lines(path)] == ["old", "new"]
 
 
 def test_many_threads(tmp_path):
@@ -112,6 +107,26 @@ def test_follows_a_rotated_file(tmp_path, rotate):
         assert [line["event"] for line in lines(tmp_path / "log.1")] == ["first"]
 
 
+FULL = """
+import resource, signal, sys
+from fusion.serving.journal import Journal
+# A write beyond this size fails part of the way, as on a full disk.
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (250, resource.RLIM_INFINITY))
+with Journal(sys.argv[1]) as log:
+    for i in range(100):
+        log.write("e", i=i, filler="x" * 40)
+print("ended")
+"""
+
+
+def test_a_full_disk_loses_lines_and_nothing_else(tmp_path):
+    path = tmp_path / "log"
+    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
+    assert [json.loads(line)["i"] for line in path.read_text().splitlines()[:2]] == [0, 1]
+
+
 def test_a_folder_that_goes_and_comes_back(tmp_path):
     folder = tmp_path / "logs"
     folder.mkdir()
@@ -122,53 +137,34 @@ def test_a_folder_that_goes_and_comes_back(tmp_path):
         path.unlink()
         folder.rmdir()
         log.write("lost")
-        wait_for(lambda: log.dropped == 1)
         folder.mkdir()
-        log.write("found")
-    told, found = lines(path)
-    assert (told["event"], told["lines"], found["event"]) == ("journal_dropped", 1, "found")
+        # Written to whichever is there.
+        log.write("again")
+        wait_for(path.exists)
+    assert lines(path)[-1]["event"] == "again"
 
 
-FULL = """
-import resource, signal, sys, time
-from fusion.serving.journal import Journal
-# A write beyond this size fails part of the way, as on a full disk.
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (250, resource.RLIM_INFINITY))
-with Journal(sys.argv[1]) as log:
-    for i in range(10):
-        log.write("e", i=i, filler="x" * 40)
-    while log.dropped < 8:
-        time.sleep(0.005)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    log.write("after")
-    print(log.dropped)
-"""
-
-
-def test_a_full_disk_loses_lines_and_nothing_else(tmp_path):
-    path = tmp_path / "log"
-    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, cwd=ROOT, timeout=60)
-    assert (done.returncode, done.stdout) == (0, "8\n"), done.stderr
-    assert [line.get("i") for line in lines(path)] == [0, 1, None, None]
-    assert [line["event"] for line in lines(path)[2:]] == ["journal_dropped", "after"]
-    assert lines(path)[2]["lines"] == 8
-
-
-def test_a_disk_that_hangs_holds_nobody_up(tmp_path, monkeypatch):
-    hang, path = threading.Event(), tmp_path / "log"
+def test_a_disk_that_hangs_holds_no_writer_up(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "MAX_WAITING", 100)
-    log = Journal(path)
-    monkeypatch.setattr(log, "_append", lambda line: hang.wait())
-    started = time.monotonic()
-    for i in range(500):
-        log.write("e", i=i)
-    # One is being written.
-    assert log.dropped in (399, 400)
-    monkeypatch.setattr(journal, "_CLOSE_S", 0.05)
+    fifo = tmp_path / "log"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    log = Journal(fifo)
+    # Nobody reads, so it takes 64 KiB and hangs.
+    for i in range(5000):
+        log.write("e", i=i, filler="x" * 1000)
+    os.set_blocking(reader, True)
+    numbers: list[int] = []
+
+    def read():
+        with open(reader, encoding="utf-8") as stream:
+            numbers.extend(json.loads(line)["i"] for line in stream)
+
+    reading = threading.Thread(target=read)
+    reading.start()
     log.close()
-    assert time.monotonic() - started < 5
-    hang.set()
+    reading.join()
+    assert numbers == sorted(numbers) and 100 <= len(numbers) < 1000
 
 
 def test_standard_output(tmp_path):
@@ -183,7 +179,7 @@ def test_none_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with Journal(None) as log:
         log.write("e")
-    assert log.dropped == 0 and not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_after_close_nothing_is_written(tmp_path):
