@@ -3,9 +3,8 @@
     python -m benchmarks.runs --list=benchmarks/runs/cifar10_mobilenet_v1.toml --runs_dir=runs --data_dir=FOLDER
 
 It may be stopped or killed at any moment and started again as often as needed: what is done is read from the run
-folders, and a training resumes after its last finished epoch. Each of --parallel runs has its share of the cores; the
-default, a run per core, suits small networks (benchmarks/runs/schedule.py). A run's output goes to
-RUNS_DIR/logs/NAME.log. Exit status 1: a run has failed.
+folders, and a training resumes after its last finished epoch. A run's output goes to RUNS_DIR/logs/NAME.log.
+`paradis_tf.report --results=FILE` makes tables and pictures of the results. Exit status 1: a run has failed.
 """
 
 from __future__ import annotations
@@ -18,34 +17,35 @@ from pathlib import Path
 
 from absl import flags
 
-from benchmarks.runs import results, run_list, schedule, state
-from benchmarks.runs.run_list import Run
+from benchmarks.runs import results, run_list, schedule
+from benchmarks.runs.run_list import ListedRun
 from fusion.base.program import UserError
 from paradis_tf.base import program
 
 _LIST = flags.DEFINE_string("list", None, "TOML file of runs; see benchmarks/runs/run_list.py.", required=True)
 _RUNS_DIR = flags.DEFINE_string("runs_dir", "runs", "Folder of the run folders; made if it is not there.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
-_PARALLEL = flags.DEFINE_integer("parallel", None, "Runs at once; a run per usable core if left out. 1 with a GPU.")
+_PARALLEL = flags.DEFINE_integer(
+    "parallel",
+    None,
+    "Runs at once, which share the cores; a run per usable core if left out, as a small network cannot feed several "
+    "threads. 1 with a GPU.",
+    1,
+)
 _ONLY = flags.DEFINE_string("only", "", "Regular expression: train and show only runs with a name it is found in.")
 _STATUS = flags.DEFINE_bool("status", False, "Print how far the runs are and start nothing.")
-_RESULTS = flags.DEFINE_string(
-    "results", "", "CSV of all evaluated runs of the list, its summary beside it; RUNS_DIR/results.csv if left out."
-)
+_RESULTS = flags.DEFINE_string("results", "", "CSV of all evaluated runs of the list; default: RUNS_DIR/results.csv.")
 
 
 def main(argv: list[str]) -> int:
     runs = run_list.load(_LIST.value, _RUNS_DIR.value)
     chosen = _chosen(runs)
     runs_dir = Path(_RUNS_DIR.value)
-    cores = sorted(os.sched_getaffinity(0))
-    parallel = len(cores) if _PARALLEL.value is None else _PARALLEL.value
-    cores_each = len(schedule.shares(cores, parallel)[-1])
     target = Path(_RESULTS.value or runs_dir / "results.csv")
     if os.path.isdir(target):
         raise UserError(f"--results={target} is a folder; give a file.")
     if _STATUS.value:
-        print(state.render(chosen, [state.read(run, runs_dir) for run in chosen], cores_each))
+        print(schedule.render(chosen, runs_dir))
         return 0
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
@@ -54,22 +54,26 @@ def main(argv: list[str]) -> int:
         raise UserError(f"folder {error.filename!r} cannot be made: {error.strerror}.") from None
     try:
         # Before the trainings, not after them.
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=results.summary_file(target).name):
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name):
             pass
     except OSError as error:
         raise UserError(f"--results={target} cannot be written: {error.strerror}.") from None
     try:
-        failed = schedule.Scheduler(chosen, runs_dir, _DATA_DIR.value, cores, parallel).carry_on()
+        parallel = _PARALLEL.value or len(os.sched_getaffinity(0))
+        failed = schedule.Scheduler(chosen, runs_dir, _DATA_DIR.value, parallel).carry_on()
     except KeyboardInterrupt:
         print("\nstopped; the same command carries each run on after its last finished epoch", flush=True)
         raise
-    _write_results(runs, runs_dir, target)
+    rows = results.collect(runs, runs_dir)
+    if rows:
+        results.write(target, rows)
+    print(f"{len({row['name'] for row in rows})} of {len(runs)} runs of the list are evaluated, results in {target}")
     if failed:
         print(f"{len(failed)} of {len(chosen)} runs are not done: {', '.join(failed)}; started again, this carries on")
     return 1 if failed else 0
 
 
-def _chosen(runs: Sequence[Run]) -> list[Run]:
+def _chosen(runs: Sequence[ListedRun]) -> list[ListedRun]:
     try:
         chosen = [run for run in runs if re.search(_ONLY.value, run.name)]
     except re.error as error:
@@ -78,19 +82,6 @@ def _chosen(runs: Sequence[Run]) -> list[Run]:
         names = ", ".join(run.name for run in runs)
         raise UserError(f"--only={_ONLY.value!r} is found in no run of the list, which has {names}.")
     return chosen
-
-
-def _write_results(runs: Sequence[Run], runs_dir: Path, target: Path) -> None:
-    rows = results.collect(runs, runs_dir)
-    if not rows:
-        print("no run is evaluated yet; no results are written")
-        return
-    summary = results.summarize(rows)
-    results.write(target, rows)
-    results.write(results.summary_file(target), summary)
-    evaluated = len({row["name"] for row in rows})
-    print(f"\n{results.render(summary)}")
-    print(f"{evaluated} of {len(runs)} runs of the list in {target}, summary in {results.summary_file(target)}")
 
 
 if __name__ == "__main__":

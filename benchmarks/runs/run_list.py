@@ -41,7 +41,7 @@ _TEACHER_KEY = "method.teacher"
 
 
 @dataclass(frozen=True)
-class Run:
+class ListedRun:
     """One training: an entry of the list with one of its seeds.
 
     Attributes:
@@ -78,7 +78,7 @@ def run_name(entry: str, seed: int) -> str:
     return f"{entry}_seed{seed}"
 
 
-def load(path: str | Path, runs_dir: str | Path = "runs") -> tuple[Run, ...]:
+def load(path: str | Path, runs_dir: str | Path = "runs") -> tuple[ListedRun, ...]:
     """The runs of a list, in its order, an entry's seeds beside each other.
 
     Args:
@@ -108,7 +108,7 @@ def load(path: str | Path, runs_dir: str | Path = "runs") -> tuple[Run, ...]:
     shared = f"[defaults] of {where}"
     _check_keys(shared, defaults, _DEFAULTS)
     shared_overrides = _flat(shared, defaults.get("overrides", {}))
-    runs: list[Run] = []
+    runs: list[ListedRun] = []
     for number, entry in enumerate(entries, 1):
         place = f"entry {entry.get('name', number)!r} of {where}"
         _check_keys(place, entry, _ENTRY)
@@ -124,7 +124,7 @@ def load(path: str | Path, runs_dir: str | Path = "runs") -> tuple[Run, ...]:
     return tuple(runs)
 
 
-def _runs(place: str, entry: dict[str, Any], runs_dir: Path) -> list[Run]:
+def _runs(place: str, entry: dict[str, Any], runs_dir: Path) -> list[ListedRun]:
     name = entry.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UserError(
@@ -149,7 +149,7 @@ def _runs(place: str, entry: dict[str, Any], runs_dir: Path) -> list[Run]:
             teacher = run_name(entry["teacher"], seed)
             overrides = {**overrides, _TEACHER_KEY: str(runs_dir / teacher)}
         config = _config(place, file, overrides, seed)
-        runs.append(Run(name, texts["method"], seed, file, overrides, config, teacher))
+        runs.append(ListedRun(name, texts["method"], seed, file, overrides, config, teacher))
     return runs
 
 

@@ -1,275 +1,272 @@
-"""Carries on unfinished runs, several at once, each on cores of its own.
+"""Trains and evaluates runs, several at once, each by one process after the other.
 
-One run per core is the default, because a small network cannot feed several threads: several trainings of one thread
-each make more steps than one training with all of them.
-
-What is done is read from the run folders alone, so this program may be killed at any moment and started again. Its
-processes die with it, by the kernel's hand. Linux only.
+What is done is read from the run folders alone, so this may be killed at any moment and started again. Its processes
+end with it, by the kernel's hand. Linux only.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.runs import state
-from benchmarks.runs.run_list import Run
+from benchmarks.runs.run_list import ListedRun
+from fusion.base import columns
 from fusion.base.program import UserError
-from paradis_tf.records.workdir import Workdir
+from paradis_tf.configs import defaults
+from paradis_tf.records.workdir import Workdir, flat
 
-_POLL_S = 0.2
+PROGRAMS: Mapping[str, Sequence[str]] = {
+    "train": (sys.executable, "-m", "paradis_tf.train"),
+    "evaluate": (sys.executable, "-m", "paradis_tf.evaluate"),
+}
+_POLL_S = 0.1
 _STOP_S = 10.0
-# A training that was killed with an earlier process of this program may take a moment to let go of its folder.
-_LET_GO_S = 5.0
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
-class Programs:
-    """The beginnings of the commands that train and evaluate a run."""
+class RunState:
+    """What a run folder holds.
 
-    train: tuple[str, ...] = (sys.executable, "-m", "paradis_tf.train")
-    evaluate: tuple[str, ...] = (sys.executable, "-m", "paradis_tf.evaluate")
-
-    def command(self, run: Run, runs_dir: Path, data_dir: str | None, finished: bool) -> list[str]:
-        """What brings a run on: its training or, if that is finished, its evaluation."""
-        flags = [f"--workdir={runs_dir / run.name}", *([f"--data_dir={data_dir}"] if data_dir else [])]
-        return [*self.evaluate, *flags] if finished else [*self.train, *run.train_flags(), *flags]
-
-
-def shares(cores: Sequence[int], parallel: int) -> list[tuple[int, ...]]:
-    """The cores of each of so many runs at once: all cores, dealt out evenly.
-
-    Raises:
-      UserError: fewer than one run or more than there are cores.
+    Attributes:
+      epochs: epochs that are done and kept.
+      finished: whether the trained model is there.
+      evaluated: whether it is evaluated, and has not been written since.
+      hours: of all its epochs.
+      fault: why the folder cannot be carried on, or nothing.
     """
-    if not 1 <= parallel <= len(cores):
-        raise UserError(f"--parallel={parallel}; it lies between 1 and the {len(cores)} usable cores.")
-    return [tuple(cores[place::parallel]) for place in range(parallel)]
+
+    epochs: int = 0
+    finished: bool = False
+    evaluated: bool = False
+    hours: float = 0.0
+    fault: str = ""
+
+    @property
+    def complete(self) -> bool:
+        return self.evaluated and not self.fault
 
 
-def log_file(run: Run, runs_dir: Path) -> Path:
-    """Where the output of a run's programs goes. Not in its folder, which the training wants empty at first."""
-    return runs_dir / "logs" / f"{run.name}.log"
+def read(run: ListedRun, runs_dir: Path) -> RunState:
+    """The state of a run whose folder is `runs_dir/<its name>`."""
+    workdir = Workdir(runs_dir / run.name)
+    if not os.path.exists(workdir.config_file):
+        return RunState()
+    try:
+        hours = sum(row.get("seconds", 0.0) for row in workdir.metrics()) / 3600
+    except UserError:
+        hours = 0.0
+    finished = workdir.model_file.exists()
+    epochs = run.config.epochs if finished else workdir.newest_checkpoint()[0]
+    return RunState(epochs, finished, finished and _is_evaluated(workdir), hours, _fault(workdir, run))
 
 
-class _Task:
-    """A run that is being carried on: a process at a time on its cores."""
-
-    def __init__(self, run: Run, cores: tuple[int, ...]) -> None:
-        self.run, self.cores = run, cores
-        self.process: subprocess.Popen[bytes] | None = None
-        self.training = True
-
-    def start(self, command: list[str], log: Path) -> None:
-        threads = str(len(self.cores))
-        environment = os.environ | {
-            "TF_NUM_INTRAOP_THREADS": threads,
-            "TF_NUM_INTEROP_THREADS": threads,
-            "PYTHONUNBUFFERED": "1",
-        }
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            output.write(f"$ {shlex.join(command)}\n".encode())
-            output.flush()
-            # In its own session it gets no Ctrl-C from the terminal: this program ends all in order.
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-                preexec_fn=_prepare(self.cores),
-            )
-
-    def signal(self, number: int) -> None:
-        if self.process is not None and self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, number)
-
-
-def _prepare(cores: tuple[int, ...]) -> Callable[[], None]:
-    """What a new process does before it becomes its program: takes its cores, and asks to die with its parent."""
-    prctl, parent = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
-
-    def prepare() -> None:
-        os.sched_setaffinity(0, cores)
-        # The parent may have died before the request; then nobody would send the signal.
-        if prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != parent:
-            os._exit(1)
-
-    return prepare
+def render(runs: Sequence[ListedRun], runs_dir: Path) -> str:
+    """A table of how far the runs are."""
+    states = [read(run, runs_dir) for run in runs]
+    rows = [
+        (
+            run.name,
+            f"{state.epochs}/{run.config.epochs}",
+            "yes" if state.finished else "no",
+            "yes" if state.evaluated else "no",
+            f"{state.hours:.2f}",
+        )
+        for run, state in zip(runs, states, strict=True)
+    ]
+    faults = [f"{run.name}: {state.fault}" for run, state in zip(runs, states, strict=True) if state.fault]
+    complete = sum(state.complete for state in states)
+    table = columns.render(("run", "epochs", "trained", "evaluated", "hours"), rows)
+    return "\n".join([table, f"{complete} of {len(runs)} runs trained and evaluated", *faults])
 
 
 class Scheduler:
-    """Trains and evaluates runs, the first listed first; a core that falls free takes the next.
+    """Trains and evaluates runs, the first listed first, but none before its teacher.
 
     Args:
       runs: what to carry on.
       runs_dir: holds a folder per run, and `logs/`.
       data_dir: as the programs take it, or None.
-      cores: the cores to use.
-      parallel: runs at once, from 1 to the number of cores.
-      programs: what is started.
+      parallel: runs at once, 1 or more; the cores are shared out among them.
+      programs: the beginnings of the commands that `train` and `evaluate` a run.
       report: is told a line of what happens.
-      status_s: seconds between status lines.
-
-    Raises:
-      UserError: `parallel` is out of range.
     """
 
     def __init__(
         self,
-        runs: Sequence[Run],
+        runs: Sequence[ListedRun],
         runs_dir: Path,
         data_dir: str | None,
-        cores: Sequence[int],
         parallel: int,
-        programs: Programs | None = None,
+        programs: Mapping[str, Sequence[str]] = PROGRAMS,
         report: Callable[[str], None] = lambda text: print(text, flush=True),
-        status_s: float = 60.0,
     ) -> None:
-        self._runs_dir, self._data_dir = runs_dir, data_dir
+        self._runs_dir, self._data_dir, self._parallel = runs_dir, data_dir, parallel
+        self._programs, self._report = programs, report
         self._waiting = list(runs)
-        self._free = shares(cores, parallel)
-        self._programs = programs or Programs()
-        self._report, self._status_s = report, status_s
-        self._tasks: list[_Task] = []
-        self._unfinished: list[str] = []
+        self._running: list[_Task] = []
+        self._failed: list[str] = []
 
     def carry_on(self) -> list[str]:
-        """Works until every run is trained and evaluated or has failed; returns the names of those that are not done.
-
-        When it is interrupted, its processes end before it does. They lose the epoch they are in.
-        """
-        said = time.monotonic()
+        """Brings every run as far as it comes; returns the names of those that are not done."""
         try:
-            while self._waiting or self._tasks:
-                while self._free and (run := self._next()):
-                    self._take(run)
-                for task in list(self._tasks):
-                    if task.process is not None and task.process.poll() is not None:
-                        self._ended(task)
-                if time.monotonic() - said >= self._status_s:
-                    said = time.monotonic()
-                    self._say(self._status())
-                time.sleep(_POLL_S if self._tasks else 0)
+            while self._waiting or self._running:
+                while len(self._running) < self._parallel and (run := self._next_run()):
+                    self._waiting.remove(run)
+                    self._advance(run, "")
+                if self._running:
+                    time.sleep(_POLL_S)
+                for task in [task for task in self._running if task.process.poll() is not None]:
+                    self._running.remove(task)
+                    self._end(task)
         finally:
             self._stop()
-        return self._unfinished
+        return self._failed
 
-    def _next(self) -> Run | None:
-        """The first run that waits for no teacher; none if there is none yet."""
-        busy = {run.name for run in (*(task.run for task in self._tasks), *self._waiting)}
-        for run in self._waiting:
-            if run.teacher not in busy:
-                self._waiting.remove(run)
-                return run
-        return None
+    def _next_run(self) -> ListedRun | None:
+        """The first run whose teacher is neither waiting nor running."""
+        busy = {run.name for run in (*self._waiting, *(task.run for task in self._running))}
+        return next((run for run in self._waiting if run.teacher not in busy), None)
 
-    def _take(self, run: Run) -> None:
-        found = state.read(run, self._runs_dir)
-        deadline = time.monotonic() + _LET_GO_S
-        while found.in_use and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-            found = state.read(run, self._runs_dir)
-        if found.complete:
-            self._say(f"{run.name} is done")
+    def _advance(self, run: ListedRun, last: str) -> None:
+        """Starts the program that a run needs next, of which `last` is the one that has just ended well."""
+        state = read(run, self._runs_dir)
+        needed = "evaluate" if state.finished else "train"
+        if state.fault:
+            self._give_up(run, state.fault)
+        elif state.complete:
+            self._say(f"{run.name} is done, {state.hours:.2f} hours of training")
         elif run.teacher and not Workdir(self._runs_dir / run.teacher).model_file.exists():
             self._give_up(run, f"its teacher {run.teacher} is not trained")
-        elif found.fault or found.in_use:
-            self._give_up(run, found.fault or f"{self._runs_dir / run.name} is in use by another training")
+        elif needed == last:
+            self._give_up(run, f"{last} ended with status 0: {_last_line(self._log_file(run))}")
         else:
-            self._start(_Task(run, self._free.pop(0)), found)
+            self._start(run, needed)
+            at = f" from epoch {state.epochs + 1} of {run.config.epochs}" if needed == "train" else ""
+            self._say(f"{run.name}: {needed}{at}, output in {self._log_file(run)}")
 
-    def _start(self, task: _Task, found: state.State) -> None:
-        self._tasks += [task] if task not in self._tasks else []
-        task.training = not found.finished
-        log = log_file(task.run, self._runs_dir)
+    def _start(self, run: ListedRun, stage: str) -> None:
+        options = [f"--workdir={self._runs_dir / run.name}"]
+        options += [f"--data_dir={self._data_dir}"] if self._data_dir else []
+        options += run.train_flags() if stage == "train" else []
+        command = [*self._programs[stage], *options]
+        threads = str(max(1, len(os.sched_getaffinity(0)) // self._parallel))
+        environment = {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+        log = self._log_file(run)
         try:
-            task.start(self._programs.command(task.run, self._runs_dir, self._data_dir, found.finished), log)
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as output:
+                output.write(f"$ {shlex.join(command)}\n".encode())
+                output.flush()
+                # In its own session it gets no Ctrl-C from the terminal: this program ends all in order.
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | environment,
+                    start_new_session=True,
+                    preexec_fn=_end_with_parent,
+                )
         except OSError as error:
-            # The others go on; this one is tried again at the next start.
-            self._drop(task)
-            self._give_up(task.run, f"{log} or its program cannot be opened: {error.strerror}")
-            return
-        doing = f"training from epoch {found.epochs + 1} of {task.run.config.epochs}" if task.training else "evaluating"
-        self._say(f"{task.run.name}: {doing}, core {','.join(map(str, task.cores))}, output in {log}")
+            self._give_up(run, f"{log} or its program cannot be opened: {error.strerror}")
+        else:
+            self._running.append(_Task(run, stage, process))
 
-    def _ended(self, task: _Task) -> None:
-        run, status = task.run, task.process.returncode if task.process else 0
-        found = state.read(run, self._runs_dir)
-        if not status and task.training and found.finished and not found.evaluated and not found.fault:
-            self._say(f"{run.name}: trained, {sum(found.seconds) / 3600:.2f} hours")
-            self._start(task, found)
-            return
-        self._drop(task)
-        if not status and found.complete:
-            self._say(f"{run.name}: evaluated, done")
-        elif found.in_use:
-            self._give_up(run, f"{self._runs_dir / run.name} is in use by another training")
+    def _end(self, task: _Task) -> None:
+        status = task.process.returncode
+        if status == 0:
+            self._advance(task.run, task.stage)
         else:
             ending = f"killed by signal {-status}" if status < 0 else f"ended with status {status}"
-            self._give_up(run, f"{ending}: {_last_line(log_file(run, self._runs_dir))}")
+            self._give_up(task.run, f"{ending}: {_last_line(self._log_file(task.run))}")
 
-    def _drop(self, task: _Task) -> None:
-        self._tasks.remove(task)
-        self._free.append(task.cores)
-
-    def _give_up(self, run: Run, reason: str) -> None:
-        self._unfinished.append(run.name)
+    def _give_up(self, run: ListedRun, reason: str) -> None:
+        self._failed.append(run.name)
         self._say(f"{run.name} FAILED: {reason}")
 
-    def _status(self) -> str:
-        runs = [task.run for task in self._tasks]
-        states = [state.read(run, self._runs_dir) for run in runs]
-        parts = []
-        for run, found, left in zip(runs, states, state.seconds_left(runs, states), strict=True):
-            ending = "evaluating" if found.finished else "" if left is None else f"{_clock(left)} left"
-            parts.append(f"{run.name} {found.epochs}/{run.config.epochs} {ending}".rstrip())
-        return " | ".join([*parts, f"{len(self._waiting)} waiting"])
+    def _log_file(self, run: ListedRun) -> Path:
+        # Not in its folder, which the training wants empty at first.
+        return self._runs_dir / "logs" / f"{run.name}.log"
 
     def _say(self, text: str) -> None:
         self._report(f"{time.strftime('%H:%M')} {text}")
 
     def _stop(self) -> None:
+        """Ends what still runs. A training that is killed loses no more than one that is stopped."""
         try:
-            for task in self._tasks:
+            for task in self._running:
                 task.signal(signal.SIGTERM)
             deadline = time.monotonic() + _STOP_S
-            for task in self._tasks:
-                if task.process is not None:
+            for task in self._running:
+                with contextlib.suppress(subprocess.TimeoutExpired):
                     task.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            pass
         finally:
-            # Also on a second Ctrl-C. A training that is killed loses no more than one that is stopped.
-            for task in self._tasks:
+            # Also on a second Ctrl-C.
+            for task in self._running:
                 task.signal(signal.SIGKILL)
-                if task.process is not None:
-                    task.process.wait()
+                task.process.wait()
 
 
-def _clock(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60}:{minutes % 60:02}"
+@dataclass(frozen=True)
+class _Task:
+    """A run that is being carried on by a process."""
+
+    run: ListedRun
+    stage: str
+    process: subprocess.Popen[bytes]
+
+    def signal(self, number: int) -> None:
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+
+def _end_with_parent() -> None:
+    """Asks the kernel to end this process with its parent."""
+    if ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+        os._exit(1)
+
+
+def _fault(workdir: Workdir, run: ListedRun) -> str:
+    """Says that the folder's run is another than the list's; nothing if it is the same.
+
+    A key that the program had not yet when it began the run counts as its default.
+    """
+    try:
+        kept = flat(workdir.config())
+    except UserError as error:
+        return str(error)
+    listed, default = (flat(json.loads(config.to_json())) for config in (run.config, defaults.get_config()))
+    for key in sorted(kept.keys() | listed.keys()):
+        old, new = kept.get(key, default.get(key)), listed.get(key, default.get(key))
+        if old != new:
+            return f"{workdir.path} holds a run with {key}={old!r}, and the list says {new!r}; give the entry another name."
+    return ""
+
+
+def _is_evaluated(workdir: Workdir) -> bool:
+    try:
+        # A model that is written anew, as by a recalibration, is newer than what was measured before.
+        newer = workdir.evaluation_file.stat().st_mtime_ns >= workdir.model_file.stat().st_mtime_ns
+        return newer and bool(workdir.evaluation())
+    except (UserError, OSError):
+        return False
 
 
 def _last_line(log: Path) -> str:
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
         lines = []
     return lines[-1] if lines else f"{log} says nothing"

@@ -23,7 +23,7 @@ def get_config(method="paradis"):
 """
 
 
-def load(folder: Path, text: str) -> tuple[run_list.Run, ...]:
+def load(folder: Path, text: str) -> tuple[run_list.ListedRun, ...]:
     (folder / "config.py").write_text(CONFIG)
     (folder / "list.toml").write_text(text.replace("CONFIG", str(folder / "config.py")))
     return run_list.load(folder / "list.toml")
@@ -184,7 +184,7 @@ def test_the_program_refuses_bad_flags(tmp_path: Path) -> None:
         ([], "--list is missing"),
         ([f"--list={tmp_path / 'list.toml'}", "--only=("], "--only='(' is no regular expression"),
         ([f"--list={tmp_path / 'list.toml'}", "--only=b"], "--only='b' is found in no run of the list, which has a_s"),
-        ([f"--list={tmp_path / 'list.toml'}", "--parallel=0"], "--parallel=0; it lies between 1 and"),
+        ([f"--list={tmp_path / 'list.toml'}", "--parallel=0"], "0 is not a positive integer"),
         ([f"--list={tmp_path / 'list.toml'}", f"--results={tmp_path}"], "is a folder; give a file"),
         ([f"--list={tmp_path / 'list.toml'}", f"--results={tmp_path / ('x' * 250)}", f"--runs_dir={tmp_path}"], "long"),
     ):

@@ -39,7 +39,7 @@ ACCURACIES = {
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> tuple[run_list.Run, ...]:
+def runs(tmp_path: Path) -> tuple[run_list.ListedRun, ...]:
     (tmp_path / "list.toml").write_text(LIST)
     loaded = run_list.load(tmp_path / "list.toml")
     for run in loaded:
@@ -59,7 +59,7 @@ def write_evaluation(workdir: Workdir, accuracies: dict[str, float], **more: Any
     workdir.evaluation_file.write_text(json.dumps(rows))
 
 
-def test_a_row_per_switch_with_its_conditions(runs: tuple[run_list.Run, ...], tmp_path: Path) -> None:
+def test_a_row_per_switch_with_its_conditions(runs: tuple[run_list.ListedRun, ...], tmp_path: Path) -> None:
     results.write(tmp_path / "out.csv", results.collect(runs, tmp_path))
     with (tmp_path / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -84,46 +84,21 @@ def test_a_row_per_switch_with_its_conditions(runs: tuple[run_list.Run, ...], tm
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_sets_of_images_and_bicubic_have_columns(runs: tuple[run_list.Run, ...], tmp_path: Path) -> None:
+def test_sets_of_images_and_bicubic_have_columns(runs: tuple[run_list.ListedRun, ...], tmp_path: Path) -> None:
     sets = {"Set5": {"images": 5, "psnr_y": 36.5}}
     bicubic = {"psnr_y": 33.0, "sets": {"Set5": {"images": 5, "psnr_y": 33.7}}}
     write_evaluation(Workdir(tmp_path / "four_seed1"), ACCURACIES["four_seed1"], sets=sets, bicubic=bicubic)
     last = results.collect(runs, tmp_path)[-1]
     assert (last["sets.Set5.psnr_y"], last["bicubic.sets.Set5.psnr_y"], last["bicubic.psnr_y"]) == (36.5, 33.7, 33.0)
-    means = {row["measure"]: row["mean"] for row in results.summarize([last])}
-    assert means["sets.Set5.psnr_y"] == 36.5
 
 
-def test_the_summary_is_over_the_seeds(runs: tuple[run_list.Run, ...], tmp_path: Path) -> None:
-    summary = results.summarize(results.collect(runs, tmp_path))
-    found = {(row["method"], row["switch"]): row for row in summary}
-    assert list(found) == [("ParaDiS", "1.0"), ("ParaDiS", "4x0.25"), ("individual", "4x0.25")]
-    # By hand: the deviations are 0.03 each, and sqrt(2 * 0.03**2 / (2 - 1)) = 0.042426.
-    joint = found["ParaDiS", "4x0.25"]
-    assert (joint["mean"], joint["std"], joint["min"], joint["max"]) == (0.83, 0.042426, 0.8, 0.86)
-    assert (joint["n"], joint["seeds"], joint["measure"], joint["madds_total"]) == (2, "0 1", "accuracy", 7)
-    assert (found["individual", "4x0.25"]["n"], found["individual", "4x0.25"]["std"]) == (1, "")
-    lines = results.render(summary).splitlines()
-    assert lines[1].split() == ["method", "1.0", "4x0.25"]
-    assert lines[3].split(maxsplit=1) == ["ParaDiS", "91.00 ± 1.41 (2)  83.00 ± 4.24 (2)"]
-    assert lines[4].split(maxsplit=1) == ["individual", "75.00 (1)"]
-
-
-def test_other_measures_are_taken_as_they_are(runs: tuple[run_list.Run, ...], tmp_path: Path) -> None:
+def test_other_measures_are_taken_as_they_are(runs: tuple[run_list.ListedRun, ...], tmp_path: Path) -> None:
     for name in ACCURACIES:
         more = {"top5": 0.99, "parameters": 11, "top2": None, "confusion": [[1]]}
         write_evaluation(Workdir(tmp_path / name), ACCURACIES[name], **more)
     rows = results.collect(runs, tmp_path)
-    assert rows[0]["top5"] == 0.99 and "confusion" not in rows[0] and "top2" not in rows[0]
-    summary = results.summarize(rows)
-    assert [row["measure"] for row in summary[:2]] == ["accuracy", "top5"]
-    assert summary[0]["parameters"] == 11
-
-
-def test_entries_of_one_method_with_a_switch_in_common_are_kept_apart() -> None:
-    row = {"method": "m", "switch": "1.0", "measure": "accuracy", "mean": 0.5, "std": "", "n": 1}
-    table = results.render([{**row, "entry": "a"}, {**row, "entry": "b"}, {**row, "entry": "b", "switch": "0.5"}])
-    assert [line.split("  ")[0] for line in table.splitlines()[3:]] == ["m (a)", "m (b)"]
+    assert (rows[0]["top5"], rows[0]["parameters"]) == (0.99, 11)
+    assert "confusion" not in rows[0] and "top2" not in rows[0]
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
