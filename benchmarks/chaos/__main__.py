@@ -14,13 +14,14 @@ import os
 import statistics
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from benchmarks.chaos import verdicts
-from benchmarks.chaos.run import Result, Settings, run
+from benchmarks.chaos.run import ChaosSettings, Result, run
 from benchmarks.conditions import write_csv
 from fusion.base import columns
 from fusion.base.program import LONGEST_S, UserError, define_float
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> int:
     bundle = manifest.load(_BUNDLE.value)
     precision = bundle.check_precision(_PRECISION.value)
     chosen = runtime.choose(_RUNTIME.value)
-    settings = Settings(
+    settings = ChaosSettings(
         seed=_SEED.value,
         seconds=60 * (_MINUTES.value or 0.0),
         rate=_RATE.value or 0.0,
@@ -72,20 +73,10 @@ def _progress(text: str) -> None:
 
 
 def _show(result: Result) -> None:
-    kinds = sorted({one.event.kind for one in result.done})
-    rows = []
-    for kind in kinds:
-        mine = [one for one in result.done if one.event.kind == kind]
-        during = Counter(
-            verdict.what
-            for verdict in result.verdicts
-            if any(one.began <= verdict.at <= one.ended and not one.skipped for one in mine)
-        )
-        rows.append((kind, sum(not one.skipped for one in mine), sum(one.skipped for one in mine), _counts(during)))
-    print(columns.render(("event", "times", "skipped", "requests that left meanwhile"), rows))
-    print(f"\nall requests: {_counts(Counter(one.what for one in result.verdicts))}")
-    print(f"switches:     {_counts(Counter(one.switch or 'none' for one in result.verdicts))}")
-    times = sorted(one.ms for one in result.verdicts if one.what in (verdicts.ANSWERED, verdicts.DEGRADED))
+    print(columns.render(("event", "times", "skipped", "requests that left meanwhile"), _event_rows(result)))
+    print(f"\nall requests: {_counts(verdict.what for verdict in result.verdicts)}")
+    print(f"switches:     {_counts(verdict.switch or 'none' for verdict in result.verdicts)}")
+    times = sorted(verdict.ms for verdict in result.verdicts if verdict.what in (verdicts.ANSWERED, verdicts.DEGRADED))
     if times:
         ranks = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "most": 1.0}
         shown = ", ".join(f"{name} {times[min(len(times) - 1, int(r * len(times)))]:.0f}" for name, r in ranks.items())
@@ -95,27 +86,47 @@ def _show(result: Result) -> None:
         f"coordinator:  memory {held.memory[0] / 1e6:.1f} to {held.memory[1] / 1e6:.1f} MB, "
         f"descriptors {held.descriptors[0]} to {held.descriptors[1]}, threads {held.threads[0]} to {held.threads[1]}"
     )
-    bad = [one for one in result.verdicts if one.what not in verdicts.GOOD]
-    for one in bad[:_SHOWN]:
-        print(f"bad: at {one.at:.2f} s, {one.what}: {one.why[:200]}")
-    if len(bad) > _SHOWN:
-        print(f"bad: {len(bad) - _SHOWN} more")
-    for fault in (*held.faults, *result.left):
+    for fault in _faults(result):
         print(f"bad: {fault}")
     print("good" if result.good else "not good")
 
 
-def _counts(found: Counter[str]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(found.items())) or "none"
+def _event_rows(result: Result) -> list[tuple[Any, ...]]:
+    """A row per kind of event: how often, and the verdicts on the requests that left meanwhile."""
+    rows = []
+    for kind in sorted({incident.event.kind for incident in result.incidents}):
+        alike = [incident for incident in result.incidents if incident.event.kind == kind]
+        real = [incident for incident in alike if not incident.skipped]
+        during = (
+            verdict.what
+            for verdict in result.verdicts
+            if any(incident.began <= verdict.at <= incident.ended for incident in real)
+        )
+        rows.append((kind, len(real), len(alike) - len(real), _counts(during)))
+    return rows
 
 
-def _write(target: Path, result: Result, settings: Settings, what: str) -> None:
+def _faults(result: Result) -> list[str]:
+    """What went wrong, the first of the bad requests one by one."""
+    bad = [verdict for verdict in result.verdicts if verdict.what not in verdicts.GOOD]
+    faults = [f"at {verdict.at:.2f} s, {verdict.what}: {verdict.why[:200]}" for verdict in bad[:_SHOWN]]
+    more = [f"{len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
+    return [*faults, *more, *result.resources.faults, *result.left]
+
+
+def _counts(words: Iterable[str]) -> str:
+    return ", ".join(f"{word} {count}" for word, count in sorted(Counter(words).items())) or "none"
+
+
+def _write(target: Path, result: Result, settings: ChaosSettings, what: str) -> None:
     from benchmarks.chaos import picture
 
     options = {"served": what, **{key: value for key, value in vars(settings).items()}}
     header = ("second", "requests", *verdicts.ALL, "p50_ms", "most_ms", "coordinator_bytes", "descriptors", "threads")
     write_csv(target.with_name(target.name + ".csv"), header, _seconds(result), options)
-    events = [(round(d.began, 3), round(d.ended, 3), d.event.worker, d.event.kind, int(d.skipped)) for d in result.done]
+    events = [
+        (round(i.began, 3), round(i.ended, 3), i.event.worker, i.event.kind, int(i.skipped)) for i in result.incidents
+    ]
     write_csv(
         target.with_name(target.name + "_events.csv"), ("began_s", "ended_s", "worker", "kind", "skipped"), events
     )
@@ -126,15 +137,15 @@ def _seconds(result: Result) -> list[tuple[Any, ...]]:
     """A row per second of the run."""
     samples = {int(sample.at): sample for sample in result.samples}
     rows: list[tuple[Any, ...]] = []
-    for second, group in itertools.groupby(result.verdicts, lambda one: int(one.at)):
-        mine = list(group)
-        times = [round(one.ms, 2) for one in mine]
-        counts = Counter(one.what for one in mine)
+    for second, group in itertools.groupby(result.verdicts, lambda verdict: int(verdict.at)):
+        left = list(group)
+        times = [round(verdict.ms, 2) for verdict in left]
+        counts = Counter(verdict.what for verdict in left)
         held = samples.get(second)
         rows.append(
             (
                 second,
-                len(mine),
+                len(left),
                 *(counts[name] for name in verdicts.ALL),
                 statistics.median_high(times),
                 max(times),

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from benchmarks.chaos import proxies, schedule
@@ -17,7 +18,7 @@ _STUTTER_S = 0.05
 
 
 @dataclass(frozen=True)
-class Done:
+class Incident:
     """An event as it was carried out, from `began` to `ended` (seconds from the start), when its worker was well again;
     one that would have left no worker well was `skipped`."""
 
@@ -43,24 +44,18 @@ class Injector:
         self._workers = workers
         self._lock = threading.Lock()
         self._ill: set[int] = set()
-        self._done: list[Done] = []
-        self._failures: list[BaseException] = []
 
-    def carry_out(self, events: Sequence[Event]) -> list[Done]:
+    def carry_out(self, events: Sequence[Event]) -> list[Incident]:
         """Carries out the events at their times; returns when all are over. Raises what went wrong with one."""
-        threads = []
-        for event in sorted(events):
-            time.sleep(max(0.0, self._began + event.at - time.perf_counter()))
-            thread = threading.Thread(target=self._guarded, args=(event,), daemon=True)
-            thread.start()
-            threads.append(thread)
-        for thread in threads:
-            thread.join()
-        if self._failures:
-            raise self._failures[0]
-        return sorted(self._done, key=lambda done: done.began)
+        with ThreadPoolExecutor(self._workers) as pool:
+            futures = []
+            for event in sorted(events):
+                time.sleep(max(0.0, self._began + event.at - time.perf_counter()))
+                futures.append(pool.submit(self._carry_out, event))
+            incidents = [future.result() for future in futures]
+        return sorted(incidents, key=lambda incident: incident.began)
 
-    def _guarded(self, event: Event) -> None:
+    def _carry_out(self, event: Event) -> Incident:
         workers = list(range(self._workers)) if event.worker < 0 else [event.worker]
         began = time.perf_counter() - self._began
         with self._lock:
@@ -68,19 +63,15 @@ class Injector:
             blocked = bool(self._ill & set(workers))
             last = event.worker >= 0 and len(self._ill) >= self._workers - 1
             if blocked or last:
-                self._done.append(Done(event, began, began, True))
-                return
+                return Incident(event, began, began, True)
             self._ill |= set(workers)
-        try:
-            if event.kind in schedule.OF_PROXIES:
-                self._spoil(event)
-            else:
-                self._strike(event, workers)
-        except BaseException as error:
-            self._failures.append(error)
+        if event.kind in schedule.OF_PROXIES:
+            self._spoil(event)
+        else:
+            self._strike(event, workers)
         with self._lock:
             self._ill -= set(workers)
-            self._done.append(Done(event, began, time.perf_counter() - self._began, False))
+        return Incident(event, began, time.perf_counter() - self._began, False)
 
     def _spoil(self, event: Event) -> None:
         self._proxies.set(event.worker, event.kind, self._slow_s)
@@ -109,8 +100,9 @@ class Injector:
                 cluster.signal(worker, signal.SIGCONT)
 
 
-def servable(done: Sequence[Done], workers: int, start: float, end: float) -> bool:
+def servable(incidents: Sequence[Incident], workers: int, start: float, end: float) -> bool:
     """Whether some worker was well all the time from `start` to `end`: then some switch could be served, since any
     worker serves any slice."""
-    ill = [one for one in done if one.began <= end and one.ended >= start and not one.skipped]
-    return not any(one.event.worker < 0 for one in ill) and len({one.event.worker for one in ill}) < workers
+    during = [incident for incident in incidents if incident.began <= end and incident.ended >= start]
+    ill = {incident.event.worker for incident in during if not incident.skipped}
+    return not any(worker < 0 for worker in ill) and len(ill) < workers

@@ -44,21 +44,21 @@ class Oracle:
             entry = self._bundle.find_switch(str(parameters.get("switch")))
         except UserError as error:
             return str(error)
-        said = str(parameters.get("missing", ""))
-        missing = {int(one) for one in said.split(",")} if said else set()
+        text = str(parameters.get("missing", ""))
+        missing = {int(number) for number in text.split(",")} if text else set()
         devices = str(parameters.get("devices")).split(",")
         arrived = [i for i in range(len(entry.slices)) if i not in missing]
         if len(devices) != len(entry.slices) or [i for i, name in enumerate(devices) if name] != arrived:
-            return f"its devices are {parameters.get('devices')!r} and its missing slices {said!r}, of {entry.switch}"
+            return f"its devices are {parameters.get('devices')!r} and its missing slices {text!r}, of {entry.switch}"
         if not arrived:
             return "it is of no slice"
         # An early answer lacks slices that cannot matter.
         if parameters.get("degraded", False) != (bool(missing) and parameters.get("early") is not True):
-            return f"degraded is {parameters.get('degraded')!r} with missing {said!r}"
+            return f"degraded is {parameters.get('degraded')!r} with missing {text!r}"
         contributions = [self._outputs[entry.switch][image][i][np.newaxis] for i in arrived]
-        wanted = self._answers(self._images[image : image + 1], contributions)[0][0]
-        (found,) = outputs.values()
-        if not np.array_equal(found, wanted):
-            apart = float(np.abs(found.astype(np.float64) - wanted).max())
-            return f"its output is {apart:.4g} from that of {entry.switch} without {said or 'none'} missing"
+        expected = self._answers(self._images[image : image + 1], contributions)[0][0]
+        (output,) = outputs.values()
+        if not np.array_equal(output, expected):
+            apart = float(np.abs(output.astype(np.float64) - expected).max())
+            return f"its output is {apart:.4g} from that of {entry.switch} without {text or 'none'} missing"
         return None

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from benchmarks.chaos import schedule, verdicts
-from benchmarks.chaos.injector import Done, Injector
+from benchmarks.chaos import resources, schedule, verdicts
+from benchmarks.chaos.injector import Incident, Injector
 from benchmarks.chaos.oracle import Oracle
 from benchmarks.chaos.proxies import Proxies
-from benchmarks.chaos.verdicts import Resources, Verdict
-from benchmarks.chaos.watch import Sample, Watch
-from fusion.bench.load import Reply, Server, open_loop
+from benchmarks.chaos.resources import Resources, ResourceSample, ResourceWatch
+from benchmarks.chaos.verdicts import Verdict
+from fusion.asking.client import FusionClient
+from fusion.bench.load import Asker, Attempt, Target, open_loop
 from fusion.bundle.contents import Bundle
 from fusion.local.cluster import LocalCluster
 from fusion.runtime.choosing import Runtime
@@ -29,7 +31,7 @@ WARM_S, _CALM_S, _QUIET_S = 10.0, 3.0, 5.0
 
 
 @dataclass(frozen=True)
-class Settings:
+class ChaosSettings:
     """Of a run: its seed and seconds, requests per second and connections, milliseconds of the coordinator's deadline,
     workers, and about how many seconds lie between events."""
 
@@ -44,19 +46,19 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """What happened: events as they were carried out, a verdict per request, samples of the coordinator and what they
-    say, and faults of its own status at the end, when nothing runs any more."""
+    """What happened: events as they were carried out, a verdict per request, what the coordinator held, and faults
+    of its own status at the end, when nothing runs any more."""
 
-    done: Sequence[Done]
+    incidents: Sequence[Incident]
     verdicts: Sequence[Verdict]
-    samples: Sequence[Sample]
+    samples: Sequence[ResourceSample]
     resources: Resources
     left: tuple[str, ...]
 
     @property
     def good(self) -> bool:
         """Whether nothing went wrong."""
-        bad = any(one.what not in verdicts.GOOD for one in self.verdicts)
+        bad = any(verdict.what not in verdicts.GOOD for verdict in self.verdicts)
         return bool(self.verdicts) and not (bad or self.resources.faults or self.left)
 
 
@@ -64,7 +66,7 @@ def run(
     bundle: Bundle,
     precision: str,
     runtime: Runtime,
-    settings: Settings,
+    settings: ChaosSettings,
     progress: Callable[[str], None],
     coordinator_options: Sequence[str] = (),
 ) -> Result:
@@ -111,47 +113,38 @@ def _run(
     proxies: Proxies,
     oracle: Oracle,
     images: np.ndarray,
-    settings: Settings,
+    settings: ChaosSettings,
     progress: Callable[[str], None],
 ) -> Result:
-    server = Server(cluster.url, Credentials(), _TIMEOUT_S)
-    found: list[tuple[Reply, str | None]] = []
-    lock = threading.Lock()
+    target = Target(cluster.url, Credentials(), _TIMEOUT_S)
+    judged: list[tuple[Attempt, str | None]] = []
     began = time.perf_counter()
 
-    def take(reply: Reply) -> None:
-        fault = verdicts.fault_of(oracle, reply)
-        with lock:
-            found.append((reply, fault))
-            if len(found) % max(1, round(10 * settings.rate)) == 0:
-                progress(f"{time.perf_counter() - began:.0f} s, {len(found)} requests")
+    def take(attempt: Attempt) -> None:
+        judged.append((attempt, verdicts.fault_of(oracle, attempt)))
+        if len(judged) % max(1, round(10 * settings.rate)) == 0:
+            progress(f"{time.perf_counter() - began:.0f} s, {len(judged)} requests")
+
+    async def ask() -> None:
+        async with Asker(target, images, {}) as asker:
+            await open_loop(asker, settings.rate, settings.connections, settings.seconds, take)
 
     events = schedule.make(settings.seed, WARM_S, settings.seconds - _CALM_S, settings.workers, settings.every_s)
     injector = Injector(cluster, proxies, settings.workers, 2 * settings.deadline_ms / 1e3, began)
-    done: list[Done] = []
-    with Watch(cluster.pids[-1], began) as watch:
-        failed: list[BaseException] = []
-
-        def attack() -> None:
-            try:
-                done.extend(injector.carry_out(events))
-            except BaseException as error:
-                failed.append(error)
-
-        attacker = threading.Thread(target=attack, daemon=True)
-        attacker.start()
-        open_loop(server, images, settings.rate, settings.connections, settings.seconds, take)
-        attacker.join()
-        if failed:
-            raise failed[0]
+    with ResourceWatch(cluster.pids[-1], began) as watch, ThreadPoolExecutor(1) as pool:
+        attack = pool.submit(injector.carry_out, events)
+        asyncio.run(ask())
+        incidents = attack.result()
         quiet = time.perf_counter() - began
         time.sleep(_QUIET_S)
-        left = _left(server.status())
-    judged = [
-        verdicts.judge(reply, fault, began, settings.deadline_ms, done, settings.workers) for reply, fault in found
+        with FusionClient(cluster.url, Credentials(), _TIMEOUT_S) as client:
+            left = _left(client.status())
+    all_verdicts = [
+        verdicts.judge(attempt, fault, began, settings.deadline_ms, incidents, settings.workers)
+        for attempt, fault in judged
     ]
-    resources = verdicts.resources(watch.samples, WARM_S / 2, quiet + 1)
-    return Result(done, sorted(judged, key=lambda one: one.at), watch.samples, resources, left)
+    held = resources.compare(watch.samples, WARM_S / 2, quiet + 1)
+    return Result(incidents, sorted(all_verdicts, key=lambda verdict: verdict.at), watch.samples, held, left)
 
 
 def _left(status: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,15 +1,13 @@
-"""Judges every reply of a chaos run, and the coordinator's resources."""
+"""Judges what became of every request of a chaos run."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.chaos.injector import Done, servable
+from benchmarks.chaos.injector import Incident, servable
 from benchmarks.chaos.oracle import Oracle
-from benchmarks.chaos.watch import Sample
-from fusion.bench.load import Reply
+from fusion.bench.load import Attempt
 from fusion.bench.measure import LATE_MS
 
 ANSWERED, DEGRADED, REFUSED = "answered", "degraded", "refused"
@@ -18,9 +16,6 @@ ALL = (ANSWERED, DEGRADED, REFUSED, LATE, WRONG, LOST, FAILED)
 GOOD = (ANSWERED, DEGRADED, REFUSED)
 """Verdicts that a run may have: `refused` is 503 or 504 when nothing could be served."""
 
-MOST_GROWTH = 10 << 20
-_MOST_DESCRIPTORS = 16
-_MOST_THREADS = 4
 # Until the coordinator has seen that a worker is well again: its back-off, and its look at it.
 NOTICE_S = 5.0
 
@@ -37,64 +32,34 @@ class Verdict:
 
 
 def judge(
-    reply: Reply, fault: str | None, began: float, deadline_ms: float, done: Sequence[Done], workers: int
+    attempt: Attempt, fault: str | None, began: float, deadline_ms: float, incidents: Sequence[Incident], workers: int
 ) -> Verdict:
-    """The verdict on a reply.
+    """The verdict on a request.
 
     Args:
-      reply: it.
+      attempt: the request, and what became of it.
       fault: what `Oracle.fault` says of a 200's answer.
       began: `time.perf_counter()` of the start.
       deadline_ms: the coordinator's; an answer may come 50 ms later.
-      done: what happened to the workers.
+      incidents: what happened to the workers.
       workers: how many there are.
     """
-    at, ms = reply.encoded - began, (reply.received - reply.encoded) * 1e3
-    switch = str(reply.parameters.get("switch", ""))
-    if reply.status == 0:
-        return Verdict(at, ms, LOST, reply.error, switch)
+    at, ms = attempt.encoded - began, (attempt.received - attempt.encoded) * 1e3
+    switch = str(attempt.parameters.get("switch", ""))
+    if attempt.status == 0:
+        return Verdict(at, ms, LOST, attempt.error, switch)
     if ms > deadline_ms + LATE_MS:
-        return Verdict(at, ms, LATE, f"{ms:.0f} ms, status {reply.status}", switch)
-    if reply.status == 200:
+        return Verdict(at, ms, LATE, f"{ms:.0f} ms, status {attempt.status}", switch)
+    if attempt.status == 200:
         if fault is not None:
             return Verdict(at, ms, WRONG, fault, switch)
-        return Verdict(at, ms, DEGRADED if reply.parameters.get("degraded") is True else ANSWERED, "", switch)
-    excused = not servable(done, workers, at - NOTICE_S, at + ms / 1e3)
-    if reply.status in (503, 504) and excused:
+        return Verdict(at, ms, DEGRADED if attempt.parameters.get("degraded") is True else ANSWERED, "", switch)
+    excused = not servable(incidents, workers, at - NOTICE_S, at + ms / 1e3)
+    if attempt.status in (503, 504) and excused:
         return Verdict(at, ms, REFUSED, "", switch)
-    return Verdict(at, ms, FAILED, f"status {reply.status}: {reply.error}", switch)
+    return Verdict(at, ms, FAILED, f"status {attempt.status}: {attempt.error}", switch)
 
 
-def fault_of(oracle: Oracle, reply: Reply) -> str | None:
-    """What is wrong with the content of a reply, None of one that is no 200."""
-    return oracle.fault(reply.image, reply.outputs, reply.parameters) if reply.status == 200 else None
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What the coordinator held after warming up and at the end, in medians of some samples, and what grew too much."""
-
-    memory: tuple[int, int]
-    descriptors: tuple[int, int]
-    threads: tuple[int, int]
-    faults: tuple[str, ...]
-
-
-def resources(samples: Sequence[Sample], warm_s: float, quiet_s: float) -> Resources:
-    """Compares the samples of the 5 s after `warm_s` with those from `quiet_s` on, when nothing is asked any more."""
-    first = [one for one in samples if warm_s <= one.at <= warm_s + 5] or list(samples[:1])
-    last = [one for one in samples if one.at >= quiet_s] or list(samples[-1:])
-    pairs = {
-        key: (_median([getattr(one, key) for one in first]), _median([getattr(one, key) for one in last]))
-        for key in ("memory", "descriptors", "threads")
-    }
-    faults = []
-    for key, most in (("memory", MOST_GROWTH), ("descriptors", _MOST_DESCRIPTORS), ("threads", _MOST_THREADS)):
-        before, after = pairs[key]
-        if after - before >= most:
-            faults.append(f"the coordinator's {key} grew from {before:,} to {after:,}; legal: by less than {most:,}")
-    return Resources(pairs["memory"], pairs["descriptors"], pairs["threads"], tuple(faults))
-
-
-def _median(values: Sequence[int]) -> int:
-    return int(statistics.median(values))
+def fault_of(oracle: Oracle, attempt: Attempt) -> str | None:
+    """What is wrong with the content of an answer, None of one that is no 200."""
+    return oracle.fault(attempt.image, attempt.outputs, attempt.parameters) if attempt.status == 200 else None

@@ -8,6 +8,7 @@ Needs root: each worker runs in a network namespace of its own. The client is at
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sys
@@ -24,9 +25,9 @@ from benchmarks.networks.links import ETHERNET, WIFI, Link
 from benchmarks.networks.namespaces import Network, network
 from fusion.base import columns
 from fusion.base.program import UserError
-from fusion.bench import cores as bench_cores
-from fusion.bench.load import Asker, Reply, Server
-from fusion.bench.phases import slowest_invoke
+from fusion.bench.cores import place
+from fusion.bench.load import Asker, Attempt, Target
+from fusion.bench.phases import slowest_invoke_ms
 from fusion.bundle import manifest
 from fusion.bundle.contents import Bundle
 from fusion.local.cluster import LocalCluster
@@ -66,12 +67,12 @@ _HEADER = (
 
 
 @dataclass
-class Measured:
-    """What a switch gave on a network: replies, and bytes to and from all workers and packets lost, of all of them;
+class NetworkTimes:
+    """What a switch took on a network: its requests, and of all of them bytes to and from all workers and packets lost;
     None on loopback, where nobody counts."""
 
     link: Link
-    replies: list[Reply]
+    attempts: list[Attempt]
     carried: np.ndarray | None
 
 
@@ -89,7 +90,8 @@ def main(argv: list[str]) -> None:
             for entry in switches:
                 print(f"{precision}, switch {entry.switch}", file=sys.stderr, flush=True)
                 with _clusters(bundle, entry.switch, precision, joined) as (near, far):
-                    rows += [_row(precision, entry.switch, found) for found in _measure(near, far, joined, images)]
+                    times = asyncio.run(_measure(near, far, joined, images))
+                    rows += [_row(precision, entry.switch, on_link) for on_link in times]
     print(f"{bundle.name}, {chosen}; latency of one image, ms; bytes of an image on all links together")
     print("\n".join(str(link) for link in (ETHERNET, WIFI)))
     print(columns.render([name.replace("_", " ") for name in _HEADER], rows))
@@ -104,10 +106,10 @@ def main(argv: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _clusters(bundle: Bundle, switch: str, precision: str, joined: Network) -> Iterator[tuple[Server, Server]]:
+def _clusters(bundle: Bundle, switch: str, precision: str, joined: Network) -> Iterator[tuple[Target, Target]]:
     """The same cluster twice: on loopback, and with its workers in the namespaces."""
     count = len(bundle.find_switch(switch).slices)
-    cores = bench_cores.place(sorted(os.sched_getaffinity(0)), count)
+    cores = place(sorted(os.sched_getaffinity(0)), count)
     patient = [f"--deadline_ms={_DEADLINE_MS}", f"--request_timeout_s={2 * _DEADLINE_MS / 1e3:g}"]
 
     def cluster(**more: Any) -> LocalCluster:
@@ -131,41 +133,41 @@ def _clusters(bundle: Bundle, switch: str, precision: str, joined: Network) -> I
     # They start on the faster network.
     joined.relay.use(ETHERNET)
     with cluster() as near, distant as far:
-        yield Server(near.url, Credentials(), _TIMEOUT_S), Server(far.url, Credentials(), _TIMEOUT_S)
+        yield Target(near.url, Credentials(), _TIMEOUT_S), Target(far.url, Credentials(), _TIMEOUT_S)
 
 
-def _measure(near: Server, far: Server, joined: Network, images: np.ndarray) -> list[Measured]:
+async def _measure(near: Target, far: Target, joined: Network, images: np.ndarray) -> list[NetworkTimes]:
     """Each network in turn, some images at a time."""
-    found = [Measured(LOOPBACK, [], None), *(Measured(link, [], np.zeros(3)) for link in (ETHERNET, WIFI))]
-    askers = {server: Asker(server, images, {"timeline": True}) for server in (near, far)}
-    for first in range(0, _RUNS.value, _BLOCK):
-        for one in found:
-            asker = askers[near if one.carried is None else far]
-            if one.carried is not None:
-                joined.relay.use(one.link)
-            asker.ask(0)
-            before = np.array(joined.relay.carried())
-            for i in range(first, min(_RUNS.value, first + _BLOCK)):
-                reply = asker.ask(i)
-                if reply.status != 200:
-                    raise UserError(f"{one.link}: a request was answered {reply.status}: {reply.error}")
-                one.replies.append(reply)
-            if one.carried is not None:
-                one.carried += np.array(joined.relay.carried()) - before
-    for asker in askers.values():
-        asker.close()
-    return found
+    times = [NetworkTimes(LOOPBACK, [], None), *(NetworkTimes(link, [], np.zeros(3)) for link in (ETHERNET, WIFI))]
+    timeline = {"timeline": True}
+    async with Asker(near, images, timeline) as ask_near, Asker(far, images, timeline) as ask_far:
+        for first in range(0, _RUNS.value, _BLOCK):
+            for on_link in times:
+                asker = ask_near if on_link.carried is None else ask_far
+                if on_link.carried is not None:
+                    joined.relay.use(on_link.link)
+                await asker.ask(0)
+                before = np.array(joined.relay.carried())
+                for i in range(first, min(_RUNS.value, first + _BLOCK)):
+                    attempt = await asker.ask(i)
+                    if attempt.status != 200:
+                        raise UserError(f"{on_link.link}: a request was answered {attempt.status}: {attempt.error}")
+                    on_link.attempts.append(attempt)
+                if on_link.carried is not None:
+                    on_link.carried += np.array(joined.relay.carried()) - before
+    return times
 
 
-def _row(precision: str, switch: str, found: Measured) -> tuple[Any, ...]:
-    total = timing.of([reply.ended - reply.started for reply in found.replies])
-    invoke = timing.of([slowest_invoke(reply) / 1e3 for reply in found.replies])
+def _row(precision: str, switch: str, on_link: NetworkTimes) -> tuple[Any, ...]:
+    count = len(on_link.attempts)
+    total = timing.of([attempt.ended - attempt.started for attempt in on_link.attempts])
+    invoke = timing.of([slowest_invoke_ms(attempt) / 1e3 for attempt in on_link.attempts])
     counts: list[Any] = ["", "", ""]
-    if found.carried is not None:
-        to, back, lost = found.carried
-        counts = [round(to / len(found.replies)), round(back / len(found.replies)), int(lost)]
+    if on_link.carried is not None:
+        to, back, lost = on_link.carried
+        counts = [round(to / count), round(back / count), int(lost)]
     times = [round(value / 1e3, 2) for value in (total.p50, total.p95, total.p99, invoke.p50)]
-    return (precision, switch, found.link.name, total.count, *times, *counts)
+    return (precision, switch, on_link.link.name, count, *times, *counts)
 
 
 if __name__ == "__main__":

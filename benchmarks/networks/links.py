@@ -26,10 +26,10 @@ class Link:
     loss: float = 0.0
 
     def __str__(self) -> str:
-        said = [f"{self.mbit:g} Mbit/s{' shared' if self.shared else ''}"] if self.mbit else []
-        said += [f"{self.delay_ms:g} ms" + (f" +- {self.jitter_ms:g} ms" if self.jitter_ms else "")]
-        said += [f"{self.loss:.0%} loss"] if self.loss else []
-        return f"{self.name}: {', '.join(said)}"
+        words = [f"{self.mbit:g} Mbit/s{' shared' if self.shared else ''}"] if self.mbit else []
+        words += [f"{self.delay_ms:g} ms" + (f" +- {self.jitter_ms:g} ms" if self.jitter_ms else "")]
+        words += [f"{self.loss:.0%} loss"] if self.loss else []
+        return f"{self.name}: {', '.join(words)}"
 
 
 ETHERNET = Link("Ethernet 100", mbit=100.0, delay_ms=0.1)

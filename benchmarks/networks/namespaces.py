@@ -72,13 +72,13 @@ def network(workers: int, link: Link, seed: int) -> Iterator[Network]:
 
 def remove_stale() -> list[str]:
     """Removes the namespaces of processes that are no more; returns their names."""
-    found = []
+    removed = []
     for line in _ip("netns", "list").splitlines():
         match = _NAME.fullmatch(line.split(" ")[0])
         if match and not os.path.exists(f"/proc/{match[1]}"):
             _remove(match[0])
-            found.append(match[0])
-    return found
+            removed.append(match[0])
+    return removed
 
 
 def _up(where: Sequence[str], interface: str, address: str) -> None:

@@ -50,12 +50,12 @@ class Relay:
         self._process.start()
         theirs.close()
         try:
-            said = self._pipe.recv() if self._pipe.poll(_START_S) else f"it was not ready within {_START_S:g} s"
+            answer = self._pipe.recv() if self._pipe.poll(_START_S) else f"it was not ready within {_START_S:g} s"
         except EOFError:
-            said = "it ended at the start"
-        if said != "ready":
+            answer = "it ended at the start"
+        if answer != "ready":
             self.close()
-            raise UserError(f"the process that carries packets: {said}.")
+            raise UserError(f"the process that carries packets: {answer}.")
 
     def __enter__(self) -> Relay:
         return self
@@ -79,8 +79,8 @@ class Relay:
         """So far: bytes from machine 0, bytes to it, and packets lost or dropped; bytes with the headers of IP and TCP,
         of all packets that were sent."""
         self._pipe.send(None)
-        found: tuple[int, int, int] = self._pipe.recv()
-        return found
+        counts: tuple[int, int, int] = self._pipe.recv()
+        return counts
 
 
 def _main(interfaces: list[str], addresses: list[bytes], link: Link, seed: int, pipe: Connection) -> None:
@@ -110,17 +110,17 @@ def _carry(files: list[int], machines: dict[bytes, int], traffic: Traffic, pipe:
             _, _, target, packet = heapq.heappop(coming)
             _write(files[target], packet)
         timeout = max(0.0, coming[0][0] - time.perf_counter()) if coming else None
-        for one in select.select([*files, pipe.fileno()], [], [], timeout)[0]:
-            if one == pipe.fileno():
+        for file in select.select([*files, pipe.fileno()], [], [], timeout)[0]:
+            if file == pipe.fileno():
                 try:
-                    asked = pipe.recv()
-                    traffic = traffic if asked is None else Traffic(asked, traffic.rng)
+                    link = pipe.recv()
+                    traffic = traffic if link is None else Traffic(link, traffic.rng)
                     pipe.send((out, back, lost))
                 except (EOFError, OSError):
                     return
                 continue
-            source = files.index(one)
-            packet = _read(one)
+            source = files.index(file)
+            packet = _read(file)
             target_ = machines.get(packet[_TARGET_ADDRESS]) if packet and packet[0] >> 4 == 4 else None
             if target_ is None:
                 continue

@@ -63,7 +63,7 @@ def read(run: ListedRun, runs_dir: Path) -> RunState:
     if not os.path.exists(workdir.config_file):
         return RunState()
     try:
-        hours = sum(row.get("seconds", 0.0) for row in workdir.metrics()) / 3600
+        hours = sum(row.get("seconds", 0.0) for row in workdir.metrics.rows()) / 3600
     except UserError:
         hours = 0.0
     finished = workdir.model_file.exists()

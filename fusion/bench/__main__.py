@@ -11,8 +11,8 @@ noise. All times are at the client: from an image to its decoded answer.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import dataclasses
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,11 +30,10 @@ from ..local.cluster import LocalCluster
 from ..runtime import choosing as runtime
 from ..runtime import machine
 from ..security.credentials import Credentials
-from . import measure as bench_measure
-from . import report as bench_report
+from . import measure, report
 from .cores import place
-from .load import Server
-from .measure import Side
+from .load import Target
+from .measure import Record, Side
 from .reference import Alone
 
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
@@ -48,9 +47,6 @@ _SECONDS = define_float("seconds", 6, "Seconds of each figure of throughput.", 0
 _OVERLOAD = define_float(
     "overload", 4, "Asks for this many times the throughput of the most clients; 0 leaves it out.", 0, 100
 )
-_STARTUP_TIMEOUT_S = define_float(
-    "startup_timeout_s", 120, "Seconds that starting all processes may take.", 0.001, LONGEST_S
-)
 _TIMEOUT_S = define_float("timeout_s", 30, "Seconds to wait for the coordinator.", 0.001, LONGEST_S)
 _JSON = flags.DEFINE_string("json", None, "Also writes the figures to this file.")
 _CSV = flags.DEFINE_string("csv", None, "Also writes the figures to this file, a row per line of the tables.")
@@ -60,6 +56,7 @@ _TLS_CERT = flags.DEFINE_string("tls_cert", None, "With --url: PEM certificate t
 _TLS_KEY = flags.DEFINE_string("tls_key", None, "With --url: unencrypted PEM private key of --tls_cert.")
 
 _IMAGES = 8
+_STARTUP_S = 180.0
 _MOST_CLIENTS = 256
 
 
@@ -67,17 +64,17 @@ def main(arguments: list[str]) -> int:
     """Measures, prints and writes; returns the exit status."""
     check_json_target(_JSON.value)
     check_json_target(_CSV.value)
-    clients = [_clients(text) for text in _CLIENTS.value]
+    clients = [_client_count(text) for text in _CLIENTS.value]
     figures = _measure_bundle(clients) if _URL.value is None else _measure_url(clients)
-    bench_report.show(figures)
+    report.show(figures)
     if _JSON.value:
         write_json(_JSON.value, figures)
     if _CSV.value:
-        write_text(_CSV.value, bench_report.csv_text(figures))
+        write_text(_CSV.value, report.csv_text(figures))
     return 0
 
 
-def _clients(text: str) -> int:
+def _client_count(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= _MOST_CLIENTS):
         raise UserError(f"--clients has {text!r}; legal: numbers from 1 to {_MOST_CLIENTS}.")
     return int(text)
@@ -88,13 +85,12 @@ def _measure_url(clients: Sequence[int]) -> dict[str, Any]:
         if flags.FLAGS[name].present:
             raise UserError(f"--{name} is of a cluster that this program starts; legal: without --url.")
     credentials = Credentials(_TOKEN_FILE.value, _TLS_CA.value, _TLS_CERT.value, _TLS_KEY.value)
-    server = Server(_URL.value, credentials, _TIMEOUT_S.value or 0.0)
-    said = server.model_parameters
-    side = Side(str(said.get("switch", "")) or "the coordinator's", server, None, None)
-    rows = _measure([side], None, clients)
-    for row in rows:
-        row["precision"] = str(said.get("precision", ""))
-    return {"name": server.name, "url": _URL.value, "conditions": _conditions(), "rows": rows}
+    target = Target(_URL.value, credentials, _TIMEOUT_S.value or 0.0)
+    side = Side(str(target.model_parameters.get("switch", "")) or "the coordinator's", target, None, None)
+    records = asyncio.run(_measure([side], None, clients))
+    precision = str(target.model_parameters.get("precision", ""))
+    rows = [{"precision": precision, "placement": "", **record} for record in records]
+    return {"name": target.name, "url": _URL.value, "conditions": _conditions(), "rows": rows}
 
 
 def _measure_bundle(clients: Sequence[int]) -> dict[str, Any]:
@@ -109,8 +105,9 @@ def _measure_bundle(clients: Sequence[int]) -> dict[str, Any]:
     for precision in dict.fromkeys(precisions):
         _progress(f"{precision}: starting workers and coordinators")
         with _sides(bundle, switches, precision) as (sides, full):
-            found = _measure(sides, full, clients)
-        rows += [{"precision": precision} | row for row in found]
+            placements = {side.name: side.placement.words if side.placement else "" for side in sides}
+            for record in asyncio.run(_measure(sides, full, clients)):
+                rows.append({"precision": precision, "placement": placements[record["switch"]], **record})
     conditions = f"{_conditions()}, {chosen}, one thread per worker"
     return {"name": bundle.name, "url": "", "conditions": conditions, "rows": rows}
 
@@ -131,47 +128,34 @@ def _sides(bundle: Bundle, switches: Sequence[str], precision: str) -> Iterator[
                     switch,
                     precision,
                     _RUNTIME.value,
-                    startup_timeout_s=_STARTUP_TIMEOUT_S.value or 0.0,
+                    startup_timeout_s=_STARTUP_S,
                     cores=placement.workers if placement else (),
                     coordinator_cores=placement.coordinator if placement else (),
                 )
             )
-            server = Server(cluster.url, Credentials(), _TIMEOUT_S.value or 0.0)
+            target = Target(cluster.url, Credentials(), _TIMEOUT_S.value or 0.0)
             alone = Alone(bundle, entry, precision, chosen, placement.workers if placement else ())
-            sides.append(Side(switch, server, placement, stack.enter_context(alone)))
+            sides.append(Side(switch, target, placement, stack.enter_context(alone)))
         whole = next((entry for entry in bundle.switches if entry.switch == "1.0"), None)
         full = None if whole is None else stack.enter_context(Alone(bundle, whole, precision, chosen, cores[:1]))
         yield sides, full
 
 
-def _measure(sides: Sequence[Side], full: Alone | None, clients: Sequence[int]) -> list[dict[str, Any]]:
-    """A row per switch."""
-    images = np.random.default_rng(0).integers(0, 256, (_IMAGES, *sides[0].server.shape), dtype=np.uint8)
-    found, alone = bench_measure.latencies(sides, full, images, _RUNS.value, _progress)
-    rows = []
-    for side, latency in zip(sides, found, strict=True):
-        deadline = bench_measure.deadline_ms(side.server.status())
-        rates = []
+async def _measure(sides: Sequence[Side], full: Alone | None, clients: Sequence[int]) -> list[Record]:
+    """The records of every switch, one switch after the other."""
+    images = np.random.default_rng(0).integers(0, 256, (_IMAGES, *sides[0].target.shape), dtype=np.uint8)
+    seconds = _SECONDS.value or 1.0
+    records = []
+    for side, latency in zip(sides, await measure.latencies(sides, full, images, _RUNS.value, _progress), strict=True):
+        records.append(latency)
         for count in clients:
             _progress(f"throughput: switch {side.name}, {counted(count, 'client')}")
-            rates.append(bench_measure.throughput(side, images, count, _SECONDS.value or 1.0, deadline))
-        row: dict[str, Any] = {
-            "switch": side.name,
-            "placement": side.placement.said if side.placement else "",
-            "full_us": None if alone is None else dataclasses.asdict(alone),
-            "latency": dataclasses.asdict(latency),
-            "speed_up": None if alone is None else alone.p50 / latency.total.p50,
-            "throughput": [dataclasses.asdict(rate) for rate in rates],
-            "overload": None,
-        }
-        if rates and _OVERLOAD.value:
+            records.append(await measure.throughput(side, images, count, seconds))
+        if clients and _OVERLOAD.value:
             _progress(f"overload: switch {side.name}")
-            asked = rates[-1].images_per_s * _OVERLOAD.value
-            row["overload"] = dataclasses.asdict(
-                bench_measure.overload(side, images, asked, _SECONDS.value or 1.0, deadline)
-            )
-        rows.append(row)
-    return rows
+            rate = records[-1]["images_per_s"] * _OVERLOAD.value
+            records.append(await measure.overload(side, images, rate, seconds))
+    return records
 
 
 def _conditions() -> str:

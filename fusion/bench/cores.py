@@ -9,12 +9,12 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Placement:
     """Cores of the workers (worker i is pinned to one of them), the coordinator and the client; the latter two are the
-    same where there are not enough, and `said` is that in words."""
+    same where there are not enough, and `words` say that."""
 
     workers: tuple[int, ...]
     coordinator: tuple[int, ...]
     client: tuple[int, ...]
-    said: str
+    words: str
 
 
 def place(cores: Sequence[int], workers: int) -> Placement:
@@ -31,5 +31,5 @@ def place(cores: Sequence[int], workers: int) -> Placement:
         return Placement(mine, rest[: len(rest) // 2], client, "coordinator and client on cores of their own")
     if rest:
         return Placement(mine, rest, rest, "coordinator and client share one core")
-    said = f"fewer cores than workers, coordinator and client: the latter share the workers' {len(mine)}"
-    return Placement(mine, tuple(ordered), tuple(ordered), said)
+    words = f"fewer cores than workers, coordinator and client: the latter share the workers' {len(mine)}"
+    return Placement(mine, tuple(ordered), tuple(ordered), words)

@@ -1,44 +1,46 @@
-"""Clients of a coordinator that measure: one connection each, closed loops and an open loop of them."""
+"""Asks a coordinator for images and times each request: in closed loops, and in an open loop."""
 
 from __future__ import annotations
 
-import http.client
-import json
+import asyncio
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import numpy as np
 
 from ..asking.client import FusionClient
+from ..asking.exchange import ExchangeError, HttpClient
+from ..base.program import UserError
 from ..protocol import oip
 from ..protocol.oip import OipError, TensorSpec
 from ..protocol.tensors import data_to_bytes
 from ..security.credentials import Credentials
 
+_SPARE_BYTES = 1 << 20
+_DTYPES = {"logits": "FP32", "pixels": "UINT8"}
+
 
 @dataclass(frozen=True)
-class Reply:
-    """What became of one request.
+class Attempt:
+    """A request, and what became of it.
 
     Attributes:
       image: which of the images it was.
-      status: the HTTP status; 0 where the connection failed, 502 also where the answer cannot be read.
-      due, started, encoded, received, ended: `time.perf_counter()` when it should have left (in an open loop), when its
-        encoding began and was done, when the answer's last byte was there, and when it was decoded.
+      status: the HTTP status; 0 where the exchange failed, 502 also where the answer cannot be read.
+      started, encoded, received, ended: `time.perf_counter()` when its encoding began and was done, when the answer was
+        there, and when it was decoded.
       sent_bytes, received_bytes: the bodies' sizes.
       outputs: the outputs of status 200 for the image, by name; empty otherwise.
       parameters: those of the answer.
-      error: why there is none.
+      error: why there is no answer.
     """
 
     image: int
     status: int
-    due: float
     started: float
     encoded: float
     received: float
@@ -55,202 +57,140 @@ class Reply:
         return (self.ended - self.started) * 1e3
 
 
-class Server:
-    """A coordinator to ask: its address, credentials and fused model.
+class Target:
+    """A coordinator to ask: its address, credentials, fused model and deadline.
 
     Args:
       url: http(s)://host[:port].
       credentials: the token to show and the certificates to trust.
-      timeout_s: the limit of each wait for it, in seconds.
+      timeout_s: the limit of each request, in seconds.
 
     Attributes:
-      outputs: what is asked for: `logits`, or of super-resolution `pixels`.
+      output: what is asked for: `logits`, or of super-resolution `pixels`.
+      deadline_ms: the coordinator's, None where it tells none.
 
     Raises `UserError` as `FusionClient` does.
     """
 
     def __init__(self, url: str, credentials: Credentials, timeout_s: float) -> None:
+        self.url, self.timeout_s, self.credentials = url.rstrip("/"), timeout_s, credentials
         with FusionClient(url, credentials, timeout_s) as client:
             self.name, self.shape = client.name, client.shape
-            name, datatype = client.task.answer[0], "FP32" if client.task.has_classes else "UINT8"
             # Asked once, which also tells the output's shape.
-            answer = client.infer(np.zeros(self.shape, np.uint8))
-            self.outputs = [TensorSpec(name, datatype, (-1, *answer.outputs[name].shape))]
+            outputs = client.infer(np.zeros(self.shape, np.uint8)).outputs
             self.model_parameters = client.model_parameters
-        self.url, self.timeout_s, self._credentials = url.rstrip("/"), timeout_s, credentials
-        self.input = TensorSpec("image", "UINT8", (-1, *self.shape))
-        self.path = f"/v2/models/{quote(self.name, safe='')}/infer"
-        token = credentials.token()
-        self.headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-
-    def connection(self) -> http.client.HTTPConnection:
-        """A connection that is not open yet."""
-        parts = urlsplit(self.url)
-        host = parts.hostname or ""
-        if parts.scheme == "https":
-            context = self._credentials.client_context()
-            return http.client.HTTPSConnection(host, parts.port, timeout=self.timeout_s, context=context)
-        return http.client.HTTPConnection(host, parts.port, timeout=self.timeout_s)
-
-    def status(self) -> Mapping[str, Any]:
-        """What `GET /status` tells; empty where it tells nothing."""
-        connection = self.connection()
-        try:
-            connection.request("GET", "/status", headers=self.headers)
-            response = connection.getresponse()
-            found = json.loads(response.read()) if response.status == 200 else {}
-        except (OSError, http.client.HTTPException, ValueError):
-            found = {}
-        finally:
-            connection.close()
-        return found if isinstance(found, dict) else {}
+            try:
+                deadline = client.status().get("deadline_ms")
+            except UserError:
+                deadline = None
+        self.deadline_ms = float(deadline) if isinstance(deadline, (int, float)) else None
+        name = next(name for name in _DTYPES if name in outputs)
+        self.output = TensorSpec(name, _DTYPES[name], (-1, *outputs[name].shape))
 
 
 class Asker:
-    """One connection to a server, kept open between requests and opened anew after a failure. Not thread-safe.
+    """Asks a target for some images; an async context manager, whose connections stay open inside.
 
-    It writes and reads HTTP itself, since what Python's own client takes for that is the client's affair. What all
-    requests have in common is made once.
+    Args:
+      target: whom.
+      images: uint8 (N, height, width, channels).
+      parameters: of every request.
     """
 
-    def __init__(self, server: Server, images: np.ndarray, parameters: Mapping[str, Any]) -> None:
-        self._server, self._images = server, images
-        self._connection = server.connection()
+    def __init__(self, target: Target, images: np.ndarray, parameters: Mapping[str, Any]) -> None:
+        self._target, self._images = target, images
         shape = (1, *images.shape[1:])
-        size = math.prod(shape)
-        self._json = oip.request_json([(server.input, shape, size)], [spec.name for spec in server.outputs], parameters)
-        fields = server.headers | {
-            "Host": urlsplit(server.url).netloc,
-            "Content-Type": "application/octet-stream",
-            "Content-Length": str(len(self._json) + size),
-            oip.HEADER: str(len(self._json)),
-        }
-        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        self._start = f"POST {server.path} HTTP/1.1\r\n{lines}\r\n".encode("ascii") + self._json
+        image = TensorSpec("image", "UINT8", (-1, *target.shape))
+        self._json = oip.request_json([(image, shape, math.prod(shape))], [target.output.name], parameters)
+        self._most_bytes = 4 * math.prod(target.output.shape[1:]) + _SPARE_BYTES
 
-    def ask(self, number: int, due: float = 0.0) -> Reply:
+    async def __aenter__(self) -> Asker:
+        target = self._target
+        token = target.credentials.token()
+        fields = {} if token is None else {"Authorization": f"Bearer {token}"}
+        context = target.credentials.client_context() if target.url.startswith("https") else None
+        self._client = HttpClient(target.url, context, fields, target.timeout_s)
+        fields = {oip.HEADER: str(len(self._json)), "Content-Type": "application/octet-stream"}
+        self._head = self._client.head("POST", f"/v2/models/{quote(target.name, safe='')}/infer", fields)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._client.close()
+
+    async def ask(self, number: int) -> Attempt:
         """Asks for image `number` modulo how many there are, encoded anew; never raises for what the server does."""
         place = number % len(self._images)
         started = time.perf_counter()
-        image = data_to_bytes(self._server.input.datatype, self._images[place])
+        image = data_to_bytes("UINT8", self._images[place])
         encoded = time.perf_counter()
-        status, answer, header, error = self._exchange(image)
-        received = time.perf_counter()
         outputs: Mapping[str, np.ndarray] = {}
         parameters: Mapping[str, Any] = {}
-        if status == 200:
-            try:
-                response = oip.decode_response(answer, header, self._server.outputs, 1)
+        body, status, error = b"", 0, ""
+        try:
+            answer = await self._client.exchange(
+                self._head, (self._json, image), self._target.timeout_s, self._most_bytes
+            )
+            body, status, received = answer.body, answer.status, answer.received
+            if status == 200:
+                length = answer.fields.get(oip.HEADER)
+                response = oip.decode_response(body, length, [self._target.output], 1)
                 outputs = {name: array[0] for name, array in response.outputs.items()}
                 parameters = response.parameters
-            except OipError as failure:
-                status, error = 502, failure.message
-        return Reply(
-            place,
-            status,
-            due or started,
-            started,
-            encoded,
-            received,
-            time.perf_counter(),
-            len(self._json) + len(image),
-            len(answer),
-            outputs,
-            parameters,
-            error,
+            else:
+                error = body[:300].decode(errors="replace")
+        except ExchangeError as failure:
+            received, error = time.perf_counter(), str(failure)
+        except OipError as failure:
+            status, error = 502, failure.message
+        return Attempt(
+            image=place,
+            status=status,
+            started=started,
+            encoded=encoded,
+            received=received,
+            ended=time.perf_counter(),
+            sent_bytes=len(self._json) + len(image),
+            received_bytes=len(body),
+            outputs=outputs,
+            parameters=parameters,
+            error=error,
         )
 
-    def close(self) -> None:
-        self._connection.close()
 
-    def _exchange(self, image: bytes | memoryview) -> tuple[int, bytes, str | None, str]:
-        """(status, body, the OIP header's value, what went wrong)."""
-        try:
-            if self._connection.sock is None:
-                self._connection.connect()
-            self._connection.sock.sendall(self._start)
-            self._connection.sock.sendall(image)
-            response = http.client.HTTPResponse(self._connection.sock)
-            response.begin()
-            answer = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            return 0, b"", None, str(error) or type(error).__name__
-        if response.will_close:
-            self._connection.close()
-        said = "" if response.status == 200 else answer[:300].decode(errors="replace")
-        return response.status, answer, response.headers.get(oip.HEADER), said
+async def closed_loops(asker: Asker, clients: int, seconds: float) -> list[Attempt]:
+    """`clients` clients that each ask for one image after the other, for so many seconds."""
+    # Opens the connections.
+    await asyncio.gather(*(asker.ask(i) for i in range(clients)))
+    attempts = []
+    end = time.perf_counter() + seconds
 
-
-def closed_loops(server: Server, images: np.ndarray, clients: int, seconds: float) -> list[Reply]:
-    """`clients` connections that each ask for one image after the other, for so many seconds."""
-    replies: list[list[Reply]] = [[] for _ in range(clients)]
-    start = threading.Barrier(clients)
-
-    def run(place: int) -> None:
-        asker = Asker(server, images, {})
-        asker.ask(place)
-        start.wait()
-        end = time.perf_counter() + seconds
+    async def client(number: int) -> None:
         while time.perf_counter() < end:
-            replies[place].append(asker.ask(place + len(replies[place])))
-        asker.close()
+            attempts.append(await asker.ask(number))
+            number += 1
 
-    _together(run, clients)
-    return [reply for mine in replies for reply in mine]
+    await asyncio.gather(*(client(i) for i in range(clients)))
+    return attempts
 
 
-def open_loop(
-    server: Server,
-    images: np.ndarray,
-    rate: float,
-    connections: int,
-    seconds: float,
-    take: Callable[[Reply], None],
+async def open_loop(
+    asker: Asker, rate: float, connections: int, seconds: float, take: Callable[[Attempt], None]
 ) -> None:
     """Asks at a fixed rate, whatever the answers do.
 
     Args:
-      server: whom.
-      images: uint8 (N, height, width, channels), one after the other.
+      asker: whom, and for what.
       rate: requests per second; fewer leave where all connections are waiting for answers.
       connections: how many; request k leaves at k / rate seconds on whichever is free.
       seconds: for how long.
-      take: is given every reply, by several threads.
+      take: is given every attempt.
     """
-    counter = iter(range(int(rate * seconds)))
-    lock = threading.Lock()
-    begin = time.perf_counter()
+    numbers = iter(range(int(rate * seconds)))
+    began = time.perf_counter()
 
-    def run(place: int) -> None:
-        asker = Asker(server, images, {})
-        while True:
-            with lock:
-                number = next(counter, None)
-            if number is None:
-                break
-            due = begin + number / rate
-            time.sleep(max(0.0, due - time.perf_counter()))
-            take(asker.ask(number, due))
-        asker.close()
+    async def client() -> None:
+        for number in numbers:
+            await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+            take(await asker.ask(number))
 
-    _together(run, connections)
-
-
-def _together(run: Callable[[int], None], count: int) -> None:
-    """Runs `run(0)` to `run(count - 1)` in a thread each; raises what one of them raised."""
-    failures: list[BaseException] = []
-
-    def guarded(place: int) -> None:
-        try:
-            run(place)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(place,), daemon=True) for place in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    await asyncio.gather(*(client() for _ in range(connections)))

@@ -1,10 +1,14 @@
-"""The measurements of `bench`: requests one at a time, from several clients, and more than can be served."""
+"""The measurements of `bench`: requests one at a time, from several clients, and more than can be served.
+
+Each is a record of figures; `report` says what they are called in the tables.
+"""
 
 from __future__ import annotations
 
-import threading
+import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +17,12 @@ import numpy as np
 from ..base.program import UserError
 from ..local.pinning import pinned
 from ..runtime import timing
-from ..runtime.timing import Timing
 from .cores import Placement
-from .load import Asker, Reply, Server, closed_loops, open_loop
-from .phases import of_the_middle, slowest_invoke
+from .load import Asker, Attempt, Target, closed_loops, open_loop
+from .phases import median_phases, slowest_invoke_ms
 from .reference import Alone
+
+Record = dict[str, Any]
 
 # Requests in a row before the others' turn: a cluster that serves one switch has its weights in the caches.
 _BLOCK = 10
@@ -29,11 +34,11 @@ _ROUNDS = 3
 
 @dataclass(frozen=True)
 class Side:
-    """One coordinator to measure, what it is called, where its processes run, and its switch's interpreters alone, None
+    """A coordinator to measure, its switch's name, where its processes run, and its switch's interpreters alone, None
     where the bundle is not here."""
 
     name: str
-    server: Server
+    target: Target
     placement: Placement | None
     alone: Alone | None
 
@@ -42,59 +47,20 @@ class Side:
         return self.placement.client if self.placement else ()
 
 
-@dataclass(frozen=True)
-class Latency:
-    """One image at a time: its time in microseconds, of the slowest slice's invocation too; `overhead_ms`: the first
-    median less the second; milliseconds by phase of the median request; bytes of its bodies at the client."""
-
-    total: Timing
-    invoke: Timing
-    overhead_ms: float
-    phases: Mapping[str, float]
-    sent_bytes: int
-    received_bytes: int
-
-
-@dataclass(frozen=True)
-class Throughput:
-    """Several clients at once, each with one request after the other: answered images per second and their time in
-    microseconds (None where none was answered), outcomes, and the images per second of the interpreters alone (None
-    where not measured)."""
-
-    clients: int
-    images_per_s: float
-    total: Timing | None
-    outcomes: Mapping[str, int]
-    alone_images_per_s: float | None
-
-
-@dataclass(frozen=True)
-class Overload:
-    """Requests that leave at a fixed rate beyond what can be served: offered and answered per second, and outcomes."""
-
-    offered_per_s: float
-    images_per_s: float
-    outcomes: Mapping[str, int]
-
-
-def outcome(reply: Reply, deadline_ms: float | None) -> str:
+def outcome(attempt: Attempt, deadline_ms: float | None) -> str:
     """What became of a request, one of: `whole`, `early` or `degraded`, as a coordinator's metrics count answers;
     `late` (any answer after the deadline that does not say so); `refused` (503), `timed out` (504), `lost` (no answer)
     or `failed NNN`."""
-    if reply.status == 200:
-        if deadline_ms is not None and reply.ms > deadline_ms + LATE_MS:
+    if attempt.status == 200:
+        if deadline_ms is not None and attempt.ms > deadline_ms + LATE_MS:
             return "late"
-        return next((kind for kind in ("early", "degraded") if reply.parameters.get(kind) is True), "whole")
-    return {0: "lost", 503: "refused", 504: "timed out"}.get(reply.status, f"failed {reply.status}")
+        return next((kind for kind in ("early", "degraded") if attempt.parameters.get(kind) is True), "whole")
+    return {0: "lost", 503: "refused", 504: "timed out"}.get(attempt.status, f"failed {attempt.status}")
 
 
-def latencies(
-    sides: Sequence[Side],
-    full: Alone | None,
-    images: np.ndarray,
-    runs: int,
-    progress: Callable[[str], None],
-) -> tuple[list[Latency], Timing | None]:
+async def latencies(
+    sides: Sequence[Side], full: Alone | None, images: np.ndarray, runs: int, progress: Callable[[str], None]
+) -> list[Record]:
     """Asks each side for `runs` images, one at a time, in turns of a few, and has the full model invoked in turn.
 
     Args:
@@ -106,88 +72,104 @@ def latencies(
 
     Raises `UserError` where a request fails.
     """
-    replies: list[list[Reply]] = [[] for _ in sides]
-    seconds: list[float] = []
-    askers = [Asker(side.server, images, {"timeline": True}) for side in sides]
-    for first in range(0, runs, _BLOCK):
-        block = range(first, min(runs, first + _BLOCK))
-        if full is not None:
-            # The first of a turn finds cold caches.
-            full.invoke(images[0])
-            seconds += [full.invoke(images[i % len(images)]) for i in block]
-        for side, asker, mine in zip(sides, askers, replies, strict=True):
-            with pinned(side.client_cores):
-                asker.ask(0)
-                mine += [_answered(side, asker.ask(i)) for i in block]
-        progress(f"latency: {block[-1] + 1}/{runs} images")
-    for asker in askers:
-        asker.close()
-    return [_latency(mine) for mine in replies], timing.of(seconds) if seconds else None
+    attempts: list[list[Attempt]] = [[] for _ in sides]
+    full_s: list[float] = []
+    async with AsyncExitStack() as stack:
+        askers = [await stack.enter_async_context(Asker(side.target, images, {"timeline": True})) for side in sides]
+        for first in range(0, runs, _BLOCK):
+            block = range(first, min(runs, first + _BLOCK))
+            if full is not None:
+                # The first of a turn finds cold caches.
+                full.invoke(images[0])
+                full_s += [full.invoke(images[i % len(images)]) for i in block]
+            for side, asker, answered in zip(sides, askers, attempts, strict=True):
+                with pinned(side.client_cores):
+                    await asker.ask(0)
+                    answered += [_require_answer(side, await asker.ask(i)) for i in block]
+            progress(f"latency: {block[-1] + 1}/{runs} images")
+    full_ms = _times(full_s)["p50_ms"] if full_s else None
+    return [_latency(side, answered, full_ms) for side, answered in zip(sides, attempts, strict=True)]
 
 
-def throughput(side: Side, images: np.ndarray, clients: int, seconds: float, deadline_ms: float | None) -> Throughput:
+async def throughput(side: Side, images: np.ndarray, clients: int, seconds: float) -> Record:
     """`clients` clients for so many seconds, in turns with the interpreters alone."""
-    replies: list[Reply] = []
+    attempts: list[Attempt] = []
     rates, alone = [], []
-    part = seconds / _ROUNDS
-    for _ in range(_ROUNDS):
-        with pinned(side.client_cores):
-            found = closed_loops(side.server, images, clients, part)
-        replies += found
-        spent = max(reply.ended for reply in found) - min(reply.started for reply in found)
-        rates.append(sum(reply.status == 200 for reply in found) / spent)
-        if side.alone is not None:
-            alone.append(side.alone.rate(images, part))
-    answered = [reply.ended - reply.started for reply in replies if reply.status == 200]
-    return Throughput(
-        clients,
-        float(np.mean(rates)),
-        timing.of(answered) if answered else None,
-        dict(Counter(outcome(reply, deadline_ms) for reply in replies)),
-        float(np.mean(alone)) if alone else None,
-    )
+    async with Asker(side.target, images, {}) as asker:
+        for _ in range(_ROUNDS):
+            with pinned(side.client_cores):
+                round_ = await closed_loops(asker, clients, seconds / _ROUNDS)
+            attempts += round_
+            rates.append(_answered_per_s(round_))
+            if side.alone is not None:
+                alone.append(side.alone.rate(images, seconds / _ROUNDS))
+    answered = [attempt.ended - attempt.started for attempt in attempts if attempt.status == 200]
+    return {
+        "switch": side.name,
+        "measured": "throughput",
+        "clients": clients,
+        "images_per_s": statistics.fmean(rates),
+        "alone_images_per_s": statistics.fmean(alone) if alone else None,
+        **(_times(answered) if answered else {}),
+        "outcomes": _outcomes(attempts, side.target.deadline_ms),
+    }
 
 
-def overload(side: Side, images: np.ndarray, rate: float, seconds: float, deadline_ms: float | None) -> Overload:
+async def overload(side: Side, images: np.ndarray, rate: float, seconds: float) -> Record:
     """Requests at `rate` per second for so many seconds, whatever becomes of them."""
-    replies: list[Reply] = []
-    lock = threading.Lock()
-
-    def take(reply: Reply) -> None:
-        with lock:
-            replies.append(reply)
-
-    with pinned(side.client_cores):
-        open_loop(side.server, images, rate, _MOST_CONNECTIONS, seconds, take)
-    spent = max(reply.ended for reply in replies) - min(reply.started for reply in replies)
-    sent = max(reply.started for reply in replies) - min(reply.started for reply in replies)
-    return Overload(
-        len(replies) / max(sent, 1e-9),
-        sum(reply.status == 200 for reply in replies) / spent,
-        dict(Counter(outcome(reply, deadline_ms) for reply in replies)),
-    )
+    attempts: list[Attempt] = []
+    async with Asker(side.target, images, {}) as asker:
+        with pinned(side.client_cores):
+            await open_loop(asker, rate, _MOST_CONNECTIONS, seconds, attempts.append)
+    started = [attempt.started for attempt in attempts]
+    return {
+        "switch": side.name,
+        "measured": "overload",
+        "offered_per_s": len(attempts) / max(max(started) - min(started), 1e-9),
+        "images_per_s": _answered_per_s(attempts),
+        "outcomes": _outcomes(attempts, side.target.deadline_ms),
+    }
 
 
-def deadline_ms(status: Mapping[str, Any]) -> float | None:
-    """The deadline that a coordinator's status tells, None where it tells none."""
-    value = status.get("deadline_ms")
-    return float(value) if isinstance(value, (int, float)) else None
+def _latency(side: Side, attempts: Sequence[Attempt], full_ms: float | None) -> Record:
+    times = _times([attempt.ended - attempt.started for attempt in attempts])
+    invoke_ms = _times([slowest_invoke_ms(attempt) / 1e3 for attempt in attempts])["p50_ms"]
+    return {
+        "switch": side.name,
+        "measured": "latency",
+        "clients": 1,
+        **times,
+        "full_p50_ms": full_ms,
+        "speed_up": None if full_ms is None else full_ms / times["p50_ms"],
+        "invoke_p50_ms": invoke_ms,
+        "overhead_ms": times["p50_ms"] - invoke_ms,
+        **{f"{phase}_ms": ms for phase, ms in median_phases(attempts).items()},
+        "sent_bytes": attempts[-1].sent_bytes,
+        "received_bytes": attempts[-1].received_bytes,
+    }
 
 
-def _answered(side: Side, reply: Reply) -> Reply:
-    if reply.status != 200:
-        raise UserError(f"switch {side.name}: a request was answered {reply.status}: {reply.error}")
-    return reply
+def _times(seconds: Sequence[float]) -> dict[str, float]:
+    figures = timing.of(seconds)
+    return {
+        "p50_ms": figures.p50 / 1e3,
+        "p95_ms": figures.p95 / 1e3,
+        "p99_ms": figures.p99 / 1e3,
+        "mean_ms": figures.avg / 1e3,
+    }
 
 
-def _latency(replies: Sequence[Reply]) -> Latency:
-    total = timing.of([reply.ended - reply.started for reply in replies])
-    invoke = timing.of([slowest_invoke(reply) / 1e3 for reply in replies])
-    return Latency(
-        total,
-        invoke,
-        (total.p50 - invoke.p50) / 1e3,
-        of_the_middle(replies),
-        replies[-1].sent_bytes,
-        replies[-1].received_bytes,
-    )
+def _answered_per_s(attempts: Sequence[Attempt]) -> float:
+    spent = max(attempt.ended for attempt in attempts) - min(attempt.started for attempt in attempts)
+    return sum(attempt.status == 200 for attempt in attempts) / spent
+
+
+def _outcomes(attempts: Sequence[Attempt], deadline_ms: float | None) -> str:
+    counts = Counter(outcome(attempt, deadline_ms) for attempt in attempts)
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+
+
+def _require_answer(side: Side, attempt: Attempt) -> Attempt:
+    if attempt.status != 200:
+        raise UserError(f"switch {side.name}: a request was answered {attempt.status}: {attempt.error}")
+    return attempt

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ..protocol.tensors import OipError
-from .load import Reply
+from .load import Attempt
 
 PHASES = (
     "client_encode",
@@ -31,53 +30,57 @@ answer: the request's way to the coordinator, the answer's encoding and its way 
 it."""
 
 
-def phases(reply: Reply) -> dict[str, float]:
-    """The milliseconds of each of `PHASES`, whose sum is `reply.ms`, of an answer that was asked for with `timeline`.
+def phases(attempt: Attempt) -> dict[str, float]:
+    """The milliseconds of each of `PHASES`, whose sum is `attempt.ms`, of an answer asked for with `timeline`.
 
     Raises `OipError` (502) where the answer has no timeline that is understood.
     """
     try:
-        line = json.loads(str(reply.parameters["timeline"]))
-        last = max(_arrived(line), key=lambda device: float(device["received_ms"]))
+        line, devices = _timeline(attempt)
+        last = max(devices, key=lambda device: float(device["received_ms"]))
         sent, received, queued, invoked = (
             float(last[key]) for key in ("sent_ms", "received_ms", "queue_ms", "invoke_ms")
         )
         decode, fuse = float(line["decode_ms"]), float(line["fuse_ms"])
     except (KeyError, ValueError, TypeError) as error:
-        raise OipError(502, f"the answer has no timeline that is understood ({error}).") from error
+        raise _not_understood(error) from error
     return {
-        "client_encode": (reply.encoded - reply.started) * 1e3,
+        "client_encode": (attempt.encoded - attempt.started) * 1e3,
         "decode": decode,
         "queue": sent - decode,
         "wire": received - sent - queued - invoked,
         "worker_queue": queued,
         "invoke": invoked,
         "fuse": fuse,
-        "answer": (reply.received - reply.encoded) * 1e3 - received - fuse,
-        "client_decode": (reply.ended - reply.received) * 1e3,
+        "answer": (attempt.received - attempt.encoded) * 1e3 - received - fuse,
+        "client_decode": (attempt.ended - attempt.received) * 1e3,
     }
 
 
-def slowest_invoke(reply: Reply) -> float:
+def slowest_invoke_ms(attempt: Attempt) -> float:
     """The milliseconds of the slowest slice's own invocation. Raises `OipError` as `phases` does."""
     try:
-        return max(float(device["invoke_ms"]) for device in _arrived(json.loads(str(reply.parameters["timeline"]))))
+        return max(float(device["invoke_ms"]) for device in _timeline(attempt)[1])
     except (KeyError, ValueError, TypeError) as error:
-        raise OipError(502, f"the answer has no timeline that is understood ({error}).") from error
+        raise _not_understood(error) from error
 
 
-def of_the_middle(replies: Sequence[Reply]) -> dict[str, float]:
-    """The mean milliseconds of each phase over the middle fifth of the replies by their time, at least one.
+def median_phases(attempts: Sequence[Attempt]) -> dict[str, float]:
+    """The mean milliseconds of each phase over the middle fifth of the attempts by their time, at least one.
 
     Medians of phases do not add up to the median of the sum; these means add up to nearly that.
     """
-    ranked = sorted(replies, key=lambda reply: reply.ms)
-    half = max(1, len(ranked) // 5) / 2
-    middle = ranked[int(len(ranked) / 2 - half) : int(np.ceil(len(ranked) / 2 + half))] or ranked
-    found = [phases(reply) for reply in middle]
-    return {name: float(np.mean([one[name] for one in found])) for name in PHASES}
+    ranked = sorted(attempts, key=lambda attempt: attempt.ms)
+    first = len(ranked) * 2 // 5
+    middle = [phases(attempt) for attempt in ranked[first : max(first + 1, -(-len(ranked) * 3 // 5))]]
+    return {name: statistics.fmean(line[name] for line in middle) for name in PHASES}
 
 
-def _arrived(line: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The devices of a timeline whose answers came."""
-    return [device for device in line["devices"] if device.get("received_ms") is not None]
+def _timeline(attempt: Attempt) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """An answer's timeline, and of it the devices whose answers came."""
+    line = json.loads(str(attempt.parameters["timeline"]))
+    return line, [device for device in line["devices"] if device.get("received_ms") is not None]
+
+
+def _not_understood(error: Exception) -> OipError:
+    return OipError(502, f"the answer has no timeline that is understood ({error}).")

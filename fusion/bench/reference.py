@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -46,7 +45,14 @@ class Alone:
 
     def invoke(self, image: np.ndarray, slice_: int = 0) -> float:
         """Seconds of one invocation of a slice, on its core, for an image, uint8 of the bundle's shape."""
-        return self._on_core(slice_, lambda: _timed(self._interpreters[slice_], image)).result()
+
+        def run() -> float:
+            with pinned(self._cores[slice_]):
+                began = time.perf_counter()
+                self._interpreters[slice_](image)
+                return time.perf_counter() - began
+
+        return self._threads[slice_].submit(run).result()
 
     def outputs(self, image: np.ndarray) -> list[np.ndarray]:
         """What each slice gives for an image, dequantized, float64."""
@@ -61,25 +67,13 @@ class Alone:
         start = threading.Barrier(len(self._interpreters))
 
         def run(place: int) -> float:
-            start.wait()
-            began, count = time.perf_counter(), 0
-            while time.perf_counter() < began + seconds:
-                self._interpreters[place](images[count % len(images)])
-                count += 1
-            return count / (time.perf_counter() - began)
-
-        running = [self._on_core(i, functools.partial(run, i)) for i in range(len(self._cores))]
-        return min(one.result() for one in running)
-
-    def _on_core(self, place: int, call: Callable[[], float]) -> Future[float]:
-        def run() -> float:
             with pinned(self._cores[place]):
-                return call()
+                start.wait()
+                began, count = time.perf_counter(), 0
+                while time.perf_counter() < began + seconds:
+                    self._interpreters[place](images[count % len(images)])
+                    count += 1
+                return count / (time.perf_counter() - began)
 
-        return self._threads[place].submit(run)
-
-
-def _timed(interpreter: SliceInterpreter, image: np.ndarray) -> float:
-    started = time.perf_counter()
-    interpreter(image)
-    return time.perf_counter() - started
+        futures = [thread.submit(run, place) for place, thread in enumerate(self._threads)]
+        return min(future.result() for future in futures)

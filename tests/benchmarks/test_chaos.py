@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.chaos import proxies, schedule, verdicts
-from benchmarks.chaos.injector import Done, servable
+from benchmarks.chaos import proxies, resources, schedule, verdicts
+from benchmarks.chaos.injector import Incident, servable
 from benchmarks.chaos.oracle import Oracle
 from benchmarks.chaos.proxies import Proxies
+from benchmarks.chaos.resources import ResourceSample
 from benchmarks.chaos.schedule import Event
-from benchmarks.chaos.watch import Sample
-from fusion.bench.load import Reply
+from fusion.bench.load import Attempt
 from fusion.bundle import manifest
 from fusion.runtime import choosing as runtime
 
@@ -52,36 +52,36 @@ def test_schedule_leaves_a_worker_alone(workers):
         assert (len(during) < workers) if event.worker >= 0 else during == {-1}
 
 
-def reply(status, ms, **parameters):
-    return Reply(0, status, 0.0, 100.0, 100.0, 100 + ms / 1e3, 100.2 + ms / 1e3, 1, 1, {}, parameters, "said")
+def attempt(status, ms, **parameters):
+    return Attempt(0, status, 100.0, 100.0, 100 + ms / 1e3, 100.2 + ms / 1e3, 1, 1, {}, parameters, "said")
 
 
 def stopped(worker, began, ended, skipped=False):
-    return Done(Event(began, worker, schedule.STOP, ended - began), began, ended, skipped)
+    return Incident(Event(began, worker, schedule.STOP, ended - began), began, ended, skipped)
 
 
 ALL_DOWN = [stopped(0, 4, 6), stopped(1, 3, 5.5)]
 
 
 @pytest.mark.parametrize(
-    ("given", "fault", "done", "what"),
+    ("given", "fault", "incidents", "what"),
     [
-        (reply(200, 100), None, [], verdicts.ANSWERED),
-        (reply(200, 549, degraded=True), None, [], verdicts.DEGRADED),
-        (reply(200, 551), None, [], verdicts.LATE),
-        (reply(503, 551), None, ALL_DOWN, verdicts.LATE),
-        (reply(200, 100), "its output is another", [], verdicts.WRONG),
-        (reply(503, 100), None, ALL_DOWN, verdicts.REFUSED),
-        (reply(504, 100), None, [stopped(-1, 4, 6)], verdicts.REFUSED),
-        (reply(503, 100), None, ALL_DOWN[:1], verdicts.FAILED),
-        (reply(503, 100), None, [ALL_DOWN[0], stopped(1, 3, 3, skipped=True)], verdicts.FAILED),
-        (reply(503, 100), None, [], verdicts.FAILED),
-        (reply(500, 100), None, ALL_DOWN, verdicts.FAILED),
-        (reply(0, 100), None, ALL_DOWN, verdicts.LOST),
+        (attempt(200, 100), None, [], verdicts.ANSWERED),
+        (attempt(200, 549, degraded=True), None, [], verdicts.DEGRADED),
+        (attempt(200, 551), None, [], verdicts.LATE),
+        (attempt(503, 551), None, ALL_DOWN, verdicts.LATE),
+        (attempt(200, 100), "its output is another", [], verdicts.WRONG),
+        (attempt(503, 100), None, ALL_DOWN, verdicts.REFUSED),
+        (attempt(504, 100), None, [stopped(-1, 4, 6)], verdicts.REFUSED),
+        (attempt(503, 100), None, ALL_DOWN[:1], verdicts.FAILED),
+        (attempt(503, 100), None, [ALL_DOWN[0], stopped(1, 3, 3, skipped=True)], verdicts.FAILED),
+        (attempt(503, 100), None, [], verdicts.FAILED),
+        (attempt(500, 100), None, ALL_DOWN, verdicts.FAILED),
+        (attempt(0, 100), None, ALL_DOWN, verdicts.LOST),
     ],
 )
-def test_verdicts(given, fault, done, what):
-    verdict = verdicts.judge(given, fault, 95.0, 500.0, done, 2)
+def test_verdicts(given, fault, incidents, what):
+    verdict = verdicts.judge(given, fault, 95.0, 500.0, incidents, 2)
     assert verdict.what == what and verdict.at == 5.0
     assert (verdict.what in verdicts.GOOD) == (not verdict.why)
 
@@ -94,11 +94,11 @@ def test_servable_needs_one_worker_that_was_well_all_the_time():
 
 def test_resources_that_grow():
     def samples(memory, descriptors):
-        return [Sample(at, memory(at), descriptors(at), 5) for at in range(1, 101)]
+        return [ResourceSample(at, memory(at), descriptors(at), 5) for at in range(1, 101)]
 
-    flat = verdicts.resources(samples(lambda at: 50 << 20, lambda at: 20), 10, 95)
+    flat = resources.compare(samples(lambda at: 50 << 20, lambda at: 20), 10, 95)
     assert flat.faults == () and flat.memory == (50 << 20, 50 << 20) and flat.threads == (5, 5)
-    grown = verdicts.resources(samples(lambda at: at << 18, lambda at: at), 10, 95)
+    grown = resources.compare(samples(lambda at: at << 18, lambda at: at), 10, 95)
     assert [fault.split("'s ")[1].split(" ")[0] for fault in grown.faults] == ["memory", "descriptors"]
 
 

@@ -1,5 +1,6 @@
 """The figures of a cluster: phases that add up, placement on cores, counted outcomes, the program."""
 
+import asyncio
 import csv
 import http.server
 import json
@@ -8,21 +9,19 @@ import threading
 import numpy as np
 import pytest
 
-from fusion.bench import cores as bench_cores
-from fusion.bench import measure as bench_measure
-from fusion.bench import phases as bench_phases
-from fusion.bench import report as bench_report
-from fusion.bench.load import Reply, Server, open_loop
+from fusion.bench import measure, phases
+from fusion.bench.cores import place
+from fusion.bench.load import Asker, Attempt, Target, open_loop
 from fusion.bench.reference import Alone
 from fusion.bundle import manifest
 from fusion.runtime import choosing as runtime
 from fusion.security.credentials import Credentials
 
 
-def reply(status=200, ms=100.0, **parameters):
+def attempt(status=200, ms=100.0, **parameters):
     """Sent at 10 s, encoded in 1 ms, decoded in 2 ms, `ms` in all."""
     received = 10 + (ms - 2) / 1e3
-    return Reply(0, status, 10.0, 10.0, 10.001, received, 10 + ms / 1e3, 7, 9, {}, parameters, "")
+    return Attempt(0, status, 10.0, 10.001, received, 10 + ms / 1e3, 7, 9, {}, parameters, "")
 
 
 LINE = {
@@ -38,31 +37,31 @@ LINE = {
 
 
 def test_phases_add_up():
-    one = reply(timeline=json.dumps(LINE))
-    found = bench_phases.phases(one)
+    answered = attempt(timeline=json.dumps(LINE))
+    by_phase = phases.phases(answered)
     # By hand, of the device that answered last: 60 - 6 - 10 - 40 on the wire; 97 - 60 - 1 for both ways of the answer.
-    wanted = dict(zip(bench_phases.PHASES, (1, 3, 3, 4, 10, 40, 1, 36, 2), strict=True))
-    assert found == pytest.approx(wanted)
-    assert sum(found.values()) == pytest.approx(one.ms) == pytest.approx(100)
-    assert bench_phases.slowest_invoke(one) == 44
+    expected = dict(zip(phases.PHASES, (1, 3, 3, 4, 10, 40, 1, 36, 2), strict=True))
+    assert by_phase == pytest.approx(expected)
+    assert sum(by_phase.values()) == pytest.approx(answered.ms) == pytest.approx(100)
+    assert phases.slowest_invoke_ms(answered) == 44
 
 
 def test_the_middle_is_near_the_median():
-    replies = [reply(ms=ms, timeline=json.dumps(LINE)) for ms in (90, 1000, 100, 110, 5000)]
-    assert sum(bench_phases.of_the_middle(replies).values()) == pytest.approx(110)
-    assert sum(bench_phases.of_the_middle(replies[:1]).values()) == pytest.approx(90)
+    attempts = [attempt(ms=ms, timeline=json.dumps(LINE)) for ms in (90, 1000, 100, 110, 5000)]
+    assert sum(phases.median_phases(attempts).values()) == pytest.approx(110)
+    assert sum(phases.median_phases(attempts[:1]).values()) == pytest.approx(90)
 
 
 @pytest.mark.parametrize("line", [None, "[]", "{}", json.dumps(LINE | {"devices": []}), "nonsense"])
 def test_a_timeline_that_is_none(line):
-    one = reply() if line is None else reply(timeline=line)
-    for read in (bench_phases.phases, bench_phases.slowest_invoke):
+    answered = attempt() if line is None else attempt(timeline=line)
+    for read in (phases.phases, phases.slowest_invoke_ms):
         with pytest.raises(Exception, match="no timeline that is understood"):
-            read(one)
+            read(answered)
 
 
 @pytest.mark.parametrize(
-    ("cores", "workers", "placed", "said"),
+    ("cores", "workers", "placed", "words"),
     [
         ((0, 1, 2, 3), 1, ((0,), (1,), (2, 3)), "cores of their own"),
         ((3, 1, 0, 2), 2, ((0, 1), (2,), (3,)), "cores of their own"),
@@ -71,39 +70,39 @@ def test_a_timeline_that_is_none(line):
         ((5,), 2, ((5,),) * 3, "fewer cores"),
     ],
 )
-def test_placement(cores, workers, placed, said):
-    found = bench_cores.place(cores, workers)
-    assert (found.workers, found.coordinator, found.client) == placed
-    assert said in found.said
+def test_placement(cores, workers, placed, words):
+    placement = place(cores, workers)
+    assert (placement.workers, placement.coordinator, placement.client) == placed
+    assert words in placement.words
 
 
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        (reply(), "whole"),
-        (reply(ms=149), "whole"),
-        (reply(ms=151), "late"),
-        (reply(degraded=True), "degraded"),
-        (reply(early=True, degraded=False), "early"),
-        (reply(503), "refused"),
-        (reply(504, ms=500), "timed out"),
-        (reply(0), "lost"),
-        (reply(500), "failed 500"),
+        (attempt(), "whole"),
+        (attempt(ms=149), "whole"),
+        (attempt(ms=151), "late"),
+        (attempt(degraded=True), "degraded"),
+        (attempt(early=True, degraded=False), "early"),
+        (attempt(503), "refused"),
+        (attempt(504, ms=500), "timed out"),
+        (attempt(0), "lost"),
+        (attempt(500), "failed 500"),
     ],
 )
 def test_outcomes(given, what):
-    assert bench_measure.outcome(given, 100) == what
-    assert bench_measure.outcome(reply(ms=1e6), None) == "whole"
+    assert measure.outcome(given, 100) == what
+    assert measure.outcome(attempt(ms=1e6), None) == "whole"
 
 
 def test_alone_gives_what_numpy_gives(bundle, data, reference):
     loaded = manifest.load(bundle)
     images = data[0]
     with Alone(loaded, loaded.find_switch("0.5+0.5"), "float32", runtime.choose("auto"), []) as alone:
-        found = alone.outputs(images[3])
+        outputs = alone.outputs(images[3])
         assert 0 < alone.invoke(images[3], 1) < 10
         assert alone.rate(images, 0.05) > 1
-    np.testing.assert_allclose(found, [reference(0, 4)[3], reference(4, 8)[3]], atol=1e-5)
+    np.testing.assert_allclose(outputs, [reference(0, 4)[3], reference(4, 8)[3]], atol=1e-5)
 
 
 class Stub:
@@ -156,24 +155,27 @@ def test_open_loop_counts_every_request(coordinator, curl, data):
     )
     stub = Stub(metadata, first, answer)
     try:
-        server = Server(stub.url, Credentials(), 30)
-        assert server.status() == json.loads(metadata)
-        side = bench_measure.Side("stub", server, None, None)
-        found = bench_measure.overload(side, data[0], 100, 1, None)
-        assert found.outcomes == {"whole": 50, "refused": 50}
-        assert 80 < found.offered_per_s < 120 and found.images_per_s < 60
-        replies: list[Reply] = []
-        open_loop(server, data[0], 50, 2, 0.2, replies.append)
-        assert sorted(one.image for one in replies) == list(range(10))
-        assert all(one.started >= one.due for one in replies)
-        one = next(one for one in replies if one.status == 200)
-        np.testing.assert_array_equal(one.outputs["logits"], json.loads(answer)["outputs"][0]["data"])
+        target = Target(stub.url, Credentials(), 30)
+        assert target.deadline_ms is None
+        side = measure.Side("stub", target, None, None)
+        record = asyncio.run(measure.overload(side, data[0], 100, 1))
+        assert record["outcomes"] == "refused 50, whole 50"
+        attempts = asyncio.run(ask(target, data[0], 50, 0.2))
+        assert sorted(attempt.image for attempt in attempts) == list(range(10))
+        answered = next(attempt for attempt in attempts if attempt.status == 200)
+        np.testing.assert_array_equal(answered.outputs["logits"], json.loads(answer)["outputs"][0]["data"])
     finally:
         stub.stop()
     # Nobody listens any more.
-    replies = []
-    open_loop(server, data[0], 50, 1, 0.1, replies.append)
-    assert [one.status for one in replies] == [0] * 5 and all(one.error for one in replies)
+    attempts = asyncio.run(ask(target, data[0], 50, 0.1))
+    assert [attempt.status for attempt in attempts] == [0] * 5 and all(attempt.error for attempt in attempts)
+
+
+async def ask(target, images, rate, seconds):
+    attempts: list[Attempt] = []
+    async with Asker(target, images, {}) as asker:
+        await open_loop(asker, rate, 2, seconds, attempts.append)
+    return attempts
 
 
 def test_program(bundle, runner, tmp_path):
@@ -186,34 +188,41 @@ def test_program(bundle, runner, tmp_path):
     # So small a network gains nothing by a cluster.
     assert "slower than the whole network in one process: 0.5+0.5, 1.0." in done.stdout
     figures = json.loads((tmp_path / "b.json").read_text())
-    assert [(row["precision"], row["switch"]) for row in figures["rows"]] == [
-        ("float32", "0.5+0.5"), ("float32", "1.0"), ("int8", "0.5+0.5"), ("int8", "1.0")
-    ]  # fmt: skip
+    kinds = ["latency", "throughput", "throughput", "overload"]
+    assert [(row["precision"], row["switch"], row["measured"]) for row in figures["rows"]] == [
+        (precision, switch, kind)
+        for precision in ("float32", "int8")
+        for switch in ("0.5+0.5", "1.0")
+        for kind in kinds
+    ]
     for row in figures["rows"]:
-        latency = row["latency"]
-        assert latency["total"]["count"] == 12 and latency["total"]["p50"] > latency["invoke"]["p50"] > 0
-        assert latency["sent_bytes"] > 144 and row["full_us"]["count"] == 12
-        assert [rate["clients"] for rate in row["throughput"]] == [1, 3]
-        assert all(set(rate["outcomes"]) == {"whole"} for rate in row["throughput"])
+        if row["measured"] == "latency":
+            assert row["p99_ms"] >= row["p50_ms"] > row["invoke_p50_ms"] > 0 and row["full_p50_ms"] > 0
+            assert row["sent_bytes"] > 144
+            # Means of the middle, whose sum is nearly the median.
+            assert sum(row[f"{phase}_ms"] for phase in phases.PHASES) == pytest.approx(row["p50_ms"], rel=0.5)
+        elif row["measured"] == "throughput":
+            assert row["outcomes"].startswith("whole ") and "," not in row["outcomes"]
+    assert [row["clients"] for row in figures["rows"][1:3]] == [1, 3]
     with (tmp_path / "b.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["measured"] for row in rows[:4]] == ["latency", "throughput", "throughput", "overload"]
-    phases = [float(rows[0][f"{phase}_ms"]) for phase in bench_phases.PHASES]
-    assert sum(phases) == pytest.approx(float(rows[0]["p50_ms"]), rel=0.5)
-    assert bench_report.csv_text(figures).count("\n") == len(rows) + 1 == 17
+    assert [row["measured"] for row in rows] == kinds * 4
+    assert [float(row["images_per_s"] or 0) for row in rows] == pytest.approx(
+        [row.get("images_per_s", 0) for row in figures["rows"]], abs=1e-3
+    )
 
 
 def test_program_with_a_url(coordinator, runner, tmp_path):
     options = ("--runs=5", "--clients=2", "--seconds=0.3", "--overload=0", f"--json={tmp_path}/b.json")
     done = runner("bench", f"--url={coordinator.url}", *options)
     assert done.returncode == 0, done.stderr
-    (row,) = json.loads((tmp_path / "b.json").read_text())["rows"]
-    assert (row["switch"], row["precision"], row["full_us"], row["overload"]) == ("0.5+0.5", "int8", None, None)
-    assert row["throughput"][0]["images_per_s"] > 1
+    latency, throughput = json.loads((tmp_path / "b.json").read_text())["rows"]
+    assert (latency["switch"], latency["precision"], latency["full_p50_ms"]) == ("0.5+0.5", "int8", None)
+    assert throughput["measured"] == "throughput" and throughput["images_per_s"] > 1
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "sentence"),
     [
         ([], "--bundle is missing; legal: the folder of a bundle, or --url."),
         (["--bundle={}", "--clients=1,0"], "--clients has '0'; legal: numbers from 1 to 256."),
@@ -225,8 +234,8 @@ def test_program_with_a_url(coordinator, runner, tmp_path):
         (["--bundle={}", "--csv={}"], "it is a folder"),
     ],
 )
-def test_one_sentence_on_bad_input(bundle, runner, options, said):
+def test_one_sentence_on_bad_input(bundle, runner, options, sentence):
     done = runner("bench", *(option.format(bundle) for option in options))
     assert done.returncode == 2 and "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert said in line
+    assert sentence in line
