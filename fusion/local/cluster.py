@@ -1,4 +1,4 @@
-"""A whole cluster as processes of this machine: workers, and one coordinator or more."""
+"""A whole cluster as processes of this machine: workers and their coordinator."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LocalCluster:
       workers: how many workers, each of which serves any slice; None starts one for each slice of `switch`, which
         serves that one alone.
       cores: worker i is pinned to core `cores[i % len(cores)]`; none leaves the workers free.
-      coordinator_cores: the cores that coordinators are pinned to; none leaves them free.
+      coordinator_cores: the cores that the coordinator is pinned to; none leaves it free.
       worker_options, coordinator_options: more of their command lines, e.g. `--max_queue=4`.
       own_worker_options: more of each worker's command line, by worker.
       worker_prefixes: what is put before each worker's command, by worker, e.g. `("ip", "netns", "exec", "NAME")`.
@@ -68,22 +68,24 @@ class LocalCluster:
         precision = bundle.check_precision(precision)
         self._common = [f"--bundle={bundle.folder}", f"--precision={precision}"]
         options = [f"--runtime={runtime}", f"--threads={threads}", *worker_options]
-        self._workers = []
-        for place, (name, own) in enumerate(self._roles(workers)):
-            pinned_to = [cores[place % len(cores)]] if cores else []
-            prefix = worker_prefixes[place] if worker_prefixes else ()
-            more = own_worker_options[place] if own_worker_options else ()
-            self._workers.append(_Worker(name, [*self._common, *own, *options, *more], pinned_to, prefix))
+        self._workers = [
+            _Worker(
+                name,
+                [*self._common, *slice_options, *options, *(own_worker_options[place] if own_worker_options else ())],
+                [cores[place % len(cores)]] if cores else [],
+                worker_prefixes[place] if worker_prefixes else (),
+            )
+            for place, (name, slice_options) in enumerate(self._roles(workers))
+        ]
         self._coordinator_cores, self._coordinator_options = coordinator_cores, coordinator_options
         self._startup_timeout_s, self._front = startup_timeout_s, front
-        self._coordinators: list[Child] = []
+        self._coordinator: Child | None = None
         self._stack = contextlib.ExitStack()
-        self._file = Path()
         self.url = ""
 
     @property
     def pids(self) -> list[int]:
-        """The process ids: the workers', in their order, then the coordinators'."""
+        """The process ids: the workers', in their order, then the coordinator's."""
         return [child.process.pid for child in self._children()]
 
     @property
@@ -100,10 +102,13 @@ class LocalCluster:
             urls: Sequence[str] = [worker.wait(deadline) for worker in self._workers]
             if self._front is not None:
                 urls = self._front(urls)
-            self._file = folder / "cluster.toml"
+            file = folder / "cluster.toml"
             lines = [f'[[device]]\nname = "worker-{i}"\nurl = "{url}"\n' for i, url in enumerate(urls)]
-            self._file.write_text("\n".join(lines), encoding="utf-8")
-            self.url = self._coordinate(self.switch, self._coordinator_options, deadline)
+            file.write_text("\n".join(lines), encoding="utf-8")
+            fixed = [] if self.switch is None else [f"--switch={self.switch.switch}"]
+            options = [*self._common, *fixed, f"--cluster={file}", "--port=0", *self._coordinator_options]
+            self._coordinator = Child("the coordinator", "coordinator", options, self._coordinator_cores)
+            self.url = self._coordinator.url(deadline)
             self._stack = stack.pop_all()
         return self
 
@@ -114,12 +119,6 @@ class LocalCluster:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
-
-    def coordinate(self, switch: str | None, options: Sequence[str] = ()) -> str:
-        """Starts another coordinator over the same workers; returns its address. Raises `UserError` as the class
-        does, for the switch and for a process that does not come up."""
-        entry = None if switch is None else self._bundle.find_switch(switch)
-        return self._coordinate(entry, options, time.monotonic() + self._startup_timeout_s)
 
     def signal(self, worker: int, number: int) -> None:
         """Sends a worker a signal: SIGKILL ends it, SIGSTOP holds it, SIGCONT lets it go on."""
@@ -142,22 +141,12 @@ class LocalCluster:
             for slice_ in self.switch.slices
         ]
 
-    def _coordinate(self, switch: SwitchEntry | None, options: Sequence[str], deadline: float) -> str:
-        fixed = [] if switch is None else [f"--switch={switch.switch}"]
-        child = Child(
-            "the coordinator",
-            "coordinator",
-            [*self._common, *fixed, f"--cluster={self._file}", "--port=0", *options],
-            self._coordinator_cores,
-        )
-        self._coordinators.append(child)
-        return child.url(deadline)
-
     def _children(self) -> list[Child]:
-        return [worker.process for worker in self._workers if worker.process] + self._coordinators
+        children = [worker.process for worker in self._workers]
+        return [child for child in (*children, self._coordinator) if child is not None]
 
     def _stop(self) -> None:
-        # The coordinators first, so that they never see their workers go.
+        # The coordinator first, so that it never sees its workers go.
         for child in reversed(self._children()):
             child.tell_to_stop()
         deadline = time.monotonic() + _STOP_S
