@@ -128,7 +128,7 @@ def test_sigkill_of_the_program_ends_its_processes_and_the_next_start_carries_on
     assert program.returncode == 0, output + errors
     assert stages(tmp_path) == ["quick train", "quick evaluate", "slow train", "slow train", "slow evaluate"]
     assert "quick_seed0 is done" in output and "slow_seed0: train from epoch 2 of 4" in output
-    epochs = [row["epoch"] for row in Workdir(tmp_path / "runs" / "slow_seed0").metrics()]
+    epochs = [row["epoch"] for row in Workdir(tmp_path / "runs" / "slow_seed0").metrics.rows()]
     assert epochs == [1, 2, 3, 4]
     with (tmp_path / "runs" / "results.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 4
