@@ -193,7 +193,7 @@ def _process(root: Path, module: str, options: Sequence[str], cores: Sequence[in
                 if "ready: " not in line:
                     process.wait(_START_S)
                     errors.seek(0)
-                    last = errors.read().strip().splitlines()[-1:] or ["it said nothing"]
+                    last = errors.read().strip().splitlines()[-1:] or ["it wrote nothing"]
                     raise UserError(f"{module} of {root} ended before it was ready: {last[0]}")
                 yield line.split("ready: ")[1].strip(), process.pid
             finally:

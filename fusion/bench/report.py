@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..base import columns
+from .measure import Record
 from .phases import PHASES
 
 _TIMES = ("p50_ms", "p95_ms", "p99_ms")
@@ -41,23 +42,32 @@ def show(figures: Mapping[str, Any]) -> None:
     """Prints the tables of what `bench` measured."""
     records = figures["rows"]
     print(f"{' '.join(filter(None, (figures['name'], figures['url'])))}: {figures['conditions']}")
-    placements = {record["switch"]: record["placement"] for record in records if record["placement"]}
-    for placement in dict.fromkeys(placements.values()):
-        print(f"{', '.join(switch for switch in placements if placements[switch] == placement)}: {placement}")
+    for words, switches in _placements(records).items():
+        print(f"{', '.join(switches)}: {words}")
     for measured, title, keys in _TABLES:
-        chosen = [record for record in records if record["measured"] == measured]
-        if chosen:
+        rows = [
+            [_cell(record.get(key)) for key in ("precision", "switch", *keys)]
+            for record in records
+            if record["measured"] == measured
+        ]
+        if rows:
             header = [key.removesuffix("_ms").replace("_", " ").replace(" per s", "/s") for key in keys]
-            rows = [
-                [record[k] for k in ("precision", "switch")] + [_cell(record.get(k)) for k in keys] for record in chosen
-            ]
             print(f"\n{title}\n{columns.render(['precision', 'switch', *header], rows)}")
-    slower = [record["switch"] for record in records if (record.get("speed_up") or 1) < 1]
+    slower = dict.fromkeys(record["switch"] for record in records if (record.get("speed_up") or 1) < 1)
     if slower:
         print(
-            f"\nslower than the whole network in one process: {', '.join(dict.fromkeys(slower))}. There, sending the "
-            "image and adding the parts costs more than slicing saves."
+            f"\nslower than the whole network in one process: {', '.join(slower)}. There, sending the image and adding "
+            "what the slices give costs more than slicing saves."
         )
+
+
+def _placements(records: Sequence[Record]) -> dict[str, list[str]]:
+    """The switches by where their processes run, where that is known."""
+    switches: dict[str, list[str]] = {}
+    for record in records:
+        if record["placement"] and record["switch"] not in switches.setdefault(record["placement"], []):
+            switches[record["placement"]].append(record["switch"])
+    return switches
 
 
 def csv_text(figures: Mapping[str, Any]) -> str:

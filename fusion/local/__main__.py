@@ -56,8 +56,8 @@ def _summary(entry: SwitchEntry, precision: str, inputs: Inputs, result: LocalRe
         "timeline": dict(result.timeline),
     }
     if inputs.expected is not None:
-        apart = float(np.abs(result.answers.astype(np.float64) - inputs.expected).max())
-        summary |= {"largest_difference": apart, "tolerance": inputs.tolerance}
+        difference = float(np.abs(result.answers.astype(np.float64) - inputs.expected).max())
+        summary |= {"largest_difference": difference, "tolerance": inputs.tolerance}
     return summary
 
 

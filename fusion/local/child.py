@@ -104,7 +104,7 @@ class Child:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").split("\n")
         kept = [line.strip() for line in lines if line.strip()][-_LAST_LINES:]
-        return " | ".join(kept) or "it said nothing"
+        return " | ".join(kept) or "it wrote nothing"
 
     def _read(self) -> None:
         if self.process.stdout is not None:

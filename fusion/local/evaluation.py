@@ -1,4 +1,4 @@
-"""Sends images to a coordinator one by one and sums up what came back."""
+"""Sends images to a coordinator one at a time: its answers, their accuracy, and their times."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LocalResult:
       answers: the fused logits, float32 (N, K), or of super-resolution the pixels, uint8 (N, height * scale, width *
         scale, 3).
       classes: the predicted class indices, int64 (N,); None of super-resolution.
-      accuracy: the part of right classes, 0..1; None where no labels were given.
+      accuracy: the share of right classes, 0..1; None where no labels were given.
       latencies_ms: the time of each image, from asking to having the answer, in the order of the
         images.
       invoke_ms: the median invocation time of each device's slice, by device name in slice order.
@@ -56,9 +56,7 @@ def evaluate(
     url: str,
     images: np.ndarray,
     labels: Sequence[int] | np.ndarray | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    credentials: Credentials | None = None,
-    timeout_s: float = 30.0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LocalResult:
     """Sends each image to the coordinator at `url`, one at a time over one connection.
 
@@ -67,41 +65,40 @@ def evaluate(
       images: uint8 (N, height, width, channels), 0..255, N of 1 or more.
       labels: the right class indices, N of them, or None.
       progress: called as progress(done, N) after each image.
-      credentials: the token to show and the certificates to trust.
-      timeout_s: the limit of each wait for the coordinator, in seconds.
 
     The first image is asked for twice and its first answer not timed, since that one opens the
     connections. Raises `UserError` on images of another dtype or shape than the model's, on another
     number of labels, and as `FusionClient` does.
     """
-    answers, latencies, timelines = [], [], []
-    with FusionClient(url, credentials or Credentials(), timeout_s) as client:
-        if images.dtype != np.uint8 or images.shape[1:] != client.shape or not len(images):
-            raise UserError(
-                f"the images are {images.dtype} {list(images.shape)}; "
-                f"legal: uint8 {['N', *client.shape]} with N of 1 or more."
-            )
-        if labels is not None and len(labels) != len(images):
-            raise UserError(f"there are {len(labels)} labels; legal: {len(images)}, one per image.")
+    with FusionClient(url, Credentials()) as client:
+        _check(images, labels, client.shape)
         client.infer(images[0])
+        answers, latencies = [], []
         for image in images:
             started = time.perf_counter()
-            answer = client.infer(image, timeline=True)
+            answers.append(client.infer(image, timeline=True))
             latencies.append((time.perf_counter() - started) * 1e3)
-            answers.append(answer)
-            timelines.append(json.loads(str(answer.parameters["timeline"])))
-            if progress is not None:
-                progress(len(answers), len(images))
+            progress(len(answers), len(images))
         task = client.task
-    classes = np.array([answer.index for answer in answers], np.int64) if task.has_classes else None
-    devices = [device["device"] for device in timelines[0]["devices"]]
+    timelines = [json.loads(str(answer.parameters["timeline"])) for answer in answers]
     invoke = [[device["invoke_ms"] for device in line["devices"]] for line in timelines]
-    middle = sorted(range(len(latencies)), key=latencies.__getitem__)[len(latencies) // 2]
+    devices = [device["device"] for device in timelines[0]["devices"]]
+    classes = np.array([answer.index for answer in answers], np.int64) if task.has_classes else None
+    median = sorted(range(len(latencies)), key=latencies.__getitem__)[len(latencies) // 2]
     return LocalResult(
         answers=np.stack([answer.outputs[task.answer[0]] for answer in answers]),
         classes=classes,
         accuracy=None if labels is None or classes is None else float(np.mean(classes == np.asarray(labels))),
         latencies_ms=tuple(latencies),
         invoke_ms=dict(zip(devices, np.median(invoke, axis=0).tolist(), strict=True)),
-        timeline=timelines[middle],
+        timeline=timelines[median],
     )
+
+
+def _check(images: np.ndarray, labels: Sequence[int] | np.ndarray | None, shape: tuple[int, int, int]) -> None:
+    if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
+        raise UserError(
+            f"the images are {images.dtype} {list(images.shape)}; legal: uint8 {['N', *shape]} with N of 1 or more."
+        )
+    if labels is not None and len(labels) != len(images):
+        raise UserError(f"there are {len(labels)} labels; legal: {len(images)}, one per image.")

@@ -43,39 +43,39 @@ def read_data(path: str, bundle: Bundle, limit: int | None) -> Inputs:
     """
     if not bundle.task.has_classes:
         raise UserError(f"--data is for classifiers, and bundle {str(bundle.folder)!r} is of {bundle.task.name}.")
+    pixels, labels = _read_arrays(path)
+    what = f"{pixels.dtype} {list(pixels.shape)}"
+    if pixels.ndim == 3:
+        pixels = pixels[..., np.newaxis]
+    shapes = (bundle.shape, (*bundle.shape[:2], 1))
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] not in shapes:
+        raise UserError(
+            f"x_test of data file {path!r} is {what}; legal: uint8 {['N', *bundle.shape]}, or grey images of that size."
+        )
+    if len(pixels) == 0:
+        raise UserError(f"x_test of data file {path!r} is {what}; legal: one or more images.")
+    classes = len(bundle.labels)
+    fits = labels.dtype.kind in "iu" and labels.shape in ((len(pixels),), (len(pixels), 1))
+    if not fits or not 0 <= labels.min() <= labels.max() < classes:
+        raise UserError(
+            f"y_test of data file {path!r} is {labels.dtype} {list(labels.shape)}; legal: {len(pixels)} "
+            f"class indices from 0 to {classes - 1}."
+        )
+    pixels = pixels[:limit]
+    return Inputs(np.broadcast_to(pixels, (len(pixels), *bundle.shape)), labels.reshape(-1)[:limit])
+
+
+def _read_arrays(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """x_test and y_test of an .npz file."""
     try:
         with np.load(path, allow_pickle=False) as data:
-            arrays = [data[key] for key in ("x_test", "y_test")]
+            return data["x_test"], data["y_test"]
     except FileNotFoundError as error:
         raise UserError(f"data file {path!r} does not exist.") from error
     except KeyError as error:
         raise UserError(f"data file {path!r} has no array {error}; legal: x_test, y_test.") from error
     except BAD_NPZ as error:
         raise UserError(f"data file {path!r} is not an .npz file without pickles.") from error
-    images_, labels = arrays
-    found = f"{images_.dtype} {list(images_.shape)}"
-    if images_.ndim == 3:
-        images_ = images_[..., np.newaxis]
-    if (
-        images_.dtype != np.uint8
-        or images_.ndim != 4
-        or images_.shape[1:] not in (bundle.shape, (*bundle.shape[:2], 1))
-    ):
-        raise UserError(
-            f"x_test of data file {path!r} is {found}; legal: uint8 {['N', *bundle.shape]}, or grey images "
-            "of that size."
-        )
-    if len(images_) == 0:
-        raise UserError(f"x_test of data file {path!r} is {found}; legal: one or more images.")
-    classes = len(bundle.labels)
-    fits = labels.dtype.kind in "iu" and labels.shape in ((len(images_),), (len(images_), 1))
-    if not fits or not 0 <= labels.min() <= labels.max() < classes:
-        raise UserError(
-            f"y_test of data file {path!r} is {labels.dtype} {list(labels.shape)}; legal: {len(images_)} "
-            f"class indices from 0 to {classes - 1}."
-        )
-    images_ = images_[:limit]
-    return Inputs(np.broadcast_to(images_, (len(images_), *bundle.shape)), labels.reshape(-1)[:limit])
 
 
 def read_samples(bundle: Bundle, entry: SwitchEntry, precision: str, runtime: str, limit: int | None) -> Inputs:
