@@ -12,7 +12,7 @@ from typing import Any
 OPTIMIZER = "optimizer"
 
 _BATCH_NORM = "batch norm"
-# By the type of the operation, the first that is found in it; oneDNN's kernels have the same words in their names.
+# By the type of the operation, the first that occurs in it; oneDNN's kernels have the same words in their names.
 _BY_TYPE = (
     (_BATCH_NORM, "FusedBatchNorm"),
     ("depthwise convolution", "Depthwise"),
@@ -48,8 +48,8 @@ def category(event: str) -> str | None:
     if name.startswith(f"{OPTIMIZER}/"):
         return OPTIMIZER
     operation = _ONE_DNN.sub("", operation)
-    found = next((found for found, pattern in _BY_TYPE if re.search(pattern, operation)), _OTHER)
-    return _BATCH_NORM if found != "slicing" and _NORM_LAYER.search(name) else found
+    by_type = next((kind for kind, pattern in _BY_TYPE if re.search(pattern, operation)), _OTHER)
+    return _BATCH_NORM if by_type != "slicing" and _NORM_LAYER.search(name) else by_type
 
 
 def measure(step: Callable[[], Any]) -> dict[str, float]:
@@ -68,9 +68,9 @@ def measure(step: Callable[[], Any]) -> dict[str, float]:
         traces = [xplane_pb2.XSpace.FromString(file.read_bytes()) for file in files]
     spent = dict.fromkeys(CATEGORIES, 0.0)
     for plane in (plane for trace in traces for plane in trace.planes if plane.name == "/host:CPU"):
-        found = {number: category(metadata.name) for number, metadata in plane.event_metadata.items()}
+        kinds = {number: category(metadata.name) for number, metadata in plane.event_metadata.items()}
         for event in (event for line in plane.lines for event in line.events):
-            kind = found[event.metadata_id]
+            kind = kinds[event.metadata_id]
             if kind is not None:
                 spent[kind] += event.duration_ps / 1e9
     return spent

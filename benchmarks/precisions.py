@@ -23,88 +23,58 @@ from paradis_tf.base import program
 _BUNDLE = flags.DEFINE_multi_string("bundle", None, "A bundle's folder; may be given several times.", required=True)
 _CSV = flags.DEFINE_string("csv", "", "File to write the table to.")
 
-_HEADER = (
-    "bundle",
-    "switch",
-    "precision",
-    "quantization",
-    "metric",
-    "images",
-    "float",
-    "exported",
-    "lost",
-    "largest_file_bytes",
-    "largest_compressed_bytes",
-    "all_files_bytes",
-    "madds",
-    "largest_madds",
-)
+_SHOWN = ("bundle", "switch", "precision", "quantization", "float", "exported", "lost")
 
 
 def main(argv: list[str]) -> None:
-    rows = [row for bundle in _BUNDLE.value for row in _rows(Path(bundle))]
-    header = (
-        "bundle",
-        "switch",
-        "precision",
-        "made by",
-        "Keras",
-        "exported",
-        "lost",
-        "largest file (kB)",
-        "compressed",
-    )
-    shown = []
-    for row in rows:
-        found = dict(zip(_HEADER, row, strict=True))
-        shown.append(
-            (
-                found["bundle"],
-                found["switch"],
-                found["precision"],
-                found["quantization"],
-                *(f"{found[key]:.2f}" for key in ("float", "exported", "lost")),
-                *(f"{found[key] / 1e3:.0f}" for key in ("largest_file_bytes", "largest_compressed_bytes")),
-                f"{found['madds'] / 1e6:.2f}",
-            )
+    records = [record for bundle in _BUNDLE.value for record in _records(Path(bundle))]
+    rows = [
+        (
+            *(record[key] for key in _SHOWN[:4]),
+            *(f"{record[key]:.2f}" for key in _SHOWN[4:]),
+            *(f"{record[key] / 1e3:.0f}" for key in ("largest_file_bytes", "largest_compressed_bytes")),
+            f"{record['madds'] / 1e6:.2f}",
         )
+        for record in records
+    ]
     print("accuracy in % or PSNR-Y in dB on the test part, files on tflite-runtime")
-    print(columns.render((*header, "MAdds (M)"), shown))
+    print(columns.render((*_SHOWN, "largest file (kB)", "compressed", "MAdds (M)"), rows))
     if _CSV.value:
-        write_csv(Path(_CSV.value), _HEADER, rows)
+        write_csv(Path(_CSV.value), list(records[0]), [list(record.values()) for record in records])
 
 
-def _rows(folder: Path) -> list[tuple[Any, ...]]:
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """A record per switch and precision of a bundle."""
     bundle = manifest.load(folder)
-    written = json.loads((folder / "manifest.json").read_text())
-    rows: list[tuple[Any, ...]] = []
-    for entry in written["switches"]:
-        found = entry["accuracy"]
-        if found is None:
+    records = []
+    for entry in json.loads((folder / "manifest.json").read_text())["switches"]:
+        accuracy = entry["accuracy"]
+        if accuracy is None:
             raise UserError(f"switch {entry['switch']!r} of bundle {str(folder)!r} is not verified; run export.verify.")
-        per_unit = 100 if found["metric"] == "accuracy" else 1
         for precision in bundle.precisions:
-            files = [part["files"][precision] for part in entry["slices"]]
-            lost = per_unit * (found["float"] - found["exported"][precision])
-            rows.append(
-                (
-                    bundle.name,
-                    entry["switch"],
-                    precision,
-                    files[0]["quantization"] or "",
-                    found["metric"],
-                    found["images"],
-                    round(per_unit * found["float"], 4),
-                    round(per_unit * found["exported"][precision], 4),
-                    round(lost, 4),
-                    max(file["bytes"] for file in files),
-                    max(file["compressed_bytes"] for file in files),
-                    sum(file["bytes"] for file in files),
-                    entry["madds"],
-                    max(part["madds"] for part in entry["slices"]),
-                )
+            files = [slice_["files"][precision] for slice_ in entry["slices"]]
+            trained, exported = (
+                bundle.task.accuracy_scale * value for value in (accuracy["float"], accuracy["exported"][precision])
             )
-    return rows
+            records.append(
+                {
+                    "bundle": bundle.name,
+                    "switch": entry["switch"],
+                    "precision": precision,
+                    "quantization": files[0]["quantization"] or "",
+                    "metric": accuracy["metric"],
+                    "images": accuracy["images"],
+                    "float": round(trained, 4),
+                    "exported": round(exported, 4),
+                    "lost": round(trained - exported, 4),
+                    "largest_file_bytes": max(file["bytes"] for file in files),
+                    "largest_compressed_bytes": max(file["compressed_bytes"] for file in files),
+                    "all_files_bytes": sum(file["bytes"] for file in files),
+                    "madds": entry["madds"],
+                    "largest_madds": max(slice_["madds"] for slice_ in entry["slices"]),
+                }
+            )
+    return records
 
 
 if __name__ == "__main__":

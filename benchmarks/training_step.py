@@ -107,18 +107,18 @@ def _joint(supernet: Any, keras: Any) -> Any:
 def _apart(supernet: Any, keras: Any) -> dict[str, Any]:
     from paradis_tf.builders.static import extract
 
-    found = {}
+    models = {}
     for switch in supernet.switches:
         image = keras.Input(supernet.architecture.image_shape, name="image")
         slices = [extract(supernet, cut) for cut in switch.cuts]
         for model in slices:
             _check_strides(model, keras)
-        parts = [model(image) for model in slices]
-        model = keras.Model(image, keras.layers.Add()(parts) if len(parts) > 1 else parts[0])
+        logits = [model(image) for model in slices]
+        model = keras.Model(image, keras.layers.Add()(logits) if len(logits) > 1 else logits[0])
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(_optimizer(keras), loss, metrics=["accuracy"], jit_compile=False)
-        found[str(switch)] = model
-    return found
+        models[str(switch)] = model
+    return models
 
 
 def _check_strides(model: Any, keras: Any) -> None:
@@ -137,7 +137,7 @@ def _report(times: dict[str, list[float]]) -> None:
     medians = {name: statistics.median(values) for name, values in times.items()}
     apart = sum(value for name, value in medians.items() if name != "joint")
     sums = [sum(values) for values in zip(*(v for n, v in times.items() if n != "joint"), strict=True)]
-    ratio = statistics.median(mine / theirs for mine, theirs in zip(times["joint"], sums, strict=True))
+    ratio = statistics.median(joint / together for joint, together in zip(times["joint"], sums, strict=True))
     rows = [
         (name, f"{value:.0f}", f"{min(times[name]):.0f}", f"{max(times[name]):.0f}") for name, value in medians.items()
     ]
@@ -161,7 +161,7 @@ def _trace(steps: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
     """Milliseconds of a step by category of its kernels, the mean over the traced rounds."""
     rounds = [{name: kernels.measure(step) for name, step in steps.items()} for _ in range(_TRACED_ROUNDS)]
     return {
-        name: {kind: statistics.mean(one[name][kind] for one in rounds) for kind in kernels.CATEGORIES}
+        name: {kind: statistics.mean(round_[name][kind] for round_ in rounds) for kind in kernels.CATEGORIES}
         for name in steps
     }
 
@@ -170,13 +170,13 @@ def _report_kernels(spent: dict[str, dict[str, float]]) -> None:
     joint = spent["joint"]
     apart = {kind: sum(spent[name][kind] for name in spent if name != "joint") for kind in kernels.CATEGORIES}
     rows = []
-    for kind, mine, theirs in [
+    for kind, joint_ms, apart_ms in [
         *((kind, joint[kind], apart[kind]) for kind in kernels.CATEGORIES),
         ("together", sum(joint.values()), sum(apart.values())),
     ]:
-        share = f"{100 * mine / sum(joint.values()):.0f}%"
-        ratio = f"{mine / theirs:.2f}" if theirs else "-"
-        rows.append((kind, f"{mine:.1f}", share, f"{theirs:.1f}", ratio))
+        share = f"{100 * joint_ms / sum(joint.values()):.0f}%"
+        ratio = f"{joint_ms / apart_ms:.2f}" if apart_ms else "-"
+        rows.append((kind, f"{joint_ms:.1f}", share, f"{apart_ms:.1f}", ratio))
     print("\n" + columns.render(("kernels", "joint (ms)", "share", "apart (ms)", "joint / apart"), rows))
     print(f"kernels run side by side: their sum may exceed the step (means of {_TRACED_ROUNDS} traced rounds)")
     if _CSV.value:
