@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import http.server
+import itertools
 import json
 import threading
 
@@ -109,8 +110,7 @@ class Stub:
     """A coordinator that gives its first answer once, then the other, every second time with 503."""
 
     def __init__(self, metadata, first, answer):
-        self.count = 0
-        stub = self
+        numbers = itertools.count()
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -123,8 +123,8 @@ class Stub:
                 if self.path.endswith("index"):
                     self.reply(200, b'[{"name": "tiny"}]')
                     return
-                stub.count += 1
-                self.reply(200 if stub.count % 2 else 503, first if stub.count == 1 else answer)
+                number = next(numbers)
+                self.reply(503 if number % 2 else 200, answer if number else first)
 
             def reply(self, status, body):
                 self.send_response(status)
@@ -135,7 +135,11 @@ class Stub:
             def log_message(self, *arguments):
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class StubServer(http.server.ThreadingHTTPServer):
+            # Connections of all clients may come at once.
+            request_queue_size = 128
+
+        self.server = StubServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.thread = threading.Thread(target=self.server.serve_forever)
         self.thread.start()
@@ -179,7 +183,7 @@ async def ask(target, images, rate, seconds):
 
 
 def test_program(bundle, runner, tmp_path):
-    options = ("--switches=0.5+0.5,1.0", "--precision=float32,int8", "--runs=12", "--clients=1,3", "--seconds=0.4")
+    options = ("--switches=0.5+0.5,1.0", "--runs=12", "--clients=1,3", "--seconds=0.3")
     done = runner("bench", f"--bundle={bundle}", *options, f"--json={tmp_path}/b.json", f"--csv={tmp_path}/b.csv")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("tiny: ") and "switch 1.0, 1 client\n" in done.stderr
@@ -190,10 +194,7 @@ def test_program(bundle, runner, tmp_path):
     figures = json.loads((tmp_path / "b.json").read_text())
     kinds = ["latency", "throughput", "throughput", "overload"]
     assert [(row["precision"], row["switch"], row["measured"]) for row in figures["rows"]] == [
-        (precision, switch, kind)
-        for precision in ("float32", "int8")
-        for switch in ("0.5+0.5", "1.0")
-        for kind in kinds
+        ("int8", switch, kind) for switch in ("0.5+0.5", "1.0") for kind in kinds
     ]
     for row in figures["rows"]:
         if row["measured"] == "latency":
@@ -206,7 +207,7 @@ def test_program(bundle, runner, tmp_path):
     assert [row["clients"] for row in figures["rows"][1:3]] == [1, 3]
     with (tmp_path / "b.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["measured"] for row in rows] == kinds * 4
+    assert [row["measured"] for row in rows] == kinds * 2
     assert [float(row["images_per_s"] or 0) for row in rows] == pytest.approx(
         [row.get("images_per_s", 0) for row in figures["rows"]], abs=1e-3
     )
