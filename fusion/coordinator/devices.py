@@ -182,13 +182,10 @@ class FleetDevice:
                 try:
                     await self._look()
                 except Exception as error:
+                    # Whatever it was, the device is not given up for ever.
                     self._note_failed_look(error)
-                    if isinstance(error, DeviceError):
-                        await asyncio.sleep(retry_s * random.uniform(0.5, 1.5))
-                        retry_s = min(2 * retry_s, _LAST_RETRY_S)
-                    else:
-                        # Whatever it was, the device is not given up for ever.
-                        await asyncio.sleep(_LAST_RETRY_S)
+                    await asyncio.sleep(retry_s * random.uniform(0.5, 1.5))
+                    retry_s = min(2 * retry_s, _LAST_RETRY_S)
                     continue
                 retry_s = _FIRST_RETRY_S
                 # A failed request makes the next look come at once, but not more often than a retry would.

@@ -43,16 +43,6 @@ class Limits:
     early_answer: str
 
 
-@dataclass(frozen=True)
-class _Recent:
-    """An answer or refusal, for the status; without its outputs, which may be large."""
-
-    at: float
-    ms: float
-    status: int
-    origin: Mapping[str, str | bool]
-
-
 class FusedModel(ServedModel):
     """What the devices answer together; see `ServedModel`. Gives the tensors of `answers` for `image` UINT8 (N, height,
     width, channels).
@@ -95,7 +85,8 @@ class FusedModel(ServedModel):
         self._fuse = Estimate((time.perf_counter() - started) * 1e3)
         self._running = 0
         self._counts = dict.fromkeys(("answered", "early", "degraded", "refused", "late_slices"), 0)
-        self._recent: deque[_Recent] = deque(maxlen=_RECENT)
+        # When they ended, and what the status says of them; without their outputs, which may be large.
+        self._recent: deque[tuple[float, Mapping[str, Any]]] = deque(maxlen=_RECENT)
         self._started = time.monotonic()
         self._metrics = metrics
 
@@ -172,10 +163,7 @@ class FusedModel(ServedModel):
             "early_answer": self._limits.early_answer,
             **planning.describe(self._fleet, self._goal),
             "requests": {"running": self._running, **self._counts},
-            "recent": [
-                {"age_s": now - recent.at, "ms": recent.ms, "status": recent.status, **recent.origin}
-                for recent in reversed(self._recent)
-            ],
+            "recent": [{"age_s": now - ended, **recent} for ended, recent in reversed(self._recent)],
         }
 
     def _goal_of(self, parameters: oip.Parameters) -> Goal:
@@ -211,8 +199,7 @@ class FusedModel(ServedModel):
         self._counts["early"] += outcome.early
         self._counts["degraded"] += outcome.degraded
         self._metrics.observe(outcome, decode_ms, fuse_ms)
-        ms = (time.perf_counter() - arrived) * 1e3
-        self._recent.append(_Recent(time.monotonic(), ms, 200, _origin(outcome)))
+        ms = self._remember(arrived, 200, outcome)
         self._journal.write("answer", ms=ms, **parameters)
 
     def _record_events(self, events: Events) -> None:
@@ -221,9 +208,14 @@ class FusedModel(ServedModel):
 
     def _record_refusal(self, arrived: float, status: int) -> None:
         self._counts["refused"] += 1
-        ms = (time.perf_counter() - arrived) * 1e3
-        self._recent.append(_Recent(time.monotonic(), ms, status, _origin(None)))
+        ms = self._remember(arrived, status, None)
         self._journal.write("refusal", ms=ms, status=status)
+
+    def _remember(self, arrived: float, status: int, outcome: Outcome | None) -> float:
+        """Puts an answer or refusal among the recent ones; returns the milliseconds that it took."""
+        ms = (time.perf_counter() - arrived) * 1e3
+        self._recent.append((time.monotonic(), {"ms": ms, "status": status, **_origin(outcome)}))
+        return ms
 
 
 def _origin(outcome: Outcome | None) -> dict[str, str | bool]:

@@ -198,6 +198,7 @@ def test_devices_that_come_and_go_by_the_cluster_file(bundle, start, worker, clu
     assert infer(coordinator)[1]["parameters"]["devices"] == "pi-0,pi-0"
     cluster_file(worker.url, second.url)
     coordinator.process.send_signal(signal.SIGHUP)
+    reads(coordinator, "coordinator: no accuracy is known, so more multiply-adds count as better; export.verify puts")
     reads(coordinator, "the cluster was looked at anew; new: pi-1; gone: none")
     until(lambda: [one["state"] for one in status_of(curl, coordinator)["devices"]] == ["up", "up"])
     # A file that is no cluster changes nothing.
