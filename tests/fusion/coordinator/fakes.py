@@ -22,7 +22,7 @@ from fusion.security.credentials import Credentials
 SHAPE = (2, 2, 3)
 IMAGE = np.zeros((1, *SHAPE), np.uint8)
 # Longer than any test waits, in seconds of the loop.
-FOR_EVER_S = 1e7
+FOR_EVER_S = 5000.0
 
 
 class _NoWaiting(selectors.DefaultSelector):

@@ -8,7 +8,7 @@ import pytest
 from fusion.coordinator.dispatch import Dispatch
 from fusion.coordinator.planner import Goal
 from fusion.protocol.oip import OipError
-from tests.fusion.coordinator.fakes import IMAGE, FakeWorker, entry, fleet_of, gone, now, run
+from tests.fusion.coordinator.fakes import IMAGE, FakeWorker, entry, fleet_of, gone, now, refusal, run
 
 WHOLE = entry("1.0", [16], {(0,): 0.8})
 HALVES = entry("0.5+0.5", [4, 4], {(0,): 0.5, (1,): 0.45, (0, 1): 0.7})
@@ -60,6 +60,17 @@ def test_a_slice_of_a_device_that_dies_goes_to_another():
     outcome, events, _ = request(a, b, then=lambda: dies(a))
     assert answered_by(outcome) == {0: "b"}
     assert [name for name, _ in events.failures] == ["a"] and events.retries == 1
+
+
+def test_a_device_that_is_busy_is_not_asked_again():
+    a, b = worker("a", 5), worker("b", 10)
+
+    def refuses():
+        a.refused = refusal(busy=True)
+
+    outcome, events, ms = request(a, b, then=refuses)
+    assert answered_by(outcome) == {0: "b"} and ms == pytest.approx(15)
+    assert [error.busy for _, error in events.failures] == [True] and len(a.asked) == 1
 
 
 def test_a_device_is_given_what_is_left_of_the_deadline():
