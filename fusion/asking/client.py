@@ -27,6 +27,7 @@ from ..security.credentials import Credentials, unauthorized
 from .exchange import CONNECTING, ExchangeError, HttpAnswer, HttpClient
 
 _LEAST_WAIT_S = 0.05
+_DESCRIBING = "reading the model metadata"
 # Far beyond what any model answers.
 _MOST_BYTES = 1 << 30
 
@@ -169,10 +170,10 @@ class FusionClient:
                 time.sleep(error.after_s)
         try:
             response = oip.decode_response(answer.body, answer.fields.get(oip.HEADER), self._outputs, 1)
-            found = Answer({name: response.outputs[name][0] for name in self._names}, response.parameters)
+            result = Answer({name: response.outputs[name][0] for name in self._names}, response.parameters)
             if self.task.has_classes:
-                found.outputs["label"].decode()
-            return found
+                result.outputs["label"].decode()
+            return result
         except OipError as error:
             raise self._failed("reading the answer", error.message.rstrip(".")) from error
         except (KeyError, UnicodeDecodeError) as error:
@@ -187,16 +188,18 @@ class FusionClient:
         except (ValueError, TypeError) as error:
             raise self._failed("reading the status", "it is not understood") from error
 
-    def _describe(self) -> None:
-        phase = "reading the model metadata"
-        served = self._ask("POST", "/v2/repository/index").body
+    def _only_model(self) -> str:
+        body = self._ask("POST", "/v2/repository/index").body
         try:
-            names = [str(entry["name"]) for entry in json.loads(served)]
+            names = [str(entry["name"]) for entry in json.loads(body)]
         except (ValueError, KeyError, TypeError) as error:
-            raise self._failed(phase, "it is no Open Inference Protocol server") from error
+            raise self._failed(_DESCRIBING, "it is no Open Inference Protocol server") from error
         if len(names) != 1:
             raise self._not_fused(f"it serves {len(names)} models")
-        self.name = names[0]
+        return names[0]
+
+    def _describe(self) -> None:
+        self.name = self._only_model()
         self._path = f"/v2/models/{quote(self.name, safe='')}"
         body = self._ask("GET", self._path).body
         try:
@@ -205,7 +208,7 @@ class FusionClient:
             outputs = [_spec(entry) for entry in metadata["outputs"]]
             self.model_parameters: dict[str, Any] = dict(metadata["parameters"])
         except (ValueError, KeyError, TypeError) as error:
-            raise self._failed(phase, "its model metadata is not understood") from error
+            raise self._failed(_DESCRIBING, "its model metadata is not understood") from error
         self._names = tuple(spec.name for spec in outputs)
         task = task_of_answer(self._names)
         one_image = [spec.name for spec in inputs] == ["image"] and _is_image(inputs[0])

@@ -257,19 +257,23 @@ def _malformed(error: aiohttp.ClientResponseError) -> str:
 
 
 def _gone(error: aiohttp.ClientError | OSError, phase: str) -> GoneError:
-    """The failure of a connection, in words."""
+    """The failure of a connection."""
     cause: BaseException = error
     while isinstance(cause, aiohttp.ClientError) and cause.__cause__ is not None:
         cause = cause.__cause__
+    return GoneError(phase, _reason(cause), isinstance(cause, ssl.SSLError))
+
+
+def _reason(cause: BaseException) -> str:
+    """Why a connection failed, as the end of a sentence."""
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return GoneError(phase, f"its certificate is refused: {cause.verify_message.rstrip('.')}", True)
+        return f"its certificate is refused: {cause.verify_message.rstrip('.')}"
     if isinstance(cause, ssl.SSLError):
-        return GoneError(phase, f"TLS failed: {(cause.reason or str(cause)).replace('_', ' ').lower()}", True)
+        return f"TLS failed: {(cause.reason or str(cause)).replace('_', ' ').lower()}"
     if isinstance(cause, aiohttp.ServerDisconnectedError):
-        return GoneError(phase, "it closed the connection")
+        return "it closed the connection"
     if isinstance(cause, ConnectionRefusedError):
-        return GoneError(phase, "connection refused")
+        return "connection refused"
     if isinstance(cause, OSError) and cause.errno is not None and not isinstance(cause, socket.gaierror):
-        return GoneError(phase, os.strerror(cause.errno))
-    message = (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
-    return GoneError(phase, message)
+        return os.strerror(cause.errno)
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__

@@ -147,18 +147,18 @@ class RemoteWorker:
         """Closes its connections, at once or after their requests."""
         await self._client.close()
 
-    def wrong(self, found: str, what: str) -> DeviceError:
+    def wrong(self, mistake: str, what: str) -> DeviceError:
         """The failure of a worker that answers what it should not, about `what`."""
-        return self._error(502, CHECKING, found, False, what)
+        return self._error(502, CHECKING, mistake, False, what)
 
     def _refused(self, answer: HttpAnswer, what: str) -> DeviceError:
         status = answer.status
         try:
-            said = json.loads(answer.body)["error"]
+            reason = json.loads(answer.body)["error"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            said = "no reason given"
+            reason = "no reason given"
         passed_on = status if status in (503, 504) else 502
-        text = f"it answered {status}: {_text(said).rstrip('.')}"
+        text = f"it answered {status}: {_text(reason).rstrip('.')}"
         if status == 401:
             text = unauthorized(self.device.credentials, "token_file of this device in the cluster file")
         unable = status == 503 and oip.UNABLE in answer.fields
@@ -169,14 +169,13 @@ class RemoteWorker:
         self,
         status: int,
         phase: str,
-        found: str,
+        reason: str,
         temporary: bool,
         what: str,
         busy: bool = False,
         unable: bool = False,
     ) -> DeviceError:
-        # What is found may end in what would be legal.
-        message = f"{self.device.named}, while {phase} ({what}): {found}."
+        message = f"{self.device.named}, while {phase} ({what}): {reason}."
         return DeviceError(status, self.device.name, phase, message, temporary, busy, unable)
 
 
@@ -219,20 +218,20 @@ class RemoteSlice:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._wrong("its model metadata is not what a worker sends") from error
         self._check_identity(parameters)
-        for key, (found, said) in tensors.items():
-            if found != said:
-                raise self._wrong(f"it serves {key} {_text(found)}; legal: {json.dumps(said)}")
+        for key, (served, legal) in tensors.items():
+            if served != legal:
+                raise self._wrong(f"it serves {key} {_text(served)}; legal: {json.dumps(legal)}")
 
     async def infer(self, images: np.ndarray, timeout_s: float) -> Partial:
         """The partial outputs of uint8 images (N, height, width, channels). Raises `DeviceError`."""
         # The worker need not begin what nobody waits for any more; rounded, so that it is the same for many requests.
         timeout_us = math.ceil(timeout_s / _TIMEOUT_STEP_S) * round(_TIMEOUT_STEP_S * 1e6)
-        asked = _asked(self._input, images.shape, self._output.name, timeout_us)
-        head = self._inferring.get(len(asked))
+        text = _request_json(self._input, images.shape, self._output.name, timeout_us)
+        head = self._inferring.get(len(text))
         if head is None:
-            fields = {"Content-Type": "application/octet-stream", oip.HEADER: str(len(asked))}
-            head = self._inferring[len(asked)] = self._worker.head("POST", self._infer_path, fields)
-        body = (asked, data_to_bytes("UINT8", images))
+            fields = {"Content-Type": "application/octet-stream", oip.HEADER: str(len(text))}
+            head = self._inferring[len(text)] = self._worker.head("POST", self._infer_path, fields)
+        body = (text, data_to_bytes("UINT8", images))
         sent = time.perf_counter()
         answer = await self._worker.exchange(head, body, timeout_s, self._most_bytes, self._where)
         header = answer.fields.get(oip.HEADER)
@@ -256,12 +255,12 @@ class RemoteSlice:
 
     def _check_identity(self, parameters: Any) -> None:
         for key, legal in self._identity.items():
-            found = parameters.get(key) if isinstance(parameters, Mapping) else None
-            if found != legal:
-                raise self._wrong(f"its {key} is {_text(found)}; legal: {legal}, the bundle's")
+            value = parameters.get(key) if isinstance(parameters, Mapping) else None
+            if value != legal:
+                raise self._wrong(f"its {key} is {_text(value)}; legal: {legal}, the bundle's")
 
-    def _wrong(self, found: str) -> DeviceError:
-        return self._worker.wrong(found, self._where)
+    def _wrong(self, mistake: str) -> DeviceError:
+        return self._worker.wrong(mistake, self._where)
 
 
 def _part(value: Any, whole_ms: float) -> float:
@@ -270,7 +269,7 @@ def _part(value: Any, whole_ms: float) -> float:
 
 
 @functools.lru_cache(maxsize=16)
-def _asked(image: TensorSpec, shape: tuple[int, ...], output: str, timeout_us: int) -> bytes:
+def _request_json(image: TensorSpec, shape: tuple[int, ...], output: str, timeout_us: int) -> bytes:
     """The JSON of a request; that of all slices which are asked at once is the same."""
     return oip.request_json([(image, shape, math.prod(shape))], [output], {"timeout": timeout_us})
 

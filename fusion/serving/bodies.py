@@ -43,14 +43,9 @@ class BodyReader:
             raise OipError(415, f"content encoding {encoding!r} is not supported; legal: gzip, deflate.")
         if (request.content_length or 0) > self.limit:
             raise OipError(413, f"the request body has {request.content_length} bytes; {self._legal}.")
-        awaited = request.headers.get("Expect") and request.version >= HttpVersion11 and not request.content.is_eof()
-        if awaited and request.transport is not None:
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        _ask_for_body(request)
         try:
-            if request.content.is_eof():
-                body = await self._chunks(request)
-            else:
-                body = await within(self._timeout_s, self._chunks(request))
+            body = await within(self._timeout_s, self._chunks(request))
         except asyncio.exceptions.TimeoutError as error:
             late = f"the request body did not arrive within {self._timeout_s:g} s."
             raise OipError(408, late) from error
@@ -97,3 +92,10 @@ class BodyReader:
 
     def _too_large(self) -> OipError:
         return OipError(413, f"the request body is too large; {self._legal}.")
+
+
+def _ask_for_body(request: web.BaseRequest) -> None:
+    """Tells a client that waits for it to send its body."""
+    is_waiting = "Expect" in request.headers and request.version >= HttpVersion11 and not request.content.is_eof()
+    if is_waiting and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

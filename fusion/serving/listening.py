@@ -65,14 +65,14 @@ def credentials() -> Credentials:
     """
     if not _is_host(HOST.value):
         raise UserError(_no_address())
-    given = Credentials(TOKEN_FILE.value, TLS_CA.value, TLS_CERT.value, TLS_KEY.value)
-    open_ = given.token_file is None and given.tls_cert is None
+    own = Credentials(TOKEN_FILE.value, TLS_CA.value, TLS_CERT.value, TLS_KEY.value)
+    open_ = own.token_file is None and own.tls_cert is None
     if open_ and not INSECURE.value and not is_loopback(HOST.value):
         raise UserError(
             f"host {HOST.value!r} is reachable from other machines; legal: with --token_file, "
             "with --tls_cert and --tls_key, or with --insecure."
         )
-    return given
+    return own
 
 
 def say(text: str) -> None:
@@ -103,31 +103,31 @@ def bind() -> list[socket.socket]:
     port, failed = PORT.value, None
     for family, address in _addresses():
         try:
-            bound = socket.socket(family, socket.SOCK_STREAM)
+            listener = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
             failed = error
             continue
         try:
             if family == socket.AF_INET6:
-                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             # A port just left by another process is free; a free one to choose must be nobody else's.
             if os.name == "posix" and port:
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind((address[0], port, *address[2:]))
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((address[0], port, *address[2:]))
             if os.name == "posix":
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         except OSError as error:
-            bound.close()
+            listener.close()
             failed = error
             # A name may have an address that this machine lacks, as localhost without IPv6.
             if error.errno == errno.EADDRNOTAVAIL:
                 continue
             break
-        port = bound.getsockname()[1]
-        sockets.append(bound)
+        port = listener.getsockname()[1]
+        sockets.append(listener)
     if failed is not None and (not sockets or failed.errno == errno.EADDRINUSE):
-        for bound in sockets:
-            bound.close()
+        for listener in sockets:
+            listener.close()
         raise UserError(_cannot_listen(failed)) from failed
     return sockets
 
@@ -135,20 +135,20 @@ def bind() -> list[socket.socket]:
 async def serve(
     server: Server,
     kind: str,
-    given: Credentials,
+    own: Credentials,
     context: ssl.SSLContext | None,
     sockets: Sequence[socket.socket],
     on_hangup: Callable[[], None] = lambda: None,
 ) -> int:
     """Listens with `server` on `sockets`, from `bind`, until SIGINT or SIGTERM, then finishes the running requests.
 
-    Prints one line on standard output when it accepts requests: `<kind> ready: <url>`. At SIGHUP the files of `given`
+    Prints one line on standard output when it accepts requests: `<kind> ready: <url>`. At SIGHUP the files of `own`
     are read anew, for the requests and connections from then on; where they are unfit, that is said, and the old ones
     stay. Returns the exit status, 130 after SIGINT and 143 after SIGTERM. Raises `UserError` when the address cannot
     be listened on.
 
     Args:
-      given: where token and certificate come from.
+      own: where token and certificate come from.
       context: what its files gave at the start.
       on_hangup: is called at SIGHUP too.
     """
@@ -167,14 +167,14 @@ async def serve(
             await listeners.listen(context)
         except OSError as error:
             raise UserError(_cannot_listen(error)) from error
-        asked = asyncio.Event()
+        renewal = asyncio.Event()
 
         def hang_up() -> None:
-            asked.set()
+            renewal.set()
             on_hangup()
 
         at_hangup(hang_up)
-        renewals = asyncio.create_task(_renew(server, kind, given, listeners, asked))
+        renewals = asyncio.create_task(_renew(server, kind, own, listeners, renewal))
         stack.callback(renewals.cancel)
         port = sockets[0].getsockname()[1]
         host = f"[{HOST.value}]" if ":" in HOST.value else HOST.value
@@ -190,35 +190,35 @@ class _Listeners:
     def __init__(self, connections: Connections, sockets: Sequence[socket.socket]) -> None:
         self._connections, self._sockets = connections, sockets
         self._servers: list[asyncio.Server] = []
-        for bound in sockets:
+        for listener in sockets:
             # A duplicate shares this, and would else make what listens block the loop when no client is left to take.
-            bound.setblocking(False)
+            listener.setblocking(False)
 
     async def listen(self, context: ssl.SSLContext | None) -> None:
         """Takes new connections with this TLS; those that are open keep theirs. Raises `OSError`."""
         loop = asyncio.get_running_loop()
         handshake_s = None if context is None else _HANDSHAKE_S
-        made: list[asyncio.Server] = []
+        servers: list[asyncio.Server] = []
         # A server closes its socket; of a duplicate, no client is turned away meanwhile.
-        duplicates = [bound.dup() for bound in self._sockets]
+        duplicates = [listener.dup() for listener in self._sockets]
         try:
-            for taken in duplicates:
-                made.append(
+            for duplicate in duplicates:
+                servers.append(
                     await loop.create_server(
                         self._connections,
-                        sock=taken,
+                        sock=duplicate,
                         ssl=context,
                         ssl_handshake_timeout=handshake_s,
                         backlog=_BACKLOG,
                     )
                 )
         except BaseException:
-            _close(made)
+            _close(servers)
             _close(duplicates)
             raise
-        old, self._servers = self._servers, made
-        for taking in itertools.chain.from_iterable(server.sockets for server in old):
-            loop.remove_reader(taking.fileno())
+        old, self._servers = self._servers, servers
+        for listener in itertools.chain.from_iterable(server.sockets for server in old):
+            loop.remove_reader(listener.fileno())
         # Clients just taken begin with the loop's next turn, for which asyncio wants their server open.
         await asyncio.sleep(0)
         _close(old)
@@ -230,20 +230,20 @@ class _Listeners:
 
 
 def _close(listening: Sequence[asyncio.Server | socket.socket]) -> None:
-    for one in listening:
-        one.close()
+    for closable in listening:
+        closable.close()
 
 
-async def _renew(server: Server, kind: str, given: Credentials, listeners: _Listeners, asked: asyncio.Event) -> None:
-    """Reads token and certificate anew whenever that is `asked`."""
+async def _renew(server: Server, kind: str, own: Credentials, listeners: _Listeners, renewal: asyncio.Event) -> None:
+    """Reads token and certificate anew at each `renewal`."""
     while True:
-        await asked.wait()
-        asked.clear()
-        if given == Credentials():
+        await renewal.wait()
+        renewal.clear()
+        if own == Credentials():
             continue
         try:
             # Both are read before either counts, beside the requests that run.
-            context, token = await asyncio.to_thread(lambda: (given.server_context(), given.token()))
+            context, token = await asyncio.to_thread(lambda: (own.server_context(), own.token()))
             if context is not None:
                 await listeners.listen(context)
         except (UserError, OSError) as error:
@@ -261,10 +261,10 @@ def _stop(stopped: asyncio.Future[int], number: int) -> None:
 def _addresses() -> list[tuple[int, tuple[Any, ...]]]:
     """The families and socket addresses of the host; raises `UserError` where it has none."""
     try:
-        found = socket.getaddrinfo(HOST.value, PORT.value, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        results = socket.getaddrinfo(HOST.value, PORT.value, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise UserError(_no_address()) from error
-    return list(dict.fromkeys((int(family), tuple(address)) for family, _, _, _, address in found))
+    return list(dict.fromkeys((int(family), tuple(address)) for family, _, _, _, address in results))
 
 
 def _no_address() -> str:

@@ -115,8 +115,8 @@ class FakeWorker:
             raise self.error
         return self.names
 
-    def wrong(self, found, what):
-        return DeviceError(502, self.device.name, "checking the answer", f"{found} ({what}).", False)
+    def wrong(self, mistake, what):
+        return DeviceError(502, self.device.name, "checking the answer", f"{mistake} ({what}).", False)
 
     async def close(self):
         self.closed = True
