@@ -14,7 +14,7 @@ import tensorflow as tf
 from fusion.base.program import UserError
 from paradis_tf.distribution import strategy as strategies
 from paradis_tf.distribution.peers import PeerWatch, meet
-from paradis_tf.distribution.strategy import Cluster
+from paradis_tf.distribution.strategy import TrainingCluster
 from paradis_tf.supernet import Supernet
 
 # Longest time that TensorFlow may take to connect workers that are all there, in seconds.
@@ -31,7 +31,7 @@ class Group:
       replicas: how many devices train together, in all processes.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy, cluster: Cluster | None = None) -> None:
+    def __init__(self, strategy: tf.distribute.Strategy, cluster: TrainingCluster | None = None) -> None:
         self.strategy = strategy
         self.worker = cluster.index if cluster else 0
         self.workers = len(cluster.addresses) if cluster else 1

@@ -10,14 +10,14 @@ import time
 from typing import NoReturn
 
 from fusion.base.program import UserError
-from paradis_tf.distribution.strategy import Cluster
+from paradis_tf.distribution.strategy import TrainingCluster
 
 _PROBE_EVERY_S = 1.0
 # How long a peer may fail to answer until it counts as gone.
 _GONE_AFTER_S = 8.0
 
 
-def meet(cluster: Cluster, timeout_s: float) -> None:
+def meet(cluster: TrainingCluster, timeout_s: float) -> None:
     """Returns when the ports of all peers are open, holding this worker's own port open meanwhile.
 
     TensorFlow waits in native code for peers that never come, and lets no thread of Python's run; so they are met
@@ -70,7 +70,7 @@ class PeerWatch:
       cluster: the machines; all peers have answered before.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: TrainingCluster) -> None:
         self.cluster = cluster
         self._answered = dict.fromkeys(cluster.peers, time.monotonic())
         self._stop = threading.Event()

@@ -19,7 +19,7 @@ _EXAMPLE = (
 
 
 @dataclass(frozen=True)
-class Cluster:
+class TrainingCluster:
     """The machines of a training, as TF_CONFIG names them.
 
     Attributes:
@@ -36,7 +36,7 @@ class Cluster:
         return tuple(address for place, address in enumerate(self.addresses) if place != self.index)
 
 
-def cluster_of(text: str | None) -> Cluster | None:
+def cluster_of(text: str | None) -> TrainingCluster | None:
     """The cluster that a value of TF_CONFIG describes; None if it is empty or names no cluster.
 
     Raises:
@@ -45,46 +45,49 @@ def cluster_of(text: str | None) -> Cluster | None:
     if not text or not text.strip():
         return None
     try:
-        found = json.loads(text)
+        values = json.loads(text)
     except ValueError as error:
         raise UserError(f"TF_CONFIG is not JSON ({error}); it is written like {_EXAMPLE}.") from None
-    jobs = found.get("cluster") if isinstance(found, dict) else None
-    if isinstance(found, dict) and not jobs:
+    jobs = values.get("cluster") if isinstance(values, dict) else None
+    if isinstance(values, dict) and not jobs:
         return None
     if not isinstance(jobs, dict) or not set(jobs) <= set(_JOBS):
         raise _wrong("cluster", jobs, f"the addresses under {' and '.join(map(repr, _JOBS))}, no other kind of task")
     for job, addresses in jobs.items():
-        if not isinstance(addresses, list) or not addresses:
-            raise _wrong(f"cluster.{job}", addresses, "a list of addresses")
-        for address in addresses:
-            _check_address(job, address)
-    if len(jobs.get("chief", ())) > 1:
-        raise _wrong("cluster.chief", jobs["chief"], "one address")
+        _check_addresses(job, addresses)
     everyone = [address for job in _JOBS for address in jobs.get(job, ())]
     if len(set(everyone)) < len(everyone):
         raise _wrong("cluster", jobs, "a different address for each task")
-    task = found.get("task")
+    return TrainingCluster(tuple(everyone), everyone.index(_own_address(values.get("task"), jobs)))
+
+
+def _own_address(task: Any, jobs: dict[str, list[str]]) -> str:
     if not isinstance(task, dict) or task.get("type") not in jobs:
         raise _wrong("task", task, f"of a type that the cluster has: {', '.join(jobs)}")
     index, job = task.get("index"), task["type"]
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(jobs[job]):
+    if type(index) is not int or not 0 <= index < len(jobs[job]):
         raise _wrong("task.index", index, f"from 0 to {len(jobs[job]) - 1}, as the cluster has {len(jobs[job])} {job}s")
-    return Cluster(tuple(everyone), everyone.index(jobs[job][index]))
+    return jobs[job][index]
 
 
 def _wrong(key: str, value: Any, legal: str) -> UserError:
     return UserError(f"TF_CONFIG: {key} is {json.dumps(value)}; legal: {legal}. It is written like {_EXAMPLE}.")
 
 
-def _check_address(job: str, address: Any) -> None:
-    match = (
-        re.fullmatch(r"[^\s:/]+:(\d{1,5})|\[[0-9a-fA-F:.]+\]:(\d{1,5})", address) if isinstance(address, str) else None
-    )
-    if match is None or not 0 < int(match[1] or match[2]) < 65536:
-        raise _wrong(f"an address of cluster.{job}", address, "host:port")
+def _check_addresses(job: str, addresses: Any) -> None:
+    if not isinstance(addresses, list) or not addresses:
+        raise _wrong(f"cluster.{job}", addresses, "a list of addresses")
+    for address in addresses:
+        match = (
+            re.fullmatch(r"(?:[^\s:/]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", address) if isinstance(address, str) else None
+        )
+        if match is None or not 0 < int(match[1]) < 65536:
+            raise _wrong(f"an address of cluster.{job}", address, "host:port")
+    if job == "chief" and len(addresses) > 1:
+        raise _wrong("cluster.chief", addresses, "one address")
 
 
-def choose(name: str, devices: list[str], cluster: Cluster | None, gpus: int) -> str:
+def choose(name: str, devices: list[str], cluster: TrainingCluster | None, gpus: int) -> str:
     """What `auto` stands for here, or the name itself, checked.
 
     Args:
@@ -117,7 +120,7 @@ def choose(name: str, devices: list[str], cluster: Cluster | None, gpus: int) ->
     return name
 
 
-def environment_cluster() -> Cluster | None:
+def environment_cluster() -> TrainingCluster | None:
     """The cluster of this process's TF_CONFIG.
 
     Raises:

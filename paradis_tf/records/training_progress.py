@@ -49,7 +49,7 @@ class Speed(keras.callbacks.Callback):
         self.images_per_second = self._steps * self.batch_size / seconds if seconds else float("nan")
 
 
-class Progress(keras.callbacks.Callback):
+class TrainingProgress(keras.callbacks.Callback):
     """One line per epoch: loss, metric of each switch on the validation part, images per second, time left.
 
     Within an epoch the step is shown, on a terminal in one line that is written over, elsewhere once a minute.

@@ -23,7 +23,7 @@ from paradis_tf.evaluation import recalibration
 from paradis_tf.records import selection
 from paradis_tf.records.recording import RunRecorder
 from paradis_tf.records.tensorboard import EventWriter
-from paradis_tf.records.training_progress import Progress, Speed, WorkerProgress
+from paradis_tf.records.training_progress import Speed, TrainingProgress, WorkerProgress
 from paradis_tf.records.workdir import Workdir
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import parse_switches
@@ -265,7 +265,7 @@ def _callbacks(workdir: Workdir, config: ConfigDict, tensorboard: bool) -> list[
     """In their order: each finds what those before it have left."""
     speed = Speed(config.batch_size)
     events = [EventWriter(workdir)] if tensorboard else []
-    return [DivergenceCheck(), speed, RunRecorder(workdir, speed, config.keep), *events, Progress(speed)]
+    return [DivergenceCheck(), speed, RunRecorder(workdir, speed, config.keep), *events, TrainingProgress(speed)]
 
 
 def _check(config: ConfigDict) -> None:

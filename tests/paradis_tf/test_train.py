@@ -16,23 +16,17 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from fusion.base.program import UserError
-from paradis_tf import models
 from paradis_tf.configs import digits_mobilenet_v1
 from paradis_tf.records.workdir import load_model
 from paradis_tf.supernet import Supernet
 from paradis_tf.training import run as training
+from tests.conftest import narrow_resnet
+from tests.paradis_tf.tiny_config import config_of
 
 CONFIG = "--config=paradis_tf/configs/digits_mobilenet_v1.py"
-SMALL = (
-    CONFIG,
-    "--config.model.width_multiplier=0.125",
-    "--config.switches=('1.0','0.5+0.5')",
-    "--config.batch_size=64",
-    "--config.epochs=4",
-)
+TINY = "--config=tests/paradis_tf/tiny_config.py"
 
 
 def command(*flags: str) -> list[str]:
@@ -57,140 +51,132 @@ def metrics(workdir: Path) -> tuple[list[str], np.ndarray]:
     return [header[i] for i in keep], np.array([[float(row[i]) for i in keep] for row in rows])
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    done = run(*SMALL, f"--workdir={workdir}")
-    assert done.returncode == 0, done.stderr
-    return workdir
+def assert_same_metrics(workdir: Path, expected: Path) -> None:
+    (names, values), (expected_names, expected_values) = metrics(workdir), metrics(expected)
+    assert names == expected_names
+    np.testing.assert_allclose(values, expected_values, rtol=2e-3, atol=2e-3)
 
 
-def test_a_killed_training_resumes_to_the_same_metrics(undisturbed: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def tiny_copy(tiny_run: Path, tmp_path: Path) -> Path:
+    """A finished run that may be changed."""
+    return shutil.copytree(tiny_run, tmp_path / "run")
+
+
+def test_a_killed_training_resumes_to_the_same_metrics(
+    tiny_run: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINY_DATA", str(tiny_data))
     workdir = tmp_path / "run"
     with subprocess.Popen(
-        command(*SMALL, f"--workdir={workdir}"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(TINY, f"--workdir={workdir}"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        wait_for(workdir / "checkpoints" / "epoch_0002.keras", process)
+        wait_for(workdir / "checkpoints" / "epoch_0001.keras", process)
         process.send_signal(signal.SIGKILL)
     assert not (workdir / "model.keras").exists()
-    # As if it had been killed between the row and the checkpoint of the third epoch.
-    rows = (workdir / "metrics.csv").read_text().splitlines()
-    (workdir / "metrics.csv").write_text("\n".join([*rows[:3], "3" + rows[2][1:], ""]))
-    done = run(*SMALL, f"--workdir={workdir}")
+    last = max(int(file.stem.removeprefix("epoch_")) for file in (workdir / "checkpoints").glob("epoch_*.keras"))
+    # As if it had been killed between the row and the checkpoint of the next epoch.
+    rows = (workdir / "metrics.csv").read_text().splitlines()[: last + 1]
+    (workdir / "metrics.csv").write_text("\n".join([*rows, f"{last + 1}{rows[1][1:]}", ""]))
+    done = run(TINY, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
-    assert "after epoch 2" in done.stdout
-    (names, expected), (found_names, found) = metrics(undisturbed), metrics(workdir)
-    assert names == found_names
-    np.testing.assert_array_equal(found[:, 0], [1, 2, 3, 4])
-    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+    assert f"after epoch {last}" in done.stdout
+    assert_same_metrics(workdir, tiny_run)
 
 
-def test_a_finished_run_is_left_alone(undisturbed: Path) -> None:
-    before = (undisturbed / "model.keras").stat().st_mtime_ns
-    done = run(*SMALL, f"--workdir={undisturbed}")
-    assert done.returncode == 0
-    assert "nothing to do" in done.stdout
-    assert (undisturbed / "model.keras").stat().st_mtime_ns == before
+@pytest.mark.usefixtures("tiny_known")
+def test_a_finished_run_is_left_alone(tiny_copy: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {name: (tiny_copy / name).stat().st_mtime_ns for name in ("model.keras", "metrics.csv")}
+    training.train(config_of(tiny_data), str(tiny_copy))
+    assert "holds the finished run of 4 epochs; nothing to do" in capsys.readouterr().out
+    shutil.rmtree(tiny_copy / "checkpoints")
+    training.train(config_of(tiny_data), str(tiny_copy))
+    assert "nothing to do" in capsys.readouterr().out
+    assert {name: (tiny_copy / name).stat().st_mtime_ns for name in before} == before
 
 
-def test_a_run_folder_holds_what_it_takes_to_know_the_run(undisturbed: Path) -> None:
-    config = json.loads((undisturbed / "config.json").read_text())
-    assert (config["model"]["width_multiplier"], config["switches"]) == (0.125, ["1.0", "0.5+0.5"])
-    assert json.loads((undisturbed / "versions.json").read_text())["tensorflow"].startswith("2.")
-    names, rows = metrics(undisturbed)
+def test_a_run_folder_holds_what_it_takes_to_know_the_run(tiny_run: Path) -> None:
+    config = json.loads((tiny_run / "config.json").read_text())
+    assert (config["model"], config["switches"]) == ({"name": "tiny"}, ["1.0", "0.5+0.5"])
+    assert json.loads((tiny_run / "versions.json").read_text())["tensorflow"].startswith("2.")
+    names, rows = metrics(tiny_run)
     assert {"loss/1.0", "accuracy/0.5+0.5", "val_accuracy/0.5+0.5", "learning_rate"} <= set(names)
     assert np.isfinite(rows).all()
-    assert sorted(file.name for file in (undisturbed / "checkpoints").iterdir()) == [
-        "epoch_0003.keras",
-        "epoch_0004.keras",
-    ]
+    files = sorted(file.name for file in (tiny_run / "checkpoints").iterdir())
+    assert files == ["epoch_0003.keras", "epoch_0004.keras"]
 
 
-def test_evaluate_measures_the_test_part(undisturbed: Path, tmp_path: Path) -> None:
+def test_evaluate_measures_a_part(tiny_copy: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.json"
+    flags = (f"--workdir={tiny_copy}", "--part=validation", f"--json={table}")
     done = subprocess.run(
-        [sys.executable, "-m", "paradis_tf.evaluate", f"--workdir={undisturbed}", f"--json={table}"],
+        [sys.executable, "-m", "tests.paradis_tf.tiny_config", "paradis_tf.evaluate", *flags],
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads(table.read_text())
-    assert [(row["switch"], row["devices"], row["images"]) for row in rows] == [("1.0", 1, 359), ("0.5+0.5", 2, 359)]
-    assert json.loads((undisturbed / "evaluation.json").read_text()) == rows
-    assert all(0 <= row["accuracy"] <= row["top5_accuracy"] <= 1 for row in rows)
+    assert [(row["switch"], row["devices"], row["images"]) for row in rows] == [("1.0", 1, 12), ("0.5+0.5", 2, 12)]
+    assert json.loads((tiny_copy / "evaluation_validation.json").read_text()) == rows
     assert done.stdout.splitlines()[-1].split()[0] == "-,1"
-
-
-def test_the_validation_part_has_a_file_of_its_own(undisturbed: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "paradis_tf.evaluate", f"--workdir={undisturbed}", "--part=validation"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((undisturbed / "evaluation_validation.json").read_text())
-    assert [(row["part"], row["images"]) for row in rows] == [("validation", 144)] * 2
-    names, values = metrics(undisturbed)
+    names, values = metrics(tiny_copy)
     last = dict(zip(names, values[-1], strict=True))
     # The model is the last epoch's, and the part the one that the epoch was judged by.
     assert [row["accuracy"] for row in rows] == pytest.approx([last["val_accuracy/1.0"], last["val_accuracy/0.5+0.5"]])
 
 
-def test_a_damaged_checkpoint_is_passed_over(undisturbed: Path, tmp_path: Path) -> None:
-    workdir = tmp_path / "run"
-    shutil.copytree(undisturbed, workdir)
-    model, newest = workdir / "model.keras", workdir / "checkpoints" / "epoch_0004.keras"
+@pytest.mark.usefixtures("tiny_known")
+def test_a_damaged_checkpoint_is_passed_over(
+    tiny_copy: Path, tiny_run: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, newest = tiny_copy / "model.keras", tiny_copy / "checkpoints" / "epoch_0004.keras"
     for file in (model, newest):
         file.write_bytes(file.read_bytes()[:20000])
-    done = run(*SMALL, f"--workdir={workdir}")
-    assert done.returncode == 0, done.stderr
-    assert f"passing over {model}, which is damaged; it is made again" in done.stdout
-    assert f"passing over {newest}, which is damaged" in done.stdout
+    training.train(config_of(tiny_data), str(tiny_copy))
+    output = capsys.readouterr().out
+    assert f"passing over {model}, which is damaged; it is made again" in output
+    assert f"passing over {newest}, which is damaged" in output
     load_model(model)
-    assert "after epoch 3" in done.stdout
-    (_, expected), (_, found) = metrics(undisturbed), metrics(workdir)
-    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+    assert "after epoch 3" in output
+    assert_same_metrics(tiny_copy, tiny_run)
 
 
-def test_a_checkpoint_of_another_network_is_refused(undisturbed: Path, tmp_path: Path, mobilenet: Supernet) -> None:
-    workdir = tmp_path / "run"
-    shutil.copytree(undisturbed, workdir)
-    (workdir / "model.keras").unlink()
-    mobilenet.save(workdir / "checkpoints" / "epoch_0004.keras")
-    done = run(*SMALL, f"--workdir={workdir}")
-    assert done.returncode == 2
-    assert f"the model in {workdir / 'checkpoints'} has architecture" in done.stderr
-    assert not (workdir / "model.keras").exists()
+@pytest.mark.usefixtures("tiny_known")
+def test_a_checkpoint_of_another_network_is_refused(
+    tiny_copy: Path, tiny_data: Path, tiny_net: Callable[..., Supernet]
+) -> None:
+    (tiny_copy / "model.keras").unlink()
+    Supernet(narrow_resnet(10, (8, 8, 3), 5), ["1.0", "0.5+0.5"]).save(tiny_copy / "checkpoints" / "epoch_0004.keras")
+    with pytest.raises(UserError, match=rf"the model in {tiny_copy / 'checkpoints'} has architecture"):
+        training.train(config_of(tiny_data), str(tiny_copy))
+    assert not (tiny_copy / "model.keras").exists()
 
 
-def test_a_checkpoint_of_another_training_is_refused(undisturbed: Path, tmp_path: Path) -> None:
-    workdir = tmp_path / "run"
-    shutil.copytree(undisturbed, workdir)
-    (workdir / "model.keras").unlink()
-    config = digits_mobilenet_v1.get_config()
-    values = {"model.width_multiplier": 0.125, "switches": ("1.0", "0.5+0.5"), "batch_size": 64, "epochs": 4}
-    config.update_from_flattened_dict(values)
-    newest = workdir / "checkpoints" / "epoch_0004.keras"
+@pytest.mark.usefixtures("tiny_known")
+def test_a_checkpoint_of_another_training_is_refused(tiny_copy: Path, tiny_data: Path) -> None:
+    (tiny_copy / "model.keras").unlink()
+    config = config_of(tiny_data)
+    newest = tiny_copy / "checkpoints" / "epoch_0004.keras"
     model = load_model(newest)
     later = newest.rename(newest.with_name("epoch_0009.keras"))
     with pytest.raises(UserError, match="is of epoch 9, and the run has 4; it is another run's"):
-        training.train(config, str(workdir))
+        training.train(config, str(tiny_copy))
     later.unlink()
-    for optimizer, average_decay in ((keras.optimizers.Adam(), 0.0), (model.optimizer, 0.9)):
+    for optimizer, average_decay in ((keras.optimizers.Adam(), 0.9), (model.optimizer, 0.0)):
         model.compile(optimizer, method=model.method, average_decay=average_decay)
         model.save(newest)
         with pytest.raises(UserError, match=r"was trained with another optimizer.* config.optimizer gives \(sgd\)"):
-            training.train(config, str(workdir))
-    assert not (workdir / "model.keras").exists()
-    assert metrics(workdir)[1].shape[0] == 4
+            training.train(config, str(tiny_copy))
+    assert not (tiny_copy / "model.keras").exists()
+    assert metrics(tiny_copy)[1].shape[0] == 4
 
 
-def test_a_training_that_diverges_says_so_and_keeps_no_broken_model(tmp_path: Path) -> None:
-    config = digits_mobilenet_v1.get_config()
-    values = {"model.width_multiplier": 0.125, "switches": ("1.0",), "epochs": 2, "optimizer.learning_rate": 1e30}
-    config.update_from_flattened_dict({**values, "optimizer.warmup_epochs": 0.5})
+@pytest.mark.usefixtures("tiny_known")
+def test_a_training_that_diverges_says_so_and_keeps_no_broken_model(tiny_data: Path, tmp_path: Path) -> None:
+    config = config_of(tiny_data)
+    config.update_from_flattened_dict({"switches": ("1.0",), "optimizer.learning_rate": 1e30})
+    config.optimizer.warmup_epochs = 0.0
     with pytest.raises(
         UserError, match=r"training has diverged: the loss of switch 1\.0 was not finite in step \d+ of "
     ):
@@ -199,13 +185,9 @@ def test_a_training_that_diverges_says_so_and_keeps_no_broken_model(tmp_path: Pa
     assert not (tmp_path / "run" / "model.keras").exists()
 
 
-def test_every_option_of_a_config_reaches_the_run(
-    tmp_path: Path, tiny_net: Callable[..., Supernet], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(models.ARCHITECTURES, "tiny", type(tiny_net().architecture))
-    config = digits_mobilenet_v1.get_config()
-    with config.unlocked():
-        config.model = ConfigDict({"name": "tiny"})
+@pytest.mark.usefixtures("tiny_known")
+def test_every_option_of_a_config_reaches_the_run(tiny_data: Path, tmp_path: Path) -> None:
+    config = config_of(tiny_data)
     values = {
         "switches": ("0.5+0.5",),
         "epochs": 2,
@@ -230,35 +212,44 @@ def test_every_option_of_a_config_reaches_the_run(
     assert model.task.get_config() == {"label_smoothing": 0.1}
     adam = model.optimizer.inner_optimizer
     assert (type(adam).__name__, adam.beta_1) == ("Adam", 0.8)
-    assert (adam._learning_rate.shape, adam._learning_rate.drop_steps) == ("steps", (30,))
+    # 108 images in batches of 16 are 6 steps.
+    assert (adam._learning_rate.shape, adam._learning_rate.drop_steps) == ("steps", (9,))
     finished = workdir.load_model()
     assert finished.dtype_policy.name == "float32"
     assert finished.model_id() != model.model_id()
     part: Any = training.load_dataset(config, None).validation
-    found = finished.evaluate(part.images, part.labels, verbose=0, return_dict=True)
+    measured = finished.evaluate(part.images, part.labels, verbose=0, return_dict=True)
     rows = workdir.metrics.rows()
     # The rows are of the average of the weights, computed in float16.
     best = max(rows, key=lambda row: (row["val_accuracy/0.5+0.5"], row["epoch"]))
-    assert found["loss"] == pytest.approx(best["val_loss"], rel=0.01)
+    assert measured["loss"] == pytest.approx(best["val_loss"], rel=0.01)
     assert len(list((workdir.path / "tensorboard").glob("*/events.out.tfevents.*"))) == 2
 
 
-def test_another_config_is_refused(undisturbed: Path) -> None:
-    done = run(*SMALL, "--config.seed=5", f"--workdir={undisturbed}")
-    assert done.returncode == 2
-    assert "config.seed=0, and 5 was asked for" in done.stderr
+@pytest.mark.usefixtures("tiny_known")
+def test_another_config_is_refused(tiny_copy: Path, tiny_data: Path) -> None:
+    config = config_of(tiny_data)
+    config.seed = 5
+    with pytest.raises(UserError, match="config.seed=0, and 5 was asked for"):
+        training.train(config, str(tiny_copy))
 
 
-def test_control_c_says_how_to_go_on(tmp_path: Path) -> None:
+def test_control_c_says_how_to_go_on(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINY_DATA", str(tiny_data))
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     workdir = tmp_path / "run"
     with subprocess.Popen(
-        command(*SMALL, f"--workdir={workdir}"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(TINY, "--config.epochs=100", f"--workdir={workdir}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         wait_for(workdir / "checkpoints" / "epoch_0001.keras", process)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert errors.strip() == "interrupted"
+    assert errors.strip().splitlines()[-1] == "interrupted"
+    assert "Traceback" not in errors
     assert f"the same command resumes {workdir}" in output
 
 
@@ -342,8 +333,8 @@ def test_a_missing_flag_is_named() -> None:
     assert (done.returncode, done.stderr) == (2, "error: --workdir is missing.\n")
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("tiny_known")
+def test_a_folder_of_something_else_is_refused(tiny_data: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
-    done = run(*SMALL, f"--workdir={tmp_path}")
-    assert done.returncode == 2
-    assert "is not empty and holds no run" in done.stderr
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        training.train(config_of(tiny_data), str(tmp_path))

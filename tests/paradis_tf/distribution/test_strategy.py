@@ -10,7 +10,7 @@ import pytest
 
 from fusion.base.program import UserError
 from paradis_tf.distribution.peers import meet
-from paradis_tf.distribution.strategy import Cluster, choose, cluster_of
+from paradis_tf.distribution.strategy import TrainingCluster, choose, cluster_of
 
 TWO = {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}
 
@@ -26,11 +26,11 @@ def test_without_a_cluster_one_machine_trains(value: str | None) -> None:
 
 def test_workers_are_numbered_with_the_chief_first() -> None:
     found = cluster_of(text(TWO, {"type": "worker", "index": 1}))
-    assert found == Cluster(("10.0.0.1:2222", "10.0.0.2:2222"), 1)
+    assert found == TrainingCluster(("10.0.0.1:2222", "10.0.0.2:2222"), 1)
     assert found.peers == ("10.0.0.1:2222",)
     jobs = {"worker": ["b:1", "[::1]:65535"], "chief": ["a:1"]}
-    assert cluster_of(text(jobs, {"type": "worker", "index": 1})) == Cluster(("a:1", "b:1", "[::1]:65535"), 2)
-    assert cluster_of(text(jobs, {"type": "chief", "index": 0})) == Cluster(("a:1", "b:1", "[::1]:65535"), 0)
+    assert cluster_of(text(jobs, {"type": "worker", "index": 1})) == TrainingCluster(("a:1", "b:1", "[::1]:65535"), 2)
+    assert cluster_of(text(jobs, {"type": "chief", "index": 0})) == TrainingCluster(("a:1", "b:1", "[::1]:65535"), 0)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_a_wrong_cluster_is_refused_in_one_sentence(value: str, sentence: str) -
 
 
 def test_the_strategy_follows_from_machines_and_devices() -> None:
-    two = Cluster(("a:1", "b:1"), 0)
-    one = Cluster(("a:1",), 0)
+    two = TrainingCluster(("a:1", "b:1"), 0)
+    one = TrainingCluster(("a:1",), 0)
     assert [choose("auto", [], None, gpus) for gpus in (0, 1, 2)] == ["single", "single", "mirrored"]
     assert choose("auto", ["CPU:0", "CPU:1"], None, 0) == "mirrored"
     assert choose("auto", [], two, 8) == "multi_worker"
@@ -75,13 +75,18 @@ def test_the_strategy_follows_from_machines_and_devices() -> None:
     [
         ("fast", [], None, "--strategy=fast is unknown; legal: auto, single, mirrored, multi_worker"),
         ("multi_worker", [], None, "--strategy=multi_worker needs TF_CONFIG with two workers"),
-        ("single", [], Cluster(("a:1", "b:1"), 0), "--strategy=single was asked for, and TF_CONFIG names several"),
+        (
+            "single",
+            [],
+            TrainingCluster(("a:1", "b:1"), 0),
+            "--strategy=single was asked for, and TF_CONFIG names several",
+        ),
         ("single", ["GPU:0"], None, "--devices=GPU:0 goes with --strategy=mirrored, and it is single"),
         ("mirrored", ["GPU:0", "GPU:0"], None, "--devices=GPU:0,GPU:0 names a device twice"),
     ],
 )
 def test_a_strategy_that_does_not_fit_is_refused(
-    name: str, devices: list[str], cluster: Cluster | None, sentence: str
+    name: str, devices: list[str], cluster: TrainingCluster | None, sentence: str
 ) -> None:
     with pytest.raises(UserError) as caught:
         choose(name, devices, cluster, 1)
@@ -95,7 +100,7 @@ def free_ports(count: int) -> list[int]:
 
 def test_a_peer_that_is_not_there_is_named() -> None:
     own, other = free_ports(2)
-    cluster = Cluster((f"127.0.0.1:{own}", f"127.0.0.1:{other}"), 0)
+    cluster = TrainingCluster((f"127.0.0.1:{own}", f"127.0.0.1:{other}"), 0)
     with pytest.raises(UserError, match=f"worker 1 at 127.0.0.1:{other} was not there within 0.3 s"):
         meet(cluster, 0.3)
 
@@ -104,4 +109,4 @@ def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"worker 0 cannot listen on 127.0.0.1:{port}: "):
-            meet(Cluster((f"127.0.0.1:{port}", "127.0.0.1:1"), 0), 5)
+            meet(TrainingCluster((f"127.0.0.1:{port}", "127.0.0.1:1"), 0), 5)

@@ -24,15 +24,6 @@ ROOT = Path(__file__).parents[3]
 _TIMES = ("seconds", "images_per_second")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (140, 8, 8, 3), dtype=np.uint8), rng.integers(0, 5, 140)
-    file = tmp_path_factory.mktemp("data") / "tiny.npz"
-    np.savez(file, x_train=images[:120], y_train=labels[:120], x_test=images[120:], y_test=labels[120:])
-    return file
-
-
 def start(data: Path, workdir: Path, *flags: str, method: str = "paradis", **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
         [
@@ -95,20 +86,13 @@ def metrics(workdir: Path) -> list[dict[str, float]]:
 
 def assert_same_run(workdir: Path, expected: Path) -> None:
     found, wanted = metrics(workdir), metrics(expected)
-    assert [row["epoch"] for row in found] == [1, 2, 3]
+    assert [row["epoch"] for row in found] == [1, 2, 3, 4]
     for mine, theirs in zip(found, wanted, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-5)
     values, kept = weights(workdir), weights(expected)
     assert values.keys() == kept.keys()
     for name, value in values.items():
         np.testing.assert_allclose(value, kept[name], rtol=1e-4, atol=1e-5, err_msg=name)
-
-
-@pytest.fixture(scope="module")
-def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    workdir = tmp_path_factory.mktemp("alone") / "run"
-    finish(start(data, workdir))
-    return workdir
 
 
 def wait_for(file: Path, process: subprocess.Popen) -> None:
@@ -118,8 +102,10 @@ def wait_for(file: Path, process: subprocess.Popen) -> None:
         time.sleep(0.002)
 
 
-def test_two_workers_survive_a_kill_and_end_where_one_process_does(data: Path, alone: Path, tmp_path: Path) -> None:
-    chief, other = start_two(data, tmp_path)
+def test_two_workers_survive_a_kill_and_end_where_one_process_does(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    chief, other = start_two(tiny_data, tmp_path)
     wait_for(tmp_path / "run0" / "checkpoints" / "epoch_0001.keras", chief)
     other.send_signal(signal.SIGKILL)
     other.communicate()
@@ -128,7 +114,7 @@ def test_two_workers_survive_a_kill_and_end_where_one_process_does(data: Path, a
     assert "has gone" in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "run0" / "model.keras").exists()
-    chief, other = start_two(data, tmp_path)
+    chief, other = start_two(tiny_data, tmp_path)
     assert "resuming" in finish(chief)[0]
     output, _ = finish(other)
     lines = output.splitlines()
@@ -138,48 +124,48 @@ def test_two_workers_survive_a_kill_and_end_where_one_process_does(data: Path, a
     ]
     assert "resuming worker 0's run folder after epoch" in output
     epochs = [line.split()[1] for line in lines if line.startswith("epoch ")]
-    assert epochs and epochs == [f"{number}/3" for number in range(4 - len(epochs), 4)]
+    assert epochs and epochs == [f"{number}/4" for number in range(5 - len(epochs), 5)]
     assert lines[-1] == "worker 1 of 2 is done; worker 0 writes the model"
     assert not (tmp_path / "run1").exists()
-    assert_same_run(tmp_path / "run0", alone)
+    assert_same_run(tmp_path / "run0", tiny_run)
 
 
-def without_last_epoch(alone: Path, workdir: Path) -> None:
-    shutil.copytree(alone, workdir)
+def without_last_epoch(whole: Path, workdir: Path) -> None:
+    shutil.copytree(whole, workdir)
     (workdir / "model.keras").unlink()
-    (workdir / "checkpoints" / "epoch_0003.keras").unlink()
+    (workdir / "checkpoints" / "epoch_0004.keras").unlink()
 
 
-def test_two_devices_go_on_with_the_run_of_one(data: Path, alone: Path, tmp_path: Path) -> None:
-    without_last_epoch(alone, tmp_path / "run")
-    output, _ = finish(start(data, tmp_path / "run", "--devices=CPU:0,CPU:1", TINY_CPUS="2"))
-    assert "after epoch 2" in output
-    assert_same_run(tmp_path / "run", alone)
+def test_two_devices_go_on_with_the_run_of_one(tiny_data: Path, tiny_run: Path, tmp_path: Path) -> None:
+    without_last_epoch(tiny_run, tmp_path / "run")
+    output, _ = finish(start(tiny_data, tmp_path / "run", "--devices=CPU:0,CPU:1", TINY_CPUS="2"))
+    assert "after epoch 3" in output
+    assert_same_run(tmp_path / "run", tiny_run)
 
 
 @pytest.mark.slow
-def test_one_process_goes_on_with_the_run_of_two(data: Path, alone: Path, tmp_path: Path) -> None:
-    chief, other = start_two(data, tmp_path)
+def test_one_process_goes_on_with_the_run_of_two(tiny_data: Path, tiny_run: Path, tmp_path: Path) -> None:
+    chief, other = start_two(tiny_data, tmp_path)
     wait_for(tmp_path / "run0" / "checkpoints" / "epoch_0001.keras", chief)
     chief.send_signal(signal.SIGKILL)
     chief.communicate()
     _, errors = finish(other, status=2)
     assert "error: worker 0 at 127.0.0.1:" in errors
-    assert "resuming" in finish(start(data, tmp_path / "run0"))[0]
-    assert_same_run(tmp_path / "run0", alone)
+    assert "resuming" in finish(start(tiny_data, tmp_path / "run0"))[0]
+    assert_same_run(tmp_path / "run0", tiny_run)
 
 
 @pytest.mark.slow
-def test_passes_are_drawn_alike_on_two_devices(data: Path, tmp_path: Path) -> None:
+def test_passes_are_drawn_alike_on_two_devices(tiny_data: Path, tmp_path: Path) -> None:
     flags = ("--config.switches=('1.0','0.75','0.5','0.25')", "--config.method.random_widths=1")
-    finish(start(data, tmp_path / "one", *flags, method="us_slimmable"))
+    finish(start(tiny_data, tmp_path / "one", *flags, method="us_slimmable"))
     devices = ("--devices=CPU:0,CPU:1", *flags)
-    finish(start(data, tmp_path / "two", *devices, method="us_slimmable", TINY_CPUS="2"))
+    finish(start(tiny_data, tmp_path / "two", *devices, method="us_slimmable", TINY_CPUS="2"))
     assert_same_run(tmp_path / "two", tmp_path / "one")
 
 
-def test_a_batch_that_cannot_be_split_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_split_is_refused(tiny_data: Path, tmp_path: Path) -> None:
     flags = ("--devices=CPU:0,CPU:1", "--config.batch_size=15")
-    _, errors = finish(start(data, tmp_path / "run", *flags, TINY_CPUS="2"), status=2)
+    _, errors = finish(start(tiny_data, tmp_path / "run", *flags, TINY_CPUS="2"), status=2)
     assert "error: batch_size is 15, and 2 devices train together" in errors
     assert not (tmp_path / "run").exists()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paradis_tf.records import training_progress as module
-from paradis_tf.records.training_progress import Progress, Speed
+from paradis_tf.records.training_progress import Speed, TrainingProgress
 from paradis_tf.supernet import Supernet
 
 LOGS = {"loss": 2.5, "accuracy/1.0": 0.3, "val_accuracy/1.0": 0.5, "val_accuracy/0.5+0.5": 0.25, "val_loss": 3.0}
@@ -33,7 +33,7 @@ def test_a_line_an_epoch_and_one_a_minute(
     clock: Clock, tiny_net: Callable[..., Supernet], capsys: pytest.CaptureFixture[str]
 ) -> None:
     speed = Speed(100)
-    progress = Progress(speed)
+    progress = TrainingProgress(speed)
     callbacks = (speed, progress)
 
     def call(name: str, *args: Any) -> None:
