@@ -4,7 +4,7 @@
     python -m paradis_tf.report --results=benchmarks/results/runs.csv --target=build/report --title="CIFAR-10"
 
 Runs of one config that differ in the seed alone are averaged; runs of the method `individual`, one per switch, make one
-line. Super-resolution is told for each set of test images, beside bicubic enlargement; Set5, or else the first set, is
+line. Super-resolution is shown for each set of test images, beside bicubic enlargement; Set5, or else the first set, is
 drawn. Writes into --target: report.png and report.svg (the metric against the multiply-adds of all devices and of the
 largest one), report.json (points and comparisons) and index.html, which holds everything.
 """

@@ -8,7 +8,6 @@ Each crop is where bicubic enlargement errs most; captions give the PSNR of the 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
@@ -22,7 +21,6 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder that the dataset's fol
 _IMAGES = flags.DEFINE_list("images", ["Set5"], "Sets, or images such as Set5/baby, of the test part.")
 _SIZE = flags.DEFINE_integer("size", 64, "Side of a crop in high-resolution pixels.", lower_bound=16, upper_bound=1024)
 _OUTPUT = flags.DEFINE_string("output", None, "Picture to write, .png or .svg.", required=True)
-_MOST_IMAGES = 40
 
 
 def main(argv: list[str]) -> None:
@@ -38,21 +36,9 @@ def main(argv: list[str]) -> None:
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     if not model.task.enlarges:
         raise UserError(f"--workdir={workdir.path} is a run of {model.task.name}; crops are of super-resolution.")
-    places = _chosen(dataset.test.names)
-    crops.draw(model, dataset.test.select(places), _SIZE.value, output, lambda text: print(text, flush=True))
+    pairs = dataset.test.select(crops.choose(dataset.test.names, _IMAGES.value))
+    crops.draw(model, pairs, _SIZE.value, output, lambda text: print(text, flush=True))
     print(output)
-
-
-def _chosen(names: Any) -> list[int]:
-    places: list[int] = []
-    for wanted in _IMAGES.value:
-        found = [place for place, name in enumerate(names) if wanted in (name, name.rpartition("/")[0])]
-        if not found:
-            raise UserError(f"--images: {wanted!r} is no set or image of the test part; it has {', '.join(names)}.")
-        places += [place for place in found if place not in places]
-    if not 0 < len(places) <= _MOST_IMAGES:
-        raise UserError(f"--images names {len(places)} images; a picture has 1 to {_MOST_IMAGES}.")
-    return places
 
 
 if __name__ == "__main__":

@@ -61,12 +61,12 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 def _check_repeated(argv: list[str]) -> None:
     """Raises UserError if a key is given twice: ml_collections would put the two values of a tuple end to end."""
-    given = [
+    keys = [
         argument.lstrip("-").split("=")[0] for argument in argv[1:] if argument.startswith(("--config.", "-config."))
     ]
-    for key in given:
-        if given.count(key) > 1:
-            raise UserError(f"--{key} is given {given.count(key)} times; give it once.")
+    for key in keys:
+        if keys.count(key) > 1:
+            raise UserError(f"--{key} is given {keys.count(key)} times; give it once.")
 
 
 def _check_overrides(argv: list[str]) -> None:

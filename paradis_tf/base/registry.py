@@ -7,23 +7,23 @@ from typing import Any, TypeVar
 
 from fusion.base.program import UserError
 
-Made = TypeVar("Made")
+Product = TypeVar("Product")
 
 
 def create(
     kind: str,
-    families: Mapping[str, Callable[..., Made]],
+    families: Mapping[str, Callable[..., Product]],
     options_of: Callable[[Any], Sequence[str]],
     name: str,
     options: Mapping[str, Any],
-) -> Made:
-    """The one of that name, made with these options.
+) -> Product:
+    """Makes what a name asks for, with these options.
 
     Args:
       kind: what is made, for the message.
       families: the known ones by name.
-      options_of: the names of the options that one of them takes.
-      name: which one.
+      options_of: the names of the options that a family takes.
+      name: of what to make.
       options: its options.
 
     Raises:

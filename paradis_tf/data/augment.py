@@ -65,7 +65,7 @@ class Augmentation:
 
     @property
     def batched(self) -> bool:
-        """Whether whole batches go through `batch` alone."""
+        """Whether whole batches go through `change_batch` alone."""
         return not (self.inception_crop or self.color_jitter or self.rand_augment_layers)
 
     def draw(self, seed: int, epoch: tf.Tensor, places: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -108,7 +108,7 @@ class Augmentation:
         size = tf.cast(tf.minimum(size, sides), tf.int32)
         return tf.concat([draws.below(draw[2 * _TRIES :], tf.cast(shape, tf.int32) - size + 1), size], axis=0)
 
-    def batch(self, numbers: Mapping[str, tf.Tensor], images: tf.Tensor) -> tf.Tensor:
+    def change_batch(self, numbers: Mapping[str, tf.Tensor], images: tf.Tensor) -> tf.Tensor:
         """Flips and padded crops of uint8 (n, height, width, 3) images, with their numbers of `draw`."""
         if not (self.flip or self.crop_padding):
             return images
@@ -126,9 +126,9 @@ class Augmentation:
             columns = columns + corners[:, 1:]
         return tf.gather(images, columns, axis=2, batch_dims=1)
 
-    def one(self, numbers: Mapping[str, tf.Tensor], image: tf.Tensor) -> tf.Tensor:
+    def change_image(self, numbers: Mapping[str, tf.Tensor], image: tf.Tensor) -> tf.Tensor:
         """Everything but the inception crop, of one uint8 (height, width, 3) image, with its numbers of `draw`."""
-        image = self.batch({use: draw[None] for use, draw in numbers.items()}, image[None])[0]
+        image = self.change_batch({use: draw[None] for use, draw in numbers.items()}, image[None])[0]
         if self.color_jitter:
             image = color.jitter(image, 1 + self.color_jitter * (2 * numbers["jitter"] - 1))
         for layer in range(self.rand_augment_layers):

@@ -23,8 +23,8 @@ def uniform(seed: int, stream: int, epoch: tf.Tensor, places: tf.Tensor, count: 
     """
     golden = tf.constant(0x9E3779B97F4A7C15, tf.uint64)
     state = tf.constant(0, tf.uint64)
-    for part in (seed, stream, epoch, places):
-        state = _mixed(state + (tf.cast(part, tf.uint64) + 1) * golden)
+    for number in (seed, stream, epoch, places):
+        state = _mixed(state + (tf.cast(number, tf.uint64) + 1) * golden)
     numbers = _mixed(state[:, None] + tf.cast(tf.range(1, count + 1), tf.uint64) * golden)
     return tf.cast(tf.bitwise.right_shift(numbers, tf.constant(40, tf.uint64)), tf.float32) * 2.0**-24
 

@@ -30,13 +30,14 @@ def part_names(source: str, names: Sequence[str], wanted: Sequence[str] = ()) ->
     Raises:
       UserError: a wanted part is not there or unknown, or `train` or the rest is missing, or it is there twice.
     """
-    unknown = [name for name in wanted if name not in _PARTS or name not in names]
-    if unknown:
-        raise UserError(
-            f"{source} has no part {unknown[0]!r}; it has {', '.join(names) or 'none'}, and the parts that can be used "
-            f"are {', '.join(_PARTS)}."
-        )
-    chosen = [name for name in (wanted or names) if name in _PARTS]
+    usable = [name for name in names if name in _PARTS]
+    chosen = list(wanted or usable)
+    for name in chosen:
+        if name not in usable:
+            raise UserError(
+                f"{source} has no part {name!r}; it has {', '.join(names) or 'none'}, and the parts that can be used "
+                f"are {', '.join(_PARTS)}."
+            )
     parts = {_PARTS[name]: name for name in chosen}
     if len(parts) < len(set(chosen)):
         raise UserError(f"{source} has both 'val' and 'validation'; one of them is the validation part.")

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from fusion.base.program import UserError
+from paradis_tf.data import draws
 from paradis_tf.data.parts import ImagePairs, Patches
 
 # Largest side of a low-resolution validation patch.
@@ -65,9 +66,9 @@ def training_batches(
 
     def patch(epoch: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, ...]:
         draw = tf.random.stateless_uniform([6], seed=[seed, epoch * len(part) + place], dtype=tf.float32)
-        index = _below(draw[0], tf.constant(len(part.pairs)))
+        index = draws.below(draw[0], tf.constant(len(part.pairs)))
         sides = tf.gather(low.sides, index)
-        row, column = (_below(draw[1 + axis], sides[axis] - part.size + 1) for axis in (0, 1))
+        row, column = (draws.below(draw[1 + axis], sides[axis] - part.size + 1) for axis in (0, 1))
         return tuple(
             _turned(pixels.cut(index, row * by, column * by, part.size * by), draw[3:], flip, transpose)
             for pixels, by in ((low, 1), (high, scale))
@@ -123,11 +124,6 @@ class _Pixels:
         rows = tf.cast(row, tf.int64) + tf.range(size, dtype=tf.int64)
         columns = tf.cast(column, tf.int64) + tf.range(size, dtype=tf.int64)
         return tf.gather(self.pixels, tf.gather(self.starts, index) + rows[:, None] * width + columns)
-
-
-def _below(draw: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """A whole number from 0 to below count, from a draw of [0, 1)."""
-    return tf.minimum(tf.cast(draw * tf.cast(count, tf.float32), tf.int32), count - 1)
 
 
 def _turned(image: tf.Tensor, draw: tf.Tensor, flip: bool, transpose: bool) -> tf.Tensor:

@@ -76,7 +76,7 @@ def training_batches(
         )
 
     def batch(indices: tf.Tensor, numbers: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        return augment.batch(numbers, read(indices)), tf.gather(labels, indices)
+        return augment.change_batch(numbers, read(indices)), tf.gather(labels, indices)
 
     def example(index: tf.Tensor, numbers: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         image = read(index)
@@ -85,7 +85,7 @@ def training_batches(
             image = encoded.crop(image, box, height, width)
         elif not in_memory:
             image = encoded.central(image, height)
-        return augment.one(numbers, tf.ensure_shape(image, (height, width, 3))), tf.gather(labels, index)
+        return augment.change_image(numbers, tf.ensure_shape(image, (height, width, 3))), tf.gather(labels, index)
 
     plans = tf.data.Dataset.range(first_epoch, epochs, output_type=tf.int32).flat_map(plan)
     if in_memory and augment.batched:

@@ -96,11 +96,13 @@ def _part(folder: Path, name: str, entry: dict[str, Any], size: int) -> Part:
     files = [folder / shard["file"] for shard in entry["shards"]]
     for file, shard in zip(files, entry["shards"], strict=True):
         try:
-            found = file.stat().st_size
+            size_now = file.stat().st_size
         except OSError as error:
             raise UserError(f"{file} cannot be read: {error.strerror}; prepare the set again.") from None
-        if found != shard["bytes"]:
-            raise UserError(f"{file} has {found:,} bytes; the manifest says {shard['bytes']:,}. Prepare the set again.")
+        if size_now != shard["bytes"]:
+            raise UserError(
+                f"{file} has {size_now:,} bytes; the manifest says {shard['bytes']:,}. Prepare the set again."
+            )
     file = index_file(folder, name)
     # The files beside it have a sum for each record, which is checked when that is read.
     if file_sha256(file) != entry["index_sha256"]:

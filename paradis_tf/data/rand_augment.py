@@ -85,6 +85,6 @@ def apply(image: tf.Tensor, operation: tf.Tensor, sign: tf.Tensor, magnitude: fl
     """
     strength = magnitude / 10
     signed = tf.where(sign < 0.5, strength, -strength)
-    branches = [lambda chosen=chosen: chosen(image, strength, signed) for chosen in OPERATIONS.values()]
-    found = tf.switch_case(draws.below(operation, len(OPERATIONS)), branches)
-    return tf.ensure_shape(found, image.shape)
+    branches = [lambda change=change: change(image, strength, signed) for change in OPERATIONS.values()]
+    changed = tf.switch_case(draws.below(operation, len(OPERATIONS)), branches)
+    return tf.ensure_shape(changed, image.shape)

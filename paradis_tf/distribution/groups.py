@@ -53,17 +53,17 @@ class Group:
         count = self._local
         if count > 1:
 
-            def split(*parts: tf.Tensor) -> tf.data.Dataset:
-                rows = tf.shape(parts[0])[0]
+            def split(*tensors: tf.Tensor) -> tf.data.Dataset:
+                rows = tf.shape(tensors[0])[0]
                 cuts = [rows * place // count for place in range(count + 1)]
-                even = parts[0].shape[0]
+                even = tensors[0].shape[0]
                 pieces = None
                 for first, last in zip(cuts, cuts[1:], strict=False):
-                    piece = tuple(part[first:last] for part in parts)
+                    piece = tuple(tensor[first:last] for tensor in tensors)
                     if even:
                         piece = tuple(tf.ensure_shape(p, (even // count, *p.shape[1:])) for p in piece)
-                    one = tf.data.Dataset.from_tensors(piece)
-                    pieces = one if pieces is None else pieces.concatenate(one)
+                    dataset = tf.data.Dataset.from_tensors(piece)
+                    pieces = dataset if pieces is None else pieces.concatenate(dataset)
                 return pieces
 
             batches = batches.flat_map(split)
@@ -80,8 +80,8 @@ class Group:
         data = b"".join(array.tobytes() for array in arrays)
         # As integers, so that the sum with the others' zeros keeps every bit.
         numbers = np.frombuffer(data + bytes(-len(data) % 8), np.int64)
-        found = self._exchange(tf.constant(numbers))
-        received = self.strategy.experimental_local_results(found)[0].numpy().tobytes()
+        exchanged = self._exchange(tf.constant(numbers))
+        received = self.strategy.experimental_local_results(exchanged)[0].numpy().tobytes()
         starts = np.cumsum([0, *(array.nbytes for array in arrays)])
         return [
             np.frombuffer(received, array.dtype, array.size, start).reshape(array.shape)
@@ -166,7 +166,7 @@ def check_batch(size: int, replicas: int) -> None:
     if size % replicas:
         raise UserError(
             f"batch_size is {size}, and {replicas} devices train together; it is a multiple of that number, as every "
-            "device gets an equal part of each batch."
+            "device gets an equal share of each batch."
         )
 
 
@@ -192,8 +192,7 @@ def fits(model: Supernet, other: Supernet) -> bool:
     # Not by name: Keras numbers the optimizers of a process, and a checkpoint keeps its own one's.
     if type(other.optimizer) is not type(model.optimizer):
         return False
-    mine, others = ([tuple(v.shape) for v in _variables(one)] for one in (model, other))
-    return mine == others
+    return [tuple(v.shape) for v in _variables(model)] == [tuple(v.shape) for v in _variables(other)]
 
 
 def assign(model: Supernet, values: Sequence[np.ndarray]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fusion.base.program import UserError
+from paradis_tf.base.files import replacing
 from paradis_tf.data.bicubic import enlarge
 from paradis_tf.data.parts import ImagePairs
 from paradis_tf.evaluation.super_resolution import Upscaler
@@ -15,6 +16,7 @@ from paradis_tf.supernet import Supernet
 from paradis_tf.tasks.image_quality import luma, psnr
 
 _INCHES = 1.7
+_MOST_IMAGES = 40
 
 
 def draw(model: Supernet, pairs: ImagePairs, size: int, output: Path, report: Callable[[str], None]) -> None:
@@ -57,15 +59,28 @@ def draw(model: Supernet, pairs: ImagePairs, size: int, output: Path, report: Ca
                 caption += f"\n{psnr(luma(high), luma(image), pairs.scale):.2f} dB"
             place.set_title(caption, fontsize=8)
         axes[row, 0].set_ylabel(name, fontsize=8)
-    aside = output.with_name(f".{output.stem}.part{output.suffix}")
     try:
-        figure.savefig(aside, dpi=200)
-        aside.replace(output)
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror or error}.") from None
+        with replacing(output) as aside:
+            figure.savefig(aside, dpi=200)
     finally:
-        aside.unlink(missing_ok=True)
         pyplot.close(figure)
+
+
+def choose(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """The places among `set/image` names of wanted sets and images.
+
+    Raises:
+      UserError: there is no such set or image, or there are too many.
+    """
+    places: list[int] = []
+    for text in wanted:
+        matching = [place for place, name in enumerate(names) if text in (name, name.rpartition("/")[0])]
+        if not matching:
+            raise UserError(f"--images: {text!r} is no set or image of the test part; it has {', '.join(names)}.")
+        places += [place for place in matching if place not in places]
+    if not 0 < len(places) <= _MOST_IMAGES:
+        raise UserError(f"--images names {len(places)} images; a picture has 1 to {_MOST_IMAGES}.")
+    return places
 
 
 def worst_place(truth: np.ndarray, image: np.ndarray, size: int) -> tuple[int, int]:

@@ -80,8 +80,8 @@ class Labels:
         """
         places = self.axis.transData.transform(np.column_stack([x, y]))
         if joined:
-            for one, other in zip(places, places[1:], strict=False):
-                for place in np.linspace(one, other, 40):
+            for start, end in zip(places, places[1:], strict=False):
+                for place in np.linspace(start, end, 40):
                     self._take(place, np.full(2, 1.5))
         for place in places:
             self._take(place, np.array(size) / 2)

@@ -41,12 +41,12 @@ def finished_network(workdir: Workdir, model: Supernet, keep: str, check: Callab
     """
     if keep == "last":
         return model.finished()
-    # Said in either case, since nothing else tells.
-    said = "the finished model is that of epoch {}, the best on the validation part"
+    # Printed in either case, since nothing else tells.
+    sentence = "the finished model is that of epoch {}, the best on the validation part"
     files = workdir.checkpoint_files()
     for epoch in best_first(workdir.metrics.rows(), model.task.metric, files):
         if epoch == max(files):
-            print(said.format(epoch), flush=True)
+            print(sentence.format(epoch), flush=True)
             break
         try:
             kept = load_model(files[epoch])
@@ -55,6 +55,6 @@ def finished_network(workdir: Workdir, model: Supernet, keep: str, check: Callab
             print(f"passing over {files[epoch]}: {error}", flush=True)
             continue
         network = kept.finished()
-        print(said.format(epoch), flush=True)
+        print(sentence.format(epoch), flush=True)
         return network
     return model.finished()

@@ -64,7 +64,7 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.first: int | None = None
-        self.began = self.said = time.monotonic()
+        self.began = self.printed = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch
@@ -76,18 +76,18 @@ class TrainingProgress(keras.callbacks.Callback):
         if batch == 0 and self.epoch == self.first:
             # Tracing is over; counting it in would spoil the estimate of the time left.
             print(f"traced in {now - self.began:.0f} s", flush=True)
-            self.began = self.said = now
+            self.began = self.printed = now
         terminal = sys.stdout.isatty()
         # Not at every step: to read the loss is to wait for the device.
-        if now - self.said > (_TERMINAL_EVERY if terminal else _LOG_EVERY):
-            self.said = now
+        if now - self.printed > (_TERMINAL_EVERY if terminal else _LOG_EVERY):
+            self.printed = now
             loss = float((logs or {})["loss"])
             line = f"epoch {self.epoch + 1}: step {batch + 1}/{self.params['steps']}, loss {loss:.4f}"
             print(f"\r\x1b[K{line}" if terminal else line, end="" if terminal else "\n", flush=True)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         logs = logs or {}
-        now = self.said = time.monotonic()
+        now = self.printed = time.monotonic()
         epochs = self.params["epochs"]
         left = (now - self.began) / (epoch + 1 - (self.first or 0)) * (epochs - epoch - 1)
         task = self.model.task

@@ -232,11 +232,11 @@ def flat(config: Mapping[str, Any], prefix: str = "config.") -> dict[str, Any]:
     return values
 
 
-def _check_same(path: Path, kept: dict[str, Any], asked: dict[str, Any]) -> None:
+def _check_same(path: Path, kept: dict[str, Any], requested: dict[str, Any]) -> None:
     """Raises UserError, naming the first difference, unless the config of a folder is the one that is asked for."""
-    for key in sorted(kept.keys() | asked.keys()):
-        old, new = kept.get(key), asked.get(key)
-        in_both = key in kept and key in asked
+    for key in sorted(kept.keys() | requested.keys()):
+        old, new = kept.get(key), requested.get(key)
+        in_both = key in kept and key in requested
         if in_both and old == new:
             continue
         value = f"with {key}={old!r}" if key in kept else f"without {key}"

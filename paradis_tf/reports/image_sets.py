@@ -22,7 +22,7 @@ class ImageSet:
 
     Attributes:
       name: of the set; empty for the whole test part.
-      bicubic: the value of bicubic enlargement, where it is told.
+      bicubic: the value of bicubic enlargement, where it was measured.
     """
 
     name: str
@@ -67,6 +67,6 @@ def _of_set(runs: Sequence[Run], name: str) -> ImageSet:
     return dataclasses.replace(whole(restricted), name=name, bicubic=first.bicubic)
 
 
-def _alike(one: float | None, other: float | None) -> bool:
+def _alike(first: float | None, second: float | None) -> bool:
     # Machines may differ in the last digits.
-    return one is None or other is None or math.isclose(one, other, rel_tol=1e-4)
+    return first is None or second is None or math.isclose(first, second, rel_tol=1e-4)

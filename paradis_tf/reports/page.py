@@ -52,18 +52,9 @@ def render(title: str, all_images: ImageSet, sets: Sequence[ImageSet], metric: M
     """The page, with the SVG `picture` in it, which is of the first of the sets."""
     lines = all_images.lines
     seeds = max(point.value.seeds for line in lines for point in line.points)
-    resolution = f" One image is {100 / all_images.images:.2g} points." if metric.key == "accuracy" else ""
-    spread = (
-        "± is the sample standard deviation over seeds, and of a difference the root of the sum of squares."
-        if seeds > 1
-        else "Every value is of a single seed, so its spread is not known."
-    )
-    introduction = (
-        f"{metric.title[0].upper()}{metric.title[1:]} on the {all_images.images:,} images of the test part, in "
-        f"floating point, against multiply-adds (MAdds) of one {_UNITS[metric.key]}.{resolution} {spread}"
-    )
+    texts = (_introduction(all_images, metric, seeds), tables.unequal_training(lines))
     sections = [
-        *(f"<p>{escape(text)}</p>" for text in (introduction, tables.unequal_training(lines)) if text),
+        *(f"<p>{escape(text)}</p>" for text in texts if text),
         f"<figure>{picture[picture.index('<svg') :]}</figure>",
     ]
     for of_set in sets:
@@ -88,6 +79,19 @@ def render(title: str, all_images: ImageSet, sets: Sequence[ImageSet], metric: M
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n{MARK}\n<title>{escape(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width">\n<style>{_STYLE}</style>\n</head>\n<body>\n'
         f"<h1>{escape(title)}</h1>\n" + "\n".join(sections) + "\n</body>\n</html>\n"
+    )
+
+
+def _introduction(all_images: ImageSet, metric: Metric, seeds: int) -> str:
+    resolution = f" One image is {100 / all_images.images:.2g} points." if metric.key == "accuracy" else ""
+    spread = (
+        "± is the sample standard deviation over seeds, and of a difference the root of the sum of squares."
+        if seeds > 1
+        else "Every value is of a single seed, so its spread is not known."
+    )
+    return (
+        f"{metric.title[0].upper()}{metric.title[1:]} on the {all_images.images:,} images of the test part, in "
+        f"floating point, against multiply-adds (MAdds) of one {_UNITS[metric.key]}.{resolution} {spread}"
     )
 
 

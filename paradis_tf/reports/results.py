@@ -50,6 +50,17 @@ def read_csv(path: str) -> list[Run]:
     Raises:
       UserError: the file cannot be read, has no row, lacks a column or holds a malformed value.
     """
+    runs: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    entries: dict[str, set[str]] = {}
+    for where, row in _read_rows(path):
+        values = _values(row, where)
+        runs.setdefault((values["name"], values["seed"], values["metric"]), []).append(values)
+        entries.setdefault(values["method"], set()).add(values["entry"])
+    return [_run(path, rows_of_run, entries) for rows_of_run in runs.values()]
+
+
+def _read_rows(path: str) -> list[tuple[str, dict[str, str]]]:
+    """Where each row of a CSV stands, and its values by column."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a mark
             reader = csv.DictReader(file)
@@ -67,16 +78,10 @@ def read_csv(path: str) -> list[Run]:
         raise UserError(f"--results={path} has the columns {', '.join(twice)} more than once.")
     if not rows:
         raise UserError(f"--results={path} has no row.")
-    runs: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for where, row in rows:
         if None in row or None in row.values():
             raise UserError(f"{where} has another number of fields than the header, {len(header)}.")
-        values = _values(row, where)
-        runs.setdefault((values["name"], values["seed"], values["metric"]), []).append(values)
-    titles: dict[str, set[str]] = {}
-    for first, *_ in runs.values():
-        titles.setdefault(first["method"], set()).add(first["entry"])
-    return [_run(path, rows_of_run, titles) for rows_of_run in runs.values()]
+    return rows
 
 
 def _values(row: Mapping[str, str], where: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ _MOST_COUNT = 2**53
 
 @dataclass(frozen=True)
 class OfSet:
-    """What a switch has on one set of test images, and bicubic enlargement, where that is told."""
+    """What a switch has on one set of test images, and bicubic enlargement, where that was measured."""
 
     images: int
     value: float
@@ -44,7 +44,7 @@ class Row:
 
     Attributes:
       live: by set of devices that answer, the value; empty where it was not measured.
-      sets: by set of test images, of tasks that tell them apart.
+      sets: by set of test images, of tasks that have several.
     """
 
     switch: str
@@ -69,8 +69,8 @@ class Run:
       identity: what all runs of a report have in common, by its key in the config.
       label: what the line is called; empty for the method's title.
       config: the resolved config; None from a CSV.
-      command: that makes it again; empty where it is not told.
-      versions: of the packages that made it, where they are told.
+      command: trains the run again; empty where it is not known.
+      versions: of the packages that made it, where they are known.
     """
 
     where: str

@@ -33,7 +33,7 @@ def show(value: SeedMean | None, metric: Metric, signed: bool = False) -> str:
 
 
 def means(of_set: ImageSet, metric: Metric) -> TextTable:
-    """A row per line and switch, bicubic enlargement first where it is told."""
+    """A row per line and switch, bicubic enlargement first where it was measured."""
     bicubic = [] if of_set.bicubic is None else [("bicubic", *[NONE] * 7, metric.text(of_set.bicubic))]
     rows = [
         (

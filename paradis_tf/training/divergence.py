@@ -21,8 +21,8 @@ class FirstNonFinite(keras.metrics.Metric):
 
     def __init__(self, name: str = "first_non_finite") -> None:
         super().__init__(name=name)
-        self.found = self.add_variable(
-            (3,), lambda shape, dtype: tf.constant([0, -1, -1], dtype), "int64", "only_first_replica", "found"
+        self.first = self.add_variable(
+            (3,), lambda shape, dtype: tf.constant([0, -1, -1], dtype), "int64", "only_first_replica", "first"
         )
 
     def update_state(self, losses: Any, switches: Any) -> None:
@@ -37,16 +37,16 @@ class FirstNonFinite(keras.metrics.Metric):
             # A sum is finite only if its terms are.
             losses = context.all_reduce("sum", losses)
         broken = tf.logical_not(tf.math.is_finite(losses))
-        step, known = self.found[0] + 1, self.found[1:]
+        step, known = self.first[0] + 1, self.first[1:]
         here = tf.stack([step, tf.cast(tf.gather(switches, tf.argmax(broken)), "int64")])
-        first = tf.logical_and(known[0] < 0, tf.reduce_any(broken))
-        self.found.assign(tf.concat([[step], tf.where(first, here, known)], axis=0))
+        begins = tf.logical_and(known[0] < 0, tf.reduce_any(broken))
+        self.first.assign(tf.concat([[step], tf.where(begins, here, known)], axis=0))
 
     def result(self) -> Any:
-        return keras.ops.convert_to_tensor(self.found)
+        return keras.ops.convert_to_tensor(self.first)
 
     def reset_state(self) -> None:
-        self.found.assign([0, -1, -1])
+        self.first.assign([0, -1, -1])
 
 
 class DivergenceCheck(keras.callbacks.Callback):

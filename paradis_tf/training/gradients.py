@@ -35,24 +35,24 @@ def combine(
     Source: clipping as in Pascanu et al. 2013.
     """
     order = sorted(gradients)
-    found = [gradients[index] for index in order]
+    combined = [gradients[index] for index in order]
     scale = optimizer.scale_loss(1.0)
     context = tf.distribute.get_replica_context()
     replicas = context.num_replicas_in_sync
     if replicas > 1:
         if clip_norm or isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             # The norm, and whether all is finite, are to be judged on the whole gradient and alike everywhere.
-            found = [gradient / replicas for gradient in context.all_reduce("sum", found)]
-        found = [gradient / replicas for gradient in found]
+            combined = [gradient / replicas for gradient in context.all_reduce("sum", combined)]
+        combined = [gradient / replicas for gradient in combined]
     if clip_norm:
-        norm = tf.linalg.global_norm(found) * replicas / scale
+        norm = tf.linalg.global_norm(combined) * replicas / scale
         # A gradient that is not finite stays so, or the optimizer could not skip it, nor training be stopped.
         factor = tf.where(tf.math.is_finite(norm), clip_norm / tf.maximum(norm, clip_norm), float("nan"))
-        found = [gradient * factor for gradient in found]
+        combined = [gradient * factor for gradient in combined]
     if weight_decay:
         share = weight_decay * scale / replicas
-        found = [
+        combined = [
             gradient + share * variables[index].value if index in decayed else gradient
-            for index, gradient in zip(order, found, strict=True)
+            for index, gradient in zip(order, combined, strict=True)
         ]
-    return found, [variables[index] for index in order]
+    return combined, [variables[index] for index in order]

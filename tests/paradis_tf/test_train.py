@@ -143,9 +143,7 @@ def test_a_damaged_checkpoint_is_passed_over(
 
 
 @pytest.mark.usefixtures("tiny_known")
-def test_a_checkpoint_of_another_network_is_refused(
-    tiny_copy: Path, tiny_data: Path, tiny_net: Callable[..., Supernet]
-) -> None:
+def test_a_checkpoint_of_another_network_is_refused(tiny_copy: Path, tiny_data: Path) -> None:
     (tiny_copy / "model.keras").unlink()
     Supernet(narrow_resnet(10, (8, 8, 3), 5), ["1.0", "0.5+0.5"]).save(tiny_copy / "checkpoints" / "epoch_0004.keras")
     with pytest.raises(UserError, match=rf"the model in {tiny_copy / 'checkpoints'} has architecture"):
@@ -154,18 +152,21 @@ def test_a_checkpoint_of_another_network_is_refused(
 
 
 @pytest.mark.usefixtures("tiny_known")
-def test_a_checkpoint_of_another_training_is_refused(tiny_copy: Path, tiny_data: Path) -> None:
+def test_a_checkpoint_of_another_training_is_refused(
+    tiny_copy: Path, tiny_data: Path, tiny_net: Callable[..., Supernet]
+) -> None:
     (tiny_copy / "model.keras").unlink()
     config = config_of(tiny_data)
     newest = tiny_copy / "checkpoints" / "epoch_0004.keras"
-    model = load_model(newest)
+    method = load_model(newest).method
     later = newest.rename(newest.with_name("epoch_0009.keras"))
     with pytest.raises(UserError, match="is of epoch 9, and the run has 4; it is another run's"):
         training.train(config, str(tiny_copy))
     later.unlink()
-    for optimizer, average_decay in ((keras.optimizers.Adam(), 0.9), (model.optimizer, 0.0)):
-        model.compile(optimizer, method=model.method, average_decay=average_decay)
-        model.save(newest)
+    for optimizer, average_decay in ((keras.optimizers.Adam(), 0.9), (keras.optimizers.SGD(0.1, 0.9), 0.0)):
+        other = tiny_net(("1.0", "0.5+0.5"))
+        other.compile(optimizer, method=method, average_decay=average_decay)
+        other.save(newest)
         with pytest.raises(UserError, match=r"was trained with another optimizer.* config.optimizer gives \(sgd\)"):
             training.train(config, str(tiny_copy))
     assert not (tiny_copy / "model.keras").exists()

@@ -15,38 +15,21 @@ from paradis_tf.methods.fixed_teacher import check_teacher
 
 from fusion.base.program import UserError
 from paradis_tf import models
-from paradis_tf.configs import defaults
 from paradis_tf.evaluation.recalibration import recalibrate
 from paradis_tf.operations import SwitchableBatchNormalization
 from paradis_tf.records.workdir import Workdir, load_model
 from paradis_tf.supernet import Supernet
 from paradis_tf.training import run as training
+from tests.paradis_tf.tiny_config import config_of
+
+pytestmark = pytest.mark.usefixtures("tiny_known")
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rng = np.random.default_rng(0)
-    file = tmp_path_factory.mktemp("images") / "tiny.npz"
-    parts = {
-        f"{name}_{part}": value
-        for part, count in (("train", 48), ("test", 8))
-        for name, value in (
-            ("x", rng.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)),
-            ("y", np.arange(count) % 3),
-        )
-    }
-    np.savez(file, **parts)
-    return file
-
-
-def config_of(images: Path, method: str, switches: tuple[str, ...]) -> ConfigDict:
-    config = defaults.get_config(method)
+def config_for(data: Path, method: str, switches: tuple[str, ...]) -> ConfigDict:
+    config = config_of(data, method)
     config.epochs = 1
-    config.batch_size = 16
     config.switches = switches
-    config.dataset.update(name="npz", path=str(images))
-    config.model.update(width_multiplier=0.25, strides=(2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1))
-    config.optimizer.warmup_epochs = 0.0
+    config.optimizer.update(warmup_epochs=0.0, average_decay=0.0)
     return config
 
 
@@ -55,8 +38,8 @@ def statistics_of(model: Supernet) -> list[np.ndarray]:
     return [weight.numpy() for norm in norms for weight in (norm.moving_mean, norm.moving_variance)]
 
 
-def test_us_slimmable_ends_with_statistics_of_plain_averages(images: Path, tmp_path: Path) -> None:
-    config = config_of(images, "us_slimmable", ("1.0", "0.5", "0.25"))
+def test_us_slimmable_ends_with_statistics_of_plain_averages(tiny_data: Path, tmp_path: Path) -> None:
+    config = config_for(tiny_data, "us_slimmable", ("1.0", "0.5", "0.25"))
     assert config.normalization == "shared_affine"
     workdir = training.train(config, str(tmp_path / "run"))
     finished = workdir.load_model()
@@ -65,16 +48,16 @@ def test_us_slimmable_ends_with_statistics_of_plain_averages(images: Path, tmp_p
     assert norm.gamma.shape == (8,)
     found = statistics_of(finished)
     assert any(np.abs(new - old).max() > 1e-3 for new, old in zip(found, statistics_of(trained), strict=True))
-    # One epoch of the two batches that training has seen first, on the finished weights.
+    # The batches that training has seen first, on the finished weights.
     dataset = training.load_dataset(config, None)
     recalibrate(finished, training.calibration_batches(config, dataset, 5000))
     for new, old in zip(statistics_of(finished), found, strict=True):
         np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-6)
 
 
-def test_a_teacher_is_needed_for_training_alone(images: Path, tmp_path: Path) -> None:
-    teacher = training.train(config_of(images, "individual", ("1.0",)), str(tmp_path / "teacher"))
-    config = config_of(images, "individual", ("4x0.25",))
+def test_a_teacher_is_needed_for_training_alone(tiny_data: Path, tmp_path: Path) -> None:
+    teacher = training.train(config_for(tiny_data, "individual", ("1.0",)), str(tmp_path / "teacher"))
+    config = config_for(tiny_data, "individual", ("4x0.25",))
     config.method.teacher = str(tmp_path / "nowhere")
     with pytest.raises(UserError, match="nowhere.*holds no run"):
         training.train(config, str(tmp_path / "run"))
@@ -88,9 +71,9 @@ def test_a_teacher_is_needed_for_training_alone(images: Path, tmp_path: Path) ->
     assert np.isfinite(keras.ops.convert_to_numpy(model(dataset.test.images)["prediction"])).all()
 
 
-def test_a_teacher_without_the_full_width_is_refused(images: Path, tmp_path: Path) -> None:
-    teacher = training.train(config_of(images, "slimmable", ("0.5", "0.25")), str(tmp_path / "teacher"))
-    config = config_of(images, "individual", ("4x0.25",))
+def test_a_teacher_without_the_full_width_is_refused(tiny_data: Path, tmp_path: Path) -> None:
+    teacher = training.train(config_for(tiny_data, "slimmable", ("0.5", "0.25")), str(tmp_path / "teacher"))
+    config = config_for(tiny_data, "individual", ("4x0.25",))
     config.method.teacher = str(teacher.path)
     with pytest.raises(UserError, match=r"has no switch 1.0; it has 0.5, 0.25"):
         training.train(config, str(tmp_path / "run"))
@@ -121,15 +104,3 @@ def test_a_teacher_for_another_task_is_refused() -> None:
     network = models.create(name="mobilenet_v1", image_shape=(16, 16, 3), classes=3, width_multiplier=0.25, form="32")
     with pytest.raises(UserError, match=r"the teacher is for super_resolution, and the network for classification\."):
         check_teacher(teacher, network, False)
-
-
-def test_a_finished_run_without_checkpoints_stays_as_it_is(
-    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = config_of(images, "individual", ("1.0",))
-    workdir = training.train(config, str(tmp_path / "run"))
-    before = {file: file.read_bytes() for file in (workdir.model_file, workdir.metrics_file)}
-    shutil.rmtree(workdir.checkpoints)
-    training.train(config, str(tmp_path / "run"))
-    assert "holds the finished run of 1 epochs; nothing to do" in capsys.readouterr().out
-    assert {file: file.read_bytes() for file in before} == before

@@ -106,5 +106,5 @@ def test_jitter_factors_are_within_their_range() -> None:
     image = tf.constant(np.random.default_rng(0).integers(60, 140, (8, 8, 3), dtype=np.uint8))
     augment = Augmentation(color_jitter=0.4)
     for draw, factors in (([0.0, 0.5, 1.0], [0.6, 1.0, 1.4]), ([0.5, 0.5, 0.5], [1.0, 1.0, 1.0])):
-        found = augment.one({"jitter": tf.constant(draw)}, image)
+        found = augment.change_image({"jitter": tf.constant(draw)}, image)
         assert np.abs(found.numpy().astype(int) - jitter(image, factors).numpy()).max() <= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 
 from fusion.base.program import UserError
-from paradis_tf.configs import digits_mobilenet_v1
 from paradis_tf.cuts import SwitchError
 from paradis_tf.evaluation.recalibration import recalibrate
 from paradis_tf.operations import SwitchableBatchNormalization
@@ -119,31 +119,22 @@ def test_what_cannot_be_recalibrated_is_refused(tiny_net: Callable[..., Supernet
 
 
 def program(*flags: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "paradis_tf.recalibrate", *map(str, flags)]
+    command = [sys.executable, "-m", "tests.paradis_tf.tiny_config", "paradis_tf.recalibrate", *map(str, flags)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-def test_the_program_replaces_the_model_of_a_run(tmp_path: Path) -> None:
-    config = digits_mobilenet_v1.get_config()
-    config.update_from_flattened_dict(
-        {"model.width_multiplier": 0.125, "switches": ("1.0", "0.5+0.5"), "normalization": "shared_affine"}
-    )
-    workdir = Workdir.create(tmp_path / "run", config)
-    refused = program(f"--workdir={workdir.path}")
-    assert refused.returncode == 2
-    assert "holds no finished model" in refused.stderr
-    architecture = {**config.model, "image_shape": (16, 16, 3), "classes": 10}
-    fresh = Supernet(architecture, config.switches, normalization="shared_affine")
-    workdir.save_model(fresh)
-
-    done = program(f"--workdir={workdir.path}", "--images=200", f"--json={tmp_path / 'table.json'}")
+@pytest.mark.usefixtures("tiny_known")
+def test_the_program_replaces_the_model_of_a_run(tiny_run: Path, tmp_path: Path) -> None:
+    workdir = Workdir.open(shutil.copytree(tiny_run, tmp_path / "run"))
+    before = workdir.load_model()
+    done = program(f"--workdir={workdir.path}", "--images=40", f"--json={tmp_path / 'table.json'}")
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "table.json").read_text())
     assert [(row["switch"], row["devices"]) for row in rows] == [("1.0", 1), ("0.5+0.5", 2)]
-    assert {(row["images"], row["validation_images"]) for row in rows} == {(256, 144)}
-    assert "accuracy on 144 validation images, statistics of 256 training images" in done.stdout
-    found = workdir.load_model()
-    assert found.model_id() == rows[0]["model_id"] != fresh.model_id()
-    for old, new in zip(fresh.trainable_weights, found.trainable_weights, strict=True):
+    assert {(row["images"], row["validation_images"]) for row in rows} == {(48, 12)}
+    assert "accuracy on 12 validation images, statistics of 48 training images" in done.stdout
+    after = workdir.load_model()
+    assert after.model_id() == rows[0]["model_id"] != before.model_id()
+    for old, new in zip(before.trainable_weights, after.trainable_weights, strict=True):
         assert old.numpy().tobytes() == new.numpy().tobytes()
     assert not list(workdir.path.glob(".*"))
