@@ -346,7 +346,7 @@ def test_no_changed_byte_of_a_compressed_file_changes_the_data(tmp_path: Path) -
     np.savez_compressed(path, **arrays())
     whole, wanted = path.read_bytes(), parts(load("npz", str(path)))
     refused = 0
-    for place in range(0, len(whole), 3):
+    for place in range(0, len(whole), 17):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
         try:
             found = parts(load("npz", str(path)))
@@ -355,7 +355,7 @@ def test_no_changed_byte_of_a_compressed_file_changes_the_data(tmp_path: Path) -
         else:
             # A byte that no reader looks at, such as one of a date.
             assert all(same(*pair) for pair in zip(found, wanted, strict=True))
-    assert refused > len(whole) / 3 * 0.8
+    assert refused > len(whole) / 17 * 0.8
 
 
 @pytest.mark.parametrize(("place", "value"), [(0, 1), (2, 99)], ids=["encrypted", "unknown compression"])
