@@ -7,11 +7,10 @@ The model is that of `examples.train_on_own_images`, or the `model.keras` of a r
 ranges of the int8 activations.
 """
 
-import paradis_tf  # noqa: F401, I001  before keras and tensorflow
+import paradis_tf  # noqa: F401, I001  before TensorFlow
 
 from pathlib import Path
 
-import keras
 import numpy as np
 from absl import app, flags
 from ai_edge_litert.interpreter import Interpreter
@@ -19,6 +18,7 @@ from ai_edge_litert.interpreter import Interpreter
 from export.conversion.job import SliceFile
 from export.conversion.slices import convert_slice
 from paradis_tf.builders.static import extract
+from paradis_tf.records.workdir import load_model
 from paradis_tf.switches import Switch
 
 _MODEL = flags.DEFINE_string("model", None, "A .keras file of a supernet.", required=True)
@@ -29,7 +29,7 @@ _TARGET = flags.DEFINE_string("target", "slice.tflite", "The file to write.")
 
 
 def main(_: list[str]) -> None:
-    net = keras.models.load_model(_MODEL.value)
+    net = load_model(Path(_MODEL.value))
     switch = Switch.parse(_SWITCH.value, net.grid)
     with np.load(_DATA.value) as data:
         calibration, image = data["x_train"][:256], data["x_test"][:1]

@@ -38,13 +38,14 @@ def main(_: list[str]) -> None:
     optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
     net.compile(optimizer, method=Paradis(), weight_decay=1e-4)
     net.fit(x_train, y_train, batch_size=_BATCH, epochs=_EPOCHS.value, verbose=2)
-    for switch in net.switches:
+    finished = net.finished()  # weights and call alone
+    for switch in finished.switches:
         predicted = [
-            np.argmax(net(x_test[i : i + _BATCH], path=switch)["prediction"], axis=-1)
+            np.argmax(finished(x_test[i : i + _BATCH], path=switch)["prediction"], axis=-1)
             for i in range(0, len(x_test), _BATCH)
         ]
         print(f"{str(switch):>15}  {switch.devices} devices  {np.mean(np.concatenate(predicted) == y_test):.1%}")
-    net.save(_MODEL.value)
+    finished.save(_MODEL.value)
 
 
 if __name__ == "__main__":
