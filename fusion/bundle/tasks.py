@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BundleTask:
-    """A kind of answer.
+    """A task, as a bundle has it.
 
     Attributes:
-      name: in manifests.
+      name: its name in manifests.
       output: the name of the tensor that a slice gives.
-      dimensions: how many that tensor has for one image.
-      answer: the names of the fused answer's tensors, the one that the others follow from first.
+      dimensions: of that tensor, for one image.
+      answer: the names of the fused answer's tensors; the others follow from the first.
       has_classes: whether an answer is one of the bundle's labels, which may be certain before all slices have arrived;
         else it is a larger image, which a tail makes of the slices' sum.
-      accuracy_scale: how many times what manifests hold people give and read: 100 of a part of 1, in per cent.
+      accuracy_scale: what a manifest's accuracy is multiplied by for people: 100 where they read per cent.
     """
 
     name: str

@@ -15,9 +15,9 @@ _MEAN_GAIN, _DEVIATION_GAIN, _DEVIATIONS = 1 / 8, 1 / 4, 2.0
 # Seconds between two measurements of a slice, and the share of a device's time that they may take: a request that comes
 # meanwhile has to wait.
 _REFRESH_S, _REFRESH_SHARE = 30.0, 0.01
-# A device without a request for so long is idle.
+# Seconds without a request after which a device is idle.
 _IDLE_S = 1.0
-# On one that is never idle a doubted slice is measured after so long.
+# Seconds after which a doubted slice of a device that is never idle is measured.
 _DOUBT_S = 5.0
 
 
@@ -79,7 +79,7 @@ class Measurements:
         self._doubted.setdefault(name, now())
 
     def done(self, names: Collection[str], ms: float) -> None:
-        """Slices of one size were measured, which took so long, or cannot be."""
+        """Slices of one size were measured, which took so many milliseconds, or cannot be measured now."""
         # Uneven, so that not all devices are away at one moment.
         pause_s = max(_REFRESH_S, ms / 1e3 / _REFRESH_SHARE) * random.uniform(0.75, 1.25)
         self._due |= dict.fromkeys(names, now() + pause_s)
@@ -120,7 +120,7 @@ class SliceEstimates:
         self.measurements = Measurements()
         self._served: dict[str, SliceModel] = {}
         self._latencies: dict[str, Estimate] = {}
-        # The share of it that one request after the other takes; the rest, as on the wire, they take at one time.
+        # What of it the device spends on one request after the other; the rest, as on the wire, passes for all at once.
         self._invocations: dict[str, Estimate] = {}
         # Slices that are served and could not be answered, for want of memory.
         self._unable: set[str] = set()

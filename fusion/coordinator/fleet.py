@@ -20,7 +20,7 @@ Connect = Callable[[Device], tuple[Transport, Mapping[str, SliceTransport]]]
 Raises `UserError` when its token or TLS files are unfit. Reading them takes a while on a board, so it is called in a
 thread."""
 
-# What is expected of devices changes a little with every answer; for so long plans are not made anew for that.
+# Seconds that a plan is kept, though what is expected of devices changes a little with every answer.
 _PLANS_S = 0.1
 
 
@@ -41,7 +41,7 @@ def connect_by_http(
 
 
 def expected_accuracy(entry: SwitchEntry, precision: str, slices: Collection[int]) -> float | None:
-    """What the verification of a bundle found of a switch with only these slices answering, in its own metric.
+    """The accuracy of a switch with only these slices answering, by the verification of the bundle and in its metric.
 
     None where the bundle was not verified, and for no slice.
     """

@@ -34,8 +34,14 @@ _SENDING_S = 0.004
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest batch of a request, how many requests may run at once, the longest deadline of one, in seconds, and
-    what may be answered early, of `early.MODES`."""
+    """What a request may ask for.
+
+    Attributes:
+      batch: the most images.
+      running: the most requests at once.
+      longest_s: the longest deadline, in seconds.
+      early_answer: what may be answered early, of `early.MODES`.
+    """
 
     batch: int
     running: int

@@ -37,7 +37,7 @@ CONNECT_TIMEOUT_S = define_float(
     "connect_timeout_s", 2, "Seconds that connecting to a worker may take.", 0.001, LONGEST_S
 )
 UNVERIFIED = "no accuracy is known, so more multiply-adds count as better; export.verify puts accuracies in the bundle"
-"""What is said of a bundle without them."""
+"""What users are told of a bundle without accuracies."""
 
 
 def goal(bundle: Bundle) -> Goal:
@@ -47,7 +47,7 @@ def goal(bundle: Bundle) -> Goal:
 
 
 def entries(bundle: Bundle) -> tuple[SwitchEntry, ...]:
-    """The switches that the flags allow. Raises `UserError` when the bundle has not the one."""
+    """The switches that the flags allow. Raises `UserError` when the bundle lacks that of --switch."""
     return bundle.switches if SWITCH.value is None else (bundle.find_switch(SWITCH.value),)
 
 

@@ -1,1 +1,1 @@
-"""From parts to an answer."""
+"""From what the slices give to the answer."""

@@ -13,13 +13,13 @@ from .sum import Sum
 IsSettled = Callable[[SwitchEntry, Mapping[int, np.ndarray]], bool]
 """Whether the contributions, (N, ...), of some slices of a switch, by number, decide the answer."""
 MODES = ("off", "bound", "confidence")
-# What float32 rounding may add to or take from the difference of two fused logits, as a part of the largest one: the
+# What float32 rounding may add to or take from the difference of two fused logits, as a share of the largest one: the
 # sums themselves are rounded by at most 2^-24 each, and so is the answer.
 _ROUNDING = 2.0**-21
 
 
 class EarlyAnswer:
-    """Says of a partial sum of one switch whether it may be answered with.
+    """Decides whether the sum of some slices of a switch may be the answer already.
 
     Args:
       bundle: the bundle, of a classifier unless the mode is `off`.

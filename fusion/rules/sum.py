@@ -10,7 +10,7 @@ from ..bundle.contents import TensorInfo
 
 
 class Sum:
-    """From what slices store to what the answer is made of."""
+    """What a slice contributes to the answer, and what all contributions together are."""
 
     def contribution(self, output: TensorInfo, stored: np.ndarray) -> np.ndarray:
         """A slice's share, float64 (N, ...), of its stored output."""
@@ -41,14 +41,14 @@ def dequantize(stored: np.ndarray, scale: float | None, zero_point: int | None) 
     return (real - zero_point) * scale
 
 
-def fuse(partial: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum, float32 (N, ...), of one float64 (N, ...) per slice: partial logits, or partial residual images.
+def fuse(contributions: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum, float32 (N, ...), of the slices' contributions, float64 (N, ...): partial logits or residual images.
 
-    Adds in float64 and in the order given, so that the same answers always give the same bits.
+    Adds in float64 and in their order, so that the same answers always give the same bits.
     """
-    total = np.zeros_like(partial[0])
-    for outputs in partial:
-        total = total + outputs
+    total = np.zeros_like(contributions[0])
+    for contribution in contributions:
+        total = total + contribution
     return total.astype(np.float32)
 
 
