@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from ..protocol.tensors import OipError
+from ..protocol.oip import OipError
 from .load import Attempt
 
 PHASES = (

@@ -7,16 +7,16 @@ the KServe "Open Inference Protocol (V2)" and Triton's "Binary Tensor Data Exten
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from ..base.program import LONGEST_S
-from .tensors import OipError as OipError
-from .tensors import brief, data_from_bytes, data_from_json, data_to_bytes, data_to_json, refuse
+from .strict_json import OipError as OipError
+from .strict_json import brief, dump, parse_object, refuse
+from .tensors import data_from_bytes, data_from_json, data_to_bytes, data_to_json
 
 HEADER = "Inference-Header-Content-Length"
 # Of a 503 for a model that cannot be had for now, whatever else there is to do; ours.
@@ -136,7 +136,7 @@ def request_json(
         "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in outputs],
         "parameters": dict(parameters),
     }
-    return _dump(message)
+    return dump(message)
 
 
 def encode_response(
@@ -165,7 +165,7 @@ def encode_response(
             tensors.append(_tensor(spec, array.shape) | {"data": data_to_json(spec.name, spec.datatype, array)})
     message = {"model_name": model_name, "model_version": model_version}
     message |= {} if request.id is None else {"id": request.id}
-    head = _dump(message | {"parameters": dict(parameters), "outputs": tensors})
+    head = dump(message | {"parameters": dict(parameters), "outputs": tensors})
     return b"".join([head, *chunks]), str(len(head)) if any(request.outputs.values()) else None
 
 
@@ -197,16 +197,7 @@ def _message(
         if int(header_length) > size:
             refuse(f"{HEADER} is {header_length} but the body has {size} bytes; legal: at most those")
         size = int(header_length)
-    try:
-        message = _DECODER.decode(bytes(body[:size]).decode("utf-8"))
-    except UnicodeDecodeError as error:
-        refuse(f"the JSON of the {what} is not UTF-8 at byte {error.start}")
-    except RecursionError:
-        refuse(f"the JSON of the {what} is nested too deeply")
-    except ValueError as error:
-        refuse(f"the {what} is not JSON: {error}")
-    if not isinstance(message, dict):
-        refuse(f"the {what} is {brief(message)}; legal: a JSON object")
+    message = parse_object(bytes(body[:size]), what)
     return message, None if header_length is None else memoryview(body)[size:]
 
 
@@ -341,23 +332,3 @@ def _only(values: Mapping[str, Any], legal: Sequence[str], label: str) -> None:
 
 def _names(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(spec.name for spec in specs)
-
-
-def _dump(message: Any) -> bytes:
-    return _ENCODER.encode(message).encode("ascii")
-
-
-def _constant(text: str) -> NoReturn:
-    refuse(f"the JSON holds {text}, which is not a JSON number")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        keys = [key for key, _ in pairs]
-        refuse(f"the JSON has the key {brief(next(k for k in keys if keys.count(k) > 1))} twice")
-    return values
-
-
-_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
-_DECODER = json.JSONDecoder(parse_constant=_constant, object_pairs_hook=_object)

@@ -1,5 +1,4 @@
-"""The data of one Open Inference Protocol tensor, as JSON numbers or as raw bytes, to and from
-NumPy.
+"""The data of one Open Inference Protocol tensor, as JSON numbers or as raw bytes, to and from NumPy.
 
 Source of the format: the KServe "Open Inference Protocol (V2)" (datatypes, JSON tensor data) and
 Triton's "Binary Tensor Data Extension" (little-endian, row-major; BYTES elements each after a
@@ -8,12 +7,12 @@ Triton's "Binary Tensor Data Extension" (little-endian, row-major; BYTES element
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
+
+from .strict_json import OipError, brief, refuse
 
 DTYPES = {
     "BOOL": np.dtype(bool),
@@ -28,18 +27,6 @@ DTYPES = {
 
 DATATYPES = {"uint8": "UINT8", "int8": "INT8", "float32": "FP32"}
 """The OIP datatype of each dtype that a slice file's input or output may have."""
-
-
-class OipError(Exception):
-    """A request that is refused, or an answer that cannot be given: `status` is the HTTP status,
-    400 to 599, `message` the sentence for the `error` key of the OIP error object, and `headers`
-    what the answer's head says beside it, such as Retry-After."""
-
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.headers = dict(headers or {})
 
 
 def data_from_json(label: str, datatype: str, shape: tuple[int, ...], data: Any) -> np.ndarray:
@@ -109,17 +96,6 @@ def data_to_bytes(datatype: str, array: np.ndarray) -> bytes | memoryview:
     return np.ascontiguousarray(array, DTYPES[datatype]).reshape(-1).view(np.uint8).data
 
 
-def brief(value: Any) -> str:
-    """A JSON value as it should stand in an error message: JSON of at most 60 characters, or what
-    it is."""
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list) and (len(value) > 16 or any(isinstance(v, (list, dict)) for v in value)):
-        return f"a list of {len(value)} values"
-    text = json.dumps(value[:60] if isinstance(value, str) else value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _flatten(label: str, shape: tuple[int, ...], data: list[Any]) -> list[Any]:
     """The elements of nested lists, whose lengths must be those of the shape at every depth."""
     count = 1
@@ -172,8 +148,3 @@ def _legal(datatype: str) -> str:
         return "strings"
     low, high = _range(DTYPES[datatype])
     return f"{'numbers' if isinstance(low, float) else 'integers'} from {low} to {high}"
-
-
-def refuse(message: str) -> NoReturn:
-    """Raises `OipError` (400) with a sentence, given without its full stop."""
-    raise OipError(400, message + ".")
