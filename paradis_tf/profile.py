@@ -3,9 +3,9 @@
     python -m paradis_tf.profile --config=paradis_tf/configs/digits_mobilenet_v1.py
     python -m paradis_tf.profile --config=paradis_tf/configs/defaults.py --image_size=224 --classes=1000
 
-Counts are per image and come from shapes alone: no TensorFlow is loaded and nothing is trained. Of super-resolution the
-image is the low-resolution one, a training patch unless --image_size says otherwise; what is done once where the parts
-are added is the line `tail`.
+Counts are per image and come from shapes alone; nothing is trained. Of super-resolution the image is the
+low-resolution one, a training patch unless --image_size says otherwise; what is done once, with the sum of the slices'
+outputs, is the line `tail`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from absl import flags
 from fusion.base import columns
 from fusion.base.files import check_json_target, write_json
 from fusion.base.program import UserError
-from paradis_tf import models
 from paradis_tf.base import program
-from paradis_tf.builders.cost import cut_cost, path_costs, tail_cost
 from paradis_tf.switches import parse_switches
 
 _CONFIG = program.define_config("The experiment; see paradis_tf/configs/.")
@@ -38,7 +36,9 @@ _SIZES = {
 
 def rows(architecture: Any, switches: list[Any]) -> list[dict[str, Any]]:
     """One dict per switch: totals, which count the tail, the largest device, the devices, and the tail."""
-    found = []
+    from paradis_tf.builders.cost import path_costs, tail_cost
+
+    table = []
     tail = tail_cost(architecture)
     for switch in switches:
         devices: list[dict[str, Any]] = [
@@ -51,7 +51,7 @@ def rows(architecture: Any, switches: list[Any]) -> list[dict[str, Any]]:
             }
             for slice, cost in zip(switch.slices, path_costs(architecture, switch), strict=True)
         ]
-        found.append(
+        table.append(
             {
                 "switch": str(switch),
                 "madds_total": sum(device["madds"] for device in devices) + tail.madds,
@@ -62,22 +62,25 @@ def rows(architecture: Any, switches: list[Any]) -> list[dict[str, Any]]:
                 "tail": {"madds": tail.madds, "parameters": tail.parameters},
             }
         )
-    return found
+    return table
 
 
 def main(argv: list[str]) -> None:
     check_json_target(_JSON.value)
     config = program.config_of(_CONFIG)
     options = _of_data(config)
+    # With the layers, whose costs stand beside them, TensorFlow is loaded.
+    with program.quiet():
+        from paradis_tf import models
     architecture = models.create(**dict(config.model), **options)
     switches = parse_switches(config.switches, config.grid)
-    found = rows(architecture, list(switches))
+    table = rows(architecture, list(switches))
     size = "x".join(map(str, architecture.image_shape[:2]))
     what = f"{options['classes']} classes" if "classes" in options else f"scale {options['scale']}"
     print(f"{architecture.name}, {size}, {what}; per image, activations int8\n")
     header = ("switch", "slice", "MAdds (M)", "kernel parameters", "with batch norm", "largest activation (bytes)")
     lines: list[tuple] = []
-    for row in found:
+    for row in table:
         summed = len(row["devices"]) > 1 or row["tail"]["madds"] > 0
         lines.append(
             (
@@ -107,7 +110,7 @@ def main(argv: list[str]) -> None:
     if _LAYERS.value:
         _print_layers(architecture, _LAYERS.value, config.grid)
     if _JSON.value:
-        write_json(_JSON.value, found)
+        write_json(_JSON.value, table)
 
 
 def _of_data(config: Any) -> dict[str, Any]:
@@ -129,6 +132,8 @@ def _of_data(config: Any) -> dict[str, Any]:
 
 
 def _print_layers(architecture: Any, text: str, grid: int) -> None:
+    from paradis_tf.builders.cost import cut_cost
+
     (switch,) = parse_switches([text], grid)
     for cut in switch.cuts:
         lines = [

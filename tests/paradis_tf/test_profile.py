@@ -1,4 +1,4 @@
-"""The profile program prints the known table, without TensorFlow."""
+"""The profile program prints the known table."""
 
 from __future__ import annotations
 
@@ -25,11 +25,6 @@ def test_the_known_table(tmp_path: Path) -> None:
     }
     line = next(line for line in done.stdout.splitlines() if line.startswith("4x0.25"))
     assert line.split() == ["4x0.25", "total", "164.12", "1,855,400", "1,877,288"]
-
-
-def test_it_needs_no_tensorflow() -> None:
-    program = "import sys, paradis_tf.profile; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 def test_a_dataset_of_unknown_shape_asks_for_it() -> None:
