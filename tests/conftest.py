@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -120,3 +123,13 @@ def batch() -> tuple[np.ndarray, np.ndarray]:
     """16 random images of the tiny network's shape, and labels."""
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (16, 8, 8, 3), dtype=np.uint8), rng.integers(0, 5, 16)
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny bundle of the runner; see tests/fusion/make_bundle.py. Not to be changed."""
+    folder = tmp_path_factory.mktemp("tiny")
+    maker = Path(__file__).parent / "fusion" / "make_bundle.py"
+    made = subprocess.run([sys.executable, maker, folder], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    return folder

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 # The tiny bundle and a cluster of it, as the runner's tests have them.
-from tests.fusion.conftest import bundle, coordinator, data, reference, start_for_session, worker  # noqa: F401
+from tests.fusion.conftest import coordinator, data, reference, start_for_session, worker  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 _LINES = 60

@@ -71,21 +71,6 @@ def runner():
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory):
-    """The folder of the tiny bundle; see make_bundle.py. Not to be changed."""
-    folder = tmp_path_factory.mktemp("tiny")
-    maker = Path(__file__).parent / "make_bundle.py"
-    made = subprocess.run(
-        [sys.executable, maker, folder],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    assert made.returncode == 0, made.stderr
-    return folder
-
-
-@pytest.fixture(scope="session")
 def data(bundle):
     """The images, uint8 (16, 8, 6, 3), and their labels."""
     with np.load(bundle / "data.npz") as arrays:
