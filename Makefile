@@ -23,7 +23,7 @@ help:
 	@echo "make emulated-boards  self-test of BUNDLE=$(DEMO_BUNDLE) on emulated ARM boards (downloads 200 MB; x86_64 Linux with apt)"
 	@echo "make test       the tests (a quarter of an hour)"
 	@echo "make test-slow  the tests that take minutes each"
-	@echo "make lint       ruff and mypy"
+	@echo "make lint       ruff, mypy and the rules of imports (import-linter)"
 	@echo "make format     let ruff format the code"
 	@echo "make clean      remove .venv and caches; runs and build stay"
 
@@ -56,6 +56,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from paradis_tf.methods.fixed_teacher import check_teacher
 
 from fusion.base.program import UserError
 from paradis_tf import models
@@ -20,6 +19,7 @@ from paradis_tf.operations import SwitchableBatchNormalization
 from paradis_tf.records.workdir import Workdir, load_model
 from paradis_tf.supernet import Supernet
 from paradis_tf.training import run as training
+from paradis_tf.training.teachers import check_teacher
 from tests.paradis_tf.tiny_config import config_of
 
 pytestmark = pytest.mark.usefixtures("tiny_known")
