@@ -75,7 +75,8 @@ class Gate(SlicedLayer):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["kernel_initializer"]
-        return {**config, "channels": config.pop("in_channels")}
+        config["channels"] = config.pop("in_channels")
+        return config
 
 
 @dataclass(frozen=True)
