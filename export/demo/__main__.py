@@ -23,7 +23,7 @@ from fusion.base.files import write_json
 from fusion.bundle import manifest
 from fusion.bundle.contents import Bundle
 from fusion.runtime import choosing as runtime
-from paradis_tf.data import datasets
+from paradis_tf.base.program import quiet
 from paradis_tf.records.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder, trained and evaluated.", required=True)
@@ -54,6 +54,8 @@ def main(argv: list[str]) -> None:
 
 
 def _show_accuracy(workdir: Workdir, bundle: Bundle, summary: dict[str, Any]) -> Path:
+    with quiet():
+        from paradis_tf.data import datasets
     config = workdir.config()
     dataset = datasets.load(**config["dataset"], data_dir=_DATA_DIR.value, seed=config["seed"])
     images, labels = dataset.test.images[: _LIMIT.value], dataset.test.labels[: _LIMIT.value]
