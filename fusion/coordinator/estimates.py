@@ -104,7 +104,7 @@ class Measurements:
                 return names
         if running or (self._used is not None and time - self._used < _IDLE_S):
             return ()
-        return next((names for names in sizes if any(self._due.get(name, time) <= time for name in names)), ())
+        return next((names for names in sizes if min(self._due.get(name, time) for name in names) <= time), ())
 
 
 class SliceEstimates:

@@ -73,7 +73,6 @@ class Fleet:
         self.entries, self.precision = tuple(entries), precision
         self._image_shape, self._connect, self._changed = tuple(image_shape), connect, changed
         self._devices: dict[str, FleetDevice] = {}
-        self._known: dict[str, Device] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         # By the number of images: the devices' revisions, when it was, and the plans.
         self._plans: dict[int, tuple[Any, float, tuple[tuple[Plan, ...], tuple[Rejected, ...]]]] = {}
@@ -100,30 +99,30 @@ class Fleet:
         of those that went. Raises `UserError`, with nothing changed, when the token or TLS files of one are unfit.
         """
         members = {device.name: device for device in devices}
-        came = [name for name, device in members.items() if self._known.get(name) != device]
-        went = [name for name in self._known if name in came or name not in members]
-        called = [name for name in members if renew or name in came]
-        links = {name: await asyncio.to_thread(self._connect, members[name]) for name in called}
-        retired: list[Transport] = []
+        known = {name: device.worker.device for name, device in self._devices.items()}
+        came = [name for name in members if members[name] != known.get(name)]
+        went = [name for name in known if known[name] != members.get(name)]
+        links = {name: await asyncio.to_thread(self._connect, members[name]) for name in (members if renew else came)}
+        retired = [self._devices[name].worker for name in known if name in went or name in links]
         for name in went:
             self._watches.pop(name).cancel()
-            device = self._devices.pop(name)
-            device.leave()
-            retired.append(device.worker)
+            self._devices.pop(name).leave()
         for name, link in links.items():
-            if name in came:
-                self._devices[name] = FleetDevice(*link, self._image_shape, self._changed, self._other_of_worker)
-            else:
-                retired.append(self._devices[name].worker)
-                self._devices[name].use_worker(*link)
-                # One that was turned down for the old token is looked at now.
-                self._watches[name].cancel()
-            self._watches[name] = asyncio.create_task(self._devices[name].watch(), name=f"watch {name}")
+            self._use(name, link)
         self._devices = {name: self._devices[name] for name in members}
-        self._known = members
         for worker in retired:
             await worker.close()
         return came, went
+
+    def _use(self, name: str, link: tuple[Transport, Mapping[str, SliceTransport]]) -> None:
+        """Has a device, known or new, reached by this from now on, and watched."""
+        if name in self._devices:
+            # If it was turned down for its old token, it is looked at now.
+            self._watches[name].cancel()
+            self._devices[name].use_worker(*link)
+        else:
+            self._devices[name] = FleetDevice(*link, self._image_shape, self._changed, self._other_of_worker)
+        self._watches[name] = asyncio.create_task(self._devices[name].watch(), name=f"watch {name}")
 
     def _other_of_worker(self, device: FleetDevice) -> str | None:
         """The name of another device that has the same worker."""
