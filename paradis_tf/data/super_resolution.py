@@ -138,8 +138,8 @@ class _Reader:
     def __init__(self, scale: int, data_dir: str | None, skip_broken: bool) -> None:
         self.scale = scale
         self.root = Path(data_dir) if data_dir else Path()
-        given = f"which is {data_dir}" if data_dir else "which is not given, so it was looked for in the current folder"
-        self._where = f"Relative folders are in --data_dir, {given}."
+        where = f"which is {data_dir}" if data_dir else "which is not given, so it was looked for in the current folder"
+        self._where = f"Relative folders are in --data_dir, {where}."
         self.skip_broken = skip_broken
         self.bytes = 0
 
@@ -174,12 +174,12 @@ class _Reader:
     def _files(self, key: str, folder: str) -> dict[str, Path]:
         path = self.root / folder
         try:
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+            images = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
         except OSError as error:
             hint = "" if Path(folder).is_absolute() else f" {self._where}"
             raise UserError(f"config.dataset.{key}: folder {path} cannot be read: {error.strerror}.{hint}") from None
         files: dict[str, Path] = {}
-        for file in found:
+        for file in images:
             if file.stem in files:
                 raise UserError(f"folder {path} has {files[file.stem].name} and {file.name}; names differ in more.")
             files[file.stem] = file
@@ -213,11 +213,11 @@ class _Reader:
             low = shrink(high, self.scale)
         else:
             low = self._decoded(low_file)
-            wanted = (high.shape[0] // self.scale, high.shape[1] // self.scale)
-            if low.shape[:2] != wanted:
+            height, width = high.shape[0] // self.scale, high.shape[1] // self.scale
+            if low.shape[:2] != (height, width):
                 raise UserError(
                     f"image {low_file} is {low.shape[1]}x{low.shape[0]}; {file.name} of {high.shape[1]}x{high.shape[0]}"
-                    f" at scale {self.scale} takes {wanted[1]}x{wanted[0]}."
+                    f" at scale {self.scale} takes {width}x{height}."
                 )
             high = crop_to_multiple(high, self.scale)
             if min(low.shape[:2]) < least:

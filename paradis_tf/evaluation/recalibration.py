@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,6 @@ def require_batch_norm(model: Supernet) -> None:
 def recalibrate(
     model: Supernet,
     batches: Iterable[tuple[Any, Any]],
-    switches: Sequence[Switch | str] | None = None,
     report: Callable[[str], None] = lambda text: None,
 ) -> int:
     """Replaces the moving statistics of batch norm by plain averages over batches; no other weight changes.
@@ -50,25 +49,19 @@ def recalibrate(
       model: the supernet, changed in place.
       batches: (images, targets) as training takes them; gone through once for each switch, so an iterator that is
         exhausted by the first one will not do. The same batches should come each time.
-      switches: those whose statistics to recompute, as `Switch` or in text form; `None` takes all.
       report: is told what is being done.
 
     Returns:
       how many images each switch has seen.
 
     Raises:
-      SwitchError: the supernet has no such switch.
       UserError: no layer is batch norm, there are no batches, or statistics come out that are not finite.
 
     Source: US-Nets (Yu & Huang 2019, batch normalization calibrated after training), for each device of each switch.
     """
     require_batch_norm(model)
-    asked = model.switches if switches is None else switches
-    wanted = [Switch.parse(switch, model.grid) if isinstance(switch, str) else switch for switch in asked]
-    for switch in wanted:
-        model.check_path(switch)
     seen = 0
-    for switch in wanted:
+    for switch in model.switches:
         report(f"recalibrating switch {switch}")
         averages, seen = _averages(model, batches, switch, report)
         for cut, statistics in zip(switch.cuts, averages, strict=True):
@@ -96,13 +89,13 @@ def _averages(
     sums: Any = None
     seen = 0
     last = time.monotonic()
-    for images, *_ in batches:
+    for images, _ in batches:
         # In double precision: thousands of batches are added.
-        found = [
+        sums_of_batch = [
             {name: [len(images) * value.numpy().astype(np.float64) for value in pair] for name, pair in device.items()}
             for device in statistics_of(images)
         ]
-        sums = found if sums is None else tf.nest.map_structure(np.add, sums, found)
+        sums = sums_of_batch if sums is None else tf.nest.map_structure(np.add, sums, sums_of_batch)
         seen += len(images)
         if time.monotonic() - last > _REPORT_SECONDS:
             last = time.monotonic()

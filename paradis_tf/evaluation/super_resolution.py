@@ -81,16 +81,16 @@ def measure(model: Supernet, part: ImagePairs, report: Callable[[str], None]) ->
         report(f"evaluating switch {switch}")
         upscale = Upscaler(model, switch)
         subsets = list(live_subsets(switch.devices))
-        found, live = [], np.zeros(len(subsets))
+        whole, live = [], np.zeros(len(subsets))
         for low, high in pairs:
             answers = upscale.subsets(low, subsets)
-            found.append(scores(high, answers[0], part.scale))
+            whole.append(scores(high, answers[0], part.scale))
             truth = luma(high)
             live += [psnr(truth, luma(answer), part.scale) for answer in answers]
         costs = [cost.madds for cost in path_costs(model.architecture, switch)]
         pixels = model.architecture.image_shape[0] * model.architecture.image_shape[1]
         measured[switch] = {
-            **_summary(part, found),
+            **_summary(part, whole),
             "bicubic": bicubic,
             "madds_per_pixel": (sum(costs) + tail_cost(model.architecture).madds) // pixels,
             "madds_per_pixel_largest": max(costs) // pixels,
@@ -124,17 +124,17 @@ def quality_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join(texts)
 
 
-def _texts(found: Mapping[str, float]) -> tuple[str, ...]:
-    return tuple(f"{found[key]:.{2 if key.startswith('psnr') else 4}f}" for key in SCORES)
+def _texts(means: Mapping[str, float]) -> tuple[str, ...]:
+    return tuple(f"{means[key]:.{2 if key.startswith('psnr') else 4}f}" for key in SCORES)
 
 
-def _summary(part: ImagePairs, found: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+def _summary(part: ImagePairs, by_image: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     sets = {}
     for name in part.sets:
-        of_set = [one for one, full in zip(found, part.names, strict=True) if full.rpartition("/")[0] == name]
+        of_set = [image for image, full in zip(by_image, part.names, strict=True) if full.rpartition("/")[0] == name]
         sets[name] = {"images": len(of_set), **_means(of_set)}
-    return {**_means(found), "sets": sets}
+    return {**_means(by_image), "sets": sets}
 
 
-def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {key: float(np.mean([one[key] for one in found])) for key in SCORES}
+def _means(by_image: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([image[key] for image in by_image])) for key in SCORES}
