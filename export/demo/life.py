@@ -38,7 +38,7 @@ class Script:
     Attributes:
       kill_s: the large device is killed.
       down_s: so long after that it is started again.
-      after_s: so long after its first answer all ends.
+      after_s: all ends so long after what ran before it died runs again.
       longest_s: it ends then at the latest.
       rate: requests a second, which are sent one after the other.
     """
@@ -46,7 +46,7 @@ class Script:
     kill_s: float = 15.0
     down_s: float = 7.0
     after_s: float = 20.0
-    longest_s: float = 120.0
+    longest_s: float = 90.0
     rate: float = 5.0
 
 
@@ -138,7 +138,7 @@ def watch(
         life = Life(deadline_ms or _deadline_ms(bundle, client.status(), switch), limits)
         say("memory for slices: " + ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in limits.items()))
         say(f"each request asks for its answer within {life.deadline_ms:.0f} ms")
-        _Observer(cluster, client, bundle.read_samples()[0][0], script, life, say).run()
+        _Observer(cluster, client, switch, bundle.read_samples()[0][0], script, life, say).run()
     return life
 
 
@@ -149,12 +149,13 @@ class _Observer:
         self,
         cluster: LocalCluster,
         client: FusionClient,
+        switch: str,
         image: np.ndarray,
         script: Script,
         life: Life,
         say: Callable[[str], None],
     ) -> None:
-        self._cluster, self._client, self._image = cluster, client, image
+        self._cluster, self._client, self._switch, self._image = cluster, client, switch, image
         self._script, self._life, self._say = script, life, say
         self._over, self._restarted = threading.Event(), threading.Event()
         self._started = time.monotonic()
@@ -202,7 +203,7 @@ class _Observer:
             if request.switch not in ("", running):
                 running = request.switch
                 self._note(f"now {running} on {', '.join(sorted(set(request.devices)))}")
-            if self._restarted.is_set() and LARGE in request.devices:
+            if self._restarted.is_set() and request.switch == self._switch:
                 self._restarted.clear()
                 end = min(end, self._now() + self._script.after_s)
             if self._now() >= reported + _REPORT_S:
