@@ -26,7 +26,7 @@ from ..cluster.file import Device
 from ..protocol import oip
 from ..protocol.oip import OipError, TensorSpec
 from ..protocol.tensors import DATATYPES, data_to_bytes
-from ..rules.sum import dequantize
+from ..rules.sum import Sum
 from ..security.credentials import unauthorized
 
 CHECKING = "checking the answer"
@@ -247,8 +247,7 @@ class RemoteSlice:
             raise self._wrong(f"it sent {count} of the {name}; legal: those of {len(images)} images")
         if stored.dtype.kind == "f" and not np.isfinite(stored).all():
             raise self._wrong(f"its {name} holds NaN or infinity; legal: finite numbers")
-        output = self._file.output
-        real = dequantize(stored, output.scale, output.zero_point)
+        real = Sum().contribution(self._file.output, stored)
         whole_ms = (answer.received - sent) * 1e3
         times = [_part(response.parameters.get(key), whole_ms) for key in ("queue_ms", "invoke_ms")]
         return Partial(real, sent, answer.received, *times)
