@@ -29,7 +29,7 @@ from fusion.bench.cores import place
 from fusion.bench.load import Asker, Attempt, Target
 from fusion.bench.phases import slowest_invoke_ms
 from fusion.bundle import manifest
-from fusion.bundle.contents import Bundle
+from fusion.bundle.contents import Bundle, SwitchEntry
 from fusion.local.cluster import LocalCluster
 from fusion.runtime import choosing as runtime
 from fusion.runtime import timing
@@ -83,15 +83,7 @@ def main(argv: list[str]) -> None:
     precisions = [bundle.check_precision(name) for name in _PRECISION.value or [None]]
     switches = [bundle.find_switch(text) for text in _SWITCHES.value or [entry.switch for entry in bundle.switches]]
     chosen = runtime.choose(_RUNTIME.value)
-    images = np.random.default_rng(_SEED.value).integers(0, 256, (_IMAGES, *bundle.shape), dtype=np.uint8)
-    rows = []
-    with network(max(len(entry.slices) for entry in switches), ETHERNET, _SEED.value) as joined:
-        for precision in dict.fromkeys(precisions):
-            for entry in switches:
-                print(f"{precision}, switch {entry.switch}", file=sys.stderr, flush=True)
-                with _clusters(bundle, entry.switch, precision, joined) as (near, far):
-                    times = asyncio.run(_measure(near, far, joined, images))
-                    rows += [_row(precision, entry.switch, on_link) for on_link in times]
+    rows = _rows(bundle, switches, list(dict.fromkeys(precisions)))
     print(f"{bundle.name}, {chosen}; latency of one image, ms; bytes of an image on all links together")
     print("\n".join(str(link) for link in (ETHERNET, WIFI)))
     print(columns.render([name.replace("_", " ") for name in _HEADER], rows))
@@ -103,6 +95,20 @@ def main(argv: list[str]) -> None:
         options = {"bundle": bundle.name, "runtime": str(chosen), "threads": 1, "networks": links}
         write_csv(target.with_name(target.name + ".csv"), _HEADER, rows, options)
         picture.draw([dict(zip(_HEADER, row, strict=True)) for row in rows], f"{bundle.name}, {chosen}", target)
+
+
+def _rows(bundle: Bundle, switches: Sequence[SwitchEntry], precisions: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Measures every precision and switch, in namespaces for as many workers as the largest has."""
+    images = np.random.default_rng(_SEED.value).integers(0, 256, (_IMAGES, *bundle.shape), dtype=np.uint8)
+    rows = []
+    with network(max(len(entry.slices) for entry in switches), ETHERNET, _SEED.value) as joined:
+        for precision in precisions:
+            for entry in switches:
+                print(f"{precision}, switch {entry.switch}", file=sys.stderr, flush=True)
+                with _clusters(bundle, entry.switch, precision, joined) as (near, far):
+                    times = asyncio.run(_measure(near, far, joined, images))
+                rows += [_row(precision, entry.switch, on_link) for on_link in times]
+    return rows
 
 
 @contextlib.contextmanager

@@ -91,20 +91,7 @@ def load(path: str | Path, runs_dir: str | Path = "runs") -> tuple[ListedRun, ..
         that is no entry before it with the same seeds.
     """
     where = f"list {str(path)!r}"
-    try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{where} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{where} is not UTF-8 text.") from None
-    except (ValueError, RecursionError) as error:  # also numbers and arrays that Python has no room for
-        raise UserError(f"{where} is not TOML: {error}.") from None
-    _check_keys(where, tables, ("defaults", "runs"))
-    defaults, entries = tables.get("defaults", {}), tables.get("runs", [])
-    if not isinstance(defaults, dict):
-        raise UserError(f"{where}: defaults is {defaults!r}; it is a table.")
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError(f"{where} names no runs; it has one [[runs]] table each.")
+    defaults, entries = _tables(path, where)
     shared = f"[defaults] of {where}"
     _check_keys(shared, defaults, _DEFAULTS)
     shared_overrides = _flat(shared, defaults.get("overrides", {}))
@@ -124,6 +111,25 @@ def load(path: str | Path, runs_dir: str | Path = "runs") -> tuple[ListedRun, ..
     return tuple(runs)
 
 
+def _tables(path: str | Path, where: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The defaults and the entries of a list."""
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{where} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{where} is not UTF-8 text.") from None
+    except (ValueError, RecursionError) as error:  # also numbers and arrays that Python has no room for
+        raise UserError(f"{where} is not TOML: {error}.") from None
+    _check_keys(where, tables, ("defaults", "runs"))
+    defaults, entries = tables.get("defaults", {}), tables.get("runs", [])
+    if not isinstance(defaults, dict):
+        raise UserError(f"{where}: defaults is {defaults!r}; it is a table.")
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f"{where} names no runs; it has one [[runs]] table each.")
+    return defaults, entries
+
+
 def _runs(place: str, entry: dict[str, Any], runs_dir: Path) -> list[ListedRun]:
     name = entry.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -135,10 +141,7 @@ def _runs(place: str, entry: dict[str, Any], runs_dir: Path) -> list[ListedRun]:
     for key, value in texts.items():
         if not isinstance(value, str) or not value:
             raise UserError(f"{place}: {key} is {value!r}; it is a string.")
-    seeds = entry.get("seeds", [0])
-    good = isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed <= _MOST_SEED for seed in seeds)
-    if not good or len(set(seeds)) < len(seeds):
-        raise UserError(f"{place}: seeds is {seeds!r}; it is a list of different whole numbers, 0 to {_MOST_SEED}.")
+    seeds = _seeds(place, entry.get("seeds", [0]))
     file = entry["config"]
     if not Path(file.partition(":")[0]).is_file():
         raise UserError(f"{place}: config file {file.partition(':')[0]!r} does not exist.")
@@ -151,6 +154,13 @@ def _runs(place: str, entry: dict[str, Any], runs_dir: Path) -> list[ListedRun]:
         config = _config(place, file, overrides, seed)
         runs.append(ListedRun(name, texts["method"], seed, file, overrides, config, teacher))
     return runs
+
+
+def _seeds(place: str, seeds: Any) -> list[int]:
+    good = isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed <= _MOST_SEED for seed in seeds)
+    if not good or len(set(seeds)) < len(seeds):
+        raise UserError(f"{place}: seeds is {seeds!r}; it is a list of different whole numbers, 0 to {_MOST_SEED}.")
+    return list(seeds)
 
 
 def _config(place: str, file: str, overrides: dict[str, Any], seed: int) -> ConfigDict:
