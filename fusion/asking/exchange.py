@@ -224,11 +224,12 @@ class _Connector(aiohttp.TCPConnector):
             connection = await within(self._connect_s, super().connect(req, traces, timeout))
             protocol = connection.protocol
             state.is_kept = protocol in self._kept
-            if state.is_kept and protocol is not None and protocol.should_close:
+            if not state.is_kept:
+                self._kept.add(protocol)
+            elif protocol is not None and protocol.should_close:
                 # What came unasked would be taken for the answer.
                 connection.close()
                 continue
-            self._kept.add(protocol)
             state.phase = WAITING
             return connection
 
