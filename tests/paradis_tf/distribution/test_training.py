@@ -20,6 +20,8 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.paradis_tf.tiny_config import EPOCHS
+
 ROOT = Path(__file__).parents[3]
 _TIMES = ("seconds", "images_per_second")
 
@@ -64,8 +66,8 @@ def start_two(data: Path, tmp_path: Path, *flags: str) -> list[subprocess.Popen]
 
 
 def weights(workdir: Path) -> dict[str, np.ndarray]:
-    """The finished weights and the optimizer's state, read without Keras."""
-    with zipfile.ZipFile(workdir / "model.keras") as archive:
+    """The last epoch's weights and the optimizer's state, read without Keras."""
+    with zipfile.ZipFile(workdir / "checkpoints" / f"epoch_{EPOCHS:04}.keras") as archive:
         content = io.BytesIO(archive.read("model.weights.h5"))
     found: dict[str, np.ndarray] = {}
     with h5py.File(content) as file:
