@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-import paradis_tf.training.schedules  # noqa: F401  saved networks hold its class, which has to be registered to load them
 from fusion.base.program import UserError
 from paradis_tf import tasks
 from paradis_tf.cuts import Path
@@ -76,14 +75,11 @@ class TrainableSupernet(Supernet):
         """
         if method is None:
             raise ValueError("compile needs method=...; it says what each switch learns from.")
-        if weight_decay < 0:
-            raise ValueError(f"weight_decay is {weight_decay!r}; it is 0 or more.")
-        if clip_norm < 0:
-            raise ValueError(f"clip_norm is {clip_norm!r}; it is 0 or more.")
-        if total_steps < 0:
-            raise ValueError(f"total_steps is {total_steps!r}; it is 0 or more.")
-        if seed < 0:
-            raise ValueError(f"seed is {seed!r}; it is 0 or more.")
+        for name, value in dict(
+            weight_decay=weight_decay, clip_norm=clip_norm, total_steps=total_steps, seed=seed
+        ).items():
+            if value < 0:
+                raise ValueError(f"{name} is {value!r}; it is 0 or more.")
         if not 0 <= average_decay < 1:
             raise ValueError(f"average_decay is {average_decay!r}; it lies in [0, 1).")
         self.task = tasks.create(self.architecture.task, **(loss or {}))
