@@ -15,7 +15,7 @@ from paradis_tf import models, tasks
 from paradis_tf.builders.architecture import FUSION, Architecture, Outputs, read
 from paradis_tf.builders.shared import Applied, create_layers, fuse
 from paradis_tf.cuts import WHOLE, Cut, Path, SwitchError
-from paradis_tf.operations.operation import NORMALIZATIONS, Run
+from paradis_tf.operations.operation import NORMALIZATIONS, CutCall
 from paradis_tf.switches import DEFAULT_GRID, Switch, parse_switches
 
 
@@ -91,7 +91,7 @@ class Supernet(keras.Model):
     def call_cut(self, images: Any, cut: Cut, training: bool = False) -> Outputs[Any]:
         """The partial outputs of one device: `prediction` and `features` as they are before fusion."""
         self.check_cut(cut)
-        reading = Applied(self._layer_of, Run(cut, self.compute_dtype, training))
+        reading = Applied(self._layer_of, CutCall(cut, self.compute_dtype, training))
         prediction, features = read(self.architecture, reading, images, end=FUSION)
         return Outputs(keras.ops.cast(prediction, self.variable_dtype), features)
 
@@ -104,7 +104,7 @@ class Supernet(keras.Model):
         if not partial:
             raise ValueError("there is nothing to fuse; at least one device answers.")
         fused = fuse(partial)
-        reading = Applied(self._layer_of, Run(WHOLE, self.compute_dtype))
+        reading = Applied(self._layer_of, CutCall(WHOLE, self.compute_dtype))
         handed = (fused.prediction, fused.features)
         prediction, features = read(self.architecture, reading, images, begin=FUSION, handed=handed)
         return {"prediction": prediction, "features": features}

@@ -10,7 +10,7 @@ import keras
 from paradis_tf.builders.architecture import Architecture, Outputs, Reading
 from paradis_tf.builders.cost import cut_cost
 from paradis_tf.cuts import WHOLE, Path, SwitchError
-from paradis_tf.operations.operation import Operation, Run, Setting, Shape
+from paradis_tf.operations.operation import CutCall, Operation, Setting, Shape
 
 
 def create_layers(
@@ -65,15 +65,15 @@ class Applied(Reading[Any]):
 
     Args:
       layers: the layers of `create_layers`, by name.
-      run: how they are applied.
+      call: how they are applied.
     """
 
-    def __init__(self, layers: Mapping[str, keras.layers.Layer], run: Run) -> None:
+    def __init__(self, layers: Mapping[str, keras.layers.Layer], call: CutCall) -> None:
         self.layers = layers
-        self.run = run
+        self.call = call
 
     def __call__(self, operation: Operation, *tensors: Any, name: str) -> Any:
-        return operation.apply(self.run, self.layers.get(name), *tensors, name=name)
+        return operation.apply(self.call, self.layers.get(name), *tensors, name=name)
 
 
 def fuse(outputs: Sequence[Outputs[Any]]) -> Outputs[Any]:

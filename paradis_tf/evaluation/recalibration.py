@@ -12,7 +12,7 @@ import tensorflow as tf
 from fusion.base.program import UserError
 from paradis_tf.builders.architecture import FUSION, read
 from paradis_tf.builders.shared import Applied
-from paradis_tf.operations.operation import Run
+from paradis_tf.operations.operation import CutCall
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 
@@ -82,8 +82,8 @@ def _averages(
     def statistics_of(images: Any) -> list[dict[str, Any]]:
         statistics: list[dict[str, Any]] = [{} for _ in switch.cuts]
         for cut, of_cut in zip(switch.cuts, statistics, strict=True):
-            run = Run(cut, model.compute_dtype, training=True, statistics=of_cut)
-            read(model.architecture, Applied(layers, run), images, end=FUSION)
+            call = CutCall(cut, model.compute_dtype, training=True, statistics=of_cut)
+            read(model.architecture, Applied(layers, call), images, end=FUSION)
         return statistics
 
     sums: Any = None

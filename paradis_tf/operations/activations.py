@@ -7,14 +7,14 @@ from typing import Any
 
 import keras
 
-from paradis_tf.operations.operation import Build, Operation, Run
+from paradis_tf.operations.operation import Build, CutCall, Operation
 
 
 @dataclass(frozen=True)
 class Relu(Operation):
     """max(x, 0)."""
 
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         return keras.ops.relu(*tensors)
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
@@ -25,7 +25,7 @@ class Relu(Operation):
 class Relu6(Operation):
     """min(max(x, 0), 6)."""
 
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         return keras.ops.relu6(*tensors)
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import keras
 
 from paradis_tf.cuts import Cut
-from paradis_tf.operations.operation import Build, Operation, Run, Shape
+from paradis_tf.operations.operation import Build, CutCall, Operation, Shape
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Add(Operation):
 
     kind: ClassVar[str] = "add"
 
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         return keras.ops.add(*tensors)
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:

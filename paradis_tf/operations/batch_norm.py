@@ -13,7 +13,7 @@ import tensorflow as tf
 from paradis_tf.cuts import Cut
 from paradis_tf.layers.global_moments import global_moments
 from paradis_tf.layers.segments import Segments
-from paradis_tf.operations.operation import Build, Operation, Run, Setting, Shape
+from paradis_tf.operations.operation import Build, CutCall, Operation, Setting, Shape
 
 # The smallest epsilon that every fused kernel accepts.
 EPSILON = 1.001e-5
@@ -231,10 +231,10 @@ class BatchNorm(Operation):
         affine = "shared" if setting.normalization == "shared_affine" else "private"
         return SwitchableBatchNormalization(channels[0], setting.cuts, affine=affine, name=name, dtype=setting.dtype)
 
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
-        if run.statistics is None:
-            return layer(*tensors, cut=run.cut, training=run.training)
-        outputs, *run.statistics[name] = layer.normalize_batch(*tensors, run.cut)
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
+        if call.statistics is None:
+            return layer(*tensors, cut=call.cut, training=call.training)
+        outputs, *call.statistics[name] = layer.normalize_batch(*tensors, call.cut)
         return outputs
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from paradis_tf.cuts import Cut
-from paradis_tf.operations.operation import Build, Operation, Run, Setting, Shape
+from paradis_tf.operations.operation import Build, CutCall, Operation, Setting, Shape
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -60,7 +60,7 @@ class Bias(Operation):
     def layer(self, channels: Sequence[int], setting: Setting, name: str) -> ChannelBias:
         return ChannelBias(channels[0], name=name, dtype=setting.dtype)
 
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         return layer(*tensors)
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:

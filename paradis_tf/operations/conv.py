@@ -11,7 +11,7 @@ import keras
 from paradis_tf.cuts import Cut
 from paradis_tf.layers.sliced_layer import SlicedLayer
 from paradis_tf.layers.windows import check_positions, check_window
-from paradis_tf.operations.operation import Build, Operation, Run, Setting, Shape
+from paradis_tf.operations.operation import Build, CutCall, Operation, Setting, Shape
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -134,8 +134,8 @@ class Conv(Operation):
             dtype=setting.dtype,
         )
 
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
-        return layer(*tensors, cut=run.cut)
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
+        return layer(*tensors, cut=call.cut)
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
         first, last = build.cut.outputs(name, self.filters)

@@ -10,7 +10,7 @@ import keras
 
 from paradis_tf.cuts import Cut
 from paradis_tf.layers.sliced_layer import SlicedLayer
-from paradis_tf.operations.operation import Build, Operation, Run, Setting, Shape
+from paradis_tf.operations.operation import Build, CutCall, Operation, Setting, Shape
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -98,8 +98,8 @@ class Classifier(Operation):
     def layer(self, channels: Sequence[int], setting: Setting, name: str) -> SlicedDense:
         return SlicedDense(channels[0], self.classes, name=name, dtype=setting.dtype)
 
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
-        return layer(*tensors, cut=run.cut)
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
+        return layer(*tensors, cut=call.cut)
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
         stock = build.layers.Dense(self.classes, use_bias=build.cut.owns_bias, name=name)

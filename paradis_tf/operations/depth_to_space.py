@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from paradis_tf.cuts import Cut
-from paradis_tf.operations.operation import Build, Operation, Run, Shape
+from paradis_tf.operations.operation import Build, CutCall, Operation, Shape
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -62,7 +62,7 @@ class DepthToSpace(Operation):
 
     block_size: int
 
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         return tf.nn.depth_to_space(*tensors, self.block_size)
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:

@@ -83,8 +83,8 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Run:
-    """How shared layers are applied.
+class CutCall:
+    """A call of the shared layers on one cut.
 
     Attributes:
       cut: what is taken of each layer.
@@ -151,7 +151,7 @@ class Operation(ABC):
         return None
 
     @abstractmethod
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         """What one device computes, with the layer that `layer` made."""
 
     @abstractmethod

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from paradis_tf.operations.operation import Build, Operation, Run
+from paradis_tf.operations.operation import Build, CutCall, Operation
 
 # A raw pixel p enters a network as (p - 128) / 128: with this scale and offset the uint8 image is already the
 # quantized input (scale 1/128, zero point 128), and an int8 file needs no arithmetic on it, only a moved zero point.
@@ -20,8 +20,8 @@ NORMALIZED_RANGE = (PIXEL_OFFSET, 255 * PIXEL_SCALE + PIXEL_OFFSET)
 class Normalize(Operation):
     """Raw pixels 0..255, of any number type, to [-1, 1): (pixel - 128) / 128."""
 
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
-        return keras.ops.cast(*tensors, run.dtype) * PIXEL_SCALE + PIXEL_OFFSET
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
+        return keras.ops.cast(*tensors, call.dtype) * PIXEL_SCALE + PIXEL_OFFSET
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
         if build.normalized_input:
@@ -33,7 +33,7 @@ class Normalize(Operation):
 class Denormalize(Operation):
     """The inverse of `Normalize`: 128 x + 128, float pixels, not clipped to 0..255."""
 
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         return (tensors[0] - PIXEL_OFFSET) / PIXEL_SCALE
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import keras
 
 from paradis_tf.cuts import Cut
-from paradis_tf.operations.operation import Build, Operation, Run, Shape
+from paradis_tf.operations.operation import Build, CutCall, Operation, Shape
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class MaxPool(Operation):
     pool_size: int
     strides: int
 
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         return keras.ops.max_pool(*tensors, self.pool_size, self.strides, padding="same", data_format="channels_last")
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
@@ -40,7 +40,7 @@ class MaxPool(Operation):
 class GlobalAveragePool(Operation):
     """Mean over height and width: (batch, height, width, channels) to (batch, channels)."""
 
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         return keras.ops.mean(*tensors, axis=(1, 2))
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:

@@ -11,7 +11,7 @@ import keras
 from paradis_tf.cuts import Cut
 from paradis_tf.layers.segments import Segments
 from paradis_tf.operations.conv import SlicedConv2D
-from paradis_tf.operations.operation import Build, Operation, Run, Setting, Shape
+from paradis_tf.operations.operation import Build, CutCall, Operation, Setting, Shape
 
 
 def normalized(direction: Any, gain: Any) -> Any:
@@ -190,8 +190,8 @@ class WeightNormConv(Operation):
             return SwitchableWeightNormConv2D(channels[0], self.filters, self.kernel_size, setting.cuts, **options)
         return SlicedWeightNormConv2D(channels[0], self.filters, self.kernel_size, **options)
 
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
-        return layer(*tensors, cut=run.cut)
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
+        return layer(*tensors, cut=call.cut)
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
         first, last = self._outputs(build.cut, name)

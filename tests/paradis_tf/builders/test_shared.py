@@ -14,10 +14,10 @@ from paradis_tf.builders.cost import cut_cost
 from paradis_tf.builders.shared import Applied, create_layers
 from paradis_tf.cuts import WHOLE
 from paradis_tf.operations import Add, Classifier, Conv, GlobalAveragePool, MaxPool, Relu, Relu6
-from paradis_tf.operations.operation import Run
+from paradis_tf.operations.operation import CutCall
 from paradis_tf.switches import WHOLE_SWITCH
 
-NET = Applied({}, Run(WHOLE, "float32"))
+NET = Applied({}, CutCall(WHOLE, "float32"))
 
 
 def numbers(size: tuple[int, int], seed: int = 4) -> np.ndarray:

@@ -17,7 +17,7 @@ from paradis_tf.cuts import Cut
 from paradis_tf.layers.sliced_layer import SlicedLayer
 from paradis_tf.methods import Paradis
 from paradis_tf.operations import Add, BatchNorm, Conv, DepthwiseConv, MaxPool, Relu, Relu6, WeightNormConv
-from paradis_tf.operations.operation import Build, Operation, Run, Setting, Shape
+from paradis_tf.operations.operation import Build, CutCall, Operation, Setting, Shape
 from tests.paradis_tf.operations.check import IMAGES, check_operation
 
 
@@ -48,7 +48,7 @@ def test_operations_with_private_weights_may_share_their_scale(operation: Operat
 class Swish(Operation):
     """x * sigmoid(x)."""
 
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         return keras.ops.silu(*tensors)
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
@@ -88,9 +88,9 @@ class Excite(Operation):
     def layer(self, channels: Sequence[int], setting: Setting, name: str) -> Gate:
         return Gate(channels[0], name=name, dtype=setting.dtype)
 
-    def apply(self, run: Run, layer: Any, *tensors: Any, name: str) -> Any:
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         (x,) = tensors
-        gate = keras.ops.sigmoid(layer(keras.ops.mean(x, axis=(1, 2)), cut=run.cut))
+        gate = keras.ops.sigmoid(layer(keras.ops.mean(x, axis=(1, 2)), cut=call.cut))
         return x * gate[:, None, None]
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
