@@ -70,7 +70,7 @@ def get_config(method: str = "paradis") -> ConfigDict:
                 "image_size": 0,
                 "skip_broken": False,
             },
-            # See paradis_tf.data.augment.Augmentation; 0 turns a change off.
+            # See paradis_tf.data.augmentation.augment.Augmentation; 0 turns a change off.
             "augmentation": {
                 "inception_crop": 0.0,
                 "flip": False,

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from fusion.base.program import UserError
-from paradis_tf.data import draws
+from paradis_tf.data.augmentation import draws
 from paradis_tf.data.parts import ImagePairs, Patches
 
 # Largest side of a low-resolution validation patch.

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from fusion.base.program import UserError
 from paradis_tf.data import encoded
-from paradis_tf.data.augment import Augmentation
+from paradis_tf.data.augmentation.augment import Augmentation
 from paradis_tf.data.parts import Part
 
 
@@ -41,7 +41,7 @@ def training_batches(
       shard_index: which worker this is, from 0. Worker i of n gets the rows from i * batch_size // n to before
         (i + 1) * batch_size // n of each batch, the same as it has without workers.
       shard_count: how many workers share each batch.
-      **augmentation: the fields of `paradis_tf.data.augment.Augmentation`.
+      **augmentation: the fields of `paradis_tf.data.augmentation.augment.Augmentation`.
 
     Yields:
       (uint8 (rows, height, width, 3), int64 (rows,)).

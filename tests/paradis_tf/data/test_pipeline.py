@@ -16,7 +16,7 @@ from PIL import Image
 
 from fusion.base.program import UserError
 from paradis_tf.data import preparation, sources
-from paradis_tf.data.augment import Augmentation
+from paradis_tf.data.augmentation.augment import Augmentation
 from paradis_tf.data.datasets import load
 from paradis_tf.data.encoded import EncodedImages, crop
 from paradis_tf.data.parts import Part

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from paradis_tf.data.rand_augment import OPERATIONS, apply
+from paradis_tf.data.augmentation.rand_augment import OPERATIONS, apply
 
 # Even sides: no shear looks halfway between two pixels, where either would be right.
 HEIGHT, WIDTH = 32, 46

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from paradis_tf.data import color, draws
+from paradis_tf.data.augmentation import color, draws
 
 _FILL = 128.0
 # Takes the image, and the magnitude and the signed magnitude in tenths.

@@ -1,5 +1,5 @@
 """Augmentation of training images: what may be asked for, and the geometric part. Each change is a function of
-(seed, epoch, place), see `paradis_tf.data.draws`."""
+(seed, epoch, place), see `paradis_tf.data.augmentation.draws`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from fusion.base.program import UserError
-from paradis_tf.data import color, draws, rand_augment
+from paradis_tf.data.augmentation import color, draws, rand_augment
 
 _TRIES = 10
 _ASPECTS = (3 / 4, 4 / 3)
@@ -31,7 +31,7 @@ class Augmentation:
       color_jitter: brightness, contrast and color, in this order, are each scaled by a random factor between 1 minus
         and 1 plus this, 0 to 1; 0 turns it off.
       rand_augment_layers: how many random operations of RandAugment follow (Cubuk et al., 2019); 0 turns it off.
-      rand_augment_magnitude: their strength, 0 to 10; see `paradis_tf.data.rand_augment`.
+      rand_augment_magnitude: their strength, 0 to 10; see `paradis_tf.data.augmentation.rand_augment`.
     """
 
     inception_crop: float = 0.0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from paradis_tf.data import draws
+from paradis_tf.data.augmentation import draws
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from fusion.base.program import UserError
-from paradis_tf.data.augment import Augmentation
-from paradis_tf.data.color import jitter
+from paradis_tf.data.augmentation.augment import Augmentation
+from paradis_tf.data.augmentation.color import jitter
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "area of all": ({"inception_crop": 1.0}, "inception_crop is 1.0; it is 0 or more and below 1"),
