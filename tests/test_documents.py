@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,17 @@ def test_make_targets_exist(document: Path) -> None:
     for text in _code(document):
         for names in re.findall(r"^\s*make ((?:[a-z-]+(?: \| )?)+)", text, re.MULTILINE):
             assert set(names.split(" | ")) <= set(targets), names
+
+
+def test_python_names_what_is_there(document: Path) -> None:
+    for block in re.findall(r"^ *```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL | re.MULTILINE):
+        tree = ast.parse(textwrap.dedent(block))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
+                assert {alias.name for alias in node.names} <= _names(str(node.module)), ast.unparse(node)
+        if any(isinstance(node, ast.ClassDef) for node in tree.body):
+            sources = (path.read_text() for package in (*PACKAGES, "tests") for path in (ROOT / package).rglob("*.py"))
+            assert any(block in text for text in sources), f"code of {document} that is nowhere else"
 
 
 def test_quoted_sentences_are_said(document: Path) -> None:
@@ -181,6 +193,24 @@ def _file(module: str) -> Path | None:
 @functools.cache
 def _tree(file: Path) -> ast.Module:
     return ast.parse(file.read_text())
+
+
+def _names(module: str) -> set[str]:
+    """What a module or package of this repository has to import."""
+    file = _file(module)
+    if file is None:
+        return set()
+    names = {path.stem for path in file.parent.iterdir()} if file.name == "__init__.py" else set()
+    for node in _tree(file).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            names |= {
+                ast.unparse(target) for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+            }
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+    return names
 
 
 @functools.cache
