@@ -169,19 +169,29 @@ def _read(module: str) -> tuple[frozenset[str], frozenset[str]]:
     if file is None:
         return frozenset(), frozenset()
     package = module.split(".") if file.name in ("__init__.py", "__main__.py") else module.split(".")[:-1]
-    flags, imported = set[str](), set[str]()
-    for node in ast.walk(_tree(file)):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            origin = ".".join([*base, *(node.module or "").split(".")]).strip(".")
-            imported |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Call) and node.args:
-            function, first = ast.unparse(node.func), node.args[0]
-            if "define" in function.lower() and isinstance(first, ast.Constant) and isinstance(first.value, str):
-                flags |= {first.value, f"no{first.value}"} if "boolean" in function else {first.value}
-    return frozenset(flags), frozenset(imported)
+    nodes = list(ast.walk(_tree(file)))
+    flags = {name for node in nodes if isinstance(node, ast.Call) for name in _defined(node)}
+    return frozenset(flags), frozenset(name for node in nodes for name in _imported(node, package))
+
+
+def _defined(call: ast.Call) -> set[str]:
+    """The names that a call defines a flag by, if it does."""
+    function = ast.unparse(call.func)
+    name = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
+    if "define" not in function.lower() or not isinstance(name, str):
+        return set()
+    return {name, f"no{name}"} if "bool" in function else {name}
+
+
+def _imported(node: ast.AST, package: list[str]) -> set[str]:
+    """The modules that a statement in a package may import."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if not isinstance(node, ast.ImportFrom):
+        return set()
+    base = package[: len(package) - node.level + 1] if node.level else []
+    origin = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+    return {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
 
 
 def _file(module: str) -> Path | None:
