@@ -74,7 +74,7 @@ _CLUSTERS = flags.DEFINE_integer(
     "clusters",
     0,
     "How many distinct weights each convolution keeps, for files that compress well: 2 or more, with --sparsity 3 or "
-    "more, of which one is 0; 0 keeps all.",
+    "more, of which one is 0; 0 keeps all. Int8 files of so few are made by --quantization=ptq.",
     0,
     MOST_CLUSTERS,
 )
@@ -166,6 +166,10 @@ def _precisions() -> tuple[str, ...]:
     if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)?", _NAME.value):
         raise UserError(f"--name={_NAME.value}; it takes letters, digits, '.', '_' and '-', a letter or digit first.")
     _refuse_idle_flags(precisions)
+    if _CLUSTERS.value and "int8" in precisions and _QUANTIZATION.value != "ptq":
+        raise UserError(
+            f"--clusters={_CLUSTERS.value} needs --quantization=ptq, as training for 8 bits would part equal weights."
+        )
     return precisions
 
 

@@ -6,17 +6,17 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
 
 from export.compression.settings import Compression
-from export.conversion.job import SliceFile
 from export.conversion.making import FileMaker, FilePlan
 from export.conversion.older import OlderBundle
 from export.proof import checks, engines
-from export.proof.judges import ROUNDING, Judge
+from export.proof.judges import Judge
+from export.proof.records import ROUNDING
 from fusion.base.program import UserError
 from fusion.bundle.contents import Bundle
 from fusion.bundle.typed_json import JsonTable
@@ -114,45 +114,33 @@ def choose_quantization(
     Returns:
       the plan of the better files, and the choices by switch.
     """
-    files = [file for file in plan if file.precision == "int8"]
-    keys = _keys(maker, plan, files, training, max_drop, scorer.judge)
-    choices = {switch: older[str(switch)] for switch in keys if _is_known(older, switch, keys[switch])}
-    unknown = [switch for switch in keys if switch not in choices]
+    int8 = {file: compression for file, compression in plan.items() if file.precision == "int8"}
+    keys = _keys(maker, int8, training, max_drop, scorer.judge)
+    known = {switch: older.get(str(switch)) for switch in keys}
+    choices = {switch: one for switch, one in known.items() if one is not None and one.key == keys[switch]}
+    unknown = {file: compression for file, compression in int8.items() if file.switch not in choices}
     if unknown:
-        # All at once, so that no process waits for the judgement.
-        maker.make({file: plan[file] for file in plan if file.switch in unknown or file.precision != "int8"})
-        unknown_plan = {file: plan[file] for file in files if file.switch in unknown}
-        choices |= _judge(unknown_plan, keys, training, max_drop, scorer, report)
-    trained = {file: training for file in files if choices[file.switch].chosen == "qat"}
+        # With the other precisions at once, so that no process waits for the judgement.
+        maker.make(unknown | {file: plan[file] for file in plan if file not in int8})
+        choices |= _judge(unknown, keys, training, max_drop, scorer, report)
+    trained = {file: training for file in int8 if choices[file.switch].chosen == "qat"}
     return {**plan, **trained}, choices
 
 
-def _keys(
-    maker: FileMaker,
-    plan: FilePlan,
-    files: Iterable[SliceFile],
-    training: Compression,
-    max_drop: float,
-    judge: Judge,
-) -> dict[Switch, str]:
+def _keys(maker: FileMaker, int8: FilePlan, training: Compression, max_drop: float, judge: Judge) -> dict[Switch, str]:
     """By switch, the digest of all that its choice depends on."""
     images = hashlib.sha256(np.ascontiguousarray(judge.images).tobytes()).hexdigest()
     recipes: dict[Switch, list[str]] = {}
-    for file in files:
-        of_switch = recipes.setdefault(file.switch, [])
-        of_switch += [maker.recipe(file, compression) for compression in (plan[file], training)]
+    for file, compression in int8.items():
+        recipes.setdefault(file.switch, []).extend((maker.recipe(file, compression), maker.recipe(file, training)))
     return {
         switch: hashlib.sha256(json.dumps([of_switch, max_drop, images]).encode()).hexdigest()
         for switch, of_switch in recipes.items()
     }
 
 
-def _is_known(older: Mapping[str, QuantizationChoice], switch: Switch, key: str) -> bool:
-    return str(switch) in older and older[str(switch)].key == key
-
-
 def _judge(
-    plan: FilePlan,
+    int8: FilePlan,
     keys: Mapping[Switch, str],
     training: Compression,
     max_drop: float,
@@ -161,19 +149,17 @@ def _judge(
 ) -> dict[Switch, QuantizationChoice]:
     """The choices of the switches of a plan of int8 files by post-training quantization."""
     judge = scorer.judge
-    switches = list(dict.fromkeys(file.switch for file in plan))
-    report(
-        f"judging int8 files of {len(switches)} switch{'es' if len(switches) > 1 else ''} by {judge.count} validation "
-        "images"
-    )
+    switches = list(dict.fromkeys(file.switch for file in int8))
+    plural = "es" if len(switches) > 1 else ""
+    report(f"judging int8 files of {len(switches)} switch{plural} by {judge.count} validation images")
     network = {switch: scorer.score_network(switch) for switch in switches}
-    ptq = scorer.score_files(plan)
-    poor = [switch for switch in switches if network[switch] - ptq[switch] > max_drop + ROUNDING]
+    ptq = scorer.score_files(int8)
+    poor = {switch for switch in switches if network[switch] - ptq[switch] > max_drop + ROUNDING}
     for switch in switches:
         lost = judge.per_unit * (network[switch] - ptq[switch])
         then = "; quantization-aware training" if switch in poor else ""
         report(f"switch '{switch}': post-training quantization loses {lost:.2f} {judge.unit}{then}")
-    qat = scorer.score_files({file: training for file in plan if file.switch in poor}) if poor else {}
+    qat = scorer.score_files({file: training for file in int8 if file.switch in poor}) if poor else {}
     for switch, score in qat.items():
         lost = judge.per_unit * (network[switch] - score)
         report(f"switch '{switch}': quantization-aware training loses {lost:.2f} {judge.unit}")
@@ -185,7 +171,7 @@ def _judge(
             keras=network[switch],
             ptq=ptq[switch],
             qat=qat.get(switch),
-            chosen="qat" if switch in qat and qat[switch] > ptq[switch] else "ptq",
+            chosen="qat" if qat.get(switch, -np.inf) > ptq[switch] else "ptq",
         )
         for switch in switches
     }

@@ -47,7 +47,7 @@ class BundleSettings:
       float_output: whether int8 files give float32.
       quantization: how int8 files are made: `ptq` (post-training), `qat` (quantization-aware training) or `auto`.
       max_drop: of `auto`: what a switch may lose by `ptq`, in the metric (a part of 1, or dB).
-      compression: the training of `qat` and `auto`; its clusters and sparsity are of all files.
+      compression: clusters and sparsity of all files, in float; of `qat` and `auto` also how int8 files are trained.
       training_images: how many training images compression learns from at most.
       processes: how many trainings or conversions run at once, at least 1.
     """
@@ -119,16 +119,16 @@ def write(
 
 def _plan(model: Supernet, settings: BundleSettings, precisions: Sequence[str]) -> dict[SliceFile, Compression | None]:
     """How each file is made, before anything is judged."""
-    shrunk = settings.compression.clusters or settings.compression.sparsity
-    plain = dataclasses.replace(settings.compression, quantization_aware=False) if shrunk else None
-    trained = dataclasses.replace(settings.compression, quantization_aware=True)
+    plain = settings.compression if settings.compression.stages else None
+    trains = settings.quantization == "qat"
+    int8 = dataclasses.replace(settings.compression, quantization_aware=True) if trains else plain
     plan: dict[SliceFile, Compression | None] = {}
     for switch in model.switches:
         for device in range(switch.devices):
             for precision in precisions:
                 is_int8 = precision == "int8"
                 file = SliceFile(switch, device, precision, settings.float_output and is_int8)
-                plan[file] = trained if is_int8 and settings.quantization == "qat" else plain
+                plan[file] = int8 if is_int8 else plain
     return plan
 
 
@@ -167,15 +167,21 @@ def _choose(
         maker, plan, trained, settings.max_drop, scorer, choice.older_choices(older), report
     )
     by_name = {str(switch): one for switch, one in choices.items()}
-    poor = {switch: one.lost for switch, one in by_name.items() if one.lost > judge.most_lost}
-    if poor and settings.precisions[0] == "int8":
-        named = ", ".join(f"'{switch}'" for switch in poor)
-        lost = judge.per_unit * max(poor.values())
-        report(f"int8 loses up to {lost:.2f} {judge.unit} on {named}: float16 files come first in this bundle")
+    if settings.precisions[0] == "int8" and _is_poor(by_name, judge, report):
         others = [precision for precision in settings.precisions if precision != "float16"]
         settings = dataclasses.replace(settings, precisions=("float16", *others))
         chosen = {**_plan(model, settings, ("float16",)), **chosen}
     return settings, chosen, by_name
+
+
+def _is_poor(choices: Mapping[str, QuantizationChoice], judge: Judge, report: Callable[[str], None]) -> bool:
+    """Whether the int8 files of some switch lose too much to be the first of a bundle; reports it."""
+    poor = {switch: choice_of.lost for switch, choice_of in choices.items() if choice_of.lost > judge.most_lost}
+    if poor:
+        named = ", ".join(f"'{switch}'" for switch in poor)
+        lost = judge.per_unit * max(poor.values())
+        report(f"int8 loses up to {lost:.2f} {judge.unit} on {named}: float16 files come first in this bundle")
+    return bool(poor)
 
 
 def _write_slices(

@@ -10,8 +10,10 @@ import tf_keras
 from export.compression import folded
 from export.compression.folded import Weights
 from export.compression.library import tfmot
-from export.compression.quantizers import on_grid
 from export.compression.settings import Compression
+
+# Weights of int8 files are -127 to 127: symmetric.
+_LARGEST = 127
 
 
 class UnitConv2D(tf_keras.layers.Conv2D, tfmot.clustering.keras.ClusterableLayer):
@@ -78,21 +80,17 @@ def wrap(model: Any, weights: Weights, compression: Compression, images: np.ndar
 
 
 def finish(model: Any, compression: Compression) -> Weights:
-    """The weights; a clustered layer has `unit`, the kernel of few values, and `gain` beside `kernel`, their product.
+    """The weights; of a clustered layer the kernel of few values times the gains.
 
-    Without quantization-aware training the converter chooses the channels' scales from their largest weights. For the
-    scales to be the gains, the largest weight of every channel is then moved to the outermost cluster of its sign,
-    and these two to the same size.
+    The converter chooses the channels' scales from their largest weights. For the scales to be the gains, the largest
+    weight of every channel is moved to the outermost cluster of its sign, and these two to the same size.
     """
     stripped = tfmot.clustering.keras.strip_clustering(model)
     weights = folded.weights_of(stripped)
     for layer in stripped.layers:
         if isinstance(layer, UnitConv2D):
             unit, gain = weights[f"{layer.name}/kernel"], weights[f"{layer.name}/gain"]
-            if not compression.quantization_aware:
-                unit = reach_outermost(unit)
-            weights[f"{layer.name}/unit"] = unit
-            weights[f"{layer.name}/kernel"] = unit * gain
+            weights[f"{layer.name}/kernel"] = reach_outermost(unit) * gain
     return weights
 
 
@@ -113,3 +111,9 @@ def reach_outermost(unit: np.ndarray) -> np.ndarray:
     flat[flat == low] = min(low, -most if low < 0 else low)
     flat[places, channels] = signs * most
     return on_grid(flat).reshape(unit.shape)
+
+
+def on_grid(values: np.ndarray) -> np.ndarray:
+    """Values rounded to whole multiples of the largest one's size / 127, so that no rounding can part equal ones."""
+    step = np.abs(values).max() / _LARGEST
+    return (np.rint(values / step) * step).astype(np.float32) if step else values

@@ -10,7 +10,7 @@ import tf_keras
 
 from export.compression import folded
 from export.compression.folded import Weights
-from export.compression.quantizers import LayerQuantizeConfig, on_grid, quantize
+from export.compression.quantizers import LayerQuantizeConfig, quantize
 from export.compression.settings import Compression
 
 _layers = tf_keras.layers
@@ -34,8 +34,8 @@ def wrap(model: Any, weights: Weights, compression: Compression, images: np.ndar
 
     Args:
       model: a folded slice model with its weights.
-      weights: its weights; of clustered layers with `unit` and `gain`.
-      compression: says what is kept: zeros after pruning, clusters after clustering.
+      weights: its weights.
+      compression: says whether zeros are kept, as they are after pruning.
       images: float32 (n, height, width, 3) in [-1, 1).
 
     Source: Jacob et al. 2018, section 3.
@@ -43,45 +43,32 @@ def wrap(model: Any, weights: Weights, compression: Compression, images: np.ndar
     configs = _configs(model)
     start = {**weights, **_calibrated(model, configs, images)}
     for name, config in configs.items():
-        kept: Weights = {}
-        if f"{name}/unit" in weights:
-            unit, gain = weights[f"{name}/unit"], weights[f"{name}/gain"]
-            centroids, indices = np.unique(unit, return_inverse=True)
-            live = (centroids != 0).astype(np.float32)
-            kept = {"centroids": centroids, "live": live, "gain": gain, "indices": indices.reshape(unit.shape)}
-            config.quantizer.keeps, config.quantizer.clusters = "clusters", len(centroids)
-        elif compression.sparsity and folded.compressible(model.get_layer(name)):
-            kept = {"mask": (weights[f"{name}/kernel"] != 0).astype(np.float32)}
-            config.quantizer.keeps = "zeros"
-        start.update((f"{name}/kernel_{suffix}", value) for suffix, value in kept.items())
+        if compression.sparsity and folded.compressible(model.get_layer(name)):
+            config.quantizer.keeps_zeros = True
+            start[f"{name}/kernel_mask"] = (weights[f"{name}/kernel"] != 0).astype(np.float32)
     return _quantized(model, configs, start)
 
 
 def finish(model: Any, compression: Compression) -> Weights:
     """The weights, with the ranges of kernels, `<kernel>_min` and `_max`, and of outputs, `output_min` and `_max`.
 
-    The ranges of kernels are those of the weights after the last step, and what is kept is in the kernels.
+    The ranges of kernels are those of the weights after the last step, and kept zeros are in the kernels.
     """
     weights = folded.weights_of(model)
-    found: Weights = {}
+    finished: Weights = {}
     for layer in model.layers:
         config = getattr(layer, "quantize_config", None)
         if not isinstance(config, LayerQuantizeConfig):
             continue
         name = layer.layer.name
-        kept = [f"{name}/{short}" for short in ("bias", "output_min", "output_max")]
-        found.update((key, weights[key]) for key in kept if key in weights)
+        own = [f"{name}/{short}" for short in ("bias", "output_min", "output_max")]
+        finished.update((key, weights[key]) for key in own if key in weights)
         if config.kernel:
             kernel = f"{name}/{config.kernel}"
-            own = {
-                key.removeprefix(f"{kernel}_"): value for key, value in weights.items() if key.startswith(f"{kernel}_")
-            }
-            if "centroids" in own:
-                own["centroids"] = on_grid(own["centroids"] * own["live"])
-            value, most = config.quantizer.constrained(weights[kernel], own)
-            found[kernel] = value.numpy() if tf.is_tensor(value) else value
-            found[f"{kernel}_min"], found[f"{kernel}_max"] = -most.numpy(), most.numpy()
-    return found
+            value, most = config.quantizer.constrained(weights[kernel], {"mask": weights.get(f"{kernel}_mask")})
+            finished[kernel] = value.numpy() if tf.is_tensor(value) else value
+            finished[f"{kernel}_min"], finished[f"{kernel}_max"] = -most.numpy(), most.numpy()
+    return finished
 
 
 def restore(model: Any, weights: Weights) -> Any:

@@ -11,10 +11,8 @@ import tf_keras
 from export.compression.library import tfmot
 
 _BITS = 8
-# Weights are -127 to 127: symmetric.
-_LARGEST = 127
-# The narrowest range of a channel whose weights are all zero.
-_LEAST_RANGE = 1e-6
+# The narrowest range of a channel, which may be all zeros: in steps of a narrower one its bias would leave 32 bits.
+_LEAST_RANGE = 1e-3
 
 
 class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
@@ -23,40 +21,29 @@ class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     Args:
       axis: the kernel's dimension of outputs, each of which has a range of its own: 3 of a convolution, 2 of a
         depthwise one; -1 for one range of the whole kernel, as the converter takes a dense layer's.
-      keeps: what training is not to change: "" nothing; "zeros", a weight that is 0; "clusters", which weights of the
-        kernel are equal but for the channels' gains, and which are 0.
-      clusters: how many clusters there are, where they are kept.
+      keeps_zeros: whether a weight that is 0 stays 0.
 
-    Weights of its own, beside the kernel: `min` and `max` (outputs,) or scalars; for zeros `mask` (shape of the
-    kernel); for clusters `centroids` (clusters,), `live` (clusters,), 0 where a centroid stays 0, `gain` (outputs,)
-    and `indices` (shape of the kernel), where weight = gain[output] * centroids[index]. With clusters the range of an
-    output is its gain times the largest centroid, so that equal centroids are equal integers whatever the gain.
+    Weights of its own, beside the kernel: `min` and `max` (outputs,) or scalars; with zeros kept `mask` (shape of the
+    kernel).
 
-    The library's own quantizers give depthwise kernels one range, and its cluster-preserving scheme may split a
-    layer's clusters into clusters of each output. Source: ranges of each output from Krishnamoorthi 2018, section 3;
-    the common range of clusters is ours.
+    The library's own quantizers give depthwise kernels one range. Source: ranges of each output from Krishnamoorthi
+    2018, section 3.
     """
 
-    def __init__(self, axis: int = -1, keeps: str = "", clusters: int = 0) -> None:
+    def __init__(self, axis: int = -1, keeps_zeros: bool = False) -> None:
         self.axis = axis
-        self.keeps = keeps
-        self.clusters = clusters
+        self.keeps_zeros = keeps_zeros
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:
         shape = tuple(tensor_shape)
         outputs = (shape[self.axis],) if self.axis >= 0 else ()
 
-        def weight(suffix: str, shape: tuple[int, ...], trainable: bool = False, dtype: str = "float32") -> Any:
-            return layer.add_weight(f"{name}_{suffix}", shape, dtype, initializer="zeros", trainable=trainable)
+        def weight(suffix: str, shape: tuple[int, ...]) -> Any:
+            return layer.add_weight(f"{name}_{suffix}", shape, initializer="zeros", trainable=False)
 
         weights = {"min": weight("min", outputs), "max": weight("max", outputs)}
-        if self.keeps == "zeros":
+        if self.keeps_zeros:
             weights["mask"] = weight("mask", shape)
-        if self.keeps == "clusters":
-            weights["centroids"] = weight("centroids", (self.clusters,), trainable=True)
-            weights["live"] = weight("live", (self.clusters,))
-            weights["gain"] = weight("gain", outputs, trainable=True)
-            weights["indices"] = weight("indices", shape, dtype="int32")
         return weights
 
     def __call__(self, inputs: Any, training: bool, weights: dict[str, Any], **kwargs: Any) -> Any:
@@ -77,24 +64,13 @@ class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         return tf.transpose(kernel, np.argsort(order))
 
     def constrained(self, kernel: Any, weights: dict[str, Any]) -> tuple[Any, Any]:
-        """The kernel with what is kept, not rounded, and the upper ends of its ranges."""
-        if self.keeps == "clusters":
-            centroids = weights["centroids"] * weights["live"]
-            kernel = tf.gather(centroids, weights["indices"]) * weights["gain"]
-            most = tf.reduce_max(tf.abs(centroids)) * tf.abs(weights["gain"])
-        else:
-            kernel = kernel * weights["mask"] if self.keeps == "zeros" else kernel
-            most = tf.reduce_max(tf.abs(kernel), [axis for axis in range(len(kernel.shape)) if axis != self.axis])
+        """The kernel with its zeros, not rounded, and the upper ends of its ranges."""
+        kernel = kernel * weights["mask"] if self.keeps_zeros else kernel
+        most = tf.reduce_max(tf.abs(kernel), [axis for axis in range(len(kernel.shape)) if axis != self.axis])
         return kernel, tf.maximum(most, _LEAST_RANGE)
 
     def get_config(self) -> dict[str, Any]:
-        return {"axis": self.axis, "keeps": self.keeps, "clusters": self.clusters}
-
-
-def on_grid(values: np.ndarray) -> np.ndarray:
-    """Values rounded to whole multiples of the largest one's size / 127, so that no rounding can part equal ones."""
-    step = np.abs(values).max() / _LARGEST
-    return (np.rint(values / step) * step).astype(np.float32) if step else values
+        return {"axis": self.axis, "keeps_zeros": self.keeps_zeros}
 
 
 class LayerQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
@@ -104,15 +80,13 @@ class LayerQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
       kernel: the attribute that holds its kernel; "" for a layer without.
       output: whether its output is rounded: it is not where a ReLU follows, which the file has in the same operator,
         and not after pooling, which makes no new values.
-      axis, keeps, clusters: as in `KernelQuantizer`.
+      axis, keeps_zeros: as in `KernelQuantizer`.
     """
 
-    def __init__(
-        self, kernel: str = "", output: bool = False, axis: int = -1, keeps: str = "", clusters: int = 0
-    ) -> None:
+    def __init__(self, kernel: str = "", output: bool = False, axis: int = -1, keeps_zeros: bool = False) -> None:
         self.kernel = kernel
         self.output = output
-        self.quantizer = KernelQuantizer(axis, keeps, clusters)
+        self.quantizer = KernelQuantizer(axis, keeps_zeros)
 
     def get_weights_and_quantizers(self, layer: Any) -> list[tuple[Any, Any]]:
         return [(getattr(layer, self.kernel), self.quantizer)] if self.kernel else []

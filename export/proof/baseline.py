@@ -8,14 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from export.proof.judges import ROUNDING
+from export.proof.records import ROUNDING, SwitchCheck
 from fusion.base.program import UserError
 from fusion.bundle.contents import Bundle
-
-if TYPE_CHECKING:
-    from export.proof.records import SwitchCheck
 
 # The version in a runtime's name: another one is still held to the earlier scores.
 _VERSION = re.compile(r" [0-9][^ ,]*")

@@ -10,8 +10,8 @@ import numpy as np
 
 from export.proof import engines
 from export.proof.engines import EngineOutputs
-from export.proof.judges import ROUNDING, Judge
-from export.proof.records import SliceCheck, SwitchCheck, Verification
+from export.proof.judges import Judge
+from export.proof.records import ROUNDING, SliceCheck, SwitchCheck, Verification
 from export.tflite import graph, operators
 from fusion.base.program import UserError
 from fusion.bundle.contents import Bundle, SwitchEntry

@@ -107,7 +107,3 @@ class UpscalerJudge:
 def of(bundle: Bundle, part: Any) -> Judge:
     """What judges a bundle by a part of the dataset of its run."""
     return UpscalerJudge(part, bundle) if isinstance(part, ImagePairs) else ClassifierJudge(part)
-
-
-# Of accuracies that are whole images the difference itself is not exact.
-ROUNDING = 1e-9

@@ -10,6 +10,9 @@ import numpy as np
 
 from export.proof import engines
 
+# Of accuracies that are whole images the difference itself is not exact.
+ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class SliceCheck:

@@ -59,10 +59,7 @@ def read(data: bytes) -> Graph:
             "it takes one of each."
         )
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
-    for tensor in graph.tensors:
-        signed = [] if tensor.shapeSignature is None else list(tensor.shapeSignature)
-        if any(size < 0 for size in signed):
-            raise ValueError(f"the file's tensor {tensor.name.decode()!r} has the open shape {signed}.")
+    _refuse_open_shapes(graph)
     operators: Counter[tuple[str, int]] = Counter()
     madds = 0
     for operation in graph.operators:
@@ -79,6 +76,13 @@ def read(data: bytes) -> Graph:
         madds,
         _arena_bytes(model, graph),
     )
+
+
+def _refuse_open_shapes(graph: schema.SubGraphT) -> None:
+    for tensor in graph.tensors:
+        shape = [] if tensor.shapeSignature is None else list(tensor.shapeSignature)
+        if any(size < 0 for size in shape):
+            raise ValueError(f"the file's tensor {tensor.name.decode()!r} has the open shape {shape}.")
 
 
 def _arena_bytes(model: schema.ModelT, graph: schema.SubGraphT) -> int:

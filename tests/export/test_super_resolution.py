@@ -6,11 +6,10 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flatbuffers
 import keras
@@ -30,7 +29,7 @@ from paradis_tf.supernet import Supernet
 from paradis_tf.tasks.image_quality import luma, psnr
 from paradis_tf.training import run as training
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., Any]
 
 
 class Upscaling(NamedTuple):
@@ -40,7 +39,7 @@ class Upscaling(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def upscaling(tmp_path_factory: pytest.TempPathFactory, run_program: Run) -> Upscaling:
+def upscaling(tmp_path_factory: pytest.TempPathFactory, run_main: Run) -> Upscaling:
     folder = tmp_path_factory.mktemp("upscaling")
     rng = np.random.default_rng(5)
     for part, count in (("train", 4), ("test", 2)):
@@ -65,16 +64,9 @@ def upscaling(tmp_path_factory: pytest.TempPathFactory, run_program: Run) -> Ups
     )
     workdir: Workdir = training.train(config, str(folder / "run"))
     bundle = folder / "bundle"
-    done = run_program(
-        "export.convert",
-        f"--workdir={workdir.path}",
-        f"--bundle={bundle}",
-        "--precision=int8,float32",
-        "--quantization=ptq",
-        "--image_size=24",
-        "--calibration_images=8",
-        f"--archive={folder / 'bundle.zip'}",
-    )
+    places = (f"--workdir={workdir.path}", f"--bundle={bundle}", f"--archive={folder / 'bundle.zip'}")
+    options = ("--precision=int8,float32", "--quantization=ptq", "--image_size=24", "--calibration_images=8")
+    done = run_main("export.convert", *places, *options, "--processes=1")
     assert done.returncode == 0, done.stderr
     return Upscaling(workdir.path, workdir.load_model(), bundle)
 
@@ -94,10 +86,10 @@ def test_the_bundle_says_what_it_is(upscaling: Upscaling) -> None:
         assert "bundle/fusion/selftest.py" in archive.namelist()
 
 
-def test_verification_scores_whole_images(upscaling: Upscaling, run_program: Run, tmp_path: Path) -> None:
+def test_verification_scores_whole_images(upscaling: Upscaling, run_main: Run, tmp_path: Path) -> None:
     out = tmp_path / "checks.json"
     flags = [f"--workdir={upscaling.workdir}", f"--bundle={upscaling.bundle}", "--max_drop=2", f"--json={out}"]
-    done = run_program("export.verify", *flags)
+    done = run_main("export.verify", *flags)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(out.read_text())
     assert {one["metric"] for one in found["switches"]} == {"psnr_y"}
@@ -114,7 +106,7 @@ def test_verification_scores_whole_images(upscaling: Upscaling, run_program: Run
     for one in found["switches"]:
         one["score"] += 3
     out.write_text(json.dumps(found))
-    done = run_program("export.verify", *flags[:3], f"--baseline={out}")
+    done = run_main("export.verify", *flags[:3], f"--baseline={out}")
     assert done.returncode == 1
     assert "earlier; it may lose 2 dB." in done.stdout
 
@@ -154,7 +146,7 @@ def of_another_run(model: Supernet) -> bytes:
     ],
 )
 def test_a_wrong_file_is_named(
-    upscaling: Upscaling, run_program: Run, tmp_path: Path, fault: str, status: int, sentence: str
+    upscaling: Upscaling, run_main: Run, tmp_path: Path, fault: str, status: int, sentence: str
 ) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(upscaling.bundle, bundle)
@@ -175,7 +167,7 @@ def test_a_wrong_file_is_named(
         entry |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         (bundle / "manifest.json").write_text(json.dumps(written))
     flags = [f"--workdir={upscaling.workdir}", f"--bundle={bundle}", "--max_drop=5", "--limit=1"]
-    done = run_program("export.verify", *flags)
+    done = run_main("export.verify", *flags)
     assert done.returncode == status, done.stdout + done.stderr
     assert re.search(sentence, done.stdout + done.stderr)
     assert "Traceback" not in done.stderr

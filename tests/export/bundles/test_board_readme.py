@@ -15,7 +15,7 @@ def test_commands_have_flags_that_are_there(exported, run_program) -> None:
     named = {program for program, _ in commands}
     kinds = "selftest local worker coordinator predict plan certificates systemd"
     assert named == {f"fusion.{name}" for name in kinds.split()}
-    flags = {name: run_program(f"export.{name}", "--help").stdout for name in named}
+    flags = {name: run_program(name, "--help").stdout for name in named}
     for program, options in commands:
         own, _, others = options.partition("#")[0].partition(" -- ")
         for flag in re.findall(r"--(\w+)", own):

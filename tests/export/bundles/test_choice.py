@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,7 @@ from paradis_tf.training import run as training
 
 ONE, TWO = Switch.parse("1.0"), Switch.parse("0.5+0.5")
 FILES = [SliceFile(ONE, 0, "int8"), SliceFile(TWO, 0, "int8"), SliceFile(TWO, 1, "int8"), SliceFile(TWO, 1, "float32")]
-TRAINING = Compression(steps=7)
+TRAINING = Compression(quantization_aware=True, steps=7)
 # The fraction of images that Keras and the files are right on.
 KERAS, PTQ, QAT = {ONE: 0.9, TWO: 0.8}, {ONE: 0.899, TWO: 0.7}, {ONE: 0.95, TWO: 0.79}
 
@@ -124,7 +123,7 @@ def test_an_edited_choice_is_none(tmp_path: Path, change: dict[str, Any]) -> Non
 @pytest.fixture(scope="module")
 def judged(exported: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Callable[[], list[str]]]:
     """A bundle whose int8 files were judged, and what makes it anew and gives the reports."""
-    folder = Path(shutil.copytree(exported.bundle, tmp_path_factory.mktemp("judged") / "bundle"))
+    folder = exported.copy(tmp_path_factory.mktemp("judged") / "bundle")
     model, dataset = training.load_run(Workdir.open(str(exported.workdir)), None)
     # With nothing to lose none is trained.
     settings = writing.BundleSettings("digits", ("int8",), (16, 16), 256, False, "auto", 1.0, Compression(), 64, 1)
@@ -166,23 +165,21 @@ def read_switches(bundle: Path) -> list[dict[str, Any]]:
 
 
 def test_float16_comes_first_where_int8_loses_too_much(judged: Any) -> None:
-    """An older choice with the same key is believed, here one by which a switch loses all."""
+    """An older choice with the same key is believed, here first one by which a switch loses all, then nothing."""
     folder, write = judged
-    written = json.loads((folder / "manifest.json").read_text())
-    lossy = written["switches"][1]
-    lossy["quantization"]["ptq"] = 0.0
-    (folder / "manifest.json").write_text(json.dumps(written))
-    reports = write()
-    made = manifest.load(folder)
-    assert made.precisions == ("float16", "int8")
-    assert made.check_precision(None) == "float16"
-    for entry in made.switches:
-        assert all(set(slice_.files) == {"float16", "int8"} for slice_ in entry.slices)
-    poor = f"int8 loses up to {100 * lossy['quantization']['keras']:.2f} percentage points on '0.5+0.25+0.25'"
-    assert f"{poor}: float16 files come first in this bundle" in reports
-    assert "4 of 8 slice files are as they were" in reports
-    assert not any("judging" in report for report in reports)
-    assert "`float16` is what the programs run unless told" in (folder / "README.md").read_text()
+    for lost, precisions in ((1.0, ("float16", "int8")), (0.0, ("int8",))):
+        written = json.loads((folder / "manifest.json").read_text())
+        for entry in written["switches"]:
+            entry["quantization"]["ptq"] = entry["quantization"]["keras"] * (1 - lost)
+        (folder / "manifest.json").write_text(json.dumps(written))
+        reports = write()
+        made = manifest.load(folder)
+        assert (made.precisions, made.check_precision(None)) == (precisions, precisions[0])
+        assert {tuple(slice_.files) for entry in made.switches for slice_ in entry.slices} == {precisions}
+        told = [report for report in reports if "float16 files come first in this bundle" in report]
+        assert len(told) == (lost > 0) and all("percentage points on '1.0', '0.5+0.25+0.25': " in one for one in told)
+        assert not any("judging" in report for report in reports)
+        assert f"`{precisions[0]}` is what the programs run unless told" in (folder / "README.md").read_text()
 
 
 @pytest.mark.slow

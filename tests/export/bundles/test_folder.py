@@ -54,6 +54,49 @@ def test_what_another_process_writes_is_left_alone(target: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
+REPLACE = """
+import sys
+from pathlib import Path
+from export.bundles import folder
+from fusion.base.program import UserError
+for number in range(50):
+    try:
+        with folder.written_aside(Path(sys.argv[1])) as new:
+            (new / "slices").mkdir()
+            (new / "slices" / "0.int8.tflite").write_text(f"{sys.argv[2]}{number}")
+            (new / "manifest.json").write_text('{"schema_version": 2, "model_id": "%s%d"}' % (sys.argv[2], number))
+    except UserError as error:
+        # Another one was faster.
+        print(error)
+"""
+
+
+def test_of_two_processes_that_replace_a_bundle_each_has_a_whole_one_there(target: Path) -> None:
+    shutil.rmtree(target / "slices" / "1.0")
+    (target / "slices" / "0.int8.tflite").write_text("a")
+    both = [
+        subprocess.Popen([sys.executable, "-c", REPLACE, str(target), name], stderr=subprocess.PIPE, text=True)
+        for name in ("left", "right")
+    ]
+    while any(process.poll() is None for process in both):
+        # Through one descriptor, so that both files are of the same folder.
+        handle = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            texts = []
+            for name in ("manifest.json", "slices/0.int8.tflite"):
+                with open(os.open(name, os.O_RDONLY, dir_fd=handle)) as file:
+                    texts.append(file.read())
+        except FileNotFoundError:
+            # It was replaced, and removed, meanwhile.
+            continue
+        finally:
+            os.close(handle)
+        assert f'"model_id": "{texts[1]}"' in texts[0]
+    assert [(process.wait(), process.communicate()[1]) for process in both] == [(0, ""), (0, "")]
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+    folder.check_target(target)
+
+
 def test_a_file_that_nobody_may_remove_stops_nothing(target: Path) -> None:
     foreign = target.with_name(f".{target.name}.aside-notes")
     foreign.write_text("somebody's")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tf_keras
 
-from export.compression.quantizers import KernelQuantizer, on_grid
+from export.compression.quantizers import KernelQuantizer
 
 
 def _built(quantizer: KernelQuantizer, kernel: np.ndarray) -> tuple[Any, dict[str, Any]]:
@@ -30,28 +30,10 @@ def test_weights_are_rounded_to_127_steps_of_each_outputs_largest(shape: tuple[i
 
 def test_zeros_are_kept() -> None:
     kernel = np.array([[[[0.5, -1.0], [0.25, 2.0]]]], np.float32)
-    quantizer = KernelQuantizer(3, "zeros")
+    quantizer = KernelQuantizer(3, keeps_zeros=True)
     variable, weights = _built(quantizer, kernel)
     weights["mask"].assign([[[[1.0, 1.0], [0.0, 0.0]]]])
     np.testing.assert_allclose(
         quantizer(variable, True, weights).numpy(), np.array([[[[0.5, -1.0], [0, 0]]]]), atol=1e-6
     )
     np.testing.assert_allclose(weights["max"].numpy(), [0.5, 1.0])
-
-
-def test_equal_centroids_are_equal_integers_whatever_the_gain() -> None:
-    rng = np.random.default_rng(1)
-    centroids, gain = np.array([-0.7, 0.3, 0.0, 1.0], np.float32), np.array([0.1, 2.0, 31.0], np.float32)
-    indices = rng.integers(0, 4, (3, 3, 5, 3))
-    indices[..., 0] %= 3  # a channel that does not reach the largest
-    quantizer = KernelQuantizer(3, "clusters", 4)
-    variable, weights = _built(quantizer, np.zeros((3, 3, 5, 3), np.float32))
-    for name, value in (("centroids", centroids), ("live", centroids != 0), ("gain", gain), ("indices", indices)):
-        weights[name].assign(np.asarray(value, weights[name].dtype.as_numpy_dtype))
-    found = quantizer(variable, True, weights).numpy() / (gain / 127)
-    np.testing.assert_allclose(found, np.array([-89, 38, 0, 127])[indices], atol=1e-3)
-
-
-def test_values_on_the_grid() -> None:
-    np.testing.assert_allclose(on_grid(np.array([254.0, -1.2, 0.0])), [254.0, -2.0, 0.0])
-    np.testing.assert_array_equal(on_grid(np.zeros(3)), np.zeros(3))

@@ -33,7 +33,7 @@ def test_training_lowers_the_loss_of_a_network_that_rounds_badly(
     value = kernel.numpy() * 3
     value[::8, 0] = 100
     kernel.assign(value)
-    switch, asked = model.switches[0], Compression(steps=30, batch_size=48, learning_rate=1e-3)
+    switch, asked = model.switches[0], Compression(quantization_aware=True, steps=30, batch_size=48, learning_rate=1e-3)
     teachers = [folded.fold(model, switch, device) for device in range(2)]
     students = [
         quantization.wrap(

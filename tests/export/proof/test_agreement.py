@@ -138,9 +138,9 @@ def data(tmp_path: Path) -> str:
     return str(tmp_path / "digits.npz")
 
 
-def test_the_runtimes_of_this_machine_agree(exported, run_program, data: str, tmp_path: Path) -> None:
+def test_the_runtimes_of_this_machine_agree(exported, run_main, data: str, tmp_path: Path) -> None:
     flags = [f"--bundle={exported.bundle}", f"--data={data}", "--boards=", f"--json={tmp_path / 'a.json'}"]
-    done = run_program("export.compare", *flags, "--limit=50")
+    done = run_main("export.compare", *flags, "--limit=50")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed: what is to agree with the reference does" in done.stdout
     written = json.loads((tmp_path / "a.json").read_text())

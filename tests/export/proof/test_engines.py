@@ -20,7 +20,7 @@ import sys, time
 import numpy as np
 from export.proof import engines
 from fusion.bundle import manifest
-running = engines.EngineProcess(manifest.load(sys.argv[1]), engines.REFERENCE, np.zeros((50_000, 16, 16, 3), np.uint8))
+running = engines.EngineProcess(manifest.load(sys.argv[1]), engines.REFERENCE, np.zeros((5_000, 16, 16, 3), np.uint8))
 while not running.done:
     time.sleep(0.1)
 print(running.pid, flush=True)

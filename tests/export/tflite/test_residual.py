@@ -34,26 +34,28 @@ np.save(sys.argv[4], (np.stack(answers).astype(np.float32) - zero_point) * (scal
 """
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(("net", "additions"), [("bottleneck_resnet", 8), ("basic_resnet", 4)])
+@pytest.mark.parametrize(
+    ("net", "additions", "precision"),
+    [*(("bottleneck_resnet", 8, precision) for precision in PRECISIONS), ("basic_resnet", 4, "int8")],
+)
 def test_a_residual_slice_answers_on_both_runtimes(
     request, tmp_path: Path, net: str, additions: int, precision: str
 ) -> None:
     model: Supernet = request.getfixturevalue(net)
     switch = model.switches[2]
-    data, found = convert_slice(model, SliceFile(switch, 0, precision), IMAGES)
-    assert found.madds == cut_cost(model.architecture, switch.cut(0)).madds
+    data, contents = convert_slice(model, SliceFile(switch, 0, precision), IMAGES)
+    assert contents.madds == cut_cost(model.architecture, switch.cut(0)).madds
     allowed = PLAIN | ({"QUANTIZE", "MEAN"} if precision == "int8" else {"CAST", "MUL", "MEAN", "DEQUANTIZE"})
-    assert found.operator_names <= allowed
-    added = sum(count for (name, _), count in found.operators.items() if name == "ADD")
+    assert contents.operator_names <= allowed
+    added = sum(count for (name, _), count in contents.operators.items() if name == "ADD")
     # In float one more addition normalizes the image.
     assert added == additions + (precision != "int8")
-    assert ("MAX_POOL_2D" in found.operator_names) == (model.architecture.get_config()["form"] == "224")
+    assert ("MAX_POOL_2D" in contents.operator_names) == (model.architecture.get_config()["form"] == "224")
 
     file, images, answers = tmp_path / "slice.tflite", tmp_path / "images.npy", tmp_path / "answers.npy"
     file.write_bytes(data)
     np.save(images, IMAGES)
-    expected = model.call_cut(IMAGES, switch.cut(0)).prediction.numpy()
+    expected = model.call_slice(IMAGES, switch, 0).prediction.numpy()
     for runtime in ("tflite_runtime", "ai_edge_litert"):
         subprocess.run([sys.executable, "-c", RUN, runtime, str(file), str(images), str(answers)], check=True)
         error = np.abs(np.load(answers) - expected).max() / np.abs(expected).max()
