@@ -89,8 +89,6 @@ class _Samples:
 def main(arguments: list[str]) -> int:
     """Runs the checks, prints their results, and returns the exit status."""
     check_json_target(_JSON.value)
-    if _BUNDLE.value is None:
-        raise UserError("--bundle is missing; legal: the folder of a bundle.")
     bundle = manifest.load(_BUNDLE.value)
     entries = [bundle.find_switch(text) for text in _SWITCH.value or [entry.switch for entry in bundle.switches]]
     precisions = [bundle.check_precision(precision) for precision in _PRECISION.value or bundle.precisions]

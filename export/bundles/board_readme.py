@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fusion.bundle.contents import CLASSIFICATION
+from fusion.bundle.tasks import TASKS
 
 _TEXT = """# {name}
 
@@ -130,7 +130,7 @@ def render(manifest: dict[str, Any]) -> str:
     """The text for a manifest, in Markdown."""
     example = max(manifest["switches"], key=lambda entry: len(entry["slices"]))
     height, width, _ = manifest["input"]["shape"]
-    classifies = manifest["task"] == CLASSIFICATION
+    classifies = TASKS[manifest["task"]].has_classes
     output = manifest["output"]
     shape = f"({', '.join(str(size) for size in (1, *output['shape']))})"
     cluster = "\n\n".join(

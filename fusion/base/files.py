@@ -16,6 +16,14 @@ PRIVATE = 0o600
 """Permissions of a file that nobody else may read."""
 
 
+def read_bytes(path: Path, what: str) -> bytes:
+    """What a file holds. Raises `UserError`, which calls it `what`, when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{what} {str(path)!r} cannot be read: {error.strerror}.") from error
+
+
 def check_json_target(path: str | Path | None) -> None:
     """Finds out before the work whether `write_json` could write to `path` after it.
 
@@ -34,18 +42,12 @@ def check_json_target(path: str | Path | None) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, as `write_bytes` does.
-
-    Raises `UserError` when that fails.
-    """
+    """Writes `value` as indented JSON; all else is as of `write_bytes`."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 text, line ends as they are, as `write_bytes` does.
-
-    Raises `UserError` when that fails.
-    """
+    """Writes UTF-8 text, line ends as they are; all else is as of `write_bytes`."""
     write_bytes(path, text.encode())
 
 

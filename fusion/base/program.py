@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 from absl import app, flags
 
@@ -66,24 +67,19 @@ def run(
     """Runs an absl program and turns the expected ways of failing into one line and an exit status.
 
     Args:
-      main: receives the arguments left over after flag parsing and returns the exit status (`None`
-        is 0).
+      main: receives the arguments left over after flag parsing and returns the exit status (`None` is 0).
       takes_arguments: whether the program takes any besides its flags; if not, one is refused.
-      parse_flags: parses the command line and returns what is left over, instead of
-        `parse_command_line`; may raise `UserError`.
+      parse_flags: used in place of `parse_command_line`; may raise `UserError`.
 
-    A `UserError` prints `error: <sentence>` and exits 2; Ctrl-C and SIGTERM print `interrupted` and
+    A `UserError` prints `error: <sentence>` and exits 2; Ctrl-C and SIGTERM print `interrupted` and `terminated` and
     exit 130 and 143. Anything else is a defect of the program and keeps its traceback.
     """
 
     def guarded(argv: list[str]) -> None:
         signal.signal(signal.SIGTERM, _terminate)
-        if len(argv) > 1 and not takes_arguments:
-            _end(
-                f"error: unexpected argument {argv[1]!r}; every option of this program is a --flag.",
-                2,
-            )
         try:
+            if len(argv) > 1 and not takes_arguments:
+                raise UserError(f"unexpected argument {argv[1]!r}; every option of this program is a --flag.")
             status = main(argv[1:])
         except UserError as error:
             _end(f"error: {error}", 2)
@@ -96,7 +92,6 @@ def run(
             return (parse_flags or parse_command_line)(argv)
         except UserError as error:
             _end(f"error: {error}", 2)
-            raise
 
     app.run(guarded, flags_parser=parsed)
 
@@ -106,6 +101,6 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _end(line: str, status: int) -> None:
+def _end(line: str, status: int) -> NoReturn:
     print(line, file=sys.stderr, flush=True)
     sys.exit(status)

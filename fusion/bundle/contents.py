@@ -15,25 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from ..base.files import read_bytes
 from ..base.program import UserError
 from .tasks import BundleTask
 
-CLASSIFICATION = "classification"
 PRECISIONS = ("float32", "float16", "dynamic", "int8")
 # A part of the full width: a decimal, a ratio or a whole number.
-_WIDTH = re.compile(r"[0-9]{0,3}\.[0-9]{1,18}|[0-9]{1,9}/[0-9]{1,9}|[0-9]{1,3}")
+_WIDTH = re.compile(r"[0-9]{0,3}\.[0-9]{1,18}|[0-9]{1,9}/[1-9][0-9]{0,8}|[0-9]{1,3}")
 
 # What NumPy raises of a damaged .npz file.
-BAD_NPZ = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    OSError,
-    EOFError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+BAD_NPZ = (ValueError, TypeError, AttributeError, OSError, EOFError, NotImplementedError)
+BAD_NPZ += (zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -79,20 +71,10 @@ class SliceModel:
     files: Mapping[str, SliceFile]
 
 
-@dataclass(frozen=True)
-class EarlyMargins:
-    """When some slices of a switch may answer without the others, as `export.calibrate` found for one precision.
-
-    Attributes:
-      images: how many images of the validation part it was found on.
-      max_drop: the part of them, 0..1, that early answers were allowed to lose.
-      margins: by set of devices that have arrived, what the leading class of their sum has to be ahead of the second by
-        more than; a set that is not there does not answer.
-    """
-
-    images: int
-    max_drop: float
-    margins: Mapping[frozenset[int], float]
+EarlyMargins = Mapping[frozenset[int], float]
+"""When some slices of a switch may answer without the others, as `export.calibrate` found for one precision: by set of
+devices that have arrived, what the leading class of their sum has to be ahead of the second by more than; a set that
+is not there does not answer."""
 
 
 @dataclass(frozen=True)
@@ -193,18 +175,10 @@ class Bundle:
     def read(self, file: File) -> bytes:
         """The bytes of a file, after checking that they are the ones the manifest describes.
 
-        Raises `UserError` when the file is missing, lies outside the bundle, or differs in size or
-        SHA-256.
+        Raises `UserError` when the file is missing, lies outside the bundle, or differs in size or SHA-256.
         """
-        path = self.path(file.path)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"file {str(path)!r} cannot be read: {error.strerror}.") from error
-        if len(data) != file.bytes:
-            raise UserError(
-                f"file {str(path)!r} has {len(data)} bytes, its manifest says {file.bytes}; copy the bundle again."
-            )
+        path = self.check_size(file)
+        data = read_bytes(path, "file")
         digest = hashlib.sha256(data).hexdigest()
         if digest != file.sha256:
             raise UserError(
@@ -212,15 +186,27 @@ class Bundle:
             )
         return data
 
+    def check_size(self, file: File) -> Path:
+        """The full path of a file. Raises `UserError` as `read` does, but for its SHA-256."""
+        path = self.path(file.path)
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise UserError(f"file {str(path)!r} cannot be read: {error.strerror}.") from error
+        if size != file.bytes:
+            raise UserError(
+                f"file {str(path)!r} has {size} bytes, its manifest says {file.bytes}; copy the bundle again."
+            )
+        return path
+
     def path(self, relative: str) -> Path:
-        """The full path of a file of the bundle; raises `UserError` if `relative` leads outside the
-        bundle."""
+        """The full path of a file of the bundle; raises `UserError` if `relative` leads outside the bundle."""
         folder = self.folder.resolve()
         path = (folder / relative).resolve()
         if not path.is_relative_to(folder):
             raise UserError(
-                f"path {relative!r} in the manifest of bundle {str(self.folder)!r} leads outside "
-                "the bundle; legal: a relative path below it."
+                f"path {relative!r} in the manifest of bundle {str(self.folder)!r} leads outside the bundle; legal: a "
+                "relative path below it."
             )
         return path
 
@@ -273,7 +259,4 @@ def fraction_of(text: str) -> Fraction:
     """A part of the full width; raises ValueError if the text is none."""
     if not _WIDTH.fullmatch(text):
         raise ValueError(text)
-    try:
-        return Fraction(text)
-    except ZeroDivisionError as error:
-        raise ValueError(text) from error
+    return Fraction(text)

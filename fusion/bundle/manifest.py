@@ -8,6 +8,7 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
+from ..base.files import read_bytes
 from ..base.program import UserError
 from .contents import (
     PRECISIONS,
@@ -32,25 +33,25 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
-def load(folder: str | Path) -> Bundle:
+def load(folder: str | Path | None) -> Bundle:
     """Reads `folder`/manifest.json.
 
-    Raises `UserError` when there is no such folder or manifest, when it is not JSON, when a key is
-    missing or has another type, when its schema is newer than this runner's, when there is no switch or
-    one's slices are not its own, and when a path leads outside the bundle. Slice files are read and
-    checked later, by `Bundle.read`.
+    Raises `UserError` when there is no such folder or manifest, when it is not JSON, when a key is missing or has
+    another type, when its schema is newer than this runner's, when there is no switch or one's slices are not its own,
+    and when a path leads outside the bundle; for None, that --bundle is missing. Slice files are read and checked
+    later, by `Bundle.read`.
     """
-    folder = Path(folder)
+    if folder is None:
+        raise UserError("--bundle is missing; legal: the folder of a bundle.")
     if not os.path.isdir(folder):
         raise UserError(f"bundle {str(folder)!r} is not a folder; legal: a folder with a manifest.json.")
-    path = folder / "manifest.json"
+    path = Path(folder) / "manifest.json"
+    data = read_bytes(path, "manifest")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"manifest {str(path)!r} cannot be read: {error.strerror}.") from error
+        manifest = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise UserError(f"manifest {str(path)!r} is not JSON: {error}.") from error
-    return _bundle(folder, JsonTable(manifest, str(path)))
+    return _bundle(Path(folder), JsonTable(manifest, str(path)))
 
 
 def default_folder() -> str | None:
@@ -63,8 +64,8 @@ def _bundle(folder: Path, table: JsonTable) -> Bundle:
     version = table.get("schema_version", int)
     if version > SCHEMA_VERSION:
         raise UserError(
-            f"bundle schema {version} is newer than this runner's {SCHEMA_VERSION}: "
-            f"use the runner inside bundle {str(folder)!r}, or a newer one."
+            f"bundle schema {version} is newer than this runner's {SCHEMA_VERSION}: use the runner inside bundle "
+            f"{str(folder)!r}, or a newer one."
         )
     table.choice("schema_version", (SCHEMA_VERSION,))
     task = TASKS[table.choice("task", tuple(TASKS))]
@@ -194,7 +195,9 @@ def _early_margins(table: JsonTable, precision: str, hashes: list[str]) -> Early
         if arrived in margins:
             raise entry.refuse("devices", sorted(arrived), "every set of devices once")
         margins[arrived] = _number(entry, "margin", 0, 2.0**128)
-    return EarlyMargins(table.count("images"), _number(table, "max_drop", 0, 1), margins)
+    table.count("images")
+    _number(table, "max_drop", 0, 1)
+    return margins
 
 
 def _devices(table: JsonTable, devices: int, all_too: bool) -> frozenset[int]:
@@ -257,12 +260,9 @@ def _file(table: JsonTable) -> File:
 
 
 def _slice_file(table: JsonTable, precision: str, output: str) -> SliceFile:
-    file = _file(table)
     table.count("compressed_bytes")
     return SliceFile(
-        path=file.path,
-        sha256=file.sha256,
-        bytes=file.bytes,
+        **vars(_file(table)),
         precision=precision,
         arena_bytes=table.count("arena_bytes"),
         input=_tensor(table.table("input"), "image", ("uint8",)),

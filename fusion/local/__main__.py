@@ -93,8 +93,6 @@ def _progress(done: int, total: int) -> None:
 def main(arguments: list[str]) -> int:
     """Runs the cluster and prints what it made of the images; returns the exit status."""
     check_json_target(_JSON.value)
-    if _BUNDLE.value is None:
-        raise UserError("--bundle is missing; legal: the folder of a bundle.")
     bundle = manifest.load(_BUNDLE.value)
     if _SWITCH.value is None:
         legal = ", ".join(entry.switch for entry in bundle.switches)

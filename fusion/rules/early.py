@@ -51,7 +51,7 @@ class EarlyAnswer:
                     f"switch '{entry.switch}' of bundle {str(bundle.folder)!r} has no calibrated early answers for "
                     f"{precision}; legal: one that export.calibrate has been run on, or the modes off and bound."
                 )
-            self._calibrated = dict(entry.early[precision].margins)
+            self._calibrated = dict(entry.early[precision])
         self._needed: dict[frozenset[int], float] = {}
 
     def settled(self, partial_sum: np.ndarray, arrived: frozenset[int]) -> bool:

@@ -22,8 +22,7 @@ MAX_THREADS = 256
 
 @dataclass(frozen=True)
 class Runtime:
-    """An importable runtime: its name (`ai_edge_litert` or `tflite_runtime`), version and
-    module."""
+    """An importable runtime: its name (`ai_edge_litert` or `tflite_runtime`), version and module."""
 
     name: str
     version: str
@@ -34,11 +33,11 @@ class Runtime:
 
 
 def choose(name: str) -> Runtime:
-    """The runtime called `name`; `auto` takes ai_edge_litert where it is installed, since its
-    XNNPACK runs int8, and tflite_runtime elsewhere.
+    """The runtime called `name`; `auto` takes ai_edge_litert where it is installed, since its XNNPACK runs int8, and
+    tflite_runtime elsewhere.
 
-    Raises `UserError` when the runtime is unknown or not installed, and when tflite_runtime would
-    meet NumPy 2, which it is not built for (it dies at the first model, with a page of messages).
+    Raises `UserError` when the runtime is unknown or not installed, and when tflite_runtime would meet NumPy 2, which
+    it is not built for (it dies at the first model, with a page of messages).
     """
     if name not in RUNTIMES:
         raise UserError(f"runtime {name!r} is unknown; legal: {', '.join(RUNTIMES)}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from . import memory
 from .choosing import Runtime
 
 _SIGNATURE = "serving_default"
+# The tensors of a side of a file, each with its shape for one image.
+_Tensors = Mapping[TensorInfo, tuple[int, ...]]
 _UNKNOWN_OPERATOR = re.compile(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'")
 
 
@@ -42,16 +45,10 @@ class SliceInterpreter:
         delegates: bool = True,
         reference: bool = False,
     ) -> None:
-        self.runtime, self.threads = runtime, threads
-        resolvers = runtime.module.OpResolverType
-        resolver = resolvers.AUTO if delegates else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        resolver = resolvers.BUILTIN_REF if reference else resolver
-        self._interpreter, inputs, outputs = _load(bundle, file, file.arena_bytes, runtime, threads, resolver)
-        self.input_shape, self.output_shape = (1, *bundle.shape), (1, *bundle.output_shape)
-        self.input = _check(file.path, "input", inputs, file.input, self.input_shape)
-        self.output = _check(file.path, "output", outputs, file.output, self.output_shape)
-        self._in = inputs[file.input.name]["index"]
-        self._out = outputs[file.output.name]["index"]
+        kernels = "AUTO" if delegates else "BUILTIN_WITHOUT_DEFAULT_DELEGATES"
+        options = runtime, threads, "BUILTIN_REF" if reference else kernels
+        inputs, outputs = {file.input: bundle.shape}, {file.output: bundle.output_shape}
+        self._interpreter, self._in, self._out = _load(bundle, file, file.arena_bytes, options, inputs, outputs)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Runs the slice on one raw image, uint8 (height, width, channels), 0..255.
@@ -77,20 +74,13 @@ class TailInterpreter:
         if bundle.tail is None:
             raise UserError(f"bundle {str(bundle.folder)!r} has no tail; the sum of its slices is the answer.")
         height, width, channels = bundle.shape
-        file = bundle.tail.file
-        resolver = runtime.module.OpResolverType.AUTO
-        self._interpreter, inputs, outputs = _load(bundle, file, bundle.tail.arena_bytes, runtime, threads, resolver)
-        shapes = {"image": (1, *bundle.shape), "summed": (1, *bundle.output_shape)}
-        dtypes = {"image": "uint8", "summed": "float32"}
-        if set(inputs) != set(shapes):
-            raise UserError(f"tail {file.path!r} has the inputs {', '.join(inputs)}; it takes {', '.join(shapes)}.")
-        for name, shape in shapes.items():
-            described = TensorInfo(name, dtypes[name], None, None)
-            _check(file.path, "input", {name: inputs[name]}, described, shape)
+        image, summed = TensorInfo("image", "uint8", None, None), TensorInfo("summed", "float32", None, None)
+        inputs = {image: bundle.shape, summed: bundle.output_shape}
         pixels = TensorInfo("pixels", "float32", None, None)
-        _check(file.path, "output", outputs, pixels, (1, height * bundle.scale, width * bundle.scale, channels))
-        self._image, self._summed = (inputs[name]["index"] for name in shapes)
-        self._out = outputs["pixels"]["index"]
+        outputs = {pixels: (height * bundle.scale, width * bundle.scale, channels)}
+        self._interpreter, self._image, self._summed, self._out = _load(
+            bundle, bundle.tail.file, bundle.tail.arena_bytes, (runtime, threads, "AUTO"), inputs, outputs
+        )
 
     def __call__(self, image: np.ndarray, summed: np.ndarray) -> np.ndarray:
         """The answer of one image, uint8 of `Bundle.shape`, and its summed outputs, of `Bundle.output_shape`.
@@ -105,9 +95,15 @@ class TailInterpreter:
 
 
 def _load(
-    bundle: Bundle, file: File, arena_bytes: int, runtime: Runtime, threads: int, resolver: Any
-) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """The interpreter of a file, and the details of its inputs and outputs by name."""
+    bundle: Bundle,
+    file: File,
+    arena_bytes: int,
+    options: tuple[Runtime, int, str],
+    inputs: _Tensors,
+    outputs: _Tensors,
+) -> tuple[Any, ...]:
+    """The interpreter of a file, by (runtime, threads, kernels), and the indices of its inputs and outputs."""
+    runtime, threads, kernels = options
     if threads < 1:
         raise UserError(f"threads is {threads}; legal: 1 or more.")
     data = bundle.read(file)
@@ -116,13 +112,13 @@ def _load(
         interpreter = runtime.module.Interpreter(
             model_content=data,
             num_threads=threads,
-            experimental_op_resolver_type=resolver,
+            experimental_op_resolver_type=runtime.module.OpResolverType[kernels],
         )
         interpreter.allocate_tensors()
         if _SIGNATURE not in interpreter.get_signature_list():
             raise ValueError(f"it has no signature {_SIGNATURE!r}.")
         runner = interpreter.get_signature_runner(_SIGNATURE)
-        return interpreter, runner.get_input_details(), runner.get_output_details()
+        sides = ("input", inputs, runner.get_input_details()), ("output", outputs, runner.get_output_details())
     except (ValueError, RuntimeError) as error:
         unknown = _UNKNOWN_OPERATOR.search(str(error))
         if unknown:
@@ -134,31 +130,25 @@ def _load(
         raise UserError(
             f"slice file {file.path!r} cannot be loaded by {runtime}: {' '.join(str(error).split())}"
         ) from error
+    return interpreter, *(index for side in sides for index in _indices(file.path, *side))
 
 
-def _check(path: str, side: str, tensors: dict[str, Any], described: TensorInfo, shape: tuple[int, ...]) -> TensorInfo:
-    """The one tensor of a side of a file. Raises `UserError` where it is not the one that the manifest lists."""
-    if list(tensors) != [described.name]:
+def _indices(path: str, side: str, described: _Tensors, tensors: dict[str, Any]) -> list[int]:
+    """The indices of the tensors of a side of a file. Raises `UserError` where they are not the described ones."""
+    names = [info.name for info in described]
+    if set(tensors) != set(names):
         raise UserError(
-            f"slice file {path!r} has the {side}s {', '.join(tensors)}; its manifest says {described.name}."
+            f"slice file {path!r} has the {side}s {', '.join(tensors)}; its manifest says {', '.join(names)}."
         )
-    details = tensors[described.name]
-    scale, zero_point = details["quantization"]
-    actual = TensorInfo(
-        described.name,
-        np.dtype(details["dtype"]).name,
-        float(scale) if scale else None,
-        int(zero_point) if scale else None,
-    )
-    same_scale = (actual.scale is None) == (described.scale is None) and (
-        np.float32(actual.scale or 0) == np.float32(described.scale or 0)
-    )
-    actual_shape = tuple(map(int, details["shape"]))
-    same = (actual.dtype, actual.zero_point, actual_shape) == (described.dtype, described.zero_point, shape)
-    if not same or not same_scale:
-        raise UserError(
-            f"slice file {path!r}: {side} {described.name!r} is {actual.dtype} {list(actual_shape)} with scale "
-            f"{actual.scale} and zero point {actual.zero_point}; its manifest says {described.dtype} {list(shape)}, "
-            f"{described.scale} and {described.zero_point}."
-        )
-    return actual
+    for info, shape in described.items():
+        details = tensors[info.name]
+        scale, zero_point = details["quantization"]
+        dtype, actual_shape = np.dtype(details["dtype"]).name, list(map(int, details["shape"]))
+        actual = (dtype, actual_shape, *((np.float32(scale), int(zero_point)) if scale else (None, None)))
+        legal = (info.dtype, [1, *shape], None if info.scale is None else np.float32(info.scale), info.zero_point)
+        if actual != legal:
+            raise UserError(
+                f"slice file {path!r}: {side} {info.name!r} is {actual[0]} {actual[1]} with scale {actual[2]} and "
+                f"zero point {actual[3]}; its manifest says {legal[0]} {legal[1]}, {legal[2]} and {legal[3]}."
+            )
+    return [tensors[name]["index"] for name in names]

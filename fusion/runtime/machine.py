@@ -7,17 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# Of the word that the Pi's firmware reports: what holds now, and what has held since the start.
-_THROTTLED = {
-    0: "under-voltage",
-    1: "frequency capped",
-    2: "throttled",
-    3: "soft temperature limit",
-    16: "under-voltage earlier",
-    17: "frequency capped earlier",
-    18: "throttled earlier",
-    19: "soft temperature limit earlier",
-}
+# What the bits of the Pi firmware's word say, from 0 of what holds now, from 16 of what has held since the start.
+_THROTTLED = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 
 
 @dataclass(frozen=True)
@@ -70,7 +61,8 @@ def _throttling(root: Path) -> tuple[str, ...] | None:
     if not text or not re.fullmatch(r"(0x)?[0-9a-fA-F]+", text):
         return None
     word = int(text, 16)
-    return tuple(text for bit, text in _THROTTLED.items() if word >> bit & 1)
+    now = [text for bit, text in enumerate(_THROTTLED) if word >> bit & 1]
+    return (*now, *(f"{text} earlier" for bit, text in enumerate(_THROTTLED, 16) if word >> bit & 1))
 
 
 def _read(path: Path) -> str | None:

@@ -38,8 +38,6 @@ def main(arguments: list[str]) -> int:
     """Prints or writes the unit; returns the exit status."""
     if _KIND.value is None:
         raise UserError("--kind is missing; legal: worker, coordinator.")
-    if _BUNDLE.value is None:
-        raise UserError("--bundle is missing; legal: the folder of a bundle.")
     manifest.load(_BUNDLE.value)
     name = _NAME.value or f"paradis-tf-{_KIND.value}"
     files = {"python": _PYTHON.value, "bundle": _BUNDLE.value}

@@ -109,8 +109,7 @@ class ServedSlice(ServedModel):
     ) -> None:
         self.name, self.max_batch = model.model, max_batch
         self.inputs = (TensorSpec("image", "UINT8", (-1, *bundle.shape)),)
-        self._output = TensorSpec(bundle.output_name, DATATYPES[file.output.dtype], (-1, *bundle.output_shape))
-        self.outputs = (self._output,)
+        self.outputs = (TensorSpec(bundle.output_name, DATATYPES[file.output.dtype], (-1, *bundle.output_shape)),)
         self._file, self._loaded, self._invocations, self._metrics = file, loaded, invocations, metrics
         self._invoke_seconds = metrics.invoke_seconds.labels(model.model)
         self._identity = {"model_id": bundle.model_id, "file_sha256": file.sha256}
@@ -134,9 +133,8 @@ class ServedSlice(ServedModel):
     async def infer(
         self, request: oip.Request, arrived: float, decoded: float
     ) -> tuple[Sequence[tuple[TensorSpec, np.ndarray]], Mapping[str, str | int | float | bool]]:
-        """Answers with the stored output and, as parameters, the model's identity, `queue_ms` (from
-        its tensors being there to the thread taking it), `load_ms` (only where the model had to be
-        loaded) and `invoke_ms` (all invocations of its batch).
+        """Answers with the stored output and, as parameters, the model's identity, `queue_ms` (from its tensors being
+        there to the thread taking it), `load_ms` (only where it had to be loaded) and `invoke_ms` (of all its batch).
 
         The request parameter `timeout` is how long the requester waits, in microseconds from the arrival.
         """
@@ -157,7 +155,7 @@ class ServedSlice(ServedModel):
         times = {"queue_ms": queue_s * 1e3, "invoke_ms": invoke_s * 1e3}
         if loaded is not None:
             times["load_ms"] = (loaded - started) * 1e3
-        return [(self._output, stored)], self._identity | times
+        return [(self.outputs[0], stored)], self._identity | times
 
     def _invoke(self, images: np.ndarray, invocation: Invocation) -> tuple[np.ndarray, float, float | None, float]:
         """In the invocation thread: (stored outputs, when the thread took it, when it had loaded the model, or None if
@@ -198,8 +196,6 @@ def _selected(bundle: Bundle) -> list[tuple[SwitchEntry, SliceModel]]:
 def main(arguments: list[str]) -> int:
     """Serves the slices, each loaded when it is first used, until a signal; returns the exit status."""
     serving.watch_stdin()
-    if _BUNDLE.value is None:
-        raise UserError("--bundle is missing; legal: the folder of a bundle.")
     bundle = manifest.load(_BUNDLE.value)
     precision = bundle.check_precision(_PRECISION.value)
     credentials = serving.credentials()
@@ -210,7 +206,8 @@ def main(arguments: list[str]) -> int:
     metrics = WorkerMetrics()
     names = {model.files[precision]: model.model for _, model in selected}
     for file in names:
-        slices.check_present(bundle, file)
+        # Its hash is checked when it is loaded.
+        bundle.check_size(file)
     limit = slices.default_limit() if _MEMORY_LIMIT_MB.value is None else int(_MEMORY_LIMIT_MB.value * 1e6)
     loaded = LoadedSlices(
         lambda file: SliceInterpreter(bundle, file, runtime, _THREADS.value),
@@ -219,23 +216,11 @@ def main(arguments: list[str]) -> int:
         lambda file: metrics.evictions.inc(),
     )
     metrics.loaded_bytes.set_function(loaded.used_bytes)
-    runs_on: dict[str, str | int] = {"runtime": str(runtime), "threads": _THREADS.value}
+    runs_on = {"runtime": str(runtime), "threads": _THREADS.value}
     with Invocations(_MAX_QUEUE.value) as invocations:
         metrics.waiting.set_function(invocations.depth)
-        models = [
-            ServedSlice(
-                bundle,
-                entry,
-                model,
-                model.files[precision],
-                loaded,
-                invocations,
-                metrics,
-                runs_on,
-                serving.MAX_BATCH.value,
-            )
-            for entry, model in selected
-        ]
+        shared = (loaded, invocations, metrics, runs_on, serving.MAX_BATCH.value)
+        models = [ServedSlice(bundle, entry, model, model.files[precision], *shared) for entry, model in selected]
         serving.say(
             f"worker: {len(models)} slice models of {bundle.name} ({precision}), {runtime}, threads: {_THREADS.value}"
         )

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from types import TracebackType
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from ..protocol.oip import OipError
 
 
+@dataclass
 class Invocation:
-    """One request's work: `work` is called with this object in the invocation thread.
+    """One request's work; `abandoned` when nobody waits for it any more, and it should stop."""
 
-    Attributes:
-      abandoned: whether nobody waits for it any more; `work` should then stop.
-    """
-
-    def __init__(self, work: Callable[[Invocation], Any]) -> None:
-        self.work = work
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.abandoned = False
+    abandoned: bool = False
 
 
 class Invocations:
@@ -37,26 +30,20 @@ class Invocations:
 
     def __init__(self, max_queue: int) -> None:
         self._max_queue = max_queue
-        self._waiting: deque[Invocation] = deque()
-        self._changed = threading.Condition()
-        self._running = self._ended = False
-        self._thread = threading.Thread(target=self._run, name="invoke", daemon=True)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="invoke")
+        # Those that wait or run.
+        self._open = 0
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Invocations:
-        self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
-        self._thread.join()
+    def __exit__(self, *raised: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
 
     def depth(self) -> int:
         """How many invocations wait."""
-        return len(self._waiting)
+        return max(0, self._open - 1)
 
     async def run(self, work: Callable[[Invocation], Any], deadline: float | None) -> Any:
         """What `work` returns. An invocation that is given up, by cancelling or at `deadline` (`time.perf_counter()`),
@@ -64,51 +51,26 @@ class Invocations:
 
         Raises `OipError`: 503 when the queue is full, at once, and 504 at the deadline; and whatever `work` raises.
         """
-        invocation = Invocation(work)
-        with self._changed:
-            # A free thread takes one more than those that wait.
-            if len(self._waiting) >= self._max_queue + (not self._running):
-                message = f"{len(self._waiting)} requests wait for this worker, which is all it keeps; try again later."
+        with self._lock:
+            if self._open > self._max_queue:
+                message = f"{self._max_queue} requests wait for this worker, which is all it keeps; try again later."
                 raise OipError(503, message, {"Retry-After": "1"})
-            self._waiting.append(invocation)
-            self._changed.notify()
+            self._open += 1
+        invocation = Invocation()
+        future = self._thread.submit(work, invocation)
+        future.add_done_callback(self._ended)
+        awaited = asyncio.wrap_future(future)
         left = None if deadline is None else max(0.0, deadline - time.perf_counter())
         try:
-            return await asyncio.wait_for(invocation.future, left)
+            return await asyncio.wait_for(awaited, left)
         except BaseException as error:
             invocation.abandoned = True
-            with self._changed, contextlib.suppress(ValueError):
-                self._waiting.remove(invocation)
+            future.cancel()
             # What `work` raised may be a timeout of its own.
-            if isinstance(error, asyncio.exceptions.TimeoutError) and invocation.future.cancelled():
+            if isinstance(error, asyncio.exceptions.TimeoutError) and awaited.cancelled():
                 raise OipError(504, "the request was not answered within its timeout.") from error
             raise
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._running = False
-                self._changed.wait_for(lambda: self._waiting or self._ended)
-                if self._ended:
-                    return
-                invocation = self._waiting.popleft()
-                self._running = True
-            result, error = None, None
-            try:
-                result = invocation.work(invocation)
-            except Exception as raised:
-                error = raised
-            # The loop is closed when the program ends in the middle of an invocation.
-            with contextlib.suppress(RuntimeError):
-                invocation.future.get_loop().call_soon_threadsafe(_settle, invocation.future, result, error)
-            # An invocation and its images are not kept until the next one comes.
-            del invocation, result, error
-
-
-def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
+    def _ended(self, future: Future[Any]) -> None:
+        with self._lock:
+            self._open -= 1

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from ..base.program import UserError
-from ..bundle.contents import Bundle, SliceFile
+from ..bundle.contents import SliceFile
 from ..protocol import oip
 from ..protocol.oip import OipError
 from ..runtime import memory
@@ -99,18 +99,6 @@ class LoadedSlices:
 def refused(reason: str) -> OipError:
     """The refusal of a request whose model cannot be had now, told from that of a worker with too much to do."""
     return OipError(503, reason, {"Retry-After": f"{_RETRY_S:.0f}", oip.UNABLE: "true"})
-
-
-def check_present(bundle: Bundle, file: SliceFile) -> None:
-    """Raises `UserError` unless the file is there, of the size that the manifest says; its hash is checked when it is
-    loaded."""
-    path = bundle.path(file.path)
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise UserError(f"file {str(path)!r} cannot be read: {error.strerror}.") from error
-    if size != file.bytes:
-        raise UserError(f"file {str(path)!r} has {size} bytes, its manifest says {file.bytes}; copy the bundle again.")
 
 
 def default_limit() -> int | None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.base.program import UserError
-from fusion.bundle.contents import Bundle, EarlyMargins, SliceFile, SliceModel, SwitchEntry, TensorInfo
+from fusion.bundle.contents import Bundle, SliceFile, SliceModel, SwitchEntry, TensorInfo
 from fusion.bundle.tasks import TASKS
 from fusion.rules import early
 from fusion.rules import sum as fuse
@@ -27,7 +27,7 @@ def made(outputs, margins=None, task="classification") -> tuple[Bundle, SwitchEn
         SliceModel(i, "0", "1", f"m-{i}", 1, 1, {"int8": SliceFile(f"{i}", "0" * 64, 1, "int8", 0, IMAGE, output)})
         for i, output in enumerate(outputs)
     )
-    calibrated = {} if margins is None else {"int8": EarlyMargins(100, 0.005, margins)}
+    calibrated = {} if margins is None else {"int8": margins}
     entry = SwitchEntry("x", "x", 1, None, slices, calibrated)
     common = (Path("b"), "b", "0" * 64, TASKS[task], (8, 8, 3), "logits", (3,), 1, None, ("a", "b", "c"), ("int8",))
     return Bundle(*common, (entry,), (), None), entry
