@@ -14,7 +14,6 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from ..base.program import UserError
@@ -88,8 +87,9 @@ def announce(
             service.unregister_service(service_info)
 
 
-class Browser:
-    """Tells of workers as they appear and vanish; a context manager.
+@contextlib.contextmanager
+def browse(appeared: _Callback, vanished: _Callback, interfaces: Sequence[str] | None = None) -> Iterator[None]:
+    """Tells of workers as they appear and vanish, while the block runs.
 
     Args:
       appeared, vanished: called with each worker, in a thread of the package; a worker that changed first vanishes.
@@ -98,41 +98,31 @@ class Browser:
 
     Must not be entered in a thread that runs an event loop. Raises `UserError` as `announce`.
     """
-
-    def __init__(self, appeared: _Callback, vanished: _Callback, interfaces: Sequence[str] | None = None) -> None:
-        self._appeared, self._vanished, self._interfaces = appeared, vanished, interfaces
-        self._known: dict[str, AnnouncedWorker] = {}
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Browser:
-        self._package = _zeroconf()
-        with contextlib.ExitStack() as stack:
-            service = stack.enter_context(_running(self._package, self._interfaces))
-            browser = self._package.ServiceBrowser(service, SERVICE, handlers=[self._changed])
-            stack.callback(browser.cancel)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
+    package = _zeroconf()
+    known: dict[str, AnnouncedWorker] = {}
 
     # The package gives these by name.
-    def _changed(self, zeroconf: Any, service_type: str, name: str, state_change: Any) -> None:
+    def changed(zeroconf: Any, service_type: str, name: str, state_change: Any) -> None:
         worker = None
-        if state_change is not self._package.ServiceStateChange.Removed:
+        if state_change is not package.ServiceStateChange.Removed:
             service_info = zeroconf.get_service_info(service_type, name, _ASK_MS)
             worker = None if service_info is None else read_announcement(service_info)
-        before = self._known.get(name)
-        if worker == before or (before is None and len(self._known) >= MOST):
+        before = known.get(name)
+        if worker == before or (before is None and len(known) >= MOST):
             return
         if before is not None:
-            del self._known[name]
-            self._vanished(before)
+            del known[name]
+            vanished(before)
         if worker is not None:
-            self._known[name] = worker
-            self._appeared(worker)
+            known[name] = worker
+            appeared(worker)
+
+    with _running(package, interfaces) as service:
+        browser = package.ServiceBrowser(service, SERVICE, handlers=[changed])
+        try:
+            yield
+        finally:
+            browser.cancel()
 
 
 def read_announcement(service_info: Any) -> AnnouncedWorker | None:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..base.files import read_bytes
 from ..base.program import UserError
 from ..security.credentials import Credentials
 
@@ -70,49 +71,42 @@ def load(path: str | Path) -> ClusterFile:
     missing key, a value that is no string, a name or URL twice, a URL that is not http(s)://host[:port], or a token for
     devices that anyone could announce.
     """
-    tables = _tables(Path(path))
+    path, where = Path(path), f"cluster file {str(path)!r}"
+    tables = _tables(path, where)
     for key in tables:
         if key not in ("device", "discovery"):
-            raise UserError(
-                f"cluster file {str(path)!r} has the key {key!r}; legal: [[device]] tables and one [discovery]."
-            )
-    discovery = _discovery(Path(path), tables["discovery"]) if "discovery" in tables else None
+            raise UserError(f"{where} has the key {key!r}; legal: [[device]] tables and one [discovery].")
+    discovery = _discovery(path, tables["discovery"], f"[discovery] of {where}") if "discovery" in tables else None
     entries = tables.get("device", [])
     are_tables = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
     if not are_tables or not (entries or discovery):
-        raise UserError(f"cluster file {str(path)!r} names no device; legal: one [[device]] table each.")
-    devices = tuple(_device(Path(path), i, entry) for i, entry in enumerate(entries))
-    _check_unique(Path(path), devices)
-    return ClusterFile(devices, discovery)
-
-
-def _tables(path: Path) -> dict[str, Any]:
-    # A pipe in its place would be waited for.
-    if path.exists() and not path.is_file():
-        raise UserError(f"cluster file {str(path)!r} is no file.")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cluster file {str(path)!r} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"cluster file {str(path)!r} is not UTF-8 text.") from error
-    except RecursionError as error:
-        raise UserError(f"cluster file {str(path)!r} is nested too deeply; legal: [[device]] tables.") from error
-    except ValueError as error:
-        # A number of too many digits is none of tomllib's own errors.
-        raise UserError(f"cluster file {str(path)!r} is not TOML: {error}.") from error
-
-
-def _check_unique(path: Path, devices: Sequence[Device]) -> None:
+        raise UserError(f"{where} names no device; legal: one [[device]] table each.")
+    devices = tuple(_device(path, entry, f"device {i} of {where}") for i, entry in enumerate(entries))
     for key in ("name", "url"):
         values = [getattr(device, key) for device in devices]
         for value in values:
             if values.count(value) > 1:
-                raise UserError(f"cluster file {str(path)!r} has the {key} {value!r} twice; legal: one device each.")
+                raise UserError(f"{where} has the {key} {value!r} twice; legal: one device each.")
+    return ClusterFile(devices, discovery)
 
 
-def _discovery(path: Path, table: Any) -> Credentials:
-    where = f"[discovery] of cluster file {str(path)!r}"
+def _tables(path: Path, where: str) -> dict[str, Any]:
+    # A pipe in its place would be waited for.
+    if path.exists() and not path.is_file():
+        raise UserError(f"{where} is no file.")
+    data = read_bytes(path, "cluster file")
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where} is not UTF-8 text.") from error
+    except RecursionError as error:
+        raise UserError(f"{where} is nested too deeply; legal: [[device]] tables.") from error
+    except ValueError as error:
+        # A number of too many digits is none of tomllib's own errors.
+        raise UserError(f"{where} is not TOML: {error}.") from error
+
+
+def _discovery(path: Path, table: Any, where: str) -> Credentials:
     if not isinstance(table, dict):
         raise UserError(f"{where} is {table!r}; legal: a table.")
     _check_keys(table, _FILES, where)
@@ -136,8 +130,7 @@ def _credentials(path: Path, table: dict[str, Any]) -> Credentials:
     return Credentials(**{key: str(path.parent / table[key]) for key in _FILES if key in table})
 
 
-def _device(path: Path, index: int, entry: dict[str, Any]) -> Device:
-    where = f"device {index} of cluster file {str(path)!r}"
+def _device(path: Path, entry: dict[str, Any], where: str) -> Device:
     _check_keys(entry, _KEYS, where)
     for key in ("name", "url"):
         if key not in entry:

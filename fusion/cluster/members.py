@@ -6,10 +6,9 @@ import contextlib
 import os
 import threading
 from pathlib import Path
-from types import TracebackType
 
 from . import file
-from .discovery import AnnouncedWorker, Browser
+from .discovery import AnnouncedWorker, browse
 from .file import ClusterFile, Device
 
 
@@ -20,7 +19,7 @@ class Members:
       path: the cluster file.
       model_id: of the bundle; announced devices of another are left out.
 
-    Raises `UserError` as `file.load` and `discovery.Browser`. Whether devices are discovered is decided once, when
+    Raises `UserError` as `file.load` and `discovery.browse`. Whether devices are discovered is decided once, when
     the block is entered.
     """
 
@@ -36,12 +35,10 @@ class Members:
         if self._file.discovery is not None:
             # Now, not at the first device: its token file may be unfit.
             self._file.discovery.token()
-            self._stack.enter_context(Browser(self._appeared, self._vanished))
+            self._stack.enter_context(browse(self._appeared, self._vanished))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._stack.close()
 
     def changed(self) -> bool:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from fusion.base.program import UserError
-from fusion.cluster.discovery import AnnouncedWorker, Browser, announce, read_announcement
+from fusion.cluster.discovery import AnnouncedWorker, announce, browse, read_announcement
 
 HERE = ["127.0.0.1"]
 MODEL = "9f2c41d7ab0e"
@@ -17,7 +17,7 @@ WAIT_S = 60
 def test_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "zeroconf", None)
     said = "finding devices by mDNS needs the package zeroconf; legal: pip install zeroconf."
-    for block in (Browser(print, print), announce("a", 1, "b")):
+    for block in (browse(print, print), announce("a", 1, "b")):
         with pytest.raises(UserError, match=said), block:
             pass
 
@@ -68,7 +68,7 @@ def test_a_browser_tells_of_coming_and_going():
     seen: queue.SimpleQueue[tuple[str, AnnouncedWorker]] = queue.SimpleQueue()
     first = AnnouncedWorker("pi-1", "http://127.0.0.1:8001", MODEL)
     second = AnnouncedWorker("pi-1", "https://127.0.0.1:8002", MODEL)
-    with Browser(lambda one: seen.put(("came", one)), lambda one: seen.put(("went", one)), HERE):
+    with browse(lambda one: seen.put(("came", one)), lambda one: seen.put(("went", one)), HERE):
         with announce("pi-1", 8001, MODEL, addresses=HERE, interfaces=HERE):
             assert seen.get(timeout=WAIT_S) == ("came", first)
             with announce("pi-1", 8002, MODEL, tls=True, addresses=HERE, interfaces=HERE):

@@ -31,7 +31,7 @@ class FakeBrowser:
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    monkeypatch.setattr(members, "Browser", FakeBrowser)
+    monkeypatch.setattr(members, "browse", FakeBrowser)
     return tmp_path / "cluster.toml"
 
 
