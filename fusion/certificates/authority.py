@@ -17,12 +17,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ..base.files import PRIVATE, write_bytes
+from ..base.files import PRIVATE, read_bytes, write_bytes
 from ..base.program import UserError
 
 AUTHORITY_DAYS = 3650
 _CLOCK_SKEW = timedelta(days=1)
 _LONGEST_COMMON_NAME = 64
+# All that a certificate has to say yes or no to.
+_USES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+_USES += ("key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,6 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         until = min(self._now + timedelta(days=days), self.until)
         builder = self._builder(subject.title, key.public_key(), until)
-        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(_key_usage(authority=False), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage(subject.usages()), critical=False)
         if subject.names:
             builder = builder.add_extension(x509.SubjectAlternativeName(subject.alternatives()), critical=False)
@@ -120,25 +121,29 @@ class Authority:
 
     def _root(self) -> x509.Certificate:
         title = f"Fusion cluster authority of {self._now:%Y-%m-%d}"
-        builder = self._builder(title, self._key.public_key(), self._now + timedelta(days=AUTHORITY_DAYS))
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        builder = builder.add_extension(_key_usage(authority=True), critical=True)
+        until = self._now + timedelta(days=AUTHORITY_DAYS)
+        builder = self._builder(title, self._key.public_key(), until, authority=True)
         return builder.issuer_name(_x509_name(title)).sign(self._key, hashes.SHA256())
 
-    def _builder(self, title: str, key: ec.EllipticCurvePublicKey, until: datetime) -> x509.CertificateBuilder:
+    def _builder(
+        self, title: str, key: ec.EllipticCurvePublicKey, until: datetime, authority: bool = False
+    ) -> x509.CertificateBuilder:
         """What all certificates have; begins a day early, for boards whose clocks are slow."""
         builder = x509.CertificateBuilder(subject_name=_x509_name(title), public_key=key)
         builder = builder.serial_number(x509.random_serial_number())
         builder = builder.not_valid_before(self._now - _CLOCK_SKEW).not_valid_after(until)
+        constraints = x509.BasicConstraints(ca=authority, path_length=0 if authority else None)
+        uses = ("key_cert_sign", "crl_sign") if authority else ("digital_signature",)
+        usage = x509.KeyUsage(**{use: use in uses for use in _USES})
+        builder = builder.add_extension(constraints, critical=True).add_extension(usage, critical=True)
         return builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
 
 
 def read(path: Path) -> x509.Certificate:
     """The first certificate of a PEM file. Raises `UserError` where there is none."""
+    data = read_bytes(path, "certificate")
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"certificate {str(path)!r} cannot be read: {error.strerror}.") from error
+        return x509.load_pem_x509_certificate(data)
     except ValueError as error:
         raise UserError(f"file {str(path)!r} holds no PEM certificate.") from error
 
@@ -156,11 +161,9 @@ def _as_text(names: Sequence[x509.GeneralName]) -> list[str]:
 
 
 def _load(cert_path: Path, key_path: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    certificate = read(cert_path)
+    certificate, data = read(cert_path), read_bytes(key_path, "private key")
     try:
-        key = serialization.load_pem_private_key(key_path.read_bytes(), None)
-    except OSError as error:
-        raise UserError(f"private key {str(key_path)!r} cannot be read: {error.strerror}.") from error
+        key = serialization.load_pem_private_key(data, None)
     except (ValueError, TypeError) as error:
         raise UserError(f"file {str(key_path)!r} holds no unencrypted PEM private key.") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
@@ -176,20 +179,6 @@ def _pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def _x509_name(title: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, title[:_LONGEST_COMMON_NAME])])
-
-
-def _key_usage(authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not authority,
-        key_cert_sign=authority,
-        crl_sign=authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def _general_name(name: str) -> x509.GeneralName:
