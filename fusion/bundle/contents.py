@@ -24,8 +24,8 @@ PRECISIONS = ("float32", "float16", "dynamic", "int8")
 _WIDTH = re.compile(r"[0-9]{0,3}\.[0-9]{1,18}|[0-9]{1,9}/[1-9][0-9]{0,8}|[0-9]{1,3}")
 
 # What NumPy raises of a damaged .npz file.
-BAD_NPZ = (ValueError, TypeError, AttributeError, OSError, EOFError, NotImplementedError)
-BAD_NPZ += (zipfile.BadZipFile, zlib.error)
+BAD_NPZ: tuple[type[Exception], ...] = (ValueError, TypeError, AttributeError, OSError, EOFError)
+BAD_NPZ += (NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,10 @@ AUTHORITY_DAYS = 3650
 _CLOCK_SKEW = timedelta(days=1)
 _LONGEST_COMMON_NAME = 64
 # All that a certificate has to say yes or no to.
-_USES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
-_USES += ("key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
+_USES = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+    *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
 
 
 @dataclass(frozen=True)
