@@ -30,10 +30,9 @@ from aiohttp import ClientSession
 from benchmarks.conditions import write_csv
 from fusion.base import columns
 from fusion.base.program import UserError
-from fusion.bench.cores import place
 from fusion.bundle import manifest
 from fusion.bundle.contents import Bundle
-from fusion.local.pinning import pinned
+from fusion.local.cores import pinned, place
 from fusion.runtime import choosing as runtime
 from paradis_tf.base import program
 

@@ -18,14 +18,14 @@ from benchmarks.chaos.proxies import Proxies
 from benchmarks.chaos.resources import Resources, ResourceSample, ResourceWatch
 from benchmarks.chaos.verdicts import Verdict
 from fusion.asking.client import FusionClient
-from fusion.bench.load import Asker, Attempt, Target, open_loop
+from fusion.bench.attempts import Attempt
+from fusion.bench.load import Target, open_loop
 from fusion.bundle.contents import Bundle
 from fusion.local.cluster import LocalCluster
 from fusion.runtime.choosing import Runtime
 from fusion.security.credentials import Credentials
 
 _IMAGES = 8
-_TIMEOUT_S, _STARTUP_S = 60.0, 180.0
 # How long nothing happens at the start, and nothing is asked at the end.
 WARM_S, _CALM_S, _QUIET_S = 10.0, 3.0, 5.0
 
@@ -95,7 +95,6 @@ def run(
         None,
         precision,
         runtime.name,
-        startup_timeout_s=_STARTUP_S,
         workers=settings.workers,
         coordinator_options=[f"--deadline_ms={settings.deadline_ms:g}", *coordinator_options],
         front=front,
@@ -116,28 +115,31 @@ def _run(
     settings: ChaosSettings,
     progress: Callable[[str], None],
 ) -> Result:
-    target = Target(cluster.url, Credentials(), _TIMEOUT_S)
+    target = Target(cluster.url, Credentials())
     judged: list[tuple[Attempt, str | None]] = []
     began = time.perf_counter()
 
-    def take(attempt: Attempt) -> None:
-        judged.append((attempt, verdicts.fault_of(oracle, attempt)))
-        if len(judged) % max(1, round(10 * settings.rate)) == 0:
-            progress(f"{time.perf_counter() - began:.0f} s, {len(judged)} requests")
+    async def send() -> None:
+        async with target.asking(images, {}) as ask:
 
-    async def ask() -> None:
-        async with Asker(target, images, {}) as asker:
-            await open_loop(asker, settings.rate, settings.connections, settings.seconds, take)
+            async def ask_and_judge(number: int) -> Attempt:
+                attempt = await ask(number)
+                judged.append((attempt, verdicts.fault_of(oracle, attempt)))
+                if len(judged) % max(1, round(10 * settings.rate)) == 0:
+                    progress(f"{time.perf_counter() - began:.0f} s, {len(judged)} requests")
+                return attempt
+
+            await open_loop(ask_and_judge, settings.rate, settings.connections, settings.seconds)
 
     events = schedule.make(settings.seed, WARM_S, settings.seconds - _CALM_S, settings.workers, settings.every_s)
     injector = Injector(cluster, proxies, settings.workers, 2 * settings.deadline_ms / 1e3, began)
     with ResourceWatch(cluster.pids[-1], began) as watch, ThreadPoolExecutor(1) as pool:
         attack = pool.submit(injector.carry_out, events)
-        asyncio.run(ask())
+        asyncio.run(send())
         incidents = attack.result()
         quiet = time.perf_counter() - began
         time.sleep(_QUIET_S)
-        with FusionClient(cluster.url, Credentials(), _TIMEOUT_S) as client:
+        with FusionClient(cluster.url, Credentials()) as client:
             left = _left(client.status())
     all_verdicts = [
         verdicts.judge(attempt, fault, began, settings.deadline_ms, incidents, settings.workers)

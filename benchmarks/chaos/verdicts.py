@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.chaos.injector import Incident, servable
 from benchmarks.chaos.oracle import Oracle
-from fusion.bench.load import Attempt
-from fusion.bench.measure import LATE_MS
+from fusion.bench.attempts import LATE_MS, Attempt
 
 ANSWERED, DEGRADED, REFUSED = "answered", "degraded", "refused"
 LATE, WRONG, LOST, FAILED = "late", "wrong", "lost", "failed"

@@ -25,12 +25,12 @@ from benchmarks.networks.links import ETHERNET, WIFI, Link
 from benchmarks.networks.namespaces import Network, network
 from fusion.base import columns
 from fusion.base.program import UserError
-from fusion.bench.cores import place
-from fusion.bench.load import Asker, Attempt, Target
-from fusion.bench.phases import slowest_invoke_ms
+from fusion.bench.attempts import Attempt, slowest_invoke_ms
+from fusion.bench.load import Target
 from fusion.bundle import manifest
 from fusion.bundle.contents import Bundle, SwitchEntry
 from fusion.local.cluster import LocalCluster
+from fusion.local.cores import place
 from fusion.runtime import choosing as runtime
 from fusion.runtime import timing
 from fusion.security.credentials import Credentials
@@ -47,7 +47,6 @@ _TARGET = flags.DEFINE_string("target", None, "Writes NAME.csv, NAME.png and NAM
 LOOPBACK = Link("loopback")
 _BLOCK = 5
 _IMAGES = 8
-_TIMEOUT_S, _STARTUP_S = 60.0, 180.0
 # So late that no answer is degraded: it is the network's time that is asked for.
 _DEADLINE_MS = 30_000
 
@@ -115,47 +114,40 @@ def _rows(bundle: Bundle, switches: Sequence[SwitchEntry], precisions: Sequence[
 def _clusters(bundle: Bundle, switch: str, precision: str, joined: Network) -> Iterator[tuple[Target, Target]]:
     """The same cluster twice: on loopback, and with its workers in the namespaces."""
     count = len(bundle.find_switch(switch).slices)
-    cores = place(sorted(os.sched_getaffinity(0)), count)
+    placement = place(sorted(os.sched_getaffinity(0)), count)
     patient = [f"--deadline_ms={_DEADLINE_MS}", f"--request_timeout_s={2 * _DEADLINE_MS / 1e3:g}"]
 
     def cluster(**more: Any) -> LocalCluster:
         return LocalCluster(
-            bundle,
-            switch,
-            precision,
-            _RUNTIME.value,
-            startup_timeout_s=_STARTUP_S,
-            cores=cores.workers,
-            coordinator_cores=cores.coordinator,
-            coordinator_options=patient,
-            **more,
+            bundle, switch, precision, _RUNTIME.value, placement=placement, coordinator_options=patient, **more
         )
 
     def front(urls: Sequence[str]) -> list[str]:
         ports = [url.rsplit(":", 1)[1] for url in urls]
         return [f"http://{address}:{port}" for address, port in zip(joined.addresses, ports, strict=False)]
 
-    distant = cluster(worker_prefixes=joined.prefixes, worker_options=["--host=0.0.0.0", "--insecure"], front=front)
+    options = [["--host=0.0.0.0", "--insecure"]] * count
+    distant = cluster(worker_prefixes=joined.prefixes, own_worker_options=options, front=front)
     # They start on the faster network.
     joined.relay.use(ETHERNET)
     with cluster() as near, distant as far:
-        yield Target(near.url, Credentials(), _TIMEOUT_S), Target(far.url, Credentials(), _TIMEOUT_S)
+        yield Target(near.url, Credentials()), Target(far.url, Credentials())
 
 
 async def _measure(near: Target, far: Target, joined: Network, images: np.ndarray) -> list[NetworkTimes]:
     """Each network in turn, some images at a time."""
     times = [NetworkTimes(LOOPBACK, [], None), *(NetworkTimes(link, [], np.zeros(3)) for link in (ETHERNET, WIFI))]
     timeline = {"timeline": True}
-    async with Asker(near, images, timeline) as ask_near, Asker(far, images, timeline) as ask_far:
+    async with near.asking(images, timeline) as ask_near, far.asking(images, timeline) as ask_far:
         for first in range(0, _RUNS.value, _BLOCK):
             for on_link in times:
-                asker = ask_near if on_link.carried is None else ask_far
+                ask = ask_near if on_link.carried is None else ask_far
                 if on_link.carried is not None:
                     joined.relay.use(on_link.link)
-                await asker.ask(0)
+                await ask(0)
                 before = np.array(joined.relay.carried())
                 for i in range(first, min(_RUNS.value, first + _BLOCK)):
-                    attempt = await asker.ask(i)
+                    attempt = await ask(i)
                     if attempt.status != 200:
                         raise UserError(f"{on_link.link}: a request was answered {attempt.status}: {attempt.error}")
                     on_link.attempts.append(attempt)

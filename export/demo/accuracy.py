@@ -52,7 +52,7 @@ def measure(
     rows = []
     for entry in bundle.switches:
         print(f"switch {entry.switch}: starting {len(entry.slices)} workers and a coordinator", flush=True)
-        with LocalCluster(bundle, entry.switch, precision, runtime, threads=1) as cluster:
+        with LocalCluster(bundle, entry.switch, precision, runtime) as cluster:
             result = evaluate(cluster.url, images, labels, _show_progress)
         rows.append(
             {

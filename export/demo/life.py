@@ -130,9 +130,7 @@ def watch(
     limits = _memory_limits(bundle, switch, precision)
     options = [[f"--memory_limit_mb={limit / 1e6:.6f}"] for limit in limits.values()]
     with (
-        LocalCluster(
-            bundle, None, precision, runtime, threads=1, workers=len(limits), own_worker_options=options
-        ) as cluster,
+        LocalCluster(bundle, None, precision, runtime, workers=len(limits), own_worker_options=options) as cluster,
         FusionClient(cluster.url, Credentials()) as client,
     ):
         life = Life(deadline_ms or _deadline_ms(bundle, client.status(), switch), limits)

@@ -27,13 +27,14 @@ from ..base.program import LONGEST_S, UserError, define_float, run
 from ..bundle import manifest
 from ..bundle.contents import Bundle
 from ..local.cluster import LocalCluster
+from ..local.cores import place
 from ..runtime import choosing as runtime
 from ..runtime import machine
+from ..runtime.choosing import Runtime
 from ..security.credentials import Credentials
 from . import measure, report
-from .cores import place
 from .load import Target
-from .measure import Record, Side
+from .measure import Row, Side
 from .reference import Alone
 
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
@@ -47,7 +48,6 @@ _SECONDS = define_float("seconds", 6, "Seconds of each figure of throughput.", 0
 _OVERLOAD = define_float(
     "overload", 4, "Asks for this many times the throughput of the most clients; 0 leaves it out.", 0, 100
 )
-_TIMEOUT_S = define_float("timeout_s", 30, "Seconds to wait for the coordinator.", 0.001, LONGEST_S)
 _JSON = flags.DEFINE_string("json", None, "Also writes the figures to this file.")
 _CSV = flags.DEFINE_string("csv", None, "Also writes the figures to this file, a row per line of the tables.")
 _TOKEN_FILE = flags.DEFINE_string("token_file", None, "With --url: file with the coordinator's bearer token.")
@@ -56,7 +56,6 @@ _TLS_CERT = flags.DEFINE_string("tls_cert", None, "With --url: PEM certificate t
 _TLS_KEY = flags.DEFINE_string("tls_key", None, "With --url: unencrypted PEM private key of --tls_cert.")
 
 _IMAGES = 8
-_STARTUP_S = 180.0
 _MOST_CLIENTS = 256
 
 
@@ -85,11 +84,10 @@ def _measure_url(clients: Sequence[int]) -> dict[str, Any]:
         if flags.FLAGS[name].present:
             raise UserError(f"--{name} is of a cluster that this program starts; legal: without --url.")
     credentials = Credentials(_TOKEN_FILE.value, _TLS_CA.value, _TLS_CERT.value, _TLS_KEY.value)
-    target = Target(_URL.value, credentials, _TIMEOUT_S.value or 0.0)
-    side = Side(str(target.model_parameters.get("switch", "")) or "the coordinator's", target, None, None)
-    records = asyncio.run(_measure([side], None, clients))
-    precision = str(target.model_parameters.get("precision", ""))
-    rows = [{"precision": precision, "placement": "", **record} for record in records]
+    target = Target(_URL.value, credentials)
+    switch = str(target.parameters.get("switch", "")) or "the coordinator's"
+    side = Side(switch, str(target.parameters.get("precision", "")), target)
+    rows = asyncio.run(_measure([side], None, clients))
     return {"name": target.name, "url": _URL.value, "conditions": _conditions(), "rows": rows}
 
 
@@ -104,58 +102,46 @@ def _measure_bundle(clients: Sequence[int]) -> dict[str, Any]:
     rows = []
     for precision in dict.fromkeys(precisions):
         _progress(f"{precision}: starting workers and coordinators")
-        with _sides(bundle, switches, precision) as (sides, full):
-            placements = {side.name: side.placement.words if side.placement else "" for side in sides}
-            for record in asyncio.run(_measure(sides, full, clients)):
-                rows.append({"precision": precision, "placement": placements[record["switch"]], **record})
+        with _sides(bundle, switches, precision, chosen) as (sides, full):
+            rows += asyncio.run(_measure(sides, full, clients))
     conditions = f"{_conditions()}, {chosen}, one thread per worker"
     return {"name": bundle.name, "url": "", "conditions": conditions, "rows": rows}
 
 
 @contextlib.contextmanager
-def _sides(bundle: Bundle, switches: Sequence[str], precision: str) -> Iterator[tuple[list[Side], Alone | None]]:
+def _sides(
+    bundle: Bundle, switches: Sequence[str], precision: str, chosen: Runtime
+) -> Iterator[tuple[list[Side], Alone | None]]:
     """A running cluster for each switch, and the full model in this process if the bundle has it."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    chosen = runtime.choose(_RUNTIME.value)
     with contextlib.ExitStack() as stack:
         sides = []
         for switch in switches:
             entry = bundle.find_switch(switch)
-            placement = place(cores, len(entry.slices)) if cores else None
-            cluster = stack.enter_context(
-                LocalCluster(
-                    bundle,
-                    switch,
-                    precision,
-                    _RUNTIME.value,
-                    startup_timeout_s=_STARTUP_S,
-                    cores=placement.workers if placement else (),
-                    coordinator_cores=placement.coordinator if placement else (),
-                )
-            )
-            target = Target(cluster.url, Credentials(), _TIMEOUT_S.value or 0.0)
-            alone = Alone(bundle, entry, precision, chosen, placement.workers if placement else ())
-            sides.append(Side(switch, target, placement, stack.enter_context(alone)))
+            placement = place(cores, len(entry.slices))
+            cluster = LocalCluster(bundle, switch, precision, chosen.name, placement=placement)
+            target = Target(stack.enter_context(cluster).url, Credentials())
+            alone = Alone(bundle, entry, precision, chosen, placement.workers)
+            sides.append(Side(switch, precision, target, placement, alone))
         whole = next((entry for entry in bundle.switches if entry.switch == "1.0"), None)
-        full = None if whole is None else stack.enter_context(Alone(bundle, whole, precision, chosen, cores[:1]))
-        yield sides, full
+        yield sides, None if whole is None else Alone(bundle, whole, precision, chosen, cores[:1])
 
 
-async def _measure(sides: Sequence[Side], full: Alone | None, clients: Sequence[int]) -> list[Record]:
-    """The records of every switch, one switch after the other."""
+async def _measure(sides: Sequence[Side], full: Alone | None, clients: Sequence[int]) -> list[Row]:
+    """The rows of every switch, one switch after the other."""
     images = np.random.default_rng(0).integers(0, 256, (_IMAGES, *sides[0].target.shape), dtype=np.uint8)
     seconds = _SECONDS.value or 1.0
-    records = []
+    rows = []
     for side, latency in zip(sides, await measure.latencies(sides, full, images, _RUNS.value, _progress), strict=True):
-        records.append(latency)
+        rows.append(latency)
         for count in clients:
-            _progress(f"throughput: switch {side.name}, {counted(count, 'client')}")
-            records.append(await measure.throughput(side, images, count, seconds))
+            _progress(f"throughput: switch {side.switch}, {counted(count, 'client')}")
+            rows.append(await measure.throughput(side, images, count, seconds))
         if clients and _OVERLOAD.value:
-            _progress(f"overload: switch {side.name}")
-            rate = records[-1]["images_per_s"] * _OVERLOAD.value
-            records.append(await measure.overload(side, images, rate, seconds))
-    return records
+            _progress(f"overload: switch {side.switch}")
+            rate = rows[-1]["images_per_s"] * _OVERLOAD.value
+            rows.append(await measure.overload(side, images, rate, seconds))
+    return rows
 
 
 def _conditions() -> str:

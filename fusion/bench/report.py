@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..base import columns
-from .measure import Record
-from .phases import PHASES
+from .attempts import PHASES
 
 _TIMES = ("p50_ms", "p95_ms", "p99_ms")
-_PHASES = tuple(f"{phase}_ms" for phase in PHASES)
-CSV_HEADER = (
-    *("bundle", "precision", "switch", "measured", "clients", *_TIMES, "mean_ms", "full_p50_ms", "speed_up"),
-    *("invoke_p50_ms", "overhead_ms", *_PHASES, "sent_bytes", "received_bytes", "offered_per_s", "images_per_s"),
-    *("alone_images_per_s", "outcomes", "placement", "conditions"),
-)
 
 # (what was measured, what the table says above, its columns)
 _TABLES = (
@@ -27,7 +20,7 @@ _TABLES = (
         "speed-up: full p50 by p50, so that below 1 the cluster is the slower one",
         (*_TIMES, "full_p50_ms", "speed_up", "invoke_p50_ms", "overhead_ms", "sent_bytes", "received_bytes"),
     ),
-    ("latency", "where the time of the median goes, ms", _PHASES),
+    ("latency", "where the time of the median goes, ms", tuple(f"{phase}_ms" for phase in PHASES)),
     (
         "throughput",
         "several clients, each with one image at a time; alone: the interpreters in this process;\n"
@@ -40,20 +33,21 @@ _TABLES = (
 
 def show(figures: Mapping[str, Any]) -> None:
     """Prints the tables of what `bench` measured."""
-    records = figures["rows"]
+    rows = figures["rows"]
     print(f"{' '.join(filter(None, (figures['name'], figures['url'])))}: {figures['conditions']}")
-    for words, switches in _placements(records).items():
+    for words in dict.fromkeys(row["placement"] for row in rows if row["placement"]):
+        switches = dict.fromkeys(row["switch"] for row in rows if row["placement"] == words)
         print(f"{', '.join(switches)}: {words}")
     for measured, title, keys in _TABLES:
-        rows = [
-            [_cell(record.get(key)) for key in ("precision", "switch", *keys)]
-            for record in records
-            if record["measured"] == measured
+        lines = [
+            [_cell(row.get(key)) for key in ("precision", "switch", *keys)]
+            for row in rows
+            if row["measured"] == measured
         ]
-        if rows:
+        if lines:
             header = [key.removesuffix("_ms").replace("_", " ").replace(" per s", "/s") for key in keys]
-            print(f"\n{title}\n{columns.render(['precision', 'switch', *header], rows)}")
-    slower = dict.fromkeys(record["switch"] for record in records if (record.get("speed_up") or 1) < 1)
+            print(f"\n{title}\n{columns.render(['precision', 'switch', *header], lines)}")
+    slower = dict.fromkeys(row["switch"] for row in rows if (row.get("speed_up") or 1) < 1)
     if slower:
         print(
             f"\nslower than the whole network in one process: {', '.join(slower)}. There, sending the image and adding "
@@ -61,24 +55,14 @@ def show(figures: Mapping[str, Any]) -> None:
         )
 
 
-def _placements(records: Sequence[Record]) -> dict[str, list[str]]:
-    """The switches by where their processes run, where that is known."""
-    switches: dict[str, list[str]] = {}
-    for record in records:
-        if record["placement"] and record["switch"] not in switches.setdefault(record["placement"], []):
-            switches[record["placement"]].append(record["switch"])
-    return switches
-
-
 def csv_text(figures: Mapping[str, Any]) -> str:
     """The same as CSV: a row per switch and measurement, with the conditions in each."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_HEADER, lineterminator="\n")
+    rows = [{"bundle": figures["name"], **row, "conditions": figures["conditions"]} for row in figures["rows"]]
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
-    common = {"bundle": figures["name"], "conditions": figures["conditions"]}
-    for record in figures["rows"]:
-        rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in record.items()}
-        writer.writerow(rounded | common)
+    for row in rows:
+        writer.writerow({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()})
     return text.getvalue()
 
 

@@ -19,13 +19,13 @@ import numpy as np
 from absl import flags
 
 from ..base.files import check_json_target, write_json
-from ..base.program import LONGEST_S, UserError, define_float, run
+from ..base.program import UserError, run
 from ..bundle import manifest
 from ..bundle.contents import SwitchEntry
 from ..runtime import choosing as runtime
 from .cluster import LocalCluster
-from .evaluation import LocalResult, evaluate
-from .inputs import Inputs, read_data, read_samples
+from .evaluation import evaluate
+from .inputs import read_data, read_samples
 
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
 _SWITCH = flags.DEFINE_string("switch", None, "The switch to run, e.g. 4x0.25.")
@@ -35,36 +35,11 @@ _PRECISION = flags.DEFINE_string(
     "precision", None, "Which files of the bundle to run; by default the first of the bundle."
 )
 _RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "What runs the slice models.")
-_THREADS = flags.DEFINE_integer("threads", 1, "Threads of each worker's invocations.", 1, runtime.MAX_THREADS)
-_STARTUP_TIMEOUT_S = define_float(
-    "startup_timeout_s", 60, "Seconds that starting all processes may take.", 0.001, LONGEST_S
-)
 _JSON = flags.DEFINE_string("json", None, "Also writes the result to this file.")
 
 
-def _summary(entry: SwitchEntry, precision: str, inputs: Inputs, result: LocalResult) -> dict[str, Any]:
-    summary: dict[str, Any] = {
-        "switch": entry.switch,
-        "precision": precision,
-        "runtime": str(runtime.choose(_RUNTIME.value)),
-        "threads": _THREADS.value,
-        "images": len(inputs.images),
-        "accuracy": result.accuracy,
-        "median_ms": result.median_ms,
-        "p95_ms": result.p95_ms,
-        "invoke_ms": dict(result.invoke_ms),
-        "timeline": dict(result.timeline),
-    }
-    if inputs.expected is not None:
-        difference = float(np.abs(result.answers.astype(np.float64) - inputs.expected).max())
-        summary |= {"largest_difference": difference, "tolerance": inputs.tolerance}
-    return summary
-
-
 def _print(entry: SwitchEntry, summary: dict[str, Any]) -> None:
-    print(
-        f"switch {entry.switch}, {summary['precision']}, {summary['runtime']}, threads per worker: {summary['threads']}"
-    )
+    print(f"switch {entry.switch}, {summary['precision']}, {summary['runtime']}, one thread per worker")
     print(f"images    {summary['images']}")
     if summary["accuracy"] is not None:
         print(f"accuracy  {summary['accuracy']:.2%}")
@@ -80,12 +55,7 @@ def _print(entry: SwitchEntry, summary: dict[str, Any]) -> None:
 
 def _progress(done: int, total: int) -> None:
     if sys.stderr.isatty() and (done % 10 == 0 or done == total):
-        print(
-            f"\r{done}/{total} images",
-            end="\n" if done == total else "",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"\r{done}/{total} images", end="\n" if done == total else "", file=sys.stderr, flush=True)
     elif done % -(-total // 10) == 0:
         print(f"{done}/{total} images", file=sys.stderr, flush=True)
 
@@ -105,20 +75,18 @@ def main(arguments: list[str]) -> int:
     else:
         inputs = read_data(_DATA.value, bundle, _LIMIT.value)
     print(f"starting {len(entry.slices)} workers and a coordinator", file=sys.stderr, flush=True)
-    with LocalCluster(
-        bundle,
-        entry.switch,
-        precision,
-        _RUNTIME.value,
-        _THREADS.value,
-        _STARTUP_TIMEOUT_S.value,
-    ) as cluster:
+    with LocalCluster(bundle, entry.switch, precision, _RUNTIME.value) as cluster:
         result = evaluate(cluster.url, inputs.images, inputs.labels, _progress)
-    summary = _summary(entry, precision, inputs, result)
+    summary = {"switch": entry.switch, "precision": precision, "runtime": str(chosen), "images": len(inputs.images)}
+    summary |= {key: value for key, value in vars(result).items() if key != "answers"}
+    difference = 0.0
+    if inputs.expected is not None:
+        difference = float(np.abs(result.answers.astype(np.float64) - inputs.expected).max())
+        summary |= {"largest_difference": difference, "tolerance": inputs.tolerance}
     _print(entry, summary)
     if _JSON.value:
         write_json(_JSON.value, summary)
-    if inputs.expected is not None and summary["largest_difference"] > inputs.tolerance:
+    if not difference <= inputs.tolerance:  # which holds of no NaN
         print("error: the answers are not those that the bundle expects.", file=sys.stderr)
         return 1
     return 0

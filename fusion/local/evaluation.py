@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -23,33 +21,16 @@ class LocalResult:
     Attributes:
       answers: the fused logits, float32 (N, K), or of super-resolution the pixels, uint8 (N, height * scale, width *
         scale, 3).
-      classes: the predicted class indices, int64 (N,); None of super-resolution.
       accuracy: the share of right classes, 0..1; None where no labels were given.
-      latencies_ms: the time of each image, from asking to having the answer, in the order of the
-        images.
+      median_ms, p95_ms: of the times of the images (nearest rank), from asking to having the answer.
       invoke_ms: the median invocation time of each device's slice, by device name in slice order.
-      timeline: the coordinator's timeline of the image with the median latency (`switch`,
-        `decode_ms`, `devices`, `fuse_ms`; times in ms since the request arrived at the
-        coordinator).
     """
 
     answers: np.ndarray
-    classes: np.ndarray | None
     accuracy: float | None
-    latencies_ms: tuple[float, ...]
+    median_ms: float
+    p95_ms: float
     invoke_ms: Mapping[str, float]
-    timeline: Mapping[str, Any]
-
-    @property
-    def median_ms(self) -> float:
-        """The median latency in ms."""
-        return statistics.median(self.latencies_ms)
-
-    @property
-    def p95_ms(self) -> float:
-        """The latency in ms that 95 % of the images stay within (nearest rank)."""
-        ranked = sorted(self.latencies_ms)
-        return ranked[max(0, -(-95 * len(ranked) // 100) - 1)]
 
 
 def evaluate(
@@ -63,12 +44,12 @@ def evaluate(
     Args:
       url: the coordinator's address.
       images: uint8 (N, height, width, channels), 0..255, N of 1 or more.
-      labels: the right class indices, N of them, or None.
+      labels: the right class indices, N of them, or None; None for super-resolution.
       progress: called as progress(done, N) after each image.
 
-    The first image is asked for twice and its first answer not timed, since that one opens the
-    connections. Raises `UserError` on images of another dtype or shape than the model's, on another
-    number of labels, and as `FusionClient` does.
+    The first image is asked for twice and its first answer not timed, since that one opens the connections. Raises
+    `UserError` on images of another dtype or shape than the model's, on another number of labels, and as
+    `FusionClient` does.
     """
     with FusionClient(url, Credentials()) as client:
         _check(images, labels, client.shape)
@@ -79,26 +60,21 @@ def evaluate(
             answers.append(client.infer(image, timeline=True))
             latencies.append((time.perf_counter() - started) * 1e3)
             progress(len(answers), len(images))
-        task = client.task
-    timelines = [json.loads(str(answer.parameters["timeline"])) for answer in answers]
-    invoke = [[device["invoke_ms"] for device in line["devices"]] for line in timelines]
-    devices = [device["device"] for device in timelines[0]["devices"]]
-    classes = np.array([answer.index for answer in answers], np.int64) if task.has_classes else None
-    median = sorted(range(len(latencies)), key=latencies.__getitem__)[len(latencies) // 2]
+    devices = [json.loads(str(answer.parameters["timeline"]))["devices"] for answer in answers]
+    invoke_ms = np.median([[device["invoke_ms"] for device in line] for line in devices], axis=0).tolist()
+    median_ms, p95_ms = np.percentile(latencies, (50, 95), method="inverted_cdf").tolist()
     return LocalResult(
-        answers=np.stack([answer.outputs[task.answer[0]] for answer in answers]),
-        classes=classes,
-        accuracy=None if labels is None or classes is None else float(np.mean(classes == np.asarray(labels))),
-        latencies_ms=tuple(latencies),
-        invoke_ms=dict(zip(devices, np.median(invoke, axis=0).tolist(), strict=True)),
-        timeline=timelines[median],
+        answers=np.stack([answer.outputs[client.task.answer[0]] for answer in answers]),
+        accuracy=None if labels is None else float(np.mean([answer.index for answer in answers] == np.asarray(labels))),
+        median_ms=median_ms,
+        p95_ms=p95_ms,
+        invoke_ms=dict(zip([device["device"] for device in devices[0]], invoke_ms, strict=True)),
     )
 
 
 def _check(images: np.ndarray, labels: Sequence[int] | np.ndarray | None, shape: tuple[int, int, int]) -> None:
     if images.dtype != np.uint8 or images.shape[1:] != shape or not len(images):
-        raise UserError(
-            f"the images are {images.dtype} {list(images.shape)}; legal: uint8 {['N', *shape]} with N of 1 or more."
-        )
+        legal = f"uint8 {['N', *shape]} with N of 1 or more"
+        raise UserError(f"the images are {images.dtype} {list(images.shape)}; legal: {legal}.")
     if labels is not None and len(labels) != len(images):
         raise UserError(f"there are {len(labels)} labels; legal: {len(images)}, one per image.")

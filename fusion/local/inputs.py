@@ -14,7 +14,7 @@ from ..rules.sum import dequantize
 # A runtime may round one value of a quantized network to the neighbouring step.
 _STEPS = 2
 _FLOAT_TOLERANCE = 1e-4
-# XNNPACK rounds an int8 network otherwise in every layer.
+# XNNPACK, which ai_edge_litert runs by default, rounds an int8 network otherwise in every layer.
 _XNNPACK_TOLERANCE = 0.1
 # The same, and a step of a slice's output, in the grey levels of an answer that is an image.
 _LEVELS, _XNNPACK_LEVELS = 2.0, 16.0
@@ -33,13 +33,12 @@ class Inputs:
 
 
 def read_data(path: str, bundle: Bundle, limit: int | None) -> Inputs:
-    """The first `limit` test images of an .npz file: x_test uint8 (N, height, width, channels), N of 1
-    or more, and y_test (N,) or (N, 1), integers.
+    """The first `limit` test images of an .npz file: x_test uint8 (N, height, width, channels), N of 1 or more, and
+    y_test (N,) or (N, 1), integers.
 
-    Grey images, (N, height, width) or (N, height, width, 1), are repeated to the bundle's channels, as
-    training does. Raises `UserError` when the file is missing, is no .npz or lacks x_test or y_test,
-    when the images are not the bundle's input, when y_test is not one of its class indices per
-    image, and when the bundle has no classes.
+    Grey images, (N, height, width) or (N, height, width, 1), are repeated to the bundle's channels, as training does.
+    Raises `UserError` when the file is missing or no such one, when images or labels do not fit the bundle, and when
+    the bundle has no classes.
     """
     if not bundle.task.has_classes:
         raise UserError(f"--data is for classifiers, and bundle {str(bundle.folder)!r} is of {bundle.task.name}.")
@@ -66,7 +65,6 @@ def read_data(path: str, bundle: Bundle, limit: int | None) -> Inputs:
 
 
 def _read_arrays(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """x_test and y_test of an .npz file."""
     try:
         with np.load(path, allow_pickle=False) as data:
             return data["x_test"], data["y_test"]
@@ -81,12 +79,10 @@ def _read_arrays(path: str) -> tuple[np.ndarray, np.ndarray]:
 def read_samples(bundle: Bundle, entry: SwitchEntry, precision: str, runtime: str, limit: int | None) -> Inputs:
     """The first `limit` of the bundle's samples, and the answers expected of a switch at a precision.
 
-    Logits may be off by two quantization steps of each slice's output and 1e-4 of the largest logit. For
-    int8 on `runtime` ai_edge_litert it is 10 % of the spread (largest minus smallest) of the
-    expected logits more: they come from the built-in kernels of tflite_runtime, and XNNPACK, which
-    ai_edge_litert runs by default, rounds otherwise in every layer, so that right answers stray by many
-    steps (18 of a slice's were seen). Pixels may be off by 2 levels, in that case by 16. Raises `UserError` when there
-    is no sample, and when the file of samples cannot be read.
+    Logits may be off by two quantization steps of each slice's output and 1e-4 of the largest logit. For int8 on
+    `runtime` ai_edge_litert it is 10 % of the spread (largest minus smallest) of the expected logits more, since they
+    come from the built-in kernels of tflite_runtime (18 steps of a slice's were seen). Pixels may be off by 2 levels,
+    in that case by 16. Raises `UserError` when there is no sample, and when the file of samples cannot be read.
     """
     samples = bundle.samples[:limit]
     if not samples:

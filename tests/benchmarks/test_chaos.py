@@ -17,7 +17,7 @@ from benchmarks.chaos.oracle import Oracle
 from benchmarks.chaos.proxies import Proxies
 from benchmarks.chaos.resources import ResourceSample
 from benchmarks.chaos.schedule import Event
-from fusion.bench.load import Attempt
+from fusion.bench.attempts import Attempt
 from fusion.bundle import manifest
 from fusion.runtime import choosing as runtime
 

@@ -150,7 +150,7 @@ def test_a_coordinator_answers_as_verify_does(exported) -> None:
     entry = bundle.find_switch("0.5+0.25+0.25")
     images = datasets.load("digits").test.images[:100]
     expected = engines.run(bundle, engines.REFERENCE, images).fused(entry, "int8")
-    with LocalCluster(bundle, entry.switch, "int8", "tflite_runtime", threads=1) as cluster:
+    with LocalCluster(bundle, entry.switch, "int8", "tflite_runtime") as cluster:
         client = tritonclient.InferenceServerClient(cluster.url.removeprefix("http://"))
         metadata = client.get_model_metadata("digits")
         assert metadata["parameters"]["model_id"] == bundle.model_id

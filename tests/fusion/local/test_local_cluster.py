@@ -10,8 +10,8 @@ import pytest
 from fusion.base.program import UserError
 from fusion.bundle import manifest
 from fusion.local.cluster import LocalCluster
+from fusion.local.cores import Placement, pinned
 from fusion.local.evaluation import evaluate
-from fusion.local.pinning import pinned
 
 
 def test_workers_on_cores_come_back_on_their_address(bundle, data, reference):
@@ -19,8 +19,9 @@ def test_workers_on_cores_come_back_on_their_address(bundle, data, reference):
     core = max(before)
     images = data[0][:3]
     # `front` is told the workers' addresses; here in the other order.
+    placement, swapped = Placement((core,), (), (), ""), lambda urls: list(reversed(urls))
     with LocalCluster(
-        manifest.load(bundle), "0.5+0.5", "float32", workers=2, cores=[core], front=lambda urls: list(reversed(urls))
+        manifest.load(bundle), "0.5+0.5", "float32", workers=2, placement=placement, front=swapped
     ) as cluster:
         assert os.sched_getaffinity(0) == before
         workers, urls = cluster.pids[:2], cluster.worker_urls
