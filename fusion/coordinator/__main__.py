@@ -35,11 +35,10 @@ from ..rules import answers, early
 from ..runtime import choosing as runtime
 from ..security.credentials import Credentials
 from ..serving import listening as serving
-from ..serving.connections import Handler
 from ..serving.journal import Journal
 from ..serving.metrics import Metrics
 from ..serving.server import Server
-from . import planner, planning, status_page
+from . import planning, status_page
 from .devices import UNKNOWN, FleetDevice
 from .fleet import Fleet, connect_by_http
 from .fleet_metrics import FleetMetrics
@@ -95,7 +94,7 @@ class _Log:
             _say(f"{device.name} at {device.url} is {health.state}{why}")
             self._journal.write("device", device=device.name, url=device.url, state=health.state, reason=health.reason)
 
-    def report_plan(self, decision: Decision, goal: Goal) -> None:
+    def report_plan(self, decision: Decision) -> None:
         """Takes in what would be run now."""
         plan = decision.chosen
         # Not the devices: those that are equally fast change places all the time.
@@ -106,19 +105,12 @@ class _Log:
         if plan is None:
             _say("plan: no switch can be run")
             self._journal.write("plan", switch=None)
-        else:
-            accuracy = "" if plan.accuracy is None else f", accuracy {accuracy_text(plan.accuracy)}"
-            devices = ", ".join(plan.devices)
-            expected = f"expected in {plan.latency_ms:.1f} ms{accuracy}"
-            lacks = planner.unmet_goal(decision, goal)
-            _say(", ".join(filter(None, (f"plan: switch {plan.entry.switch} on {devices}", expected, lacks))))
-            self._journal.write(
-                "plan",
-                switch=plan.entry.switch,
-                devices=plan.devices,
-                expected_ms=plan.latency_ms,
-                expected_accuracy=plan.accuracy,
-            )
+            return
+        accuracy = None if plan.accuracy is None else f"accuracy {accuracy_text(plan.accuracy)}"
+        phrases = [f"{switch} on {', '.join(plan.devices)}", f"expected in {plan.latency_ms:.1f} ms", accuracy]
+        _say(f"plan: switch {', '.join(filter(None, [*phrases, decision.lacks]))}")
+        fields = {"expected_ms": plan.latency_ms, "expected_accuracy": plan.accuracy}
+        self._journal.write("plan", switch=switch, devices=plan.devices, **fields)
 
     def report_cluster(self, came: Sequence[str], went: Sequence[str]) -> None:
         """Takes in which devices are new in the cluster, and which have left it."""
@@ -151,7 +143,7 @@ async def _look_after(fleet: Fleet, members: Members, goal: Goal, log: _Log, rel
     """Takes in devices that come and go, and reports when the plan has changed. On `reload` the cluster file is read
     whether it has changed or not, and the tokens and certificates for the devices too."""
     while True:
-        log.report_plan(fleet.decide(goal), goal)
+        log.report_plan(fleet.decide(goal))
         try:
             await asyncio.wait_for(reload.wait(), _RELOAD_S)
         except asyncio.exceptions.TimeoutError:
@@ -198,24 +190,19 @@ async def _serve(
         watch = asyncio.create_task(_look_after(fleet, members, goal, log, reload))
         stack.callback(watch.cancel)
         await _start(fleet, goal)
-        log.report_plan(fleet.decide(goal), goal)
+        log.report_plan(fleet.decide(goal))
         limits = Limits(max_batch, _MAX_QUEUE.value, longest_s, _EARLY_ANSWER.value)
         model = FusedModel(bundle, fleet, goal, fleet_metrics, limits, to_answer, is_settled, journal)
+
+        async def page(request: web.BaseRequest) -> web.Response:
+            return web.Response(body=status_page.PAGE, headers=status_page.HEADERS)
+
+        async def status(request: web.BaseRequest) -> web.Response:
+            return web.json_response(model.status(), headers={"Cache-Control": "no-store"})
+
         body_mb, answer_s = serving.MAX_BODY_MB.value, longest_s + _MARGIN_S
-        pages = {"/": _page, "/status": _status_of(model)}
-        server = Server("coordinator", [model], metrics, token, body_mb, answer_s, pages)
+        server = Server("coordinator", [model], metrics, token, body_mb, answer_s, {"/": page, "/status": status})
         return await serving.serve(server, "coordinator", credentials, context, sockets, reload.set)
-
-
-async def _page(request: web.BaseRequest) -> web.Response:
-    return web.Response(body=status_page.PAGE, headers=status_page.HEADERS)
-
-
-def _status_of(model: FusedModel) -> Handler:
-    async def answer(request: web.BaseRequest) -> web.Response:
-        return web.json_response(model.status(), headers={"Cache-Control": "no-store"})
-
-    return answer
 
 
 def _say(text: str) -> None:

@@ -8,14 +8,11 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from ..bundle.contents import SliceModel
-from ..cluster.file import Device
-from .estimates import SliceEstimates, Workload, now
-from .remote import ASKING_LIFE, ASKING_MODELS, DeviceError, Partial
+from .estimates import SliceEstimates, now
+from .remote import ASKING_LIFE, ASKING_MODELS, DeviceError, Partial, RemoteSlice, RemoteWorker
 
 UNKNOWN, UP, DOWN = "unknown", "up", "down"
 
@@ -28,32 +25,6 @@ _WATCH_S = 1.0
 # Between two tries to reach a device that is not: doubled each time, and made uneven so that devices are not all tried
 # at one moment.
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.2, 10.0
-
-
-class Transport(Protocol):
-    """How a device's worker is reached; see `remote.RemoteWorker`. All but `wrong` and `close` raise `DeviceError`."""
-
-    @property
-    def device(self) -> Device: ...
-
-    async def alive(self, timeout_s: float) -> str | None: ...
-
-    async def served(self, timeout_s: float) -> list[str]: ...
-
-    def wrong(self, mistake: str, what: str) -> DeviceError: ...
-
-    async def close(self) -> None: ...
-
-
-class SliceTransport(Protocol):
-    """How a worker is asked for one of its slices; see `remote.RemoteSlice`. Both raise `DeviceError`."""
-
-    @property
-    def model(self) -> SliceModel: ...
-
-    async def check(self, timeout_s: float) -> None: ...
-
-    async def infer(self, images: np.ndarray, timeout_s: float) -> Partial: ...
 
 
 @dataclass(frozen=True)
@@ -69,8 +40,7 @@ class FleetDevice:
     """One device of the cluster, watched.
 
     Args:
-      worker: its worker.
-      slices: how that is asked for each slice that may be run, by model name.
+      worker, slices: as of `use_worker`.
       image_shape: (height, width, channels) of an image, to measure with.
       changed: is called when its state or its latencies have changed.
       same_worker: the name of another device that has this one's worker too, if there is one.
@@ -79,6 +49,7 @@ class FleetDevice:
       name: of the cluster file.
       health: its state.
       instance: what tells its worker's process from all others; None where that is not known.
+      running: how many requests and measurements it has not answered.
       requests, failures: how many slices it was asked for, and failed.
 
     `watch` keeps these true; a device that fails a request is tried again with growing pauses, and is up again once it
@@ -87,26 +58,28 @@ class FleetDevice:
 
     def __init__(
         self,
-        worker: Transport,
-        slices: Mapping[str, SliceTransport],
+        worker: RemoteWorker,
+        slices: Mapping[str, RemoteSlice],
         image_shape: Sequence[int],
         changed: Callable[[FleetDevice], None],
-        same_worker: Callable[[FleetDevice], str | None] = lambda device: None,
+        same_worker: Callable[[FleetDevice], str | None],
     ) -> None:
         self.name = worker.device.name
         self.health = Health(UNKNOWN, "not reached yet", now())
         self.instance: str | None = None
-        self.requests = self.failures = 0
+        self.running = self.requests = self.failures = 0
         self._image = np.zeros((1, *image_shape), np.uint8)
         self._changed, self._same_worker = changed, same_worker
         self.use_worker(worker, slices)
-        self._estimates, self._work = SliceEstimates(), Workload()
+        self._estimates = SliceEstimates()
+        # Expected milliseconds of all that runs, and since when it is at the first of it.
+        self._expected_ms, self._begun = 0.0, 0.0
         self._measuring: asyncio.Task[None] | None = None
-        self._state_changes = 0
         self._look_now = asyncio.Event()
 
-    def use_worker(self, worker: Transport, slices: Mapping[str, SliceTransport]) -> None:
-        """Asks this worker from now on; requests to the one before it may still be answered."""
+    def use_worker(self, worker: RemoteWorker, slices: Mapping[str, RemoteSlice]) -> None:
+        """Asks this worker from now on, for these slices by model name; requests to the one before it may still be
+        answered."""
         self.worker, self._slices = worker, slices
 
     @property
@@ -116,7 +89,7 @@ class FleetDevice:
     @property
     def revision(self) -> int:
         """Another number after each change of what it can do, and each doubt of how long it takes."""
-        return self._estimates.revision + self._state_changes
+        return self._estimates.revision
 
     @property
     def latencies(self) -> Mapping[str, float]:
@@ -124,36 +97,28 @@ class FleetDevice:
         return self._estimates.latencies if self.health.state == UP else {}
 
     @property
-    def running(self) -> int:
-        """How many requests and measurements it has not answered."""
-        return self._work.running
-
-    @property
     def busy_ms(self) -> float:
         """Milliseconds of work that it is expected to have before it."""
-        return self._work.ms
+        return max(0.0, self._expected_ms - (now() - self._begun) * 1e3) if self.running else 0.0
 
     async def infer(self, model: str, images: np.ndarray, timeout_s: float) -> Partial:
         """Asks for a slice. Raises `DeviceError`; the device is then down unless it was only busy, slow, or unable to
         have this slice."""
-        estimates = self._estimates
         self.requests += 1
-        estimates.measurements.used()
         # It is not slow for what it was asked before.
         started = now() + self.busy_ms / 1e3
         try:
-            with self._work.more(estimates.invocation_ms(model) * len(images)):
-                answer = await self._slices[model].infer(images, timeout_s)
+            answer = await self._ask(model, images, timeout_s)
         except asyncio.CancelledError:
-            estimates.raise_to(model, (now() - started) * 1e3 / len(images))
+            self._estimates.raise_to(model, (now() - started) * 1e3 / len(images))
             raise
         except DeviceError as error:
             self.failures += 1
             if error.status == 504:
-                estimates.raise_to(model, (now() - started) * 1e3 / len(images))
+                self._estimates.raise_to(model, (now() - started) * 1e3 / len(images))
                 self.doubt(model)
             elif error.unable:
-                estimates.set_unable([model])
+                self._estimates.set_unable([model])
                 if not self.latencies:
                     self._set_health(DOWN, str(error))
             elif not error.busy:
@@ -161,9 +126,22 @@ class FleetDevice:
                 self._look_now.set()
             raise
         finally:
-            estimates.measurements.used()
-        estimates.add(model, answer, len(images))
+            self._estimates.used = now()
+        self._estimates.add(model, answer, len(images))
         return answer
+
+    async def _ask(self, model: str, images: np.ndarray, timeout_s: float) -> Partial:
+        expected_ms = self._estimates.invocation_ms(model) * len(images)
+        if not self.running:
+            self._begun = now()
+        self.running += 1
+        self._expected_ms += expected_ms
+        try:
+            return await self._slices[model].infer(images, timeout_s)
+        finally:
+            self.running -= 1
+            self._expected_ms -= expected_ms
+            self._begun = now()
 
     def leave(self) -> None:
         """It is of the cluster no more: what becomes of requests it still has is nobody's news."""
@@ -200,14 +178,8 @@ class FleetDevice:
     async def _look(self) -> None:
         is_up = self.health.state == UP
         instance = await self.worker.alive(_ALIVE_S if is_up else _CHECK_S)
-        if not is_up:
-            self.instance = instance
-            await self._find_slices()
-            # Twice, since a worker may load it at the first.
-            await self._measure(self._estimates.sizes_to_meet(), 2)
-            self._set_health(UP, "")
-        elif instance != self.instance:
-            # It was restarted between two looks, perhaps with other slices.
+        if not is_up or instance != self.instance:
+            # Where it is up it was restarted between two looks, perhaps with other slices.
             self.instance = instance
             try:
                 await self._find_slices()
@@ -215,8 +187,10 @@ class FleetDevice:
                 # At the next look once more.
                 self.instance = None
                 raise
-            for name in self._estimates.unmeasured():
-                self._estimates.measurements.doubt(name)
+        if not is_up:
+            # Twice, since a worker may load it at the first.
+            await self._measure(self._estimates.sizes_to_meet(), 2)
+            self._set_health(UP, "")
         if self._measuring is None or self._measuring.done():
             names = self._estimates.due(self.running)
             if names:
@@ -224,13 +198,21 @@ class FleetDevice:
                 self._measuring = asyncio.create_task(self._measure_beside(names), name=f"measure {self.name}")
 
     async def _find_slices(self) -> None:
-        """Finds out what it serves, of this bundle and for this device alone."""
+        """Finds out what it serves, of this bundle and for this device alone, each checked. Raises `DeviceError`."""
         other = self._same_worker(self)
         if other is not None:
             raise self.worker.wrong(
                 f"it is the worker of device {other} too; legal: a worker of its own for each device", ASKING_LIFE
             )
-        self._estimates.serve(await _served_slices(self.worker, self._slices))
+        slices = self._slices
+        names = await self.worker.served(_CHECK_S)
+        served = [slice_ for name, slice_ in slices.items() if name in names]
+        if not served:
+            others = ", ".join(names[:8]) or "none"
+            raise self.worker.wrong(f"it serves none of the slices wanted of it; its models: {others}", ASKING_MODELS)
+        for slice_ in served:
+            await slice_.check(_CHECK_S)
+        self._estimates.serve([slice_.model for slice_ in served])
 
     async def _measure_beside(self, names: Sequence[str]) -> None:
         try:
@@ -242,25 +224,23 @@ class FleetDevice:
     async def _measure(self, sizes: Sequence[Sequence[str]], times: int) -> None:
         """Measures one slice of each size so many times; the last counts. Raises `DeviceError`; that of a slice that it
         cannot have, or has no time for, only where nothing else is left."""
-        estimates = self._estimates
         refused: DeviceError | None = None
         for names in sizes:
             try:
                 for _ in range(times):
-                    with self._work.more(estimates.invocation_ms(names[0])):
-                        answer = await self._slices[names[0]].infer(self._image, _MEASURE_S)
+                    answer = await self._ask(names[0], self._image, _MEASURE_S)
             except DeviceError as error:
                 refused = error
                 if error.unable:
-                    estimates.set_unable(names)
+                    self._estimates.set_unable(names)
                 elif error.busy:
                     # Soon again, whatever there is to do.
-                    estimates.measurements.doubt(names[0])
+                    self._estimates.doubt(names[0])
                 else:
                     raise
                 continue
-            estimates.set_measured(names, answer)
-        if refused is not None and not estimates.latencies:
+            self._estimates.set_measured(names, answer)
+        if refused is not None and not self._estimates.latencies:
             raise refused
         self._changed(self)
 
@@ -284,18 +264,6 @@ class FleetDevice:
             self._stop_measuring()
         if (before.state, before.reason) != (state, reason):
             self.health = Health(state, reason, before.since if before.state == state else now())
-            self._state_changes += 1
+            self._estimates.revision += 1
             if before.state != state:
                 self._changed(self)
-
-
-async def _served_slices(worker: Transport, slices: Mapping[str, SliceTransport]) -> list[SliceModel]:
-    """Those of some slices that a worker serves, each checked. Raises `DeviceError`, also where it serves none."""
-    names = await worker.served(_CHECK_S)
-    served = [slice_ for name, slice_ in slices.items() if name in names]
-    if not served:
-        others = ", ".join(names[:8]) or "none"
-        raise worker.wrong(f"it serves none of the slices wanted of it; its models: {others}", ASKING_MODELS)
-    for slice_ in served:
-        await slice_.check(_CHECK_S)
-    return [slice_.model for slice_ in served]

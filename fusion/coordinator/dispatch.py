@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..rules.early import IsSettled
 from . import planner
 from .devices import FleetDevice
 from .estimates import now
-from .fleet import Fleet, expected_accuracy
+from .fleet import Fleet
 from .planner import Goal, Plan
 from .remote import DeviceError, Partial
 
@@ -34,6 +34,11 @@ class Arrival:
     device: str
     url: str
     partial: Partial
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds from sending the request to having the answer."""
+        return (self.partial.received - self.partial.sent) * 1e3
 
 
 @dataclass(frozen=True)
@@ -62,15 +67,10 @@ class Outcome:
         """Whether slices are missing that might have changed the answer."""
         return bool(self.missing) and not self.early
 
-
-@dataclass
-class Events:
-    """What happened on the way, for metrics and the log: failures by device, how many answers came too late or were not
-    waited for by device, and how often slices were sent anew."""
-
-    failures: list[tuple[str, DeviceError]] = field(default_factory=list)
-    late: list[str] = field(default_factory=list)
-    retries: int = 0
+    @property
+    def kind(self) -> str:
+        """`early`, `degraded` or `whole`."""
+        return "early" if self.early else "degraded" if self.missing else "whole"
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,11 @@ class Dispatch:
     A failing or slow device does not fail the request: its slices go to others, or another switch is run on them,
     whichever is the more accurate in the time that is left. At the deadline what has arrived is fused, of the one
     switch of which that is expected to be the most accurate.
+
+    Attributes:
+      failures: by devices, with their names.
+      late: the devices of answers that came too late or were not waited for.
+      retries: how often slices were sent anew.
     """
 
     def __init__(
@@ -112,7 +117,9 @@ class Dispatch:
         # When those that have not answered are taken for slow.
         self._patience_ends = 0.0
         self._fastest_ms = 0.0
-        self.events = Events()
+        self.failures: list[tuple[str, DeviceError]] = []
+        self.late: list[str] = []
+        self.retries = 0
 
     async def run(self) -> Outcome:
         """Returns what arrived in time.
@@ -137,20 +144,18 @@ class Dispatch:
         return self._best()
 
     def _first_plan(self) -> Plan:
-        count = len(self._images)
-        left = replace(self._goal, deadline_ms=self._left_ms())
-        decision = self._fleet.decide(left, count)
+        count, goal = len(self._images), Goal(self._left_ms(), self._goal.min_accuracy)
+        decision = self._fleet.decide(goal, count)
         plan = decision.chosen
         if plan is None:
             raise OipError(503, f"no switch can be run. {self._fleet.reasons()}".strip(), RETRY)
-        if plan.latency_ms > left.deadline_ms:
-            idle = self._fleet.decide(left, count, idle=True).chosen
-            if idle is not None and idle.latency_ms <= left.deadline_ms:
+        if plan.latency_ms > goal.deadline_ms:
+            idle = self._fleet.decide(goal, count, idle=True).chosen
+            if idle is not None and idle.latency_ms <= goal.deadline_ms:
                 raise OipError(
                     503, f"the devices have {plan.latency_ms:.0f} ms of work before them; try again later.", RETRY
                 )
-        others = [rejected.plan.latency_ms for rejected in decision.rejected if rejected.plan is not None]
-        self._fastest_ms = min([plan.latency_ms, *others])
+        self._fastest_ms = min(plan.latency_ms for plan in decision.plans)
         return plan
 
     def _left_ms(self) -> float:
@@ -174,7 +179,7 @@ class Dispatch:
         error = task.exception()
         if isinstance(error, DeviceError):
             self._avoided.add(sent.device.name)
-            self.events.failures.append((sent.device.name, error))
+            self.failures.append((sent.device.name, error))
             return False
         if error is not None:
             raise error
@@ -200,7 +205,9 @@ class Dispatch:
                 self._avoided.add(sent.device.name)
                 sent.device.doubt(sent.entry.slices[sent.slice].model)
         left_ms = self._left_ms()
-        options = self._completions() + self._other_plans(left_ms)
+        plans, _ = self._fleet.plans(len(self._images), self._avoided)
+        options = self._completions()
+        options += [(plan, range(len(plan.devices))) for plan in plans if plan.entry.switch not in self._entries]
         in_time = [option for option in options if option[0].latency_ms <= left_ms]
         if not in_time:
             # Nothing better than to wait for what still runs.
@@ -210,13 +217,13 @@ class Dispatch:
             in_time = [min(options, key=lambda option: option[0].latency_ms)]
         plan, slices = max(in_time, key=lambda option: (*option[0].rank, -option[0].latency_ms))
         if slices:
-            self.events.retries += 1
+            self.retries += 1
         self._send(plan.entry, slices, plan.devices, plan.latency_ms)
 
-    def _completions(self) -> list[tuple[Plan, list[int]]]:
+    def _completions(self) -> list[tuple[Plan, Sequence[int]]]:
         """For each switch that runs: a plan for the slices that have not come and run on no device but avoided ones,
         and their numbers."""
-        completions = []
+        completions: list[tuple[Plan, Sequence[int]]] = []
         latencies = self._fleet.latencies(len(self._images), self._avoided)
         for switch, entry in self._entries.items():
             waiting = [
@@ -234,22 +241,11 @@ class Dispatch:
             completions.append((Plan(entry, devices, latest_ms, self._fleet.accuracy(entry)), slices))
         return completions
 
-    def _other_plans(self, left_ms: float) -> list[tuple[Plan, list[int]]]:
-        """The plans for switches that do not run, and all slices of each."""
-        goal = replace(self._goal, deadline_ms=max(0.0, left_ms))
-        decision = self._fleet.decide(goal, len(self._images), self._avoided)
-        plans = [decision.chosen, *(rejected.plan for rejected in decision.rejected)]
-        return [
-            (plan, list(range(len(plan.devices))))
-            for plan in plans
-            if plan is not None and plan.entry.switch not in self._entries
-        ]
-
     def _best(self) -> Outcome:
         """What has arrived of the switch of which that is worth most."""
         if not self._arrived:
-            if self.events.failures:
-                _, error = self.events.failures[-1]
+            if self.failures:
+                _, error = self.failures[-1]
                 raise OipError(error.status, str(error), RETRY if error.status == 503 else None)
             raise OipError(504, f"no device has answered within {self._goal.deadline_ms:g} ms.")
         outcomes = [self._outcome(self._entries[switch], early=False) for switch in self._arrived]
@@ -263,12 +259,13 @@ class Dispatch:
 
     def _outcome(self, entry: SwitchEntry, early: bool) -> Outcome:
         arrivals = dict(sorted(self._arrived[entry.switch].items()))
-        accuracy = expected_accuracy(entry, self._fleet.precision, range(len(entry.slices)) if early else arrivals)
-        return Outcome(entry, arrivals, early, accuracy)
+        return Outcome(entry, arrivals, early, self._fleet.accuracy(entry, None if early else arrivals))
 
     async def _cancel_running(self) -> None:
+        if not self._running:
+            return
         for task, sent in self._running.items():
-            self.events.late.append(sent.device.name)
+            self.late.append(sent.device.name)
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         self._running.clear()

@@ -9,17 +9,20 @@ from typing import Any
 from ..bundle.contents import Bundle, SwitchEntry
 from ..cluster.file import Device
 from . import planner
-from .devices import UNKNOWN, UP, FleetDevice, SliceTransport, Transport
+from .devices import UNKNOWN, UP, FleetDevice
 from .estimates import now
 from .planner import Decision, Goal, Plan, Rejected
 from .remote import RemoteSlice, RemoteWorker
 
-Connect = Callable[[Device], tuple[Transport, Mapping[str, SliceTransport]]]
-"""Gives what a device of the cluster file is reached by, as `FleetDevice` takes it.
+Link = tuple[RemoteWorker, Mapping[str, RemoteSlice]]
+"""What a device is reached by: its worker, and that for each slice that may be run, by model name."""
+Connect = Callable[[Device], Link]
+"""Gives what a device of the cluster file is reached by.
 
 Raises `UserError` when its token or TLS files are unfit. Reading them takes a while on a board, so it is called in a
 thread."""
 
+_Plans = tuple[list[Plan], list[Rejected]]
 # Seconds that a plan is kept, though what is expected of devices changes a little with every answer.
 _PLANS_S = 0.1
 
@@ -29,7 +32,7 @@ def connect_by_http(
 ) -> Connect:
     """Reaches devices as workers over HTTP, each for any slice of these switches."""
 
-    def connect(device: Device) -> tuple[Transport, Mapping[str, SliceTransport]]:
+    def connect(device: Device) -> Link:
         worker = RemoteWorker(device, connect_timeout_s)
         return worker, {
             slice_.model: RemoteSlice(worker, bundle, entry.switch, slice_, precision, max_batch)
@@ -38,18 +41,6 @@ def connect_by_http(
         }
 
     return connect
-
-
-def expected_accuracy(entry: SwitchEntry, precision: str, slices: Collection[int]) -> float | None:
-    """The accuracy of a switch with only these slices answering, by the verification of the bundle and in its metric.
-
-    None where the bundle was not verified, and for no slice.
-    """
-    for subset in (entry.accuracy or {}).get("live_subsets", ()):
-        if set(subset["devices"]) == set(slices):
-            accuracy = subset["exported"].get(precision)
-            return None if accuracy is None else float(accuracy)
-    return None
 
 
 class Fleet:
@@ -75,7 +66,13 @@ class Fleet:
         self._devices: dict[str, FleetDevice] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         # By the number of images: the devices' revisions, when it was, and the plans.
-        self._plans: dict[int, tuple[Any, float, tuple[tuple[Plan, ...], tuple[Rejected, ...]]]] = {}
+        self._plans: dict[int, tuple[Any, float, _Plans]] = {}
+        self._accuracies = {
+            (entry.switch, frozenset(subset["devices"])): float(subset["exported"][precision])
+            for entry in self.entries
+            for subset in (entry.accuracy or {}).get("live_subsets", ())
+            if subset["exported"].get(precision) is not None
+        }
 
     async def __aenter__(self) -> Fleet:
         return self
@@ -103,26 +100,31 @@ class Fleet:
         came = [name for name in members if members[name] != known.get(name)]
         went = [name for name in known if known[name] != members.get(name)]
         links = {name: await asyncio.to_thread(self._connect, members[name]) for name in (members if renew else came)}
-        retired = [self._devices[name].worker for name in known if name in went or name in links]
-        for name in went:
-            self._watches.pop(name).cancel()
-            self._devices.pop(name).leave()
-        for name, link in links.items():
-            self._use(name, link)
+        retired = [self._remove(name) for name in went] + [self._use(name, link) for name, link in links.items()]
         self._devices = {name: self._devices[name] for name in members}
-        for worker in retired:
+        for worker in filter(None, retired):
             await worker.close()
         return came, went
 
-    def _use(self, name: str, link: tuple[Transport, Mapping[str, SliceTransport]]) -> None:
-        """Has a device, known or new, reached by this from now on, and watched."""
-        if name in self._devices:
+    def _remove(self, name: str) -> RemoteWorker:
+        """Takes a device out; returns its worker, which is to be closed."""
+        self._watches.pop(name).cancel()
+        device = self._devices.pop(name)
+        device.leave()
+        return device.worker
+
+    def _use(self, name: str, link: Link) -> RemoteWorker | None:
+        """Has a device, known or new, reached by this from now on, and watched; returns what it was reached by."""
+        device, before = self._devices.get(name), None
+        if device is None:
+            device = self._devices[name] = FleetDevice(*link, self._image_shape, self._changed, self._other_of_worker)
+        else:
+            before = device.worker
             # If it was turned down for its old token, it is looked at now.
             self._watches[name].cancel()
-            self._devices[name].use_worker(*link)
-        else:
-            self._devices[name] = FleetDevice(*link, self._image_shape, self._changed, self._other_of_worker)
-        self._watches[name] = asyncio.create_task(self._devices[name].watch(), name=f"watch {name}")
+            device.use_worker(*link)
+        self._watches[name] = asyncio.create_task(device.watch(), name=f"watch {name}")
+        return before
 
     def _other_of_worker(self, device: FleetDevice) -> str | None:
         """The name of another device that has the same worker."""
@@ -136,22 +138,16 @@ class Fleet:
         while any(device.health.state == UNKNOWN for device in self.devices):
             await asyncio.sleep(0.01)
 
-    def decide(self, goal: Goal, images: int = 1, without: Collection[str] = (), idle: bool = False) -> Decision:
-        """The plan for a request, on the devices that are up.
+    def decide(self, goal: Goal, images: int = 1, idle: bool = False) -> Decision:
+        """What to run for a request of so many images; with `idle`, as if no device had work before it."""
+        return planner.choose(*self.plans(images, idle=idle), goal)
 
-        Args:
-          goal: what to choose for.
-          images: how many images it has.
-          without: names of devices to leave out.
-          idle: whether to plan as if no device had work before it.
-        """
+    def plans(self, images: int, without: Collection[str] = (), idle: bool = False) -> _Plans:
+        """The best plan of each switch on the devices that are up but these, and the switches that have none."""
         busy = {} if idle else self.busy()
-        if not without and not any(busy.values()):
-            return planner.choose(*self._idle_plans(images), goal)
-        return planner.decide(self.entries, self.accuracy, self.latencies(images, without), busy, goal)
-
-    def _idle_plans(self, images: int) -> tuple[tuple[Plan, ...], tuple[Rejected, ...]]:
-        """The best plan of each switch while no device has work before it; a recent one, where nothing has changed."""
+        if without or any(busy.values()):
+            return planner.best_plans(self.entries, self.accuracy, self.latencies(images, without), busy)
+        # While no device has work before it, recent ones, where nothing has changed.
         revisions = tuple((device.name, device.revision) for device in self._devices.values())
         kept = self._plans.get(images)
         if kept is not None and kept[0] == revisions and now() - kept[1] < _PLANS_S:
@@ -160,18 +156,20 @@ class Fleet:
         self._plans[images] = revisions, now(), plans
         return plans
 
-    def accuracy(self, entry: SwitchEntry) -> float | None:
-        """Of a whole switch; see `expected_accuracy`."""
-        return expected_accuracy(entry, self.precision, range(len(entry.slices)))
+    def accuracy(self, entry: SwitchEntry, slices: Collection[int] | None = None) -> float | None:
+        """That of a switch with only these slices answering, or all, by the verification of the bundle and in its
+        metric; None where the bundle was not verified, and for no slice."""
+        answering = range(len(entry.slices)) if slices is None else slices
+        return self._accuracies.get((entry.switch, frozenset(answering)))
 
     def latencies(self, images: int = 1, without: Collection[str] = ()) -> planner.Latencies:
-        """Of the devices that are up, for so many images."""
-        return {
-            (device.name, model): ms * images
-            for device in self.devices
-            if device.health.state == UP and device.name not in without
-            for model, ms in device.latencies.items()
-        }
+        """Of the devices that are up but these, for so many images."""
+        latencies: dict[str, dict[str, float]] = {}
+        for device in self.devices:
+            if device.name not in without:
+                for model, ms in device.latencies.items():
+                    latencies.setdefault(model, {})[device.name] = ms * images
+        return latencies
 
     def busy(self) -> Mapping[str, float]:
         """Milliseconds of work before each device."""

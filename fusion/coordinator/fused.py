@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +21,7 @@ from ..rules.early import IsSettled
 from ..serving.inference import ServedModel
 from ..serving.journal import Journal
 from . import planning
-from .dispatch import RETRY, Arrival, Dispatch, Events, Outcome
+from .dispatch import RETRY, Dispatch, Outcome
 from .estimates import Estimate
 from .fleet import Fleet
 from .fleet_metrics import FleetMetrics
@@ -30,6 +30,8 @@ from .planner import Goal
 _RECENT = 50
 # What is left of a request's time for sending the answer.
 _SENDING_S = 0.004
+# Where a refusal comes from, by the keys that the status has of all.
+_NOWHERE = {"switch": "", "devices": "", "missing": "", "early": False, "degraded": False}
 
 
 @dataclass(frozen=True)
@@ -97,26 +99,11 @@ class FusedModel(ServedModel):
         self._metrics = metrics
 
     def parameters(self) -> Mapping[str, str | int | float | bool]:
-        """The identity, and of the plan for the next image `switch`, `devices`, `expected_latency_ms`,
-        `expected_accuracy`, and as JSON `rejected`, why other switches are not run."""
-        decision = self._fleet.decide(self._goal)
-        parameters: dict[str, str | int | float | bool] = {
+        return {
             "model_id": self._bundle.model_id,
             "precision": self._fleet.precision,
             "deadline_ms": self._goal.deadline_ms,
-            "switch": "",
-            "devices": "",
         }
-        if decision.chosen is not None:
-            plan = decision.chosen
-            parameters |= {
-                "switch": plan.entry.switch,
-                "devices": ",".join(plan.devices),
-                "expected_latency_ms": plan.latency_ms,
-            }
-            if plan.accuracy is not None:
-                parameters["expected_accuracy"] = plan.accuracy
-        return parameters | {"rejected": json.dumps(planning.rejected(decision))}
 
     async def not_ready(self) -> str | None:
         if self._fleet.decide(self._goal).chosen is None:
@@ -136,7 +123,7 @@ class FusedModel(ServedModel):
             self._record_refusal(arrived, 503)
             raise OipError(503, f"{self._running} requests are running, which is the most; try again later.", RETRY)
         self._running += 1
-        images = request.inputs["image"]
+        images, loop = request.inputs["image"], asyncio.get_running_loop()
         ends = arrived + (goal.deadline_ms - self._fuse.ms * len(images)) / 1e3 - _SENDING_S
         dispatch = Dispatch(self._fleet, images, goal, ends - time.perf_counter(), self._is_settled)
         try:
@@ -148,9 +135,9 @@ class FusedModel(ServedModel):
         finally:
             self._running -= 1
             # Once the answer is on its way, as all that is counted.
-            asyncio.get_running_loop().call_soon(self._record_events, dispatch.events)
+            loop.call_soon(self._record_events, dispatch)
         decode_ms, parameters = (decoded - arrived) * 1e3, self._parameters_of(outcome)
-        asyncio.get_running_loop().call_soon(self._record, arrived, outcome, decode_ms, fuse_ms, parameters)
+        loop.call_soon(self._record, arrived, outcome, decode_ms, fuse_ms, parameters)
         if timeline:
             parameters = parameters | {"timeline": json.dumps(_timeline(outcome, arrived, decode_ms, fuse_ms))}
         return list(zip(self.outputs, arrays, strict=True)), parameters
@@ -192,8 +179,16 @@ class FusedModel(ServedModel):
         return arrays, fuse_ms
 
     def _parameters_of(self, outcome: Outcome) -> dict[str, str | int | float | bool]:
-        parameters: dict[str, str | int | float | bool] = {"model_id": self._bundle.model_id, **_origin(outcome)}
-        parameters["device_ms"] = ",".join(_by_slice(outcome, _milliseconds))
+        arrivals = [outcome.arrivals.get(number) for number in range(len(outcome.entry.slices))]
+        parameters: dict[str, str | int | float | bool] = {
+            "model_id": self._bundle.model_id,
+            "switch": outcome.entry.switch,
+            "devices": ",".join("" if arrival is None else arrival.device for arrival in arrivals),
+            "missing": ",".join(map(str, outcome.missing)),
+            "early": outcome.early,
+            "degraded": outcome.degraded,
+            "device_ms": ",".join("" if arrival is None else f"{arrival.ms:.2f}" for arrival in arrivals),
+        }
         if outcome.accuracy is not None:
             parameters["expected_accuracy"] = outcome.accuracy
         return parameters
@@ -205,46 +200,21 @@ class FusedModel(ServedModel):
         self._counts["early"] += outcome.early
         self._counts["degraded"] += outcome.degraded
         self._metrics.observe(outcome, decode_ms, fuse_ms)
-        ms = self._remember(arrived, 200, outcome)
-        self._journal.write("answer", ms=ms, **parameters)
+        self._journal.write("answer", ms=self._remember(arrived, 200, parameters), **parameters)
 
-    def _record_events(self, events: Events) -> None:
-        self._metrics.count(events)
-        self._counts["late_slices"] += len(events.late)
+    def _record_events(self, dispatch: Dispatch) -> None:
+        self._metrics.count(dispatch)
+        self._counts["late_slices"] += len(dispatch.late)
 
     def _record_refusal(self, arrived: float, status: int) -> None:
         self._counts["refused"] += 1
-        ms = self._remember(arrived, status, None)
-        self._journal.write("refusal", ms=ms, status=status)
+        self._journal.write("refusal", ms=self._remember(arrived, status, _NOWHERE), status=status)
 
-    def _remember(self, arrived: float, status: int, outcome: Outcome | None) -> float:
+    def _remember(self, arrived: float, status: int, origin: Mapping[str, Any]) -> float:
         """Puts an answer or refusal among the recent ones; returns the milliseconds that it took."""
         ms = (time.perf_counter() - arrived) * 1e3
-        self._recent.append((time.monotonic(), {"ms": ms, "status": status, **_origin(outcome)}))
+        self._recent.append((time.monotonic(), {"ms": ms, "status": status} | {key: origin[key] for key in _NOWHERE}))
         return ms
-
-
-def _origin(outcome: Outcome | None) -> dict[str, str | bool]:
-    """The switch, devices and slices that an answer comes from; of a refusal, None, nothing."""
-    if outcome is None:
-        return {"switch": "", "devices": "", "missing": "", "early": False, "degraded": False}
-    return {
-        "switch": outcome.entry.switch,
-        "devices": ",".join(_by_slice(outcome, lambda arrival: arrival.device)),
-        "missing": ",".join(map(str, outcome.missing)),
-        "early": outcome.early,
-        "degraded": outcome.degraded,
-    }
-
-
-def _by_slice(outcome: Outcome, text: Callable[[Arrival], str]) -> list[str]:
-    """A text for each slice, empty for one that is missing."""
-    arrivals = [outcome.arrivals.get(number) for number in range(len(outcome.entry.slices))]
-    return ["" if arrival is None else text(arrival) for arrival in arrivals]
-
-
-def _milliseconds(arrival: Arrival) -> str:
-    return f"{(arrival.partial.received - arrival.partial.sent) * 1e3:.2f}"
 
 
 def _timeline(outcome: Outcome, arrived: float, decode_ms: float, fuse_ms: float) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from ..base.columns import accuracy_text
 from ..bundle.contents import SwitchEntry
 
-Latencies = Mapping[tuple[str, str], float]
-"""Milliseconds that a device takes for a slice model, by (device name, model name); others cannot be."""
+Latencies = Mapping[str, Mapping[str, float]]
+"""Milliseconds for a slice model, by its name and that of each device that can run it, in the order of preference."""
+_Option = tuple[float, int, str]
+"""A device for a model: its latency, its preference, its name."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +38,6 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """A switch that was not chosen: its best plan, None where the devices cannot run it, and why."""
-
-    switch: str
-    plan: Plan | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What to run, None where no switch can be run, and every other switch with its reason."""
-
-    chosen: Plan | None
-    rejected: tuple[Rejected, ...]
-
-
-@dataclass(frozen=True)
 class Goal:
     """What a plan is chosen for.
 
@@ -63,24 +48,60 @@ class Goal:
     deadline_ms: float
     min_accuracy: float | None = None
 
+    def is_met(self, plan: Plan) -> bool:
+        """Whether a plan has the accuracy."""
+        return self.min_accuracy is None or (plan.accuracy is not None and plan.accuracy >= self.min_accuracy)
 
-def decide(
-    switches: Sequence[SwitchEntry],
-    accuracy: Callable[[SwitchEntry], float | None],
-    latencies: Latencies,
-    busy: Mapping[str, float],
-    goal: Goal,
-) -> Decision:
-    """Chooses among the best assignments of all switches.
 
-    Args:
-      switches: those that may be run.
-      accuracy: of a whole switch.
-      latencies: what each device takes for each slice it can run.
-      busy: milliseconds of work that a device has before it, by name; none where it is left out.
-      goal: what to choose for.
+@dataclass(frozen=True)
+class Rejected:
+    """A switch that was not chosen: its best plan, None where the devices cannot run it, and why."""
+
+    switch: str
+    plan: Plan | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to run.
+
+    Attributes:
+      goal: what it was chosen for.
+      plans: the best one of each switch that can be run.
+      impossible: the other switches.
+      chosen: one of the plans; None where there are none.
     """
-    return choose(*best_plans(switches, accuracy, latencies, busy), goal)
+
+    goal: Goal
+    plans: Sequence[Plan]
+    impossible: Sequence[Rejected]
+    chosen: Plan | None
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        """Every switch that was not chosen, with its reason."""
+        others = [
+            Rejected(plan.entry.switch, plan, _reason(plan, self.chosen, self.goal))
+            for plan in self.plans
+            if self.chosen is not None and plan is not self.chosen
+        ]
+        return [*self.impossible, *others]
+
+    @property
+    def lacks(self) -> str:
+        """What of the goal the chosen plan does not meet, as a phrase; empty where that is nothing."""
+        plan, goal = self.chosen, self.goal
+        if plan is None:
+            return ""
+        if plan.latency_ms > goal.deadline_ms:
+            return f"though it is over the deadline of {goal.deadline_ms:g} ms"
+        if goal.is_met(plan):
+            return ""
+        if plan.accuracy is None:
+            return "though no accuracy is known"
+        late = any(goal.is_met(other) for other in self.plans)
+        return f"though none reaches {accuracy_text(goal.min_accuracy)}{' within the deadline' if late else ''}"
 
 
 def best_plans(
@@ -88,43 +109,38 @@ def best_plans(
     accuracy: Callable[[SwitchEntry], float | None],
     latencies: Latencies,
     busy: Mapping[str, float],
-) -> tuple[tuple[Plan, ...], tuple[Rejected, ...]]:
-    """The best assignment of each switch, and the switches that have none; arguments as of `decide`."""
-    plans: list[Plan] = []
-    rejected: list[Rejected] = []
+) -> tuple[list[Plan], list[Rejected]]:
+    """The best assignment of each switch, and the switches that have none.
+
+    Args:
+      switches: those that may be run.
+      accuracy: of a whole switch.
+      latencies: what each device takes for each slice it can run.
+      busy: milliseconds of work that a device has before it, by name; none where it is left out.
+    """
+    plans, impossible = [], []
     for entry in switches:
         models = [slice_.model for slice_ in entry.slices]
         assigned = assign(models, latencies, busy)
         if assigned is None:
-            served = {model for _, model in latencies}
-            absent = ", ".join(str(i) for i, model in enumerate(models) if model not in served)
-            rejected.append(Rejected(entry.switch, None, f"no living device serves slice {absent}"))
+            absent = ", ".join(str(i) for i, model in enumerate(models) if not latencies.get(model))
+            impossible.append(Rejected(entry.switch, None, f"no living device serves slice {absent}"))
         else:
-            devices, latency = assigned
-            plans.append(Plan(entry, devices, latency, accuracy(entry)))
-    return tuple(plans), tuple(rejected)
+            plans.append(Plan(entry, *assigned, accuracy(entry)))
+    return plans, impossible
 
 
 def choose(plans: Sequence[Plan], impossible: Sequence[Rejected], goal: Goal) -> Decision:
     """Chooses among plans, one of each switch that has any; `impossible` are the others."""
-    if not plans:
-        return Decision(None, tuple(impossible))
+    chosen = None
     in_time = [plan for plan in plans if plan.latency_ms <= goal.deadline_ms]
-    good = [plan for plan in in_time if _is_good(plan, goal)]
-    if goal.min_accuracy is not None and good:
-        chosen = _fastest(good)
-    elif in_time:
+    good = [plan for plan in in_time if goal.is_met(plan)]
+    if in_time and (goal.min_accuracy is None or not good):
         chosen = max(in_time, key=lambda plan: (*plan.rank, -plan.latency_ms))
-    else:
-        chosen = _fastest(plans)
-    others = (plan for plan in plans if plan is not chosen)
-    rejected = (Rejected(plan.entry.switch, plan, _reason(plan, chosen, goal)) for plan in others)
-    return Decision(chosen, (*impossible, *rejected))
-
-
-def _fastest(plans: Sequence[Plan]) -> Plan:
-    """Of equally fast ones the most accurate."""
-    return min(plans, key=lambda plan: (plan.latency_ms, *(-value for value in plan.rank)))
+    elif plans:
+        # Of equally fast ones the most accurate.
+        chosen = min(good or plans, key=lambda plan: (plan.latency_ms, *(-value for value in plan.rank)))
+    return Decision(goal, plans, impossible, chosen)
 
 
 def assign(
@@ -139,40 +155,42 @@ def assign(
       the devices in the order of the models, and when the last answers, in milliseconds; None where a model has no
       device.
     """
-    order = {device: rank for rank, device in enumerate(dict.fromkeys(device for device, _ in latencies))}
-    starts = {device: busy.get(device, 0.0) for device in order}
-    options = [
-        sorted((latency, order[device], device) for (device, served), latency in latencies.items() if served == model)
+    options = {
+        model: sorted((ms, rank, device) for rank, (device, ms) in enumerate(latencies.get(model, {}).items()))
         for model in models
-    ]
-    if not all(options):
+    }
+    if not all(options.values()):
         return None
+
+    def end(option: _Option) -> float:
+        return busy.get(option[2], 0.0) + option[0]
+
     # The model that takes longest at best is placed first: what it rules out need not be tried with the others.
-    places = sorted(range(len(models)), key=lambda index: (-options[index][0][0], index))
-    placed = [options[index] for index in places]
+    placed = sorted(models, key=lambda model: -options[model][0][0])
     # As many devices as there are models are enough for each: whatever the others take, one of its best is left.
     most = len(models)
-    earliest = [sorted(of_model, key=lambda option: starts[option[2]] + option[0])[:most] for of_model in placed]
-    _, (latest, _) = _search(earliest, starts, math.inf, lambda latest, work: (latest, 0.0))
-    in_time = [[option for option in of_model if starts[option[2]] + option[0] <= latest][:most] for of_model in placed]
-    devices, _ = _search(in_time, starts, latest, lambda latest, work: (0.0, work))
-    return tuple(devices[places.index(index)] for index in range(len(models))), latest
+    earliest = [sorted(options[model], key=end)[:most] for model in placed]
+    _, (latest, _) = _search(earliest, busy, math.inf, lambda latest, work: (latest, 0.0))
+    in_time = [[option for option in options[model] if end(option) <= latest][:most] for model in placed]
+    devices, _ = _search(in_time, busy, latest, lambda latest, work: (0.0, work))
+    of_model = dict(zip(placed, devices, strict=True))
+    return tuple(of_model[model] for model in models), latest
 
 
 def _search(
-    options: Sequence[Sequence[tuple[float, int, str]]],
-    starts: Mapping[str, float],
+    options: Sequence[Sequence[_Option]],
+    busy: Mapping[str, float],
     limit: float,
     cost: Callable[[float, float], tuple[float, float]],
 ) -> tuple[tuple[str, ...], tuple[float, float]]:
     """The cheapest devices for some models and their cost, of those that have all answered by `limit`.
 
-    `options` are the latencies, ranks and devices of each model; `cost` is that of when the last answers and of the
-    work in all, and rises with both.
+    `options` are those of each model; `cost` is that of when the last answers and of the work in all, and rises with
+    both.
     """
     # What the models from each step on add to the work at least.
     least = [sum(min(of_model)[0] for of_model in options[step:]) for step in range(len(options) + 1)]
-    ends = dict(starts)
+    ends = {device: busy.get(device, 0.0) for of_model in options for _, _, device in of_model}
     taken = [""] * len(options)
     best: tuple[float, float] = (math.inf, math.inf)
     devices: tuple[str, ...] = ()
@@ -195,29 +213,10 @@ def _search(
     return devices, best
 
 
-def unmet_goal(decision: Decision, goal: Goal) -> str:
-    """What of the goal the chosen plan does not meet, as a phrase; empty where it meets all, or nothing is chosen."""
-    plan = decision.chosen
-    if plan is None:
-        return ""
-    if plan.latency_ms > goal.deadline_ms:
-        return f"though it is over the deadline of {goal.deadline_ms:g} ms"
-    if _is_good(plan, goal):
-        return ""
-    if plan.accuracy is None:
-        return "though no accuracy is known"
-    late = any(rejected.plan is not None and _is_good(rejected.plan, goal) for rejected in decision.rejected)
-    return f"though none reaches {accuracy_text(goal.min_accuracy)}{' within the deadline' if late else ''}"
-
-
-def _is_good(plan: Plan, goal: Goal) -> bool:
-    return goal.min_accuracy is None or (plan.accuracy is not None and plan.accuracy >= goal.min_accuracy)
-
-
 def _reason(plan: Plan, chosen: Plan, goal: Goal) -> str:
     if plan.latency_ms > goal.deadline_ms:
         return f"takes {plan.latency_ms:.1f} ms, the deadline is {goal.deadline_ms:g} ms"
-    if not _is_good(plan, goal):
+    if not goal.is_met(plan):
         accuracy, least = accuracy_text(plan.accuracy), accuracy_text(goal.min_accuracy)
         return f"its accuracy is {accuracy}, at least {least} is wanted"
     if plan.rank < chosen.rank and goal.min_accuracy is None:

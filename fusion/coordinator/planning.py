@@ -10,7 +10,7 @@ from ..base.program import LONGEST_S, define_float
 from ..bundle.contents import Bundle, SwitchEntry
 from .estimates import now
 from .fleet import Fleet
-from .planner import Decision, Goal, Plan, unmet_goal
+from .planner import Goal, Plan
 
 SWITCH = flags.DEFINE_string(
     "switch", None, "The one switch to run, e.g. 0.5+0.5; without it, the best for the devices that are there."
@@ -54,12 +54,17 @@ def entries(bundle: Bundle) -> tuple[SwitchEntry, ...]:
 def describe(fleet: Fleet, goal: Goal) -> dict[str, Any]:
     """The plan for the next image and what it lacks of the goal, why others are not run, and the devices."""
     decision, time = fleet.decide(goal), now()
+    nothing: dict[str, Any] = {"assignment": [], "latency_ms": None, "accuracy": None}
     return {
         "precision": fleet.precision,
         "deadline_ms": goal.deadline_ms,
         "min_accuracy": goal.min_accuracy,
-        "plan": None if decision.chosen is None else _plan(decision.chosen) | {"lacks": unmet_goal(decision, goal)},
-        "rejected": rejected(decision),
+        "plan": None if decision.chosen is None else _plan(decision.chosen) | {"lacks": decision.lacks},
+        "rejected": [
+            {"switch": rejected.switch, "reason": rejected.reason}
+            | (nothing if rejected.plan is None else _plan(rejected.plan))
+            for rejected in decision.rejected
+        ],
         "devices": [
             {
                 "name": device.name,
@@ -76,16 +81,6 @@ def describe(fleet: Fleet, goal: Goal) -> dict[str, Any]:
             for device in fleet.devices
         ],
     }
-
-
-def rejected(decision: Decision) -> list[dict[str, Any]]:
-    """The switches that were not chosen."""
-    nothing: dict[str, Any] = {"assignment": [], "latency_ms": None, "accuracy": None}
-    return [
-        {"switch": rejected.switch, "reason": rejected.reason}
-        | (nothing if rejected.plan is None else _plan(rejected.plan))
-        for rejected in decision.rejected
-    ]
 
 
 def _plan(plan: Plan) -> dict[str, Any]:

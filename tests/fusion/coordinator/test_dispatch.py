@@ -29,7 +29,7 @@ def hangs(one):
 
 
 def request(*workers, then=lambda: None, deadline_ms=400, images=IMAGE, entries=(WHOLE, HALVES), is_settled=None):
-    """The outcome of a request to a fleet of these workers, its events and the milliseconds it took. `then` is called
+    """The outcome of a request to a fleet of these workers, its dispatch and the milliseconds it took. `then` is called
     when all are known."""
 
     async def story():
@@ -38,7 +38,7 @@ def request(*workers, then=lambda: None, deadline_ms=400, images=IMAGE, entries=
             started = now()
             dispatch = Dispatch(fleet, images, Goal(deadline_ms), deadline_ms / 1e3, is_settled)
             outcome = await dispatch.run()
-            return outcome, dispatch.events, (now() - started) * 1e3
+            return outcome, dispatch, (now() - started) * 1e3
 
     return run(story())
 
@@ -48,18 +48,18 @@ def answered_by(outcome):
 
 
 def test_the_most_accurate_switch_of_the_fastest_device():
-    outcome, events, ms = request(worker("a", 20), worker("b", 10))
+    outcome, dispatch, ms = request(worker("a", 20), worker("b", 10))
     assert (outcome.entry.switch, answered_by(outcome)) == ("1.0", {0: "b"})
     assert (outcome.missing, outcome.degraded, outcome.early, outcome.accuracy) == ((), False, False, 0.8)
-    assert (events.failures, events.late, events.retries) == ([], [], 0)
+    assert (dispatch.failures, dispatch.late, dispatch.retries) == ([], [], 0)
     assert ms == pytest.approx(10)
 
 
 def test_a_slice_of_a_device_that_dies_goes_to_another():
     a, b = worker("a", 5), worker("b", 10)
-    outcome, events, _ = request(a, b, then=lambda: dies(a))
+    outcome, dispatch, _ = request(a, b, then=lambda: dies(a))
     assert answered_by(outcome) == {0: "b"}
-    assert [name for name, _ in events.failures] == ["a"] and events.retries == 1
+    assert [name for name, _ in dispatch.failures] == ["a"] and dispatch.retries == 1
 
 
 def test_a_device_that_is_busy_is_not_asked_again():
@@ -68,9 +68,9 @@ def test_a_device_that_is_busy_is_not_asked_again():
     def refuses():
         a.refused = refusal(busy=True)
 
-    outcome, events, ms = request(a, b, then=refuses)
+    outcome, dispatch, ms = request(a, b, then=refuses)
     assert answered_by(outcome) == {0: "b"} and ms == pytest.approx(15)
-    assert [error.busy for _, error in events.failures] == [True] and len(a.asked) == 1
+    assert [error.busy for _, error in dispatch.failures] == [True] and len(a.asked) == 1
 
 
 def test_a_device_is_given_what_is_left_of_the_deadline():
@@ -97,8 +97,8 @@ def test_only_the_missing_slice_is_asked_for_again():
 
 def test_a_hung_device_is_waited_for_twice_what_was_expected_and_a_little():
     a, b = worker("a", 5), worker("b", 10)
-    outcome, events, ms = request(a, b, then=lambda: hangs(a), deadline_ms=2000)
-    assert answered_by(outcome) == {0: "b"} and events.late == ["a"]
+    outcome, dispatch, ms = request(a, b, then=lambda: hangs(a), deadline_ms=2000)
+    assert answered_by(outcome) == {0: "b"} and dispatch.late == ["a"]
     assert ms == pytest.approx(2 * 5 + 20 + 10)
 
 
@@ -118,9 +118,9 @@ def test_a_slow_device_is_doubted():
             await Dispatch(fleet, IMAGE, Goal(2000), 2.0, None).run()
             a.hanging, a.ms = (), 7.0
             # What has hung counts as no more than it took; it is measured at once.
-            assert fleet.latencies()["a", "1.0-0"] == pytest.approx(40)
+            assert fleet.latencies()["1.0-0"]["a"] == pytest.approx(40)
             await asyncio.sleep(0.5)
-            assert fleet.latencies()["a", "1.0-0"] == pytest.approx(7)
+            assert fleet.latencies()["1.0-0"]["a"] == pytest.approx(7)
 
     run(story())
 
@@ -133,9 +133,9 @@ def test_another_switch_when_the_first_cannot_be_run_any_more():
 
 def test_what_has_arrived_is_fused_at_the_deadline_and_no_other_switch_is_mixed_in():
     a, b = worker("a", 5, FIRST), worker("b", 5, SECOND)
-    outcome, events, ms = request(a, b, then=lambda: hangs(b), deadline_ms=300)
+    outcome, dispatch, ms = request(a, b, then=lambda: hangs(b), deadline_ms=300)
     assert (answered_by(outcome), outcome.missing, outcome.degraded) == ({0: "a"}, (1,), True)
-    assert outcome.accuracy == 0.5 and events.late == ["b"] and ms == pytest.approx(300)
+    assert outcome.accuracy == 0.5 and dispatch.late == ["b"] and ms == pytest.approx(300)
 
 
 def test_nothing_in_time():
@@ -203,10 +203,10 @@ def test_an_early_answer_gives_the_rest_up():
         seen.append((switch.switch, {number: array.tolist() for number, array in contributions.items()}))
         return True
 
-    outcome, events, ms = request(a, b, deadline_ms=5000, is_settled=is_settled)
+    outcome, dispatch, ms = request(a, b, deadline_ms=5000, is_settled=is_settled)
     assert seen == [("0.5+0.5", {0: [[1.0] * 4]})]
     assert (outcome.early, outcome.degraded, outcome.missing, outcome.accuracy) == (True, False, (1,), 0.7)
-    assert ms == pytest.approx(5) and events.late == ["b"]
+    assert ms == pytest.approx(5) and dispatch.late == ["b"]
 
 
 def test_a_batch_is_planned_by_its_size():

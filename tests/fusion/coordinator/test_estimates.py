@@ -1,13 +1,16 @@
-"""What is expected of devices and of answers, from the latencies and the verification of the past."""
+"""What is expected of devices, from the latencies of the past."""
 
 import asyncio
 
+import numpy as np
 import pytest
 
-from fusion.bundle.contents import SwitchEntry
-from fusion.coordinator.estimates import Estimate, Measurements
-from fusion.coordinator.fleet import expected_accuracy
-from tests.fusion.coordinator.fakes import run
+from fusion.bundle.contents import SliceModel
+from fusion.coordinator.estimates import Estimate, SliceEstimates
+from fusion.coordinator.remote import Partial
+from tests.fusion.coordinator.fakes import now, run
+
+SIZES = {"a": 4, "b": 4, "c": 1}
 
 
 def test_an_estimate_follows_its_values():
@@ -44,20 +47,23 @@ def test_only_what_is_longer_than_expected_is_news():
     assert not estimate.raise_to(14.0) and estimate.raise_to(15.1 + 4)
 
 
-SIZES = [["a", "b"], ["c"]]
-
-
 def tell(story):
-    """Runs `story(measurements, due_after)`, where `due_after(seconds)` says what is to be measured after these."""
+    """Runs `story(estimates, measured, due_after)` with the estimates of slices a and b, of one size, and c.
+    `measured(names, ms)` has slices measured, which took so long; `due_after(seconds)` says what is due then.
+    """
 
     async def main():
-        measurements = Measurements()
+        estimates = SliceEstimates()
+        estimates.serve([SliceModel(i, "0", "1", name, size, size, {}) for i, (name, size) in enumerate(SIZES.items())])
 
-        async def due_after(seconds, running=0, takes_ms=None):
+        def measured(names, ms):
+            estimates.set_measured(names, Partial(np.zeros(1), 0.0, ms / 1e3, 0.0, ms))
+
+        async def due_after(seconds, running=0):
             await asyncio.sleep(seconds)
-            return measurements.due(SIZES, running, takes_ms or {})
+            return estimates.due(running)
 
-        await story(measurements, due_after)
+        await story(estimates, measured, due_after)
 
     run(main())
 
@@ -65,67 +71,67 @@ def tell(story):
 def test_an_idle_device_is_measured_one_size_at_a_time():
     """Each after 30 s or a hundred times what it took, a quarter more or less."""
 
-    async def story(measurements, due_after):
+    async def story(estimates, measured, due_after):
         assert await due_after(0) == ["a", "b"]
-        measurements.done(["a", "b"], 5.0)
+        measured(["a", "b"], 5.0)
         assert await due_after(0) == ["c"]
-        measurements.done(["c"], 1000.0)
-        assert await due_after(22) == ()
+        measured(["c"], 1000.0)
+        assert await due_after(22) == []
         assert await due_after(16) == ["a", "b"]
-        measurements.done(["a", "b"], 2000.0)
-        assert await due_after(36) == ()
+        measured(["a", "b"], 2000.0)
+        assert await due_after(36) == []
         assert await due_after(52) == ["c"]
 
     tell(story)
 
 
 def test_a_device_with_requests_is_not_measured_without_a_doubt():
-    async def story(measurements, due_after):
-        assert await due_after(100, running=1) == ()
-        measurements.used()
+    async def story(estimates, measured, due_after):
+        measured(["a", "b", "c"], 5.0)
+        assert await due_after(100, running=1) == []
+        estimates.used = now()
         # Between one request and the next.
-        assert await due_after(0.9) == ()
+        assert await due_after(0.9) == []
         assert await due_after(0.2) == ["a", "b"]
 
     tell(story)
 
 
 def test_a_doubt_is_settled_whatever_the_load():
-    async def story(measurements, due_after):
-        measurements.used()
-        measurements.doubt("c")
+    async def story(estimates, measured, due_after):
+        measured(["a", "b", "c"], 5.0)
+        estimates.used = now()
+        estimates.doubt("c")
         assert await due_after(0) == ["c"]
-        assert await due_after(4.9, running=3) == ()
+        assert await due_after(4.9, running=3) == []
         # The first doubt counts.
-        measurements.doubt("c")
+        estimates.doubt("c")
         assert await due_after(0.2, running=3) == ["c"]
-        measurements.done(["c"], 10.0)
-        assert not measurements.any_doubted and await due_after(10, running=3) == ()
+        measured(["c"], 10.0)
+        assert await due_after(10, running=3) == []
 
     tell(story)
 
 
 def test_a_long_measurement_comes_seldom_under_load():
-    async def story(measurements, due_after):
-        measurements.doubt("c")
-        assert await due_after(19.9, running=3, takes_ms={"c": 200.0}) == ()
-        assert await due_after(0.2, running=3, takes_ms={"c": 200.0}) == ["c"]
+    async def story(estimates, measured, due_after):
+        measured(["a", "b"], 5.0)
+        measured(["c"], 200.0)
+        estimates.doubt("c")
+        assert await due_after(19.9, running=3) == []
+        assert await due_after(0.2, running=3) == ["c"]
 
     tell(story)
 
 
-def entry(accuracy):
-    return SwitchEntry("0.5+0.5", "0.5_0.5", 1, accuracy, ())
+def test_a_device_that_is_known_is_met_with_its_smallest_slice():
+    async def story(estimates, measured, due_after):
+        assert estimates.sizes_to_meet() == [["a", "b"], ["c"]]
+        measured(["a", "b"], 10.0)
+        assert estimates.sizes_to_meet() == [["a", "b"], ["c"]]
+        measured(["c"], 5.0)
+        assert estimates.sizes_to_meet() == [["c"]]
+        estimates.doubt("a")
+        assert estimates.sizes_to_meet() == [["a", "b"], ["c"]]
 
-
-def test_the_accuracy_of_what_has_arrived():
-    live = [
-        {"devices": [0], "float": 0.55, "exported": {"int8": 0.5}},
-        {"devices": [0, 1], "float": 0.75, "exported": {"int8": 0.7}},
-    ]
-    verified = entry({"live_subsets": live})
-    assert expected_accuracy(verified, "int8", (1, 0)) == 0.7
-    assert expected_accuracy(verified, "int8", {0}) == 0.5
-    assert expected_accuracy(verified, "int8", ()) is None
-    assert expected_accuracy(verified, "float32", (0, 1)) is None
-    assert expected_accuracy(entry(None), "int8", (0, 1)) is None
+    tell(story)

@@ -7,6 +7,7 @@ import pytest
 
 from fusion.base.program import UserError
 from fusion.cluster.file import Device
+from fusion.coordinator import planner
 from fusion.coordinator.devices import DOWN, UP
 from fusion.coordinator.fleet import Fleet
 from fusion.coordinator.planner import Goal
@@ -114,8 +115,9 @@ def test_plans_follow_the_devices():
         async with fleet_of(a, b, entries=ENTRIES) as fleet:
             goal = Goal(1000)
 
-            def devices(**options):
-                chosen = fleet.decide(goal, **options).chosen
+            def devices(images=1, **options):
+                plans, impossible = fleet.plans(images, **options)
+                chosen = planner.choose(plans, impossible, goal).chosen
                 return None if chosen is None else (chosen.devices, chosen.latency_ms)
 
             assert devices() == (("a",), pytest.approx(10)) and devices(images=3) == (("a",), pytest.approx(30))
@@ -134,5 +136,17 @@ def test_plans_follow_the_devices():
             await asyncio.sleep(0)
             assert devices()[1] > 10 * 20 and devices(idle=True) == (("b",), pytest.approx(25))
             await request
+
+    run(story())
+
+
+def test_the_accuracy_of_what_has_arrived():
+    verified = entry("0.5+0.5", [4, 4], {(0,): 0.5, (0, 1): 0.7})
+
+    async def story():
+        async with fleet_of(entries=[verified, *ENTRIES]) as fleet:
+            assert fleet.accuracy(verified) == fleet.accuracy(verified, (1, 0)) == 0.7
+            assert fleet.accuracy(verified, {0}) == 0.5
+            assert fleet.accuracy(verified, ()) is None and fleet.accuracy(ENTRIES[0]) is None
 
     run(story())
