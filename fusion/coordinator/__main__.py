@@ -29,7 +29,7 @@ from aiohttp import web
 from ..base.columns import accuracy_text
 from ..base.program import LONGEST_S, UserError, define_float, run
 from ..bundle import manifest
-from ..bundle.contents import Bundle, SwitchEntry
+from ..bundle.contents import Bundle
 from ..cluster.members import Members
 from ..rules import answers, early
 from ..runtime import choosing as runtime
@@ -162,9 +162,7 @@ async def _look_after(fleet: Fleet, members: Members, goal: Goal, log: _Log, rel
 
 async def _serve(
     bundle: Bundle,
-    entries: Sequence[SwitchEntry],
     members: Members,
-    goal: Goal,
     credentials: Credentials,
     context: ssl.SSLContext | None,
     token: str | None,
@@ -172,7 +170,7 @@ async def _serve(
     journal: Journal,
 ) -> int:
     max_batch, longest_s = serving.MAX_BATCH.value, serving.REQUEST_TIMEOUT_S.value
-    precision = bundle.check_precision(planning.PRECISION.value)
+    precision, entries, goal = bundle.check_precision(planning.PRECISION.value), planning.entries(bundle), _goal(bundle)
     to_answer = answers.of(bundle, _RUNTIME.value, runtime.available_cores())
     is_settled = early.of_bundle(bundle, entries, precision, _EARLY_ANSWER.value)
     metrics = Metrics()
@@ -226,12 +224,10 @@ def main(arguments: list[str]) -> int:
             raise UserError(f"--{name} is missing; legal: the {name}'s path.")
     bundle = manifest.load(_BUNDLE.value)
     members = Members(_CLUSTER.value, bundle.model_id)
-    bundle.check_precision(planning.PRECISION.value)
-    entries, goal = planning.entries(bundle), _goal(bundle)
     credentials = serving.credentials()
     context, token = credentials.server_context(), credentials.token()
     with members, Journal(_LOG.value) as journal:
-        return asyncio.run(_serve(bundle, entries, members, goal, credentials, context, token, serving.bind(), journal))
+        return asyncio.run(_serve(bundle, members, credentials, context, token, serving.bind(), journal))
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ class Dispatch:
     switch of which that is expected to be the most accurate.
 
     Attributes:
-      failures: by devices, with their names.
+      failures: of devices.
       late: the devices of answers that came too late or were not waited for.
       retries: how often slices were sent anew.
     """
@@ -117,7 +117,7 @@ class Dispatch:
         # When those that have not answered are taken for slow.
         self._patience_ends = 0.0
         self._fastest_ms = 0.0
-        self.failures: list[tuple[str, DeviceError]] = []
+        self.failures: list[DeviceError] = []
         self.late: list[str] = []
         self.retries = 0
 
@@ -179,7 +179,7 @@ class Dispatch:
         error = task.exception()
         if isinstance(error, DeviceError):
             self._avoided.add(sent.device.name)
-            self.failures.append((sent.device.name, error))
+            self.failures.append(error)
             return False
         if error is not None:
             raise error
@@ -245,7 +245,7 @@ class Dispatch:
         """What has arrived of the switch of which that is worth most."""
         if not self._arrived:
             if self.failures:
-                _, error = self.failures[-1]
+                error = self.failures[-1]
                 raise OipError(error.status, str(error), RETRY if error.status == 503 else None)
             raise OipError(504, f"no device has answered within {self._goal.deadline_ms:g} ms.")
         outcomes = [self._outcome(self._entries[switch], early=False) for switch in self._arrived]

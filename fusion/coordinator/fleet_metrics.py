@@ -75,8 +75,8 @@ class FleetMetrics:
 
     def count(self, dispatch: Dispatch) -> None:
         """Takes in what happened on the way of a request."""
-        for device, error in dispatch.failures:
-            self._failures.labels(device, error.phase, error.reason).inc()
+        for error in dispatch.failures:
+            self._failures.labels(error.device, error.phase, error.reason).inc()
         for device in dispatch.late:
             self._late(device).inc()
         self._retries.inc(dispatch.retries)

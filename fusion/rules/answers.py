@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -12,16 +11,6 @@ from ..protocol.oip import TensorSpec
 from ..runtime.choosing import Runtime, choose
 from ..runtime.interpreters import TailInterpreter
 from .sum import Sum
-
-
-class Answers(Protocol):
-    """Makes the answer of the images, uint8 (N, *`Bundle.shape`), and the contributions of some slices in their order,
-    float64 (N, *`Bundle.output_shape`): one array for each of `outputs`. Not thread-safe."""
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]: ...
-
-    def __call__(self, images: np.ndarray, contributions: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]: ...
 
 
 class Classes:
@@ -54,12 +43,13 @@ class Pixels:
         return (np.stack([self._tail(image, sum_) for image, sum_ in zip(images, summed, strict=True)]),)
 
 
-def of(bundle: Bundle, runtime: str, threads: int) -> Answers:
-    """What makes the answers of a bundle.
+Answers = Classes | Pixels
+"""Makes the answer of the images, uint8 (N, *`Bundle.shape`), and the contributions of some slices in their order,
+float64 (N, *`Bundle.output_shape`): one array for each of `outputs`. Not thread-safe."""
 
-    Args:
-      bundle: the bundle.
-      runtime, threads: what runs its tail, if it has one, as of `runtime.choose`; else none need be installed.
+
+def of(bundle: Bundle, runtime: str, threads: int) -> Answers:
+    """What makes the answers of a bundle. `runtime` and `threads` run its tail, if it has one, as of `runtime.choose`.
 
     Raises `UserError` when the tail cannot be run.
     """

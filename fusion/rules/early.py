@@ -66,9 +66,9 @@ class EarlyAnswer:
         """
         if arrived == self._all:
             return True
-        needed = self._needed.get(arrived)
-        if needed is None:
-            needed = self._needed[arrived] = self.needed_margin(arrived)
+        if arrived not in self._needed:
+            self._needed[arrived] = self.needed_margin(arrived)
+        needed = self._needed[arrived]
         if needed == np.inf:
             return False
         # Of each image at least the leading class is within reach of itself, unless it is NaN.

@@ -59,7 +59,7 @@ def test_a_slice_of_a_device_that_dies_goes_to_another():
     a, b = worker("a", 5), worker("b", 10)
     outcome, dispatch, _ = request(a, b, then=lambda: dies(a))
     assert answered_by(outcome) == {0: "b"}
-    assert [name for name, _ in dispatch.failures] == ["a"] and dispatch.retries == 1
+    assert [error.device for error in dispatch.failures] == ["a"] and dispatch.retries == 1
 
 
 def test_a_device_that_is_busy_is_not_asked_again():
@@ -70,7 +70,7 @@ def test_a_device_that_is_busy_is_not_asked_again():
 
     outcome, dispatch, ms = request(a, b, then=refuses)
     assert answered_by(outcome) == {0: "b"} and ms == pytest.approx(15)
-    assert [error.busy for _, error in dispatch.failures] == [True] and len(a.asked) == 1
+    assert [error.busy for error in dispatch.failures] == [True] and len(a.asked) == 1
 
 
 def test_a_device_is_given_what_is_left_of_the_deadline():
