@@ -18,8 +18,7 @@ from benchmarks.chaos.proxies import Proxies
 from benchmarks.chaos.resources import Resources, ResourceSample, ResourceWatch
 from benchmarks.chaos.verdicts import Verdict
 from fusion.asking.client import FusionClient
-from fusion.bench.attempts import Attempt
-from fusion.bench.load import Target, open_loop
+from fusion.bench.load import Attempt, Target, ask_all
 from fusion.bundle.contents import Bundle
 from fusion.local.cluster import LocalCluster
 from fusion.runtime.choosing import Runtime
@@ -129,7 +128,7 @@ def _run(
                     progress(f"{time.perf_counter() - began:.0f} s, {len(judged)} requests")
                 return attempt
 
-            await open_loop(ask_and_judge, settings.rate, settings.connections, settings.seconds)
+            await ask_all(ask_and_judge, settings.connections, settings.seconds, settings.rate)
 
     events = schedule.make(settings.seed, WARM_S, settings.seconds - _CALM_S, settings.workers, settings.every_s)
     injector = Injector(cluster, proxies, settings.workers, 2 * settings.deadline_ms / 1e3, began)

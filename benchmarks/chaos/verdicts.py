@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from benchmarks.chaos.injector import Incident, servable
 from benchmarks.chaos.oracle import Oracle
-from fusion.bench.attempts import LATE_MS, Attempt
+from fusion.bench.load import Attempt
+from fusion.bench.measure import LATE_MS
 
 ANSWERED, DEGRADED, REFUSED = "answered", "degraded", "refused"
 LATE, WRONG, LOST, FAILED = "late", "wrong", "lost", "failed"
@@ -43,7 +44,7 @@ def judge(
       incidents: what happened to the workers.
       workers: how many there are.
     """
-    at, ms = attempt.encoded - began, (attempt.received - attempt.encoded) * 1e3
+    at, ms = attempt.started - began, attempt.ms
     switch = str(attempt.parameters.get("switch", ""))
     if attempt.status == 0:
         return Verdict(at, ms, LOST, attempt.error, switch)

@@ -25,8 +25,8 @@ from benchmarks.networks.links import ETHERNET, WIFI, Link
 from benchmarks.networks.namespaces import Network, network
 from fusion.base import columns
 from fusion.base.program import UserError
-from fusion.bench.attempts import Attempt, slowest_invoke_ms
-from fusion.bench.load import Target
+from fusion.bench.load import Attempt, Target
+from fusion.bench.phases import slowest_invoke_ms
 from fusion.bundle import manifest
 from fusion.bundle.contents import Bundle, SwitchEntry
 from fusion.local.cluster import LocalCluster

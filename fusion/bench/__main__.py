@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,8 +33,7 @@ from ..runtime.choosing import Runtime
 from ..security.credentials import Credentials
 from . import measure, report
 from .load import Target
-from .measure import Row, Side
-from .reference import Alone
+from .measure import Alone, Row, Side, progress
 
 _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
 _URL = flags.DEFINE_string("url", None, "Measures the coordinator at this address, and starts nothing.")
@@ -101,7 +99,7 @@ def _measure_bundle(clients: Sequence[int]) -> dict[str, Any]:
     chosen = runtime.choose(_RUNTIME.value)
     rows = []
     for precision in dict.fromkeys(precisions):
-        _progress(f"{precision}: starting workers and coordinators")
+        progress(f"{precision}: starting workers and coordinators")
         with _sides(bundle, switches, precision, chosen) as (sides, full):
             rows += asyncio.run(_measure(sides, full, clients))
     conditions = f"{_conditions()}, {chosen}, one thread per worker"
@@ -132,14 +130,14 @@ async def _measure(sides: Sequence[Side], full: Alone | None, clients: Sequence[
     images = np.random.default_rng(0).integers(0, 256, (_IMAGES, *sides[0].target.shape), dtype=np.uint8)
     seconds = _SECONDS.value or 1.0
     rows = []
-    for side, latency in zip(sides, await measure.latencies(sides, full, images, _RUNS.value, _progress), strict=True):
+    for side, latency in zip(sides, await measure.latencies(sides, full, images, _RUNS.value), strict=True):
         rows.append(latency)
         for count in clients:
-            _progress(f"throughput: switch {side.switch}, {counted(count, 'client')}")
+            progress(f"throughput: switch {side.switch}, {counted(count, 'client')}")
             rows.append(await measure.throughput(side, images, count, seconds))
-        if clients and _OVERLOAD.value:
-            _progress(f"overload: switch {side.switch}")
-            rate = rows[-1]["images_per_s"] * _OVERLOAD.value
+        rate = rows[-1].get("images_per_s", 0) * _OVERLOAD.value
+        if rate:
+            progress(f"overload: switch {side.switch}")
             rows.append(await measure.overload(side, images, rate, seconds))
     return rows
 
@@ -150,10 +148,6 @@ def _conditions() -> str:
     return (
         f"{counted(here.cores, 'core')} {here.model} {here.architecture}, Python {here.python}, load {load:.1f} before"
     )
-
-
-def _progress(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""Asks a coordinator for images and times each request: in closed loops, and in an open loop."""
+"""Asks a coordinator for images, as many as it answers or at a fixed rate, and times each request."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -19,14 +21,44 @@ from ..protocol import oip
 from ..protocol.oip import OipError, TensorSpec
 from ..protocol.tensors import data_to_bytes
 from ..security.credentials import Credentials
-from .attempts import Attempt
-
-Ask = Callable[[int], Awaitable[Attempt]]
-"""Asks for the image of a number."""
 
 _TIMEOUT_S = 60.0
 # Far beyond what any model answers.
 _MOST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A request, and what became of it.
+
+    Attributes:
+      image: which of the images it was.
+      status: the HTTP status; 0 where the exchange failed, 502 also where the answer cannot be read.
+      started, ended: `time.perf_counter()` when its encoding began, and when its answer was decoded.
+      sent_bytes, received_bytes: the bodies' sizes.
+      outputs: the outputs of status 200 for the image, by name; empty otherwise.
+      parameters: those of the answer.
+      error: why there is no answer.
+    """
+
+    image: int
+    status: int
+    started: float
+    ended: float
+    sent_bytes: int
+    received_bytes: int
+    outputs: Mapping[str, np.ndarray]
+    parameters: Mapping[str, Any]
+    error: str
+
+    @property
+    def ms(self) -> float:
+        """All of it, in milliseconds."""
+        return (self.ended - self.started) * 1e3
+
+
+Ask = Callable[[int], Awaitable[Attempt]]
+"""Asks for the image of a number."""
 
 
 class Target:
@@ -80,13 +112,12 @@ class Target:
     ) -> Attempt:
         started = time.perf_counter()
         image = data_to_bytes("UINT8", images[place])
-        encoded = time.perf_counter()
         outputs: Mapping[str, np.ndarray] = {}
         parameters: Mapping[str, Any] = {}
         body, status, error = b"", 0, ""
         try:
             answer = await client.exchange(head, (message, image), _TIMEOUT_S, _MOST_BYTES)
-            body, status, received = answer.body, answer.status, answer.received
+            body, status = answer.body, answer.status
             if status == 200:
                 response = oip.decode_response(body, answer.fields.get(oip.HEADER), [self._output], 1)
                 outputs = {name: array[0] for name, array in response.outputs.items()}
@@ -94,15 +125,13 @@ class Target:
             else:
                 error = body[:300].decode(errors="replace")
         except ExchangeError as failure:
-            received, error = time.perf_counter(), str(failure)
+            error = str(failure)
         except OipError as failure:
             status, error = 502, failure.message
         return Attempt(
             image=place,
             status=status,
             started=started,
-            encoded=encoded,
-            received=received,
             ended=time.perf_counter(),
             sent_bytes=len(message) + len(image),
             received_bytes=len(body),
@@ -112,38 +141,26 @@ class Target:
         )
 
 
-async def closed_loops(ask: Ask, clients: int, seconds: float) -> list[Attempt]:
-    """`clients` clients that each ask for one image after the other, for so many seconds."""
-    # Opens the connections.
-    await asyncio.gather(*(ask(i) for i in range(clients)))
-    attempts = []
-    end = time.perf_counter() + seconds
-
-    async def client(number: int) -> None:
-        while time.perf_counter() < end:
-            attempts.append(await ask(number))
-            number += 1
-
-    await asyncio.gather(*(client(i) for i in range(clients)))
-    return attempts
-
-
-async def open_loop(ask: Ask, rate: float, connections: int, seconds: float) -> list[Attempt]:
-    """Asks at a fixed rate, whatever the answers do.
+async def ask_all(ask: Ask, connections: int, seconds: float, rate: float | None = None) -> list[Attempt]:
+    """Asks for so many seconds, on several connections, one image after the other on each.
 
     Args:
       ask: asks for an image.
-      rate: requests per second; fewer leave where all connections are waiting for answers.
-      connections: how many; request k leaves at k / rate seconds on whichever is free.
+      connections: how many.
       seconds: for how long.
+      rate: requests per second, whatever the answers do: request k leaves at k / rate seconds on whichever connection
+        is free, later where all are waiting for answers; None: as many as are answered.
     """
-    numbers = iter(range(int(rate * seconds)))
+    numbers = itertools.count() if rate is None else iter(range(max(1, int(rate * seconds))))
     attempts = []
     began = time.perf_counter()
 
     async def client() -> None:
         for number in numbers:
-            await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+            if rate is not None:
+                await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+            elif time.perf_counter() >= began + seconds:
+                return
             attempts.append(await ask(number))
 
     await asyncio.gather(*(client() for _ in range(connections)))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..base import columns
-from .attempts import PHASES
+from .phases import PHASES
 
 _TIMES = ("p50_ms", "p95_ms", "p99_ms")
 

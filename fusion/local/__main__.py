@@ -3,11 +3,10 @@
   python -m fusion.local --bundle=build/digits --switch=4x0.25 --data=test.npz
   python -m fusion.local --switch=4x0.25         (inside a bundle: checks its samples)
 
---data is an .npz file with x_test, uint8 (N, height, width, channels), and y_test, (N,) or (N, 1)
-class indices; grey images, (N, height, width) or (N, height, width, 1), are repeated to RGB. Without
-it the bundle's samples are sent and the answers compared with those the bundle expects; the exit
-status is 1 if one differs. The times are those of this machine, with all workers
-on it: they say nothing about a cluster of boards.
+--data is an .npz file with x_test, uint8 (N, height, width, channels), and y_test, (N,) or (N, 1) class indices; grey
+images, (N, height, width) or (N, height, width, 1), are repeated to RGB. Without it the bundle's samples are sent and
+the answers compared with those the bundle expects; the exit status is 1 if one differs. The times are those of this
+machine, with all workers on it: they say nothing about a cluster of boards.
 """
 
 from __future__ import annotations
@@ -31,9 +30,7 @@ _BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's
 _SWITCH = flags.DEFINE_string("switch", None, "The switch to run, e.g. 4x0.25.")
 _DATA = flags.DEFINE_string("data", None, ".npz file with x_test and y_test; default: the samples.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Sends only the first this many images.", 1)
-_PRECISION = flags.DEFINE_string(
-    "precision", None, "Which files of the bundle to run; by default the first of the bundle."
-)
+_PRECISION = flags.DEFINE_string("precision", None, "Which of the bundle's files to run; by default its first.")
 _RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "What runs the slice models.")
 _JSON = flags.DEFINE_string("json", None, "Also writes the result to this file.")
 

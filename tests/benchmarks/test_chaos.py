@@ -17,7 +17,7 @@ from benchmarks.chaos.oracle import Oracle
 from benchmarks.chaos.proxies import Proxies
 from benchmarks.chaos.resources import ResourceSample
 from benchmarks.chaos.schedule import Event
-from fusion.bench.attempts import Attempt
+from fusion.bench.load import Attempt
 from fusion.bundle import manifest
 from fusion.runtime import choosing as runtime
 
@@ -53,7 +53,7 @@ def test_schedule_leaves_a_worker_alone(workers):
 
 
 def attempt(status, ms, **parameters):
-    return Attempt(0, status, 100.0, 100.0, 100 + ms / 1e3, 100.2 + ms / 1e3, 1, 1, {}, parameters, "said")
+    return Attempt(0, status, 100.0, 100 + ms / 1e3, 1, 1, {}, parameters, "said")
 
 
 def stopped(worker, began, ended, skipped=False):

@@ -10,7 +10,7 @@ import pytest
 from fusion.base.program import UserError
 from fusion.bundle import manifest
 from fusion.local.cluster import LocalCluster
-from fusion.local.cores import Placement, pinned
+from fusion.local.cores import Placement
 from fusion.local.evaluation import evaluate
 
 
@@ -59,8 +59,3 @@ def test_a_number_of_workers_or_a_switch(bundle):
 def test_nothing_happens_to_workers_that_are_not_started(bundle):
     with pytest.raises(UserError, match="worker 0 is not started; legal: inside the cluster's block"):
         LocalCluster(manifest.load(bundle), None, workers=1).signal(0, signal.SIGKILL)
-
-
-def test_pinned_refuses_a_core_that_is_not_there():
-    with pytest.raises(UserError, match="core 4096 is not for this process; legal: "), pinned([4096]):
-        pass
