@@ -62,7 +62,8 @@ Ask = Callable[[int], Awaitable[Attempt]]
 
 
 class Target:
-    """A coordinator to ask: its address and credentials, and its fused model's name, shape and parameters.
+    """A coordinator to ask: its address and credentials, and its fused model's name, shape and, as of a first
+    answer, parameters.
 
     Attributes:
       deadline_ms: the coordinator's, None where it tells none.
@@ -73,11 +74,12 @@ class Target:
     def __init__(self, url: str, credentials: Credentials) -> None:
         self._url, self._credentials = url.rstrip("/"), credentials
         with FusionClient(url, credentials, _TIMEOUT_S) as client:
-            self.name, self.shape, self.parameters = client.name, client.shape, client.model_parameters
+            self.name, self.shape = client.name, client.shape
             output, datatype = client.task.answer[0], "FP32" if client.task.has_classes else "UINT8"
-            # Asked once, which also tells the output's shape.
-            shape = client.infer(np.zeros(self.shape, np.uint8)).outputs[output].shape
-            self._output = TensorSpec(output, datatype, (-1, *shape))
+            # Asked once, which also tells the output's shape and the switch.
+            answer = client.infer(np.zeros(self.shape, np.uint8))
+            self.parameters = {**client.model_parameters, **answer.parameters}
+            self._output = TensorSpec(output, datatype, (-1, *answer.outputs[output].shape))
             try:
                 deadline = client.status().get("deadline_ms")
             except UserError:
