@@ -11,7 +11,7 @@ from ..cluster.file import Device
 from . import planner
 from .devices import UNKNOWN, UP, FleetDevice
 from .estimates import now
-from .planner import Decision, Goal, Plan, Rejected
+from .planner import Decision, Goal, Plan
 from .remote import RemoteSlice, RemoteWorker
 
 Link = tuple[RemoteWorker, Mapping[str, RemoteSlice]]
@@ -22,7 +22,7 @@ Connect = Callable[[Device], Link]
 Raises `UserError` when its token or TLS files are unfit. Reading them takes a while on a board, so it is called in a
 thread."""
 
-_Plans = tuple[list[Plan], list[Rejected]]
+_Plans = tuple[list[Plan], dict[str, str]]
 # Seconds that a plan is kept, though what is expected of devices changes a little with every answer.
 _PLANS_S = 0.1
 
@@ -143,7 +143,7 @@ class Fleet:
         return planner.choose(*self.plans(images, idle=idle), goal)
 
     def plans(self, images: int, without: Collection[str] = (), idle: bool = False) -> _Plans:
-        """The best plan of each switch on the devices that are up but these, and the switches that have none."""
+        """The best plan of each switch on the devices that are up but these, and why other switches have none."""
         busy = {} if idle else self.busy()
         if without or any(busy.values()):
             return planner.best_plans(self.entries, self.accuracy, self.latencies(images, without), busy)

@@ -54,39 +54,29 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """A switch that was not chosen: its best plan, None where the devices cannot run it, and why."""
-
-    switch: str
-    plan: Plan | None
-    reason: str
-
-
-@dataclass(frozen=True)
 class Decision:
     """What to run.
 
     Attributes:
       goal: what it was chosen for.
       plans: the best one of each switch that can be run.
-      impossible: the other switches.
+      impossible: why each other switch cannot be.
       chosen: one of the plans; None where there are none.
     """
 
     goal: Goal
     plans: Sequence[Plan]
-    impossible: Sequence[Rejected]
+    impossible: Mapping[str, str]
     chosen: Plan | None
 
     @property
-    def rejected(self) -> list[Rejected]:
-        """Every switch that was not chosen, with its reason."""
-        others = [
-            Rejected(plan.entry.switch, plan, _reason(plan, self.chosen, self.goal))
-            for plan in self.plans
-            if self.chosen is not None and plan is not self.chosen
-        ]
-        return [*self.impossible, *others]
+    def rejected(self) -> dict[str, str]:
+        """Why each switch that was not chosen was not."""
+        reasons = dict(self.impossible)
+        for plan in self.plans:
+            if self.chosen is not None and plan is not self.chosen:
+                reasons[plan.entry.switch] = _reason(plan, self.chosen, self.goal)
+        return reasons
 
     @property
     def lacks(self) -> str:
@@ -109,8 +99,8 @@ def best_plans(
     accuracy: Callable[[SwitchEntry], float | None],
     latencies: Latencies,
     busy: Mapping[str, float],
-) -> tuple[list[Plan], list[Rejected]]:
-    """The best assignment of each switch, and the switches that have none.
+) -> tuple[list[Plan], dict[str, str]]:
+    """The best assignment of each switch, and why other switches have none.
 
     Args:
       switches: those that may be run.
@@ -118,19 +108,20 @@ def best_plans(
       latencies: what each device takes for each slice it can run.
       busy: milliseconds of work that a device has before it, by name; none where it is left out.
     """
-    plans, impossible = [], []
+    plans: list[Plan] = []
+    impossible: dict[str, str] = {}
     for entry in switches:
         models = [slice_.model for slice_ in entry.slices]
         assigned = assign(models, latencies, busy)
         if assigned is None:
             absent = ", ".join(str(i) for i, model in enumerate(models) if not latencies.get(model))
-            impossible.append(Rejected(entry.switch, None, f"no living device serves slice {absent}"))
+            impossible[entry.switch] = f"no living device serves slice {absent}"
         else:
             plans.append(Plan(entry, *assigned, accuracy(entry)))
     return plans, impossible
 
 
-def choose(plans: Sequence[Plan], impossible: Sequence[Rejected], goal: Goal) -> Decision:
+def choose(plans: Sequence[Plan], impossible: Mapping[str, str], goal: Goal) -> Decision:
     """Chooses among plans, one of each switch that has any; `impossible` are the others."""
     chosen = None
     in_time = [plan for plan in plans if plan.latency_ms <= goal.deadline_ms]

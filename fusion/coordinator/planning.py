@@ -54,16 +54,16 @@ def entries(bundle: Bundle) -> tuple[SwitchEntry, ...]:
 def describe(fleet: Fleet, goal: Goal) -> dict[str, Any]:
     """The plan for the next image and what it lacks of the goal, why others are not run, and the devices."""
     decision, time = fleet.decide(goal), now()
-    nothing: dict[str, Any] = {"assignment": [], "latency_ms": None, "accuracy": None}
+    chosen = decision.chosen
+    plans = {plan.entry.switch: plan for plan in decision.plans}
     return {
         "precision": fleet.precision,
         "deadline_ms": goal.deadline_ms,
         "min_accuracy": goal.min_accuracy,
-        "plan": None if decision.chosen is None else _plan(decision.chosen) | {"lacks": decision.lacks},
+        "plan": chosen and {"switch": chosen.entry.switch, **_plan(chosen), "lacks": decision.lacks},
         "rejected": [
-            {"switch": rejected.switch, "reason": rejected.reason}
-            | (nothing if rejected.plan is None else _plan(rejected.plan))
-            for rejected in decision.rejected
+            {"switch": switch, "reason": reason, **_plan(plans.get(switch))}
+            for switch, reason in decision.rejected.items()
         ],
         "devices": [
             {
@@ -83,10 +83,7 @@ def describe(fleet: Fleet, goal: Goal) -> dict[str, Any]:
     }
 
 
-def _plan(plan: Plan) -> dict[str, Any]:
-    return {
-        "switch": plan.entry.switch,
-        "assignment": list(plan.devices),
-        "latency_ms": plan.latency_ms,
-        "accuracy": plan.accuracy,
-    }
+def _plan(plan: Plan | None) -> dict[str, Any]:
+    if plan is None:
+        return {"assignment": [], "latency_ms": None, "accuracy": None}
+    return {"assignment": list(plan.devices), "latency_ms": plan.latency_ms, "accuracy": plan.accuracy}

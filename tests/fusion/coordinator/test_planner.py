@@ -29,7 +29,7 @@ def decide(goal, latencies, busy, accuracy):
 def choose(goal, latencies, busy, accuracy=None):
     """The chosen plan, and the reasons against the other switches."""
     decision = decide(goal, latencies, busy, accuracy or (lambda one: ACCURACY[one.switch]))
-    return decision.chosen, {one.switch: one.reason for one in decision.rejected}
+    return decision.chosen, decision.rejected
 
 
 def entry(switch, widths):
