@@ -39,7 +39,7 @@ from ..serving.journal import Journal
 from ..serving.metrics import Metrics
 from ..serving.server import Server
 from . import planning, status_page
-from .devices import UNKNOWN, FleetDevice
+from .devices import FleetDevice
 from .fleet import Fleet, connect_by_http
 from .fleet_metrics import FleetMetrics
 from .fused import FusedModel, Limits
@@ -75,24 +75,17 @@ _MARGIN_S = 5.0
 
 
 class _Log:
-    """Reports on standard error and in the journal what becomes of devices and plan, each thing once."""
+    """Reports on standard error and in the journal what becomes of devices and plan."""
 
-    def __init__(self, metrics: FleetMetrics, journal: Journal) -> None:
-        self._metrics, self._journal = metrics, journal
-        self._states: dict[str, str] = {}
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._switch: str | None = None
 
     def report_device(self, device: FleetDevice) -> None:
-        """Takes in a device that came, went, or has new latencies."""
+        """Takes in a device that came or went."""
         health = device.health
-        if health.state == UNKNOWN:
-            return
-        self._metrics.changed(device)
-        if self._states.get(device.name) != health.state:
-            self._states[device.name] = health.state
-            why = health.reason.removeprefix(device.worker.device.named)
-            _say(f"{device.name} at {device.url} is {health.state}{why}")
-            self._journal.write("device", device=device.name, url=device.url, state=health.state, reason=health.reason)
+        _say(f"{device.name} at {device.url} is {health.state}{health.reason.removeprefix(device.worker.device.named)}")
+        self._journal.write("device", device=device.name, url=device.url, state=health.state, reason=health.reason)
 
     def report_plan(self, decision: Decision) -> None:
         """Takes in what would be run now."""
@@ -116,10 +109,6 @@ class _Log:
         """Takes in which devices are new in the cluster, and which have left it."""
         if not came and not went:
             return
-        for name in set(went) - set(came):
-            # One that was not reached before it went has no metrics.
-            if self._states.pop(name, None) is not None:
-                self._metrics.gone(name)
         _say(f"the cluster was looked at anew; new: {', '.join(came) or 'none'}; gone: {', '.join(went) or 'none'}")
         self._journal.write("cluster", came=came, went=went)
 
@@ -173,9 +162,7 @@ async def _serve(
     precision, entries, goal = bundle.check_precision(planning.PRECISION.value), planning.entries(bundle), _goal(bundle)
     to_answer = answers.of(bundle, _RUNTIME.value, runtime.available_cores())
     is_settled = early.of_bundle(bundle, entries, precision, _EARLY_ANSWER.value)
-    metrics = Metrics()
-    fleet_metrics = FleetMetrics(metrics)
-    log = _Log(fleet_metrics, journal)
+    metrics, log = Metrics(), _Log(journal)
     async with contextlib.AsyncExitStack() as stack:
         connect = connect_by_http(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch)
         fleet = await stack.enter_async_context(Fleet(entries, precision, bundle.shape, connect, log.report_device))
@@ -190,7 +177,7 @@ async def _serve(
         await _start(fleet, goal)
         log.report_plan(fleet.decide(goal))
         limits = Limits(max_batch, _MAX_QUEUE.value, longest_s, _EARLY_ANSWER.value)
-        model = FusedModel(bundle, fleet, goal, fleet_metrics, limits, to_answer, is_settled, journal)
+        model = FusedModel(bundle, fleet, goal, FleetMetrics(metrics, fleet), limits, to_answer, is_settled, journal)
 
         async def page(request: web.BaseRequest) -> web.Response:
             return web.Response(body=status_page.PAGE, headers=status_page.HEADERS)

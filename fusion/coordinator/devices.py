@@ -42,7 +42,7 @@ class FleetDevice:
     Args:
       worker, slices: as of `use_worker`.
       image_shape: (height, width, channels) of an image, to measure with.
-      changed: is called when its state or its latencies have changed.
+      changed: is called when its state has changed.
       same_worker: the name of another device that has this one's worker too, if there is one.
 
     Attributes:
@@ -242,7 +242,6 @@ class FleetDevice:
             self._estimates.set_measured(names, answer)
         if refused is not None and not self._estimates.latencies:
             raise refused
-        self._changed(self)
 
     def _stop_measuring(self) -> None:
         if self._measuring is not None and self._measuring is not asyncio.current_task():

@@ -50,7 +50,7 @@ class Fleet:
       entries, precision: the switches that may be run, and of which files.
       image_shape: (height, width, channels) of an image.
       connect: reaches a device.
-      changed: is called with a device whose state or latencies have changed.
+      changed: is called with a device whose state has changed.
     """
 
     def __init__(

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from ..serving.metrics import LATENCY_BUCKETS, Metrics
-from .devices import UP, FleetDevice
+from .devices import UNKNOWN, UP
 from .dispatch import Dispatch, Outcome
+from .fleet import Fleet
 
 
-class FleetMetrics:
+class FleetMetrics(Collector):
     """Metrics beside those that every server has; see each one's text."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, fleet: Fleet) -> None:
         registry = metrics.registry
         counter = functools.partial(Counter, registry=registry)
         histogram = functools.partial(Histogram, registry=registry, buckets=LATENCY_BUCKETS)
@@ -50,17 +53,16 @@ class FleetMetrics:
             )
         )
         self._retries = counter("fusion_retries", "Times that slices were sent anew.")
-        self._up = Gauge(
-            "fusion_device_up", "Whether a device is there, 1 or 0.", ["device"], registry=metrics.registry
-        )
+        self._fleet = fleet
+        registry.register(self)
 
-    def changed(self, device: FleetDevice) -> None:
-        """Takes in the state of a device."""
-        self._up.labels(device.name).set(device.health.state == UP)
-
-    def gone(self, device: str) -> None:
-        """Forgets a device that has left the cluster."""
-        self._up.remove(device)
+    def collect(self) -> Iterator[Metric]:
+        """The states of the devices when they are asked for."""
+        up = GaugeMetricFamily("fusion_device_up", "Whether a device is there, 1 or 0.", labels=["device"])
+        for device in self._fleet.devices:
+            if device.health.state != UNKNOWN:
+                up.add_metric([device.name], device.health.state == UP)
+        yield up
 
     def observe(self, outcome: Outcome, decode_ms: float, fuse_ms: float) -> None:
         """Takes in an answer."""

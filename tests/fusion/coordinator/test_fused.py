@@ -32,7 +32,7 @@ def tell(story, is_settled=None, running=64):
         a, b = FakeWorker(FIRST, device="a", ms=5.0), FakeWorker(SECOND, device="b", ms=7.0)
         async with fleet_of(a, b, entries=[HALVES]) as fleet:
             limits = Limits(32, running, 10, "off")
-            counted = FleetMetrics(Metrics()), limits, answers.of(bundle, "auto", 1), is_settled, Journal(None)
+            counted = FleetMetrics(Metrics(), fleet), limits, answers.of(bundle, "auto", 1), is_settled, Journal(None)
             model = FusedModel(bundle, fleet, Goal(1000), *counted)
 
             async def infer(**parameters):
