@@ -26,7 +26,7 @@ from .base.files import check_json_target, write_json
 from .base.program import UserError, run
 from .bundle import manifest
 from .bundle.contents import Bundle, SliceFile, SliceModel, SwitchEntry
-from .rules import sum as fuse
+from .rules.sum import Sum
 from .runtime import choosing, machine, memory, timing
 from .runtime.choosing import Runtime
 from .runtime.interpreters import SliceInterpreter, TailInterpreter
@@ -174,7 +174,7 @@ def _check_slice(
         delegates_apart=min(_apart(outputs, array, file) for array in expected),
         timing=timing.measure(lambda: interpreter(samples.images[0]), _RUNS.value) if _RUNS.value else None,
     )
-    return result, fuse.dequantize(outputs, file.output.scale, file.output.zero_point)
+    return result, Sum().contribution(file.output, outputs)
 
 
 def _row(result: SliceResult) -> dict[str, Any]:
@@ -193,8 +193,8 @@ def _fused_faults(samples: _Samples, entry: SwitchEntry, precision: str, answers
     for slice_ in entry.slices:
         output = slice_.files[precision].output
         stored = samples.outputs[f"{slice_.model}/{precision}"]
-        addends.append(fuse.dequantize(stored, output.scale, output.zero_point))
-    expected, fused = fuse.fuse(addends), fuse.fuse(answers)
+        addends.append(Sum().contribution(output, stored))
+    expected, fused = Sum().fuse(addends), Sum().fuse(answers)
     where = f"switch '{entry.switch}', {precision}"
     if bundle.task.has_classes:
         # Where two classes are as good as equal, rounding may choose either.

@@ -10,7 +10,7 @@ import numpy as np
 from fusion.base.program import UserError
 from fusion.bundle.contents import Bundle
 from fusion.rules import answers
-from fusion.rules.sum import dequantize
+from fusion.rules.sum import Sum
 from fusion.runtime.choosing import Runtime
 from fusion.runtime.interpreters import SliceInterpreter
 
@@ -34,8 +34,7 @@ class Oracle:
             files = [slice_.files[precision] for slice_ in entry.slices]
             slices = [(SliceInterpreter(bundle, file, runtime, 1), file.output) for file in files]
             self._outputs[entry.switch] = [
-                [dequantize(slice_(image), output.scale, output.zero_point) for slice_, output in slices]
-                for image in images
+                [Sum().contribution(output, slice_(image)) for slice_, output in slices] for image in images
             ]
 
     def fault(self, image: int, outputs: Mapping[str, np.ndarray], parameters: Mapping[str, Any]) -> str | None:

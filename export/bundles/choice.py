@@ -20,7 +20,7 @@ from export.proof.records import ROUNDING
 from fusion.base.program import UserError
 from fusion.bundle.contents import Bundle
 from fusion.bundle.typed_json import JsonTable
-from fusion.rules import sum as fuse
+from fusion.rules.sum import Sum
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 
@@ -79,7 +79,7 @@ class ReferenceScorer:
 
     def score_network(self, switch: Switch) -> float:
         outputs = checks.partial_outputs(self._model, switch, self.judge.images)
-        return self._score(fuse.fuse([output.astype(np.float64) for output in outputs]))
+        return self._score(Sum().fuse([output.astype(np.float64) for output in outputs]))
 
     def score_files(self, plan: FilePlan) -> dict[Switch, float]:
         bundle = self._write(plan)

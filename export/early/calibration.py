@@ -10,8 +10,8 @@ from itertools import permutations
 import numpy as np
 
 from fusion.base.program import UserError
-from fusion.rules import sum as fuse
 from fusion.rules.early import margins as leads_of
+from fusion.rules.sum import Sum
 from paradis_tf.evaluation.live_subsets import live_subsets
 
 Arrived = frozenset[int]
@@ -53,7 +53,7 @@ def measure(partial_logits: Sequence[np.ndarray], labels: np.ndarray) -> Outcome
             raise UserError(f"slice {device} of a switch of {devices} gives NaN or infinity; legal: finite logits.")
     right, lead = {}, {}
     for live in live_subsets(devices):
-        summed = fuse.fuse([partial_logits[device] for device in live])
+        summed = Sum().fuse([partial_logits[device] for device in live])
         right[frozenset(live)] = summed.argmax(axis=1) == labels
         lead[frozenset(live)] = leads_of(summed)
     full = right.pop(frozenset(range(devices)))

@@ -15,7 +15,7 @@ from export.proof.records import ROUNDING, SliceCheck, SwitchCheck, Verification
 from export.tflite import graph, operators
 from fusion.base.program import UserError
 from fusion.bundle.contents import Bundle, SwitchEntry
-from fusion.rules import sum as fuse
+from fusion.rules.sum import Sum
 from fusion.runtime import choosing as runtime
 from fusion.runtime.interpreters import TailInterpreter
 from paradis_tf.builders.static import extract_tail
@@ -69,7 +69,7 @@ def verify(
     for entry in bundle.switches:
         report(f"comparing switch {entry.switch}")
         partial = partial_outputs(model, Switch.parse(entry.switch, model.grid), judge.images)
-        answers = judge.answers(fuse.fuse([output.astype(np.float64) for output in partial]))
+        answers = judge.answers(Sum().fuse([output.astype(np.float64) for output in partial]))
         for precision in bundle.precisions:
             names, operator_faults = _operators(bundle, entry, precision)
             faults += operator_faults
@@ -180,7 +180,7 @@ def _score_live_subsets(
     real = {precision: outputs.real(entry, precision) for precision in precisions}
 
     def score(slice_outputs: Sequence[np.ndarray], devices: Sequence[int]) -> float:
-        return judge.score(judge.answers(fuse.fuse([slice_outputs[device].astype(np.float64) for device in devices])))
+        return judge.score(judge.answers(Sum().fuse([slice_outputs[device].astype(np.float64) for device in devices])))
 
     return [
         {

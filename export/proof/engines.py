@@ -19,7 +19,7 @@ import numpy as np
 from export.emulation.boards import Board
 from fusion.base.program import UserError
 from fusion.bundle.contents import Bundle, SwitchEntry
-from fusion.rules import sum as fuse
+from fusion.rules.sum import Sum
 from paradis_tf.base.progress import duration
 
 _REPORT_S = 10.0
@@ -74,14 +74,11 @@ class EngineOutputs:
     def real(self, entry: SwitchEntry, precision: str) -> list[np.ndarray]:
         """The dequantized partial logits of a switch, float64 (images, classes) per slice."""
         files = [(slice_.model, slice_.files[precision].output) for slice_ in entry.slices]
-        return [
-            fuse.dequantize(self.stored[f"{model}/{precision}"], output.scale, output.zero_point)
-            for model, output in files
-        ]
+        return [Sum().contribution(output, self.stored[f"{model}/{precision}"]) for model, output in files]
 
     def fused(self, entry: SwitchEntry, precision: str) -> np.ndarray:
         """The fused logits of a switch, float32 (images, classes)."""
-        return fuse.fuse(self.real(entry, precision))
+        return Sum().fuse(self.real(entry, precision))
 
 
 def installed() -> list[Engine]:

@@ -9,7 +9,7 @@ import numpy as np
 from ..base.program import UserError
 from ..bundle.contents import BAD_NPZ, Bundle, SwitchEntry
 from ..rules import answers
-from ..rules.sum import dequantize
+from ..rules.sum import Sum
 
 # A runtime may round one value of a quantized network to the neighbouring step.
 _STEPS = 2
@@ -90,9 +90,7 @@ def read_samples(bundle: Bundle, entry: SwitchEntry, precision: str, runtime: st
     pixels, stored = bundle.read_samples()
     pixels = pixels[:limit]
     files = [(slice_.model, slice_.files[precision].output) for slice_ in entry.slices]
-    contributions = [
-        dequantize(stored[f"{model}/{precision}"][:limit], out.scale, out.zero_point) for model, out in files
-    ]
+    contributions = [Sum().contribution(out, stored[f"{model}/{precision}"][:limit]) for model, out in files]
     expected = answers.of(bundle, runtime, 1)(pixels, contributions)[0]
     strays = precision in ("int8", "dynamic") and runtime == "ai_edge_litert"
     if not bundle.task.has_classes:

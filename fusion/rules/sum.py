@@ -13,12 +13,22 @@ class Sum:
     """What a slice contributes to the answer, and what all contributions together are."""
 
     def contribution(self, output: TensorInfo, stored: np.ndarray) -> np.ndarray:
-        """A slice's share, float64 (N, ...), of its stored output."""
-        return dequantize(stored, output.scale, output.zero_point)
+        """A slice's share, float64, of its stored output of any shape: scale * (stored - zero_point); that of a float
+        output, which has neither, is only widened. Source: the TFLite quantization scheme."""
+        real = stored.astype(np.float64)
+        if output.scale is None or output.zero_point is None:
+            return real
+        return (real - output.zero_point) * output.scale
 
     def fuse(self, contributions: Sequence[np.ndarray]) -> np.ndarray:
-        """See `fuse`."""
-        return fuse(contributions)
+        """The sum, float32 (N, ...), of the slices' contributions, float64 (N, ...): partial logits or residual images.
+
+        Adds in float64 and in their order, so that the same answers always give the same bits.
+        """
+        total = np.zeros_like(contributions[0])
+        for contribution in contributions:
+            total = total + contribution
+        return total.astype(np.float32)
 
     def bounds(self, output: TensorInfo) -> tuple[float, float] | None:
         """The least and the largest value of a contribution; None for float32, which has no such range."""
@@ -27,29 +37,6 @@ class Sum:
         stored = np.iinfo(output.dtype)
         low, high = self.contribution(output, np.array([stored.min, stored.max]))
         return float(low), float(high)
-
-
-def dequantize(stored: np.ndarray, scale: float | None, zero_point: int | None) -> np.ndarray:
-    """The real values of a stored tensor of any shape: scale * (stored - zero_point), float64.
-
-    A float tensor has neither (both None) and is only widened. Source: the TFLite quantization
-    scheme.
-    """
-    real = stored.astype(np.float64)
-    if scale is None or zero_point is None:
-        return real
-    return (real - zero_point) * scale
-
-
-def fuse(contributions: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum, float32 (N, ...), of the slices' contributions, float64 (N, ...): partial logits or residual images.
-
-    Adds in float64 and in their order, so that the same answers always give the same bits.
-    """
-    total = np.zeros_like(contributions[0])
-    for contribution in contributions:
-        total = total + contribution
-    return total.astype(np.float32)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -14,7 +14,6 @@ from fusion.base.program import UserError
 from fusion.bundle.contents import Bundle, SliceFile, SliceModel, SwitchEntry, TensorInfo
 from fusion.bundle.tasks import TASKS
 from fusion.rules import early
-from fusion.rules import sum as fuse
 from fusion.rules.early import EarlyAnswer
 from fusion.rules.sum import Sum
 
@@ -58,9 +57,9 @@ def test_what_is_settled_by_the_bound_never_changes(data):
     given_ = {device: np.array([data.draw(stored)], np.int8) for device in sorted(arrived)}
 
     def real(device, array):
-        return fuse.dequantize(array, outputs[device].scale, outputs[device].zero_point)
+        return Sum().contribution(outputs[device], array)
 
-    partial = fuse.fuse([real(device, given_[device]) for device in sorted(arrived)])
+    partial = Sum().fuse([real(device, given_[device]) for device in sorted(arrived)])
     settled = answering(outputs).settled(partial, frozenset(arrived))
     leader = int(partial.argmax())
     missing = [device for device in range(len(outputs)) if device not in arrived]
@@ -68,7 +67,7 @@ def test_what_is_settled_by_the_bound_never_changes(data):
     changed = False
     for corner in itertools.product((-128, 127), repeat=classes):
         everything = dict(given_) | {device: np.array([corner], np.int8) for device in missing}
-        fused = fuse.fuse([real(device, everything[device]) for device in range(len(outputs))])
+        fused = Sum().fuse([real(device, everything[device]) for device in range(len(outputs))])
         changed = changed or int(fused.argmax()) != leader
     if settled:
         assert not changed
