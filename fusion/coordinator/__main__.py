@@ -123,7 +123,7 @@ async def _start(fleet: Fleet, goal: Goal) -> None:
         _say(f"waiting up to {seconds:g} s (--startup_timeout_s) for devices that can run a switch")
     while fleet.decide(goal).chosen is None:
         if time.monotonic() >= deadline and met.done():
-            raise UserError(f"no switch can be run. {fleet.reasons()}".strip())
+            raise UserError(fleet.no_plan())
         await asyncio.sleep(_LOOK_S)
     met.cancel()
 

@@ -39,11 +39,8 @@ class Health:
 class FleetDevice:
     """One device of the cluster, watched.
 
-    Args:
-      worker, slices: as of `use_worker`.
-      image_shape: (height, width, channels) of an image, to measure with.
-      changed: is called when its state has changed.
-      same_worker: the name of another device that has this one's worker too, if there is one.
+    It is measured with an image of (height, width, channels) `image_shape`. `changed` is called when its state has
+    changed; `same_worker` gives the name of another device that has this one's worker too, if there is one.
 
     Attributes:
       name: of the cluster file.

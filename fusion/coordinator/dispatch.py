@@ -84,18 +84,11 @@ class _Sent:
 
 
 class Dispatch:
-    """One request.
-
-    Args:
-      fleet: the devices.
-      images: uint8 (N, height, width, channels).
-      goal: what to plan for.
-      seconds: that are left for it, from now on.
-      is_settled: decides early answers; None waits for every slice.
+    """One request: uint8 images (N, height, width, channels), for which these seconds are left from now on.
 
     A failing or slow device does not fail the request: its slices go to others, or another switch is run on them,
     whichever is the more accurate in the time that is left. At the deadline what has arrived is fused, of the one
-    switch of which that is expected to be the most accurate.
+    switch of which that is expected to be the most accurate. Without `is_settled`, every slice is waited for.
 
     Attributes:
       failures: of devices.
@@ -148,7 +141,7 @@ class Dispatch:
         decision = self._fleet.decide(goal, count)
         plan = decision.chosen
         if plan is None:
-            raise OipError(503, f"no switch can be run. {self._fleet.reasons()}".strip(), RETRY)
+            raise OipError(503, self._fleet.no_plan(), RETRY)
         if plan.latency_ms > goal.deadline_ms:
             idle = self._fleet.decide(goal, count, idle=True).chosen
             if idle is not None and idle.latency_ms <= goal.deadline_ms:

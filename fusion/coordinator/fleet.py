@@ -46,11 +46,8 @@ def connect_by_http(
 class Fleet:
     """The devices of a cluster, watched while the `async with` block runs.
 
-    Args:
-      entries, precision: the switches that may be run, and of which files.
-      image_shape: (height, width, channels) of an image.
-      connect: reaches a device.
-      changed: is called with a device whose state has changed.
+    The switches `entries` may be run, of the files of this `precision`, on images of (height, width, channels)
+    `image_shape`. `changed` is called with a device whose state has changed.
     """
 
     def __init__(
@@ -175,6 +172,7 @@ class Fleet:
         """Milliseconds of work before each device."""
         return {device.name: device.busy_ms for device in self.devices}
 
-    def reasons(self) -> str:
-        """Why the devices that are not up are not, a sentence each."""
-        return " ".join(device.health.reason for device in self.devices if device.health.state != UP)
+    def no_plan(self) -> str:
+        """That no switch can be run, and why the devices that are not up are not, a sentence each."""
+        reasons = [device.health.reason for device in self.devices if device.health.state != UP]
+        return " ".join(["no switch can be run.", *reasons])

@@ -36,14 +36,7 @@ _NOWHERE = {"switch": "", "devices": "", "missing": "", "early": False, "degrade
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask for.
-
-    Attributes:
-      batch: the most images.
-      running: the most requests at once.
-      longest_s: the longest deadline, in seconds.
-      early_answer: what may be answered early, of `early.MODES`.
-    """
+    """What a request may have: images, seconds, and an early answer, of `early.MODES`; and how many may run at once."""
 
     batch: int
     running: int
@@ -55,15 +48,8 @@ class FusedModel(ServedModel):
     """What the devices answer together; see `ServedModel`. Gives the tensors of `answers` for `image` UINT8 (N, height,
     width, channels).
 
-    Args:
-      bundle: the bundle.
-      fleet: the devices.
-      goal: what requests are planned for; a request's parameter `timeout`, in microseconds, takes its deadline's place.
-      metrics: where all is counted.
-      limits: of a request.
-      answers: makes the answer of what the slices contribute.
-      is_settled: decides early answers, or None.
-      journal: takes a line of every answer and refusal.
+    A request's parameter `timeout`, in microseconds, takes the place of the deadline of `goal`. `is_settled` decides
+    early answers, if there are any. Answers and refusals are counted in `metrics` and told to the `journal`.
     """
 
     platform = "fusion"
@@ -106,9 +92,7 @@ class FusedModel(ServedModel):
         }
 
     async def not_ready(self) -> str | None:
-        if self._fleet.decide(self._goal).chosen is None:
-            return f"no switch can be run. {self._fleet.reasons()}".strip()
-        return None
+        return self._fleet.no_plan() if self._fleet.decide(self._goal).chosen is None else None
 
     async def infer(
         self, request: oip.Request, arrived: float, decoded: float

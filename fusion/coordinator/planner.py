@@ -100,14 +100,8 @@ def best_plans(
     latencies: Latencies,
     busy: Mapping[str, float],
 ) -> tuple[list[Plan], dict[str, str]]:
-    """The best assignment of each switch, and why other switches have none.
-
-    Args:
-      switches: those that may be run.
-      accuracy: of a whole switch.
-      latencies: what each device takes for each slice it can run.
-      busy: milliseconds of work that a device has before it, by name; none where it is left out.
-    """
+    """The best assignment of each switch, and why other switches have none; `busy` has the milliseconds of work that
+    devices have before them, by name."""
     plans: list[Plan] = []
     impossible: dict[str, str] = {}
     for entry in switches:

@@ -104,7 +104,7 @@ def test_one_worker_under_two_names_is_one_device():
         async with fleet_of(*workers, entries=ENTRIES) as fleet:
             states = {one.health.state: one for one in fleet.devices}
             assert f"it is the worker of device {states[UP].name} too" in states[DOWN].health.reason
-            assert states[DOWN].health.reason in fleet.reasons()
+            assert states[DOWN].health.reason in fleet.no_plan()
 
     run(story())
 
