@@ -11,7 +11,7 @@ The cluster file names the devices; any of them may run any slice that its worke
 
 Optional per device: token_file, tls_ca, tls_cert, tls_key (files, relative to the cluster file). The file is read anew
 when it changes, and on SIGHUP, then with the files that it names and those of --token_file and --tls_*. With a table
-[discovery], devices that announce themselves join (see cluster.py).
+[discovery], devices that announce themselves join (see cluster/file.py).
 """
 
 from __future__ import annotations
