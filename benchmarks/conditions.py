@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +35,6 @@ def write_csv(
 
 def describe() -> str:
     """The cores this process may use, their kind, and the versions of TensorFlow and Keras."""
-    here = machine.describe(len(os.sched_getaffinity(0)))
+    here = machine.describe()
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("tensorflow", "keras"))
     return f"{here.cores} cores {here.model} {here.architecture}, {versions}"

@@ -81,15 +81,11 @@ def _print(status: dict[str, Any]) -> None:
         print(planning.UNVERIFIED)
     if _EXPLAIN.value or not plan:
         print()
-        _print_devices(status["devices"])
-
-
-def _print_devices(devices: Sequence[dict[str, Any]]) -> None:
-    rows = [
-        (device["name"], device["url"], device["state"], _span(device["latency_ms"]), device["reason"])
-        for device in devices
-    ]
-    print(columns.render(("device", "address", "state", "ms per slice", "reason"), rows, left=(0, 1, 2, 4)))
+        rows = [
+            (device["name"], device["url"], device["state"], _span(device["latency_ms"]), device["reason"])
+            for device in status["devices"]
+        ]
+        print(columns.render(("device", "address", "state", "ms per slice", "reason"), rows, left=(0, 1, 2, 4)))
 
 
 def _row(plan: dict[str, Any], why: str) -> tuple[str, ...]:

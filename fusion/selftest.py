@@ -93,8 +93,7 @@ def main(arguments: list[str]) -> int:
     entries = [bundle.find_switch(text) for text in _SWITCH.value or [entry.switch for entry in bundle.switches]]
     precisions = [bundle.check_precision(precision) for precision in _PRECISION.value or bundle.precisions]
     runtime = choosing.choose(_RUNTIME.value)
-    host = machine.describe(choosing.available_cores())
-    print(_headline(bundle, runtime, host), flush=True)
+    print(_headline(bundle, runtime, machine.describe()), flush=True)
     for file in bundle.files():
         bundle.read(file)
     samples = _Samples(bundle, runtime, *bundle.read_samples())
@@ -105,13 +104,13 @@ def main(arguments: list[str]) -> int:
         for precision in precisions:
             faults += _check_switch(samples, entry, precision, results)
             print(f"checked   switch {entry.switch}, {precision}", flush=True)
-    _report(samples, host.cores, results, faults)
+    _report(samples, results, faults)
     return 1 if faults else 0
 
 
-def _report(samples: _Samples, cores: int, results: Sequence[SliceResult], faults: Sequence[str]) -> None:
+def _report(samples: _Samples, results: Sequence[SliceResult], faults: Sequence[str]) -> None:
     """Prints and writes the results."""
-    host = machine.describe(cores)
+    host = machine.describe()
     print(f"\n{_table(results)}\n")
     print(_footline(host))
     if _JSON.value:

@@ -22,7 +22,7 @@ from ..bundle.tasks import task_of_answer
 from ..cluster.file import check_url
 from ..protocol import oip
 from ..protocol.oip import OipError, TensorSpec
-from ..protocol.tensors import DTYPES
+from ..protocol.tensors import DTYPES, data_to_bytes
 from ..security.credentials import Credentials, unauthorized
 from .exchange import CONNECTING, ExchangeError, HttpAnswer, HttpClient
 
@@ -157,11 +157,12 @@ class FusionClient:
         parameters: dict[str, bool | int] = {"timeline": True} if timeline else {}
         if deadline_ms is not None:
             parameters["timeout"] = max(1, round(deadline_ms * 1e3))
-        body, length = oip.encode_request([(self._input, image[np.newaxis])], self._names, parameters)
+        head = oip.request_json(self._input, (1, *image.shape), self._names, parameters)
+        body, fields = (head, data_to_bytes("UINT8", image)), {oip.HEADER: str(len(head))}
         until = time.monotonic() + self._timeout_s
         while True:
             try:
-                answer = self._ask("POST", f"{self._path}/infer", (body,), {oip.HEADER: str(length)})
+                answer = self._ask("POST", f"{self._path}/infer", body, fields)
                 break
             except BusyError as error:
                 if time.monotonic() + error.after_s >= until:
@@ -221,7 +222,7 @@ class FusionClient:
         self.scale = 1 if task.has_classes else outputs[0].shape[1] // height
 
     def _ask(
-        self, method: str, path: str, body: Sequence[bytes] = (), fields: Mapping[str, str] | None = None
+        self, method: str, path: str, body: Sequence[bytes | memoryview] = (), fields: Mapping[str, str] | None = None
     ) -> HttpAnswer:
         head = self._client.head(method, path, fields)
         exchange = self._client.exchange(head, body, self._timeout_s, _MOST_BYTES)

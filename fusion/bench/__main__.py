@@ -143,7 +143,7 @@ async def _measure(sides: Sequence[Side], full: Alone | None, clients: Sequence[
 
 
 def _conditions() -> str:
-    here = machine.describe(runtime.available_cores())
+    here = machine.describe()
     load = os.getloadavg()[0]
     return (
         f"{counted(here.cores, 'core')} {here.model} {here.architecture}, Python {here.python}, load {load:.1f} before"

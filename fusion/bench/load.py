@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -97,7 +96,7 @@ class Target:
         """
         shape = (1, *self.shape)
         image = TensorSpec("image", "UINT8", (-1, *self.shape))
-        message = oip.request_json([(image, shape, math.prod(shape))], [self._output.name], parameters)
+        message = oip.request_json(image, shape, [self._output.name], parameters)
         token = self._credentials.token()
         fields = {} if token is None else {"Authorization": f"Bearer {token}"}
         context = self._credentials.client_context() if self._url.startswith("https") else None

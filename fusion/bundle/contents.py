@@ -117,7 +117,7 @@ class Bundle:
       model_id: SHA-256 of the weights it was cut from.
       task: what its answers are.
       shape: the input's (height, width, channels), dtype uint8, 0..255.
-      output_name, output_shape: of each slice's output, for one image: (classes,), or (height, width, maps).
+      output_shape: of each slice's output, for one image: (classes,), or (height, width, maps).
       scale: how many times larger the answer's sides are, of super-resolution; 1 otherwise.
       tail: what is run on the summed outputs, None where the sum is the answer.
       labels: the classes; empty for super-resolution.
@@ -131,7 +131,6 @@ class Bundle:
     model_id: str
     task: BundleTask
     shape: tuple[int, int, int]
-    output_name: str
     output_shape: tuple[int, ...]
     scale: int
     tail: Tail | None

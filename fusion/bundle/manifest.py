@@ -98,7 +98,6 @@ def _bundle(folder: Path, table: JsonTable) -> Bundle:
         model_id=table.matching("model_id", _HASH),
         task=task,
         shape=(shape[0], shape[1], shape[2]),
-        output_name=task.output,
         output_shape=output_shape,
         scale=scale,
         tail=tail,

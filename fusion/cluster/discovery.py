@@ -41,12 +41,7 @@ class AnnouncedWorker:
 
 @contextlib.contextmanager
 def announce(
-    name: str,
-    port: int,
-    model_id: str,
-    tls: bool = False,
-    addresses: Sequence[str] | None = None,
-    interfaces: Sequence[str] | None = None,
+    name: str, port: int, model_id: str, tls: bool = False, addresses: Sequence[str] | None = None
 ) -> Iterator[None]:
     """Announces a worker while the block runs, and takes it back at its end.
 
@@ -56,7 +51,6 @@ def announce(
       model_id: its bundle's.
       tls: whether it listens with TLS.
       addresses: where it listens; None is every IPv4 address of this machine but the loopback ones.
-      interfaces: the addresses of the network interfaces to announce on; None is all.
 
     Takes about a second, and must not be entered in a thread that runs an event loop. Raises `UserError` without the
     package, without a network, and for a name or model id of another form. mDNS is RFC 6762 and 6763.
@@ -79,7 +73,7 @@ def announce(
         parsed_addresses=list(addresses),
         server=f"{_host()}.local.",
     )
-    with _running(package, interfaces) as service:
+    with _running(package) as service:
         service.register_service(service_info, allow_name_change=True)
         try:
             yield
@@ -88,13 +82,12 @@ def announce(
 
 
 @contextlib.contextmanager
-def browse(appeared: _Callback, vanished: _Callback, interfaces: Sequence[str] | None = None) -> Iterator[None]:
+def browse(appeared: _Callback, vanished: _Callback) -> Iterator[None]:
     """Tells of workers as they appear and vanish, while the block runs.
 
     Args:
       appeared, vanished: called with each worker, in a thread of the package; a worker that changed first vanishes.
         What they raise is lost.
-      interfaces: as of `announce`.
 
     Must not be entered in a thread that runs an event loop. Raises `UserError` as `announce`.
     """
@@ -117,7 +110,7 @@ def browse(appeared: _Callback, vanished: _Callback, interfaces: Sequence[str] |
             known[name] = worker
             appeared(worker)
 
-    with _running(package, interfaces) as service:
+    with _running(package) as service:
         browser = package.ServiceBrowser(service, SERVICE, handlers=[changed])
         try:
             yield
@@ -140,9 +133,9 @@ def read_announcement(service_info: Any) -> AnnouncedWorker | None:
 
 
 @contextlib.contextmanager
-def _running(package: Any, interfaces: Sequence[str] | None) -> Iterator[Any]:
+def _running(package: Any) -> Iterator[Any]:
     try:
-        service = package.Zeroconf(interfaces=list(interfaces)) if interfaces else package.Zeroconf()
+        service = package.Zeroconf()
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"mDNS cannot be used on this machine: {reason}; legal: with a network.") from error

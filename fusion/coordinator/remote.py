@@ -196,7 +196,7 @@ class RemoteSlice:
         self._file: SliceFile = model.files[precision]
         self._identity = {"model_id": bundle.model_id, "file_sha256": self._file.sha256}
         self._input = TensorSpec("image", "UINT8", (-1, *bundle.shape))
-        self._output = TensorSpec(bundle.output_name, DATATYPES[self._file.output.dtype], (-1, *bundle.output_shape))
+        self._output = TensorSpec(bundle.task.output, DATATYPES[self._file.output.dtype], (-1, *bundle.output_shape))
         self._max_batch = max_batch
         # What the outputs take as JSON, and room for everything around them.
         self._most_bytes = max_batch * math.prod(bundle.output_shape) * 32 + _SPARE_BYTES
@@ -270,7 +270,7 @@ def _part(value: Any, whole_ms: float) -> float:
 @functools.lru_cache(maxsize=16)
 def _request_json(image: TensorSpec, shape: tuple[int, ...], output: str, timeout_us: int) -> bytes:
     """The JSON of a request; that of all slices which are asked at once is the same."""
-    return oip.request_json([(image, shape, math.prod(shape))], [output], {"timeout": timeout_us})
+    return oip.request_json(image, shape, [output], {"timeout": timeout_us})
 
 
 def _text(value: Any) -> str:

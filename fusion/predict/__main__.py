@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,7 +148,7 @@ def _ask_about(client: FusionClient, selection: Selection) -> Callable[[FusionCl
     """The function that asks about an image, by the model's task, and returns what is written of the answer."""
     if client.task.has_classes:
         return _classify
-    if _WATCH.value is not None and sources.is_within(_TARGET.value, _WATCH.value):
+    if _WATCH.value is not None and Path(_TARGET.value).resolve().is_relative_to(Path(_WATCH.value).resolve()):
         raise UserError(
             f"--target={_TARGET.value} is in the folder {_WATCH.value!r} that is watched, so that answers would be "
             "enlarged again; legal: another folder."

@@ -22,16 +22,12 @@ def served_by(parameters: oip.Parameters) -> dict[str, Any]:
     """What an answer says of how it was made, as far as it does: `switch`; `devices`, a name for each slice, empty
     where none came; `device_ms`, likewise, or None; `missing`, the slices' numbers; `degraded`, `early`,
     `expected_accuracy`."""
-    row: dict[str, Any] = {}
-    for name in ("switch", "devices", "device_ms", "missing", "degraded", "early", "expected_accuracy"):
-        if name in parameters:
-            row[name] = parameters[name]
+    names = ("switch", "devices", "device_ms", "missing", "degraded", "early", "expected_accuracy")
+    row: dict[str, Any] = {name: parameters[name] for name in names if name in parameters}
     for name in ("devices", "device_ms", "missing"):
         if isinstance(row.get(name), str):
-            row[name] = row[name].split(",") if row[name] else []
-    for name in ("device_ms", "missing"):
-        if name in row:
-            row[name] = [_number(text) for text in row[name]]
+            values = row[name].split(",") if row[name] else []
+            row[name] = values if name == "devices" else [_number(value) for value in values]
     return row
 
 

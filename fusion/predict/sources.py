@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from ..base.program import UserError
@@ -167,11 +166,6 @@ def again(sources: Sequence[ImageSource], every_s: float) -> Iterator[ImageSourc
         yield from sources
         due = max(due + every_s, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
-
-
-def is_within(path: str | Path, folder: str | Path) -> bool:
-    """Whether a path is a folder or lies below it."""
-    return Path(path).resolve().is_relative_to(Path(folder).resolve())
 
 
 def _never_ends(path: str) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 
 from ..base.columns import counted
+from ..runtime.timing import percentile
 
 _LATEST = 10_000
 
@@ -51,6 +52,6 @@ class Tally:
         counts += [f"{counted(others, 'other file')} left out"] if others else []
         text = f"{counted(self.done, 'image')} in {seconds:.1f} s: {', '.join(counts)}"
         if ranked:
-            p50, p95 = (ranked[max(0, -(-percent * len(ranked) // 100) - 1)] for percent in (50, 95))
+            p50, p95 = (percentile(ranked, percent) for percent in (50, 95))
             text += f"; {self.done / max(seconds, 1e-9):.1f} per second, median {p50:.1f} ms, p95 {p95:.1f} ms"
         print(text, file=sys.stderr, flush=True)

@@ -1,12 +1,13 @@
 """The messages of the Open Inference Protocol v2 over HTTP: JSON, and the binary tensor extension.
 
-Pure functions from bytes to NumPy arrays and back. Whatever bytes come in, they either give a
-message or raise `OipError`, whose status and sentence are the HTTP answer. Source of the format:
-the KServe "Open Inference Protocol (V2)" and Triton's "Binary Tensor Data Extension".
+Pure functions from bytes to NumPy arrays and back. Whatever bytes come in, they either give a message or raise
+`OipError`, whose status and sentence are the HTTP answer. Source of the format: the KServe "Open Inference Protocol
+(V2)" and Triton's "Binary Tensor Data Extension".
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +31,7 @@ Parameters = Mapping[str, "str | int | float | bool"]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor of a model: its name, its OIP datatype and its shape, where -1 is the batch, 1 or
-    more."""
+    """A tensor of a model: its name, its OIP datatype and its shape, where -1 is the batch, 1 or more."""
 
     name: str
     datatype: str
@@ -44,8 +44,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Request:
-    """An inference request: input arrays by name, and the outputs asked for, each with whether in
-    binary."""
+    """An inference request: input arrays by name, and the outputs asked for, each with whether in binary."""
 
     id: str | None
     inputs: Mapping[str, np.ndarray]
@@ -75,8 +74,7 @@ def decode_request(
 
     Args:
       body: the HTTP body; with binary tensors, the JSON header and then the tensors in order.
-      header_length: the value of the `Inference-Header-Content-Length` header, None where it is
-        absent.
+      header_length: the value of the `Inference-Header-Content-Length` header, None where it is absent.
       inputs: what the model takes; each must be in the request, once.
       outputs: what the model gives; all of them are asked for where the request names none.
       max_batch: the largest batch (the dimension that is -1 in a spec).
@@ -100,8 +98,7 @@ def decode_request(
 def decode_response(body: bytes, header_length: str | None, outputs: Sequence[TensorSpec], max_batch: int) -> Response:
     """Reads an inference response that should hold some of these outputs.
 
-    Raises `OipError` (400) exactly as `decode_request` does; a caller that is itself a server
-    should answer 502.
+    Raises `OipError` (400) exactly as `decode_request` does; a caller that is itself a server should answer 502.
     """
     message, tail = _message(body, header_length, "response")
     _only(message, _RESPONSE_KEYS, "the response")
@@ -112,27 +109,10 @@ def decode_response(body: bytes, header_length: str | None, outputs: Sequence[Te
     return Response(name, version, _id(message), arrays, _parameters(message, "the response"))
 
 
-def encode_request(
-    inputs: Sequence[tuple[TensorSpec, np.ndarray]],
-    outputs: Iterable[str],
-    parameters: Parameters,
-) -> tuple[bytes, str]:
-    """A request with binary tensors both ways: (body, value of the
-    `Inference-Header-Content-Length` header)."""
-    chunks = [data_to_bytes(spec.datatype, array) for spec, array in inputs]
-    shapes = [(spec, array.shape, len(chunk)) for (spec, array), chunk in zip(inputs, chunks, strict=True)]
-    head = request_json(shapes, outputs, parameters)
-    return b"".join([head, *chunks]), str(len(head))
-
-
-def request_json(
-    inputs: Sequence[tuple[TensorSpec, tuple[int, ...], int]],
-    outputs: Iterable[str],
-    parameters: Parameters,
-) -> bytes:
-    """The JSON of such a request, for inputs of these shapes and numbers of bytes, which follow it in their order."""
+def request_json(image: TensorSpec, shape: tuple[int, ...], outputs: Iterable[str], parameters: Parameters) -> bytes:
+    """The JSON of a request for binary outputs; the input's bytes, uint8 of this shape, follow it."""
     message = {
-        "inputs": [_binary_tensor(spec, shape, size) for spec, shape, size in inputs],
+        "inputs": [_binary_tensor(image, shape, math.prod(shape))],
         "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in outputs],
         "parameters": dict(parameters),
     }
@@ -146,12 +126,10 @@ def encode_response(
     outputs: Sequence[tuple[TensorSpec, np.ndarray]],
     parameters: Parameters,
 ) -> tuple[bytes, str | None]:
-    """The response to `request` with those of `outputs` it asked for, in the order it asked for
-    them.
+    """The response to `request` with those of `outputs` it asked for, in the order it asked for them.
 
-    Returns (body, value of the `Inference-Header-Content-Length` header); the value is None, and
-    the body plain JSON, where no output is binary. Raises `OipError` (500) if an output holds what
-    JSON cannot: NaN, infinity.
+    Returns (body, value of the `Inference-Header-Content-Length` header); the value is None, and the body plain JSON,
+    where no output is binary. Raises `OipError` (500) if an output holds what JSON cannot: NaN, infinity.
     """
     tensors: list[dict[str, Any]] = []
     chunks: list[bytes | memoryview] = []
@@ -162,7 +140,8 @@ def encode_response(
             chunks.append(data_to_bytes(spec.datatype, array))
             tensors.append(_binary_tensor(spec, array.shape, len(chunks[-1])))
         else:
-            tensors.append(_tensor(spec, array.shape) | {"data": data_to_json(spec.name, spec.datatype, array)})
+            data = data_to_json(spec.name, spec.datatype, array)
+            tensors.append(spec.metadata() | {"shape": list(array.shape), "data": data})
     message = {"model_name": model_name, "model_version": model_version}
     message |= {} if request.id is None else {"id": request.id}
     head = dump(message | {"parameters": dict(parameters), "outputs": tensors})
@@ -282,12 +261,8 @@ def _shape(value: Any, spec: TensorSpec, label: str, max_batch: int) -> tuple[in
     return tuple(value)
 
 
-def _tensor(spec: TensorSpec, shape: tuple[int, ...]) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": list(shape)}
-
-
 def _binary_tensor(spec: TensorSpec, shape: tuple[int, ...], size: int) -> dict[str, Any]:
-    return _tensor(spec, shape) | {"parameters": {"binary_data_size": size}}
+    return spec.metadata() | {"shape": list(shape), "parameters": {"binary_data_size": size}}
 
 
 def _list(message: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
@@ -305,8 +280,7 @@ def _parameters(message: Mapping[str, Any], label: str) -> dict[str, str | int |
         refuse(f"parameters of {label} is {brief(values)}; legal: an object")
     for name, value in values.items():
         if not isinstance(value, (str, int, float, bool)):
-            refuse(f"parameter {brief(name)} of {label} is {brief(value)}; "
-                 "legal: a string, a number or a boolean")  # fmt: skip
+            refuse(f"parameter {brief(name)} of {label} is {brief(value)}; legal: a string, a number or a boolean")
     return values
 
 

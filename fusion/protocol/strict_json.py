@@ -8,15 +8,13 @@ from typing import Any, NoReturn
 
 
 class OipError(Exception):
-    """A request that is refused, or an answer that cannot be given: `status` is the HTTP status,
-    400 to 599, `message` the sentence for the `error` key of the OIP error object, and `headers`
-    what the answer's head says beside it, such as Retry-After."""
+    """A request that is refused, or an answer that cannot be given: `status` is the HTTP status, 400 to 599, `message`
+    the sentence for the `error` key of the OIP error object, and `headers` what the answer's head says beside it, such
+    as Retry-After."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.status = status
-        self.message = message
-        self.headers = dict(headers or {})
+        self.status, self.message, self.headers = status, message, dict(headers or {})
 
 
 def parse_object(text: bytes, what: str) -> dict[str, Any]:
@@ -40,8 +38,7 @@ def dump(message: Any) -> bytes:
 
 
 def brief(value: Any) -> str:
-    """A JSON value as it should stand in an error message: JSON of at most 60 characters, or what
-    it is."""
+    """A JSON value as it should stand in an error message: JSON of at most 60 characters, or what it is."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list) and (len(value) > 16 or any(isinstance(v, (list, dict)) for v in value)):

@@ -1,8 +1,7 @@
 """The data of one Open Inference Protocol tensor, as JSON numbers or as raw bytes, to and from NumPy.
 
-Source of the format: the KServe "Open Inference Protocol (V2)" (datatypes, JSON tensor data) and
-Triton's "Binary Tensor Data Extension" (little-endian, row-major; BYTES elements each after a
-4-byte length).
+Source of the format: the KServe "Open Inference Protocol (V2)" (datatypes, JSON tensor data) and Triton's "Binary
+Tensor Data Extension" (little-endian, row-major; BYTES elements each after a 4-byte length).
 """
 
 from __future__ import annotations
@@ -22,20 +21,17 @@ DTYPES = {
     "FP64": np.dtype("<f8"),
     "BYTES": np.dtype(object),
 }
-"""The OIP datatypes spoken here and the NumPy dtype of each; a BYTES element is a Python
-`bytes`."""
+"""The OIP datatypes spoken here and the NumPy dtype of each; a BYTES element is a Python `bytes`."""
 
 DATATYPES = {"uint8": "UINT8", "int8": "INT8", "float32": "FP32"}
 """The OIP datatype of each dtype that a slice file's input or output may have."""
 
 
 def data_from_json(label: str, datatype: str, shape: tuple[int, ...], data: Any) -> np.ndarray:
-    """The array, of `shape` and `DTYPES[datatype]`, in a JSON tensor's `data`, flat or nested as
-    the shape is.
+    """The array, of `shape` and `DTYPES[datatype]`, in a JSON tensor's `data`, flat or nested as the shape is.
 
-    Raises `OipError` (400), starting with `label`, on another number of elements, on an element
-    that is no number (string, boolean) of the datatype's kind, and on one that the datatype cannot
-    hold.
+    Raises `OipError` (400), starting with `label`, on another number of elements, on an element that is no number
+    (string, boolean) of the datatype's kind, and on one that the datatype cannot hold.
     """
     if not isinstance(data, list):
         refuse(f"{label} has data {brief(data)}; legal: a list")
@@ -60,8 +56,8 @@ def data_from_json(label: str, datatype: str, shape: tuple[int, ...], data: Any)
 def data_from_bytes(label: str, datatype: str, shape: tuple[int, ...], data: memoryview) -> np.ndarray:
     """The array, of `shape` and `DTYPES[datatype]`, in a binary tensor; not a copy, where it can be.
 
-    Raises `OipError` (400), starting with `label`, on a wrong number of bytes, a BOOL byte other
-    than 0 and 1, and BYTES elements that do not fill `data` exactly.
+    Raises `OipError` (400), starting with `label`, on a wrong number of bytes, a BOOL byte other than 0 and 1, and
+    BYTES elements that do not fill `data` exactly.
     """
     dtype, count = DTYPES[datatype], math.prod(shape)
     if datatype == "BYTES":
@@ -77,8 +73,8 @@ def data_from_bytes(label: str, datatype: str, shape: tuple[int, ...], data: mem
 
 
 def data_to_json(name: str, datatype: str, array: np.ndarray) -> list[Any]:
-    """The flat JSON data of an array. Raises `OipError` (500) on what JSON cannot hold: NaN,
-    infinity, and BYTES that are not UTF-8."""
+    """The flat JSON data of an array. Raises `OipError` (500) on what JSON cannot hold: NaN, infinity, and BYTES that
+    are not UTF-8."""
     if datatype == "BYTES":
         try:
             return [value.decode("utf-8") for value in array.ravel()]

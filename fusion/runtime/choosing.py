@@ -12,11 +12,8 @@ import numpy as np
 
 from ..base.program import UserError
 
-_MODULES = {
-    "ai_edge_litert": ("ai_edge_litert.interpreter", "ai-edge-litert"),
-    "tflite_runtime": ("tflite_runtime.interpreter", "tflite-runtime"),
-}
-RUNTIMES = ("auto", *_MODULES)
+_PACKAGES = ("ai_edge_litert", "tflite_runtime")
+RUNTIMES = ("auto", *_PACKAGES)
 MAX_THREADS = 256
 
 
@@ -41,7 +38,7 @@ def choose(name: str) -> Runtime:
     """
     if name not in RUNTIMES:
         raise UserError(f"runtime {name!r} is unknown; legal: {', '.join(RUNTIMES)}.")
-    for candidate in _MODULES if name == "auto" else (name,):
+    for candidate in _PACKAGES if name == "auto" else (name,):
         module = _import(candidate)
         if module is None:
             continue
@@ -50,10 +47,10 @@ def choose(name: str) -> Runtime:
                 f"runtime 'tflite_runtime' cannot run with NumPy {np.__version__}; legal: numpy<2, "
                 "or the runtime ai_edge_litert."
             )
-        return Runtime(candidate, importlib.metadata.version(_MODULES[candidate][1]), module)
+        return Runtime(candidate, importlib.metadata.version(candidate.replace("_", "-")), module)
     if name == "auto":
         raise UserError("no runtime is installed; legal: pip install ai-edge-litert or tflite-runtime.")
-    installed = ", ".join(candidate for candidate in _MODULES if _import(candidate)) or "none"
+    installed = ", ".join(candidate for candidate in _PACKAGES if _import(candidate)) or "none"
     raise UserError(f"runtime {name!r} is not installed; installed: {installed}.")
 
 
@@ -67,6 +64,6 @@ def available_cores() -> int:
 
 def _import(name: str) -> ModuleType | None:
     try:
-        return importlib.import_module(_MODULES[name][0])
+        return importlib.import_module(f"{name}.interpreter")
     except ImportError:
         return None

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from .choosing import available_cores
+
 # What the bits of the Pi firmware's word say, from 0 of what holds now, from 16 of what has held since the start.
 _THROTTLED = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 
@@ -26,18 +28,13 @@ class Machine:
     throttling: tuple[str, ...] | None
 
 
-def describe(cores: int, root: Path = Path("/")) -> Machine:
-    """This machine, from the files of Linux below `root`.
-
-    Args:
-      cores: how many processor cores this process may use.
-      root: `/`, but for tests.
-    """
+def describe(root: Path = Path("/")) -> Machine:
+    """This machine, from the files of Linux below `root`."""
     return Machine(
         model=_model(root),
         architecture=platform.machine(),
         python=platform.python_version(),
-        cores=cores,
+        cores=available_cores(),
         celsius=_celsius(root),
         throttling=_throttling(root),
     )

@@ -24,13 +24,15 @@ class Timing:
     p99: float
 
 
+def percentile(ranked: Sequence[float], percent: int) -> float:
+    """The value that so many per cent of the ranked ones stay within (nearest rank)."""
+    return ranked[max(0, -(-percent * len(ranked) // 100) - 1)]
+
+
 def of(seconds: Sequence[float]) -> Timing:
     """The figures of calls that took so many seconds each, in their order; one call is its own rest."""
     micros = [1e6 * duration for duration in seconds]
     rest = sorted(micros[1:] or micros)
-
-    def percentile(percent: int) -> float:
-        return rest[max(0, -(-percent * len(rest) // 100) - 1)]
 
     return Timing(
         count=len(micros),
@@ -39,9 +41,9 @@ def of(seconds: Sequence[float]) -> Timing:
         max=rest[-1],
         avg=statistics.fmean(rest),
         std=statistics.pstdev(rest),
-        p50=percentile(50),
-        p95=percentile(95),
-        p99=percentile(99),
+        p50=percentile(rest, 50),
+        p95=percentile(rest, 95),
+        p99=percentile(rest, 99),
     )
 
 

@@ -48,6 +48,7 @@ def unit(
     lines = [line for _, line in passed_on]
     if memory_max_mb is not None:
         lines.append(f"MemoryMax={round(memory_max_mb * 1e6)}\n")
+    in_home = any(path.parts[1:2] in (("home",), ("root",)) for path in (*paths.values(), _FOLDER))
     ports = [int(option[7:]) for option in options if re.fullmatch(r"--port=[0-9]{1,9}", option)]
     return _TEMPLATE.read_text(encoding="utf-8").format(
         kind=kind,
@@ -58,12 +59,8 @@ def unit(
         more="".join(lines),
         name=name,
         capabilities="CAP_NET_BIND_SERVICE" if ports and 0 < ports[-1] < 1024 else "",
-        home=_protect_home([*paths.values(), _FOLDER]),
+        home="read-only" if in_home else "yes",
     )
-
-
-def _protect_home(paths: Sequence[Path]) -> str:
-    return "read-only" if any(path.parts[1:2] in (("home",), ("root",)) for path in paths) else "yes"
 
 
 def _check_names(name: str, user: str | None) -> None:

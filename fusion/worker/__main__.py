@@ -109,7 +109,7 @@ class ServedSlice(ServedModel):
     ) -> None:
         self.name, self.max_batch = model.model, max_batch
         self.inputs = (TensorSpec("image", "UINT8", (-1, *bundle.shape)),)
-        self.outputs = (TensorSpec(bundle.output_name, DATATYPES[file.output.dtype], (-1, *bundle.output_shape)),)
+        self.outputs = (TensorSpec(bundle.task.output, DATATYPES[file.output.dtype], (-1, *bundle.output_shape)),)
         self._file, self._loaded, self._invocations, self._metrics = file, loaded, invocations, metrics
         self._invoke_seconds = metrics.invoke_seconds.labels(model.model)
         self._identity = {"model_id": bundle.model_id, "file_sha256": file.sha256}
@@ -179,18 +179,16 @@ class ServedSlice(ServedModel):
 
 def _selected(bundle: Bundle) -> list[tuple[SwitchEntry, SliceModel]]:
     """The slices that the flags select."""
-    if _SWITCH.value is None:
-        if _DEVICE.value is not None:
-            raise UserError(f"device {_DEVICE.value} is of no switch; legal: --device with --switch.")
-        return [(entry, model) for entry in bundle.switches for model in entry.slices]
-    entry = bundle.find_switch(_SWITCH.value)
-    if _DEVICE.value is None:
-        return [(entry, model) for model in entry.slices]
-    if _DEVICE.value >= len(entry.slices):
+    device = _DEVICE.value
+    if _SWITCH.value is None and device is not None:
+        raise UserError(f"device {device} is of no switch; legal: --device with --switch.")
+    entries = bundle.switches if _SWITCH.value is None else (bundle.find_switch(_SWITCH.value),)
+    selected = [(entry, model) for entry in entries for model in entry.slices if device in (None, model.device)]
+    if not selected:
         raise UserError(
-            f"device {_DEVICE.value} is not in switch {entry.switch!r}; legal: 0 to {len(entry.slices) - 1}."
+            f"device {device} is not in switch {entries[0].switch!r}; legal: 0 to {len(entries[0].slices) - 1}."
         )
-    return [(entry, entry.slices[_DEVICE.value])]
+    return selected
 
 
 def main(arguments: list[str]) -> int:

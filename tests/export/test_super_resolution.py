@@ -74,7 +74,7 @@ def upscaling(tmp_path_factory: pytest.TempPathFactory, run_main: Run) -> Upscal
 def test_the_bundle_says_what_it_is(upscaling: Upscaling) -> None:
     bundle = manifest.load(upscaling.bundle)
     assert (bundle.task.name, bundle.scale, bundle.labels) == ("super_resolution", 2, ())
-    assert (bundle.shape, bundle.output_name, bundle.output_shape) == ((24, 24, 3), "residual", (24, 24, 12))
+    assert (bundle.shape, bundle.task.output, bundle.output_shape) == ((24, 24, 3), "residual", (24, 24, 12))
     assert bundle.tail is not None and bundle.tail.file.path == "slices/tail.float32.tflite"
     assert [sample.label for sample in bundle.samples] == [None] * len(bundle.samples)
     text = (upscaling.bundle / "README.md").read_text()

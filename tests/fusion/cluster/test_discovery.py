@@ -2,9 +2,11 @@
 
 import queue
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
+import zeroconf
 
 from fusion.base.program import UserError
 from fusion.cluster.discovery import AnnouncedWorker, announce, browse, read_announcement
@@ -64,14 +66,15 @@ def test_announcements_of_another_form_are_passed_over(odd):
     assert read_announcement(odd) is None
 
 
-def test_a_browser_tells_of_coming_and_going():
+def test_a_browser_tells_of_coming_and_going(monkeypatch):
+    monkeypatch.setattr(zeroconf, "Zeroconf", partial(zeroconf.Zeroconf, interfaces=HERE))
     seen: queue.SimpleQueue[tuple[str, AnnouncedWorker]] = queue.SimpleQueue()
     first = AnnouncedWorker("pi-1", "http://127.0.0.1:8001", MODEL)
     second = AnnouncedWorker("pi-1", "https://127.0.0.1:8002", MODEL)
-    with browse(lambda one: seen.put(("came", one)), lambda one: seen.put(("went", one)), HERE):
-        with announce("pi-1", 8001, MODEL, addresses=HERE, interfaces=HERE):
+    with browse(lambda one: seen.put(("came", one)), lambda one: seen.put(("went", one))):
+        with announce("pi-1", 8001, MODEL, addresses=HERE):
             assert seen.get(timeout=WAIT_S) == ("came", first)
-            with announce("pi-1", 8002, MODEL, tls=True, addresses=HERE, interfaces=HERE):
+            with announce("pi-1", 8002, MODEL, tls=True, addresses=HERE):
                 assert seen.get(timeout=WAIT_S) == ("came", second)
             assert seen.get(timeout=WAIT_S) == ("went", second)
         assert seen.get(timeout=WAIT_S) == ("went", first)

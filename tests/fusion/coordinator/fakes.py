@@ -159,7 +159,7 @@ def slices_of(worker, entries):
 
 def bundle_of(*entries):
     labels = ("ant", "bee", "cat", "dog")
-    answers = (TASKS["classification"], SHAPE, "logits", (4,), 1, None, labels)
+    answers = (TASKS["classification"], SHAPE, (4,), 1, None, labels)
     return Bundle(Path("b"), "tiny", "0" * 64, *answers, ("int8",), entries, (), None)
 
 

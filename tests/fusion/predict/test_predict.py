@@ -268,8 +268,10 @@ def test_a_camera_waits_again(coordinator, tmp_path):
 
 def test_enlarging_a_watched_folder_into_itself_is_refused(runner, tmp_path):
     with Coordinator(PIXELS) as coordinator:
-        done = runner("predict", f"--url={coordinator.url}", f"--watch={tmp_path}", f"--target={tmp_path}")
-        assert done.returncode == 2 and "answers would be enlarged again" in done.stderr
+        (below := tmp_path / "below").mkdir()
+        for target in (tmp_path, below):
+            done = runner("predict", f"--url={coordinator.url}", f"--watch={tmp_path}", f"--target={target}")
+            assert done.returncode == 2 and "answers would be enlarged again" in done.stderr
         source = image(tmp_path / "x.png", 7, size=(20, 10))
         coordinator.parameters = [COMPLETE, DEGRADED, COMPLETE]
         done = runner("predict", f"--url={coordinator.url}", f"--target={tmp_path}", "--overlap=2", source)

@@ -155,11 +155,6 @@ def test_a_watched_folder_may_come_and_go(tmp_path, clock):
     assert next(watched).name == str(folder / "a.png")
 
 
-def test_is_within(tmp_path):
-    assert sources.is_within(tmp_path, tmp_path) and sources.is_within(tmp_path / "a" / "b", tmp_path)
-    assert not sources.is_within(tmp_path, tmp_path / "a")
-
-
 @pytest.mark.parametrize("workers", [1, 4])
 def test_answers_come_in_order(workers):
     running, most, lock = [0], [0], threading.Lock()

@@ -28,7 +28,7 @@ def made(outputs, margins=None, task="classification") -> tuple[Bundle, SwitchEn
     )
     calibrated = {} if margins is None else {"int8": margins}
     entry = SwitchEntry("x", "x", 1, None, slices, calibrated)
-    common = (Path("b"), "b", "0" * 64, TASKS[task], (8, 8, 3), "logits", (3,), 1, None, ("a", "b", "c"), ("int8",))
+    common = (Path("b"), "b", "0" * 64, TASKS[task], (8, 8, 3), (3,), 1, None, ("a", "b", "c"), ("int8",))
     return Bundle(*common, (entry,), (), None), entry
 
 
