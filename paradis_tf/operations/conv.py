@@ -11,7 +11,7 @@ import keras
 from paradis_tf.cuts import Cut
 from paradis_tf.layers.sliced_layer import SlicedLayer
 from paradis_tf.layers.windows import check_positions, check_window
-from paradis_tf.operations.operation import Build, CutCall, Operation, Setting, Shape
+from paradis_tf.operations.operation import Build, Operation, Setting, Shape
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -134,9 +134,6 @@ class Conv(Operation):
             dtype=setting.dtype,
         )
 
-    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
-        return layer(*tensors, cut=call.cut)
-
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
         first, last = build.cut.outputs(name, self.filters)
         stock = build.layers.Conv2D(
@@ -147,10 +144,6 @@ class Conv(Operation):
     def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:
         return inputs[0].window(self.filters, cut.outputs(name, self.filters), self.kernel_size, self.strides)
 
-    def parameters(self, *inputs: Shape, result: Shape, cut: Cut) -> tuple[int, int]:
+    def weights(self, *inputs: Shape, result: Shape) -> int:
         ins = inputs[0].taken if self.slice_inputs else inputs[0].channels
-        return self.kernel_size**2 * ins * result.taken, 0
-
-    def madds(self, *inputs: Shape, result: Shape) -> int:
-        ins = inputs[0].taken if self.slice_inputs else inputs[0].channels
-        return self.kernel_size**2 * ins * result.values
+        return self.kernel_size**2 * ins * result.taken

@@ -10,7 +10,7 @@ import keras
 
 from paradis_tf.cuts import Cut
 from paradis_tf.layers.sliced_layer import SlicedLayer
-from paradis_tf.operations.operation import Build, CutCall, Operation, Setting, Shape
+from paradis_tf.operations.operation import Build, Operation, Setting, Shape
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -98,9 +98,6 @@ class Classifier(Operation):
     def layer(self, channels: Sequence[int], setting: Setting, name: str) -> SlicedDense:
         return SlicedDense(channels[0], self.classes, name=name, dtype=setting.dtype)
 
-    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
-        return layer(*tensors, cut=call.cut)
-
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
         stock = build.layers.Dense(self.classes, use_bias=build.cut.owns_bias, name=name)
         return build.stock(stock, *tensors, weights=build.weights(name))
@@ -108,8 +105,8 @@ class Classifier(Operation):
     def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:
         return Shape((1, 1), self.classes, self.classes)
 
-    def parameters(self, *inputs: Shape, result: Shape, cut: Cut) -> tuple[int, int]:
-        return inputs[0].taken * self.classes + (self.classes if cut.owns_bias else 0), 0
-
-    def madds(self, *inputs: Shape, result: Shape) -> int:
+    def weights(self, *inputs: Shape, result: Shape) -> int:
         return inputs[0].taken * self.classes
+
+    def parameters(self, *inputs: Shape, result: Shape, cut: Cut) -> tuple[int, int]:
+        return self.weights(*inputs, result=result) + (self.classes if cut.owns_bias else 0), 0

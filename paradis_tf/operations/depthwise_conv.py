@@ -11,7 +11,7 @@ import keras
 from paradis_tf.cuts import Cut
 from paradis_tf.layers.sliced_layer import SlicedLayer
 from paradis_tf.layers.windows import check_positions, check_window
-from paradis_tf.operations.operation import Build, CutCall, Operation, Setting, Shape
+from paradis_tf.operations.operation import Build, Operation, Setting, Shape
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -105,9 +105,6 @@ class DepthwiseConv(Operation):
     def layer(self, channels: Sequence[int], setting: Setting, name: str) -> SlicedDepthwiseConv2D:
         return SlicedDepthwiseConv2D(channels[0], self.kernel_size, self.strides, name=name, dtype=setting.dtype)
 
-    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
-        return layer(*tensors, cut=call.cut)
-
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
         stock = build.layers.DepthwiseConv2D(self.kernel_size, self.strides, padding="same", use_bias=False, name=name)
         return build.stock(stock, *tensors, weights=build.weights(name))
@@ -116,8 +113,5 @@ class DepthwiseConv(Operation):
         channels = inputs[0].channels
         return inputs[0].window(channels, cut.outputs(name, channels), self.kernel_size, self.strides)
 
-    def parameters(self, *inputs: Shape, result: Shape, cut: Cut) -> tuple[int, int]:
-        return self.kernel_size**2 * result.taken, 0
-
-    def madds(self, *inputs: Shape, result: Shape) -> int:
-        return self.kernel_size**2 * result.values
+    def weights(self, *inputs: Shape, result: Shape) -> int:
+        return self.kernel_size**2 * result.taken

@@ -150,9 +150,9 @@ class Operation(ABC):
         """
         return None
 
-    @abstractmethod
     def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         """What one device computes, with the layer that `layer` made."""
+        return layer(*tensors, cut=call.cut)
 
     @abstractmethod
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
@@ -162,13 +162,17 @@ class Operation(ABC):
         """The shape that comes out; raises `SwitchError`, naming the layer, where the cut falls inside a channel."""
         return inputs[0]
 
+    def weights(self, *inputs: Shape, result: Shape) -> int:
+        """How many values the cut has of the kernel."""
+        return 0
+
     def parameters(self, *inputs: Shape, result: Shape, cut: Cut) -> tuple[int, int]:
         """How many values the cut has of kernel and bias, and of scale and shift."""
-        return 0, 0
+        return self.weights(*inputs, result=result), 0
 
     def madds(self, *inputs: Shape, result: Shape) -> int:
-        """Multiply-adds for one image."""
-        return 0
+        """Multiply-adds for one image: each weight takes part once at each position that comes out."""
+        return self.weights(*inputs, result=result) * result.positions
 
     def cost(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> LayerCost:
         """Its row in a table of costs."""

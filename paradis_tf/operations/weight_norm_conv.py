@@ -11,7 +11,7 @@ import keras
 from paradis_tf.cuts import Cut
 from paradis_tf.layers.segments import Segments
 from paradis_tf.operations.conv import SlicedConv2D
-from paradis_tf.operations.operation import Build, CutCall, Operation, Setting, Shape
+from paradis_tf.operations.operation import Build, Operation, Setting, Shape
 
 
 def normalized(direction: Any, gain: Any) -> Any:
@@ -190,9 +190,6 @@ class WeightNormConv(Operation):
             return SwitchableWeightNormConv2D(channels[0], self.filters, self.kernel_size, setting.cuts, **options)
         return SlicedWeightNormConv2D(channels[0], self.filters, self.kernel_size, **options)
 
-    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
-        return layer(*tensors, cut=call.cut)
-
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
         first, last = self._outputs(build.cut, name)
         biased = self._has_bias(build.cut)
@@ -202,15 +199,12 @@ class WeightNormConv(Operation):
     def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:
         return inputs[0].window(self.filters, self._outputs(cut, name))
 
+    def weights(self, *inputs: Shape, result: Shape) -> int:
+        ins = inputs[0].taken if self.slice_inputs else inputs[0].channels
+        return self.kernel_size**2 * ins * result.taken
+
     def parameters(self, *inputs: Shape, result: Shape, cut: Cut) -> tuple[int, int]:
-        kernel = self.kernel_size**2 * self._ins(inputs[0]) * result.taken
-        return kernel + result.taken * (1 + self._has_bias(cut)), 0
-
-    def madds(self, *inputs: Shape, result: Shape) -> int:
-        return self.kernel_size**2 * self._ins(inputs[0]) * result.values
-
-    def _ins(self, shape: Shape) -> int:
-        return shape.taken if self.slice_inputs else shape.channels
+        return self.weights(*inputs, result=result) + result.taken * (1 + self._has_bias(cut)), 0
 
     def _outputs(self, cut: Cut, name: str) -> tuple[int, int]:
         return cut.outputs(name, self.filters) if self.slice_outputs else (0, self.filters)

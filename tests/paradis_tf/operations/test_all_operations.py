@@ -100,6 +100,9 @@ class Excite(Operation):
         stock = build.layers.Conv2D(len(bias), 1, activation="sigmoid", name=name)
         return build.layers.Multiply()([x, build.stock(stock, means, weights=[kernel[None, None], bias])])
 
+    def weights(self, *inputs: Shape, result: Shape) -> int:
+        return result.taken**2
+
     def parameters(self, *inputs: Shape, result: Shape, cut: Cut) -> tuple[int, int]:
         return result.taken * (result.taken + 1), 0
 
