@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..base import columns
@@ -35,22 +35,17 @@ def show(figures: Mapping[str, Any]) -> None:
     """Prints the tables of what `bench` measured."""
     rows = figures["rows"]
     print(f"{' '.join(filter(None, (figures['name'], figures['url'])))}: {figures['conditions']}")
-    for words in dict.fromkeys(row["placement"] for row in rows if row["placement"]):
-        switches = dict.fromkeys(row["switch"] for row in rows if row["placement"] == words)
-        print(f"{', '.join(switches)}: {words}")
+    for words in filter(None, dict.fromkeys(row["placement"] for row in rows)):
+        print(f"{_switches(row for row in rows if row['placement'] == words)}: {words}")
     for measured, title, keys in _TABLES:
-        lines = [
-            [_cell(row.get(key)) for key in ("precision", "switch", *keys)]
-            for row in rows
-            if row["measured"] == measured
-        ]
+        lines = [_cells(row, keys) for row in rows if row["measured"] == measured]
         if lines:
             header = [key.removesuffix("_ms").replace("_", " ").replace(" per s", "/s") for key in keys]
             print(f"\n{title}\n{columns.render(['precision', 'switch', *header], lines)}")
-    slower = dict.fromkeys(row["switch"] for row in rows if (row.get("speed_up") or 1) < 1)
+    slower = _switches(row for row in rows if (row.get("speed_up") or 1) < 1)
     if slower:
         print(
-            f"\nslower than the whole network in one process: {', '.join(slower)}. There, sending the image and adding "
+            f"\nslower than the whole network in one process: {slower}. There, sending the image and adding "
             "what the slices give costs more than slicing saves."
         )
 
@@ -66,7 +61,11 @@ def csv_text(figures: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+def _switches(rows: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(dict.fromkeys(row["switch"] for row in rows))
+
+
+def _cells(row: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """A line of a table."""
+    values = [row.get(key) for key in ("precision", "switch", *keys)]
+    return ["" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value) for value in values]
