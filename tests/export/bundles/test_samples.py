@@ -21,7 +21,7 @@ def test_of_super_resolution_it_is_the_tile_of_most_contrast() -> None:
     flat, grainy = np.full((30, 20, 3), 90, np.uint8), np.full((16, 16, 3), 120, np.uint8)
     grainy[::2] = 140
     flat[20:, 4:, 0] = 0
-    dataset = SimpleNamespace(task="super_resolution", validation=SimpleNamespace(low=(flat, grainy)))
+    dataset = SimpleNamespace(tiled=True, validation=SimpleNamespace(low=(flat, grainy)))
     images, labels = samples.choose(dataset, (16, 16))
     assert (images.shape, labels) == ((1, 16, 16, 3), None)
     np.testing.assert_array_equal(images[0], flat[14:, 4:])

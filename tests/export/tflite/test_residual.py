@@ -55,7 +55,7 @@ def test_a_residual_slice_answers_on_both_runtimes(
     file, images, answers = tmp_path / "slice.tflite", tmp_path / "images.npy", tmp_path / "answers.npy"
     file.write_bytes(data)
     np.save(images, IMAGES)
-    expected = model.call_slice(IMAGES, switch, 0).prediction.numpy()
+    expected = model.call_cut(IMAGES, switch.cut(0)).prediction.numpy()
     for runtime in ("tflite_runtime", "ai_edge_litert"):
         subprocess.run([sys.executable, "-c", RUN, runtime, str(file), str(images), str(answers)], check=True)
         error = np.abs(np.load(answers) - expected).max() / np.abs(expected).max()
