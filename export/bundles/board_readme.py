@@ -190,13 +190,13 @@ def _switches(manifest: dict[str, Any]) -> str:
         columns += [f"{name} on {measured['images']} {measured['part']} images, Keras", *manifest["precisions"]]
     rows = []
     for entry in manifest["switches"]:
-        madds = ", ".join(f"{part['madds'] / 1e6:.2f}" for part in entry["slices"])
-        largest = max(part["files"][manifest["precisions"][0]]["bytes"] for part in entry["slices"])
+        madds = ", ".join(f"{slice_['madds'] / 1e6:.2f}" for slice_ in entry["slices"])
+        largest = max(slice_["files"][manifest["precisions"][0]]["bytes"] for slice_ in entry["slices"])
         row = [f"`{entry['switch']}`", str(len(entry["slices"])), madds, f"{largest:,}"]
-        found = entry["accuracy"]
-        if found:
-            per_unit = 100 if found["metric"] == "accuracy" else 1
-            scores = [found["float"], *(found["exported"][precision] for precision in manifest["precisions"])]
+        accuracy = entry["accuracy"]
+        if accuracy:
+            per_unit = 100 if accuracy["metric"] == "accuracy" else 1
+            scores = [accuracy["float"], *(accuracy["exported"][precision] for precision in manifest["precisions"])]
             row += [f"{per_unit * score:.2f}" for score in scores]
         rows.append(row)
     return _table(columns, rows)
@@ -206,12 +206,17 @@ def _files(manifest: dict[str, Any]) -> str:
     columns = ["file", "channels", "model", "bytes", "compressed", "parameters", "output", "scale", "zero point"]
     rows = []
     for entry in manifest["switches"]:
-        for part in entry["slices"]:
-            for file in part["files"].values():
+        for slice_ in entry["slices"]:
+            for file in slice_["files"].values():
                 output = file["output"]
                 quantization = ["", ""] if output["scale"] is None else [repr(output["scale"]), output["zero_point"]]
-                row = [f"`{file['path']}`", f"[{part['start']}, {part['stop']})", part["model"], f"{file['bytes']:,}"]
-                row += [f"{file['compressed_bytes']:,}", f"{part['parameters']:,}", output["dtype"], *quantization]
+                row = [
+                    f"`{file['path']}`",
+                    f"[{slice_['start']}, {slice_['stop']})",
+                    slice_["model"],
+                    f"{file['bytes']:,}",
+                ]
+                row += [f"{file['compressed_bytes']:,}", f"{slice_['parameters']:,}", output["dtype"], *quantization]
                 rows.append([str(value) for value in row])
     tail = manifest["fusion"].get("tail")
     if tail:

@@ -53,11 +53,11 @@ def check_target(target: Path) -> None:
 
 def own_files(bundle: Path) -> list[Path]:
     """The files of a bundle's folder that are its own, in order; not what somebody keeps there, such as a token."""
-    found = [bundle / name for name in sorted(_FILES) if (bundle / name).is_file()]
+    own = [bundle / name for name in sorted(_FILES) if (bundle / name).is_file()]
     for name, ends in sorted(_FOLDERS.items()):
         files = (file for file in sorted((bundle / name).rglob("*")) if file.name.endswith(ends))
-        found += [file for file in files if file.is_file() and "__pycache__" not in file.parts]
-    return found
+        own += [file for file in files if file.is_file() and "__pycache__" not in file.parts]
+    return own
 
 
 def _foreign(target: Path) -> str | None:

@@ -104,9 +104,9 @@ def _calibrated(model: Any, configs: dict[str, LayerQuantizeConfig], images: np.
     outputs = tf_keras.Model(model.inputs, [model.get_layer(name).output for name in rounded])
     low, high = np.zeros(len(rounded)), np.zeros(len(rounded))
     for first in range(0, min(len(images), CALIBRATION_IMAGES), _BATCH):
-        found = outputs(images[first : first + _BATCH], training=False)
-        low = np.minimum(low, [np.min(one) for one in found])
-        high = np.maximum(high, [np.max(one) for one in found])
+        values = outputs(images[first : first + _BATCH], training=False)
+        low = np.minimum(low, [np.min(value) for value in values])
+        high = np.maximum(high, [np.max(value) for value in values])
     ranges: Weights = {}
     for name, least, most in zip(rounded, low, high, strict=True):
         ranges[f"{name}/output_min"], ranges[f"{name}/output_max"] = np.asarray(least), np.asarray(most)

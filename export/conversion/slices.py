@@ -34,7 +34,7 @@ def cost(model: Supernet, switch: Switch, device: int, image_shape: ImageShape) 
 
 def convert_slice(
     model: Supernet,
-    job: SliceFile,
+    file: SliceFile,
     images: np.ndarray,
     slice_model: Any | None = None,
     ranges_are_trained: bool = False,
@@ -43,7 +43,7 @@ def convert_slice(
 
     Args:
       model: the trained supernet.
-      job: what to convert. Its precision is `float32`; `float16` (weights in 16 bits, computed in 32); `dynamic`
+      file: what to convert. Its precision is `float32`; `float16` (weights in 16 bits, computed in 32); `dynamic`
         (weights in 8 bits, activations quantized as they come, output float32); or `int8` (weights and activations,
         weights of convolutions per channel, input and output with the slice's own scale and zero point).
       images: uint8 (n, height, width, 3), real images that set the ranges of int8 activations; the file takes images
@@ -65,25 +65,26 @@ def convert_slice(
         with _hushed():
             if slice_model is None:
                 slice_model = extract(
-                    model, job.switch.cut(job.device), keras, normalized_input=True, image_shape=shape
+                    model, file.switch.cut(file.device), keras, normalized_input=True, image_shape=shape
                 )
             output = model.task.output
-            if job.precision == "int8":
+            if file.precision == "int8":
                 ranged = None if ranges_are_trained else images
-                converter = int8_converter(slice_model, ranged, shape, output, job.float_output)
+                converter = int8_converter(slice_model, ranged, shape, output, file.float_output)
             else:
-                converter = _float_converter(slice_model, job.precision, shape, output)
-            data = halves.avoid_halves(converter.convert())
-        found = graph.read(data)
+                converter = _float_converter(slice_model, file.precision, shape, output)
+            data = halves.round_additions_alike(converter.convert())
+        contents = graph.read(data)
     except Exception as error:  # the converter raises whatever its passes raise
-        raise _failed(f"conversion of {job}", error) from error
-    _check(found, str(job), cost(model, job.switch, job.device, shape).madds)
-    if job.precision == "int8" and (found.inputs[0].scale, found.inputs[0].zero_point) != (PIXEL_SCALE, 128):
+        raise _failed(f"conversion of {file}", error) from error
+    _check(contents, str(file), cost(model, file.switch, file.device, shape).madds)
+    image = contents.inputs[0]
+    if file.precision == "int8" and (image.scale, image.zero_point) != (PIXEL_SCALE, 128):
         raise UserError(
-            f"{job}: the file's input has scale {found.inputs[0].scale} and zero point {found.inputs[0].zero_point}; "
+            f"{file}: the file's input has scale {image.scale} and zero point {image.zero_point}; "
             f"raw pixels take {PIXEL_SCALE} and 128."
         )
-    return data, found
+    return data, contents
 
 
 def convert_tail(model: Supernet, image_shape: ImageShape) -> tuple[bytes, graph.Graph]:
@@ -113,11 +114,11 @@ def convert_tail(model: Supernet, image_shape: ImageShape) -> tuple[bytes, graph
                 tf.TensorSpec(summed, tf.float32, name="summed"),
             ]
             data = _converter(tail, serve, inputs).convert()
-        found = graph.read(data)
+        contents = graph.read(data)
     except Exception as error:  # the converter raises whatever its passes raise
         raise _failed("conversion of the tail", error) from error
-    _check(found, "the tail", tail_cost(_resized(model, image_shape)).madds)
-    return data, found
+    _check(contents, "the tail", tail_cost(_resized(model, image_shape)).madds)
+    return data, contents
 
 
 def int8_converter(
@@ -168,7 +169,7 @@ def _float_converter(slice_model: Any, precision: str, shape: ImageShape, output
 def _converter(keras_model: Any, serve: Callable[..., Any], inputs: Sequence[tf.TensorSpec]) -> tf.lite.TFLiteConverter:
     # A module that holds the variables, and not the Keras model, whose variables come out empty.
     module = tf.Module()
-    module.held = [one if isinstance(one, tf.Variable) else one.value for one in keras_model.weights]
+    module.weights = [weight if isinstance(weight, tf.Variable) else weight.value for weight in keras_model.weights]
     module.serve = tf.function(serve, input_signature=list(inputs), autograph=False)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([module.serve.get_concrete_function()], module)
     # With a scale per output, tflite-runtime 2.14.0 does not know the operator of `dynamic` files, and on ARM crashes
@@ -177,12 +178,12 @@ def _converter(keras_model: Any, serve: Callable[..., Any], inputs: Sequence[tf.
     return converter
 
 
-def _check(found: graph.Graph, what: str, madds: int) -> None:
-    faults = operators.faults(found)
+def _check(contents: graph.Graph, what: str, madds: int) -> None:
+    faults = operators.faults(contents)
     if faults:
         raise UserError(f"{what}: {' '.join(faults)}")
-    if found.madds != madds:
-        raise UserError(f"{what}: the file has {found.madds} multiply-adds, and the network {madds}.")
+    if contents.madds != madds:
+        raise UserError(f"{what}: the file has {contents.madds} multiply-adds, and the network {madds}.")
 
 
 def _failed(what: str, error: Exception) -> UserError:

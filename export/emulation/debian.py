@@ -57,15 +57,15 @@ def find_mirror(given: str = "") -> str:
         + ["Created-By: Packages"],
         "the host's apt sources cannot be read; see that apt-get update works",
     )
-    found: dict[str, str] = {}
+    mirrors: dict[str, str] = {}
     for target in targets.splitlines():
         suite, _, rest = target.partition(" ")
         component, _, uri = rest.partition(" ")
         if component == "main" and suite in _SUITES and not uri.startswith("cdrom:"):
-            found.setdefault(suite, uri)
-    if not found:
+            mirrors.setdefault(suite, uri)
+    if not mirrors:
         raise UserError("the host's apt sources name no mirror of Debian; name one by --mirror=URL.")
-    return found[min(found, key=_SUITES.index)]
+    return mirrors[min(mirrors, key=_SUITES.index)]
 
 
 def unpack(folder: Path, architecture: str, packages: Sequence[str], mirror: str) -> None:
@@ -114,8 +114,8 @@ def _private_apt(place: Path, architecture: str, mirror: str) -> Iterator[tuple[
     place.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place) as name:
         folder = Path(name)
-        for part in ("state/lists/partial", "cache/archives/partial"):
-            (folder / part).mkdir(parents=True)
+        for path in ("state/lists/partial", "cache/archives/partial"):
+            (folder / path).mkdir(parents=True)
         (folder / "status").touch()
         signed = f"[signed-by={_KEYRING}] " if _KEYRING.is_file() else ""
         (folder / "sources.list").write_text(f"deb {signed}{mirror} {SUITE} main\n")

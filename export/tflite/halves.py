@@ -17,7 +17,7 @@ _FACTORS = 1 + np.linspace(0, 0.01, 101)
 _CODES = np.arange(-128, 128)
 
 
-def avoid_halves(data: bytes) -> bytes:
+def round_additions_alike(data: bytes) -> bytes:
     """A .tflite file with such scales of its int8 additions that no sum lies near the half between two quanta.
 
     tflite-runtime adds in fixed point, LiteRT in float: both are exact to about 1e-5 quanta, and so round a sum that is
@@ -33,22 +33,22 @@ def avoid_halves(data: bytes) -> bytes:
       the file, of the same size; unchanged where it adds nothing in int8. A sum that is read by an operator whose
       input and output have one scale is left as it is.
     """
-    found = bytearray(data)
-    model = schema.Model.GetRootAsModel(found, 0)
+    mended = bytearray(data)
+    model = schema.Model.GetRootAsModel(mended, 0)
     graph = model.Subgraphs(0)
     operations = [graph.Operators(place) for place in range(graph.OperatorsLength())]
     for operation in operations:
         output = operation.Outputs(0)
         if _kind(model, operation) != _OPERATORS.ADD or graph.Tensors(output).Type() != schema.TensorType.INT8:
             continue
-        readers = [one for one in operations if output in one.InputsAsNumpy()]
-        if all(_kind(model, one) in _READERS for one in readers):
+        readers = [reader for reader in operations if output in reader.InputsAsNumpy()]
+        if all(_kind(model, reader) in _READERS for reader in readers):
             scale = _scale(graph.Tensors(output))
             factor = _best_factor(graph, operation)
             scale *= np.float32(factor)
             for bias in _biases(model, graph, readers):
                 _rescale(model, bias, factor)
-    return bytes(found)
+    return bytes(mended)
 
 
 def distance(scales: tuple[float, float], zero_points: tuple[int, int], scale: float, zero_point: int) -> float:
@@ -58,7 +58,7 @@ def distance(scales: tuple[float, float], zero_points: tuple[int, int], scale: f
       scales, zero_points: of the inputs.
       scale, zero_point: of the output; sums that it clips do not count.
     """
-    left, right = (one * (_CODES - zero) for one, zero in zip(scales, zero_points, strict=True))
+    left, right = (step * (_CODES - zero) for step, zero in zip(scales, zero_points, strict=True))
     sums = np.add.outer(left, right) / scale
     sums = sums[(sums >= -128.5 - zero_point) & (sums <= 127.5 - zero_point)]
     return float(np.abs(sums - np.floor(sums) - 0.5).min(initial=0.5))
@@ -67,14 +67,14 @@ def distance(scales: tuple[float, float], zero_points: tuple[int, int], scale: f
 def _best_factor(graph: Any, operation: Any) -> float:
     inputs = [graph.Tensors(place) for place in operation.InputsAsNumpy()]
     output = graph.Tensors(operation.Outputs(0))
-    first, second = (float(_scale(one)[0]) for one in inputs)
-    zeros = tuple(int(one.Quantization().ZeroPoint(0)) for one in inputs)
+    first, second = (float(_scale(tensor)[0]) for tensor in inputs)
+    zeros = tuple(int(tensor.Quantization().ZeroPoint(0)) for tensor in inputs)
     scale, zero = _scale(output), int(output.Quantization().ZeroPoint(0))
-    found = [
+    distances = [
         distance((first, second), (zeros[0], zeros[1]), float((scale * np.float32(factor))[0]), zero)
         for factor in _FACTORS
     ]
-    return float(_FACTORS[int(np.argmax(found))])
+    return float(_FACTORS[int(np.argmax(distances))])
 
 
 def _kind(model: Any, operation: Any) -> int:

@@ -115,7 +115,7 @@ def test_a_bundle_holds_all_a_board_needs(exported) -> None:
         np.testing.assert_array_equal(images[number], image)
         # In float the expected answer is the network's own.
         for switch in exported.model.switches:
-            logits = exported.model(image[np.newaxis], switch=switch)["prediction"][0]
+            logits = exported.model(image[np.newaxis], path=switch)["prediction"][0]
             parts = [stored[f"{part.model}/float32"][number] for part in loaded.find_switch(str(switch)).slices]
             np.testing.assert_allclose(np.sum(parts, axis=0), logits, atol=1e-3)
 

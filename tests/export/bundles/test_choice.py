@@ -142,7 +142,7 @@ def test_scores_are_those_of_network_and_files_on_the_validation_part(exported: 
     part = datasets.load("digits").validation
     bundle = manifest.load(judged[0])
     for entry, written in zip(bundle.switches, read_switches(judged[0]), strict=True):
-        logits = exported.model(part.images, switch=Switch.parse(entry.switch))["prediction"].numpy()
+        logits = exported.model(part.images, path=entry.switch)["prediction"].numpy()
         summed = sum(run_file(judged[0] / slice_.files["int8"].path, part.images) for slice_ in entry.slices)
         scores = written["quantization"]
         assert scores["keras"] == pytest.approx((logits.argmax(axis=1) == part.labels).mean())

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
-from export.tflite.halves import avoid_halves, distance
+from export.tflite.halves import distance, round_additions_alike
 
 # TensorFlow's own, of conversion and of its interpreter.
 pytestmark = [
@@ -103,7 +103,7 @@ def test_an_addition_keeps_off_the_halves_and_the_answers_stay():
             scale[0] = 2 * first
     halves = bytes(data)
     assert distance_of(halves) < 1e-6
-    mended = avoid_halves(halves)
+    mended = round_additions_alike(halves)
     assert len(mended) == len(halves)
     assert distance_of(mended) > 2e-5
     (out, _), (taken, _), (weights, _), (bias, _) = (parts(mended)[0][2], *parts(mended)[1][:3])
@@ -111,7 +111,7 @@ def test_an_addition_keeps_off_the_halves_and_the_answers_stay():
     assert taken[0] == out[0]
     assert bias == pytest.approx(parts(halves)[1][2][0] * (out[0] / (2 * first)), rel=1e-6)
     # Of the file as it was converted, its bias is of its input and weights.
-    plain = avoid_halves(converted)
+    plain = round_additions_alike(converted)
     (taken, _), (weights, _), (bias, _) = parts(plain)[1][:3]
     assert bias == pytest.approx(taken[0] * weights, rel=1e-6)
     assert np.abs(answers(plain) - answers(converted)).max() <= 2
@@ -120,4 +120,4 @@ def test_an_addition_keeps_off_the_halves_and_the_answers_stay():
 
 def test_a_file_without_additions_stays_as_it_is():
     data = convert(adds=False)
-    assert avoid_halves(data) == data
+    assert round_additions_alike(data) == data
