@@ -113,7 +113,7 @@ class HttpClient:
 
         Args:
           head: from `head`.
-          body: its pieces, in order, none of which is copied where it can be helped.
+          body: its pieces, in order.
           timeout_s: the limit of all of it.
           most_bytes: the longest body of an answer.
 
@@ -185,10 +185,15 @@ class HttpClient:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=_Connector(self._context, self._connect_s),
+                connector=_Connector(
+                    ssl=True if self._context is None else self._context,
+                    limit=0,
+                    keepalive_timeout=_IDLE_S,
+                    resolver=ThreadResolver(),
+                ),
                 skip_auto_headers=_NO_HEADERS,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(),
+                timeout=aiohttp.ClientTimeout(connect=self._connect_s),
                 auto_decompress=False,
                 trust_env=False,
             )
@@ -210,18 +215,15 @@ _STATE: ContextVar[_State] = ContextVar("state")
 class _Connector(aiohttp.TCPConnector):
     """The connections of one client; tells a request's state when it has one."""
 
-    def __init__(self, context: ssl.SSLContext | None, connect_timeout_s: float) -> None:
-        super().__init__(
-            ssl=True if context is None else context, limit=0, keepalive_timeout=_IDLE_S, resolver=ThreadResolver()
-        )
-        self._connect_s = connect_timeout_s
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self._kept: weakref.WeakSet[Any] = weakref.WeakSet()
 
     async def connect(self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout) -> Any:
         """As the base class's."""
         state = _STATE.get()
         while True:
-            connection = await within(self._connect_s, super().connect(req, traces, timeout))
+            connection = await super().connect(req, traces, timeout)
             protocol = connection.protocol
             state.is_kept = protocol in self._kept
             if not state.is_kept:
@@ -235,18 +237,15 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Pieces(aiohttp.Payload):
-    """A body in pieces, which are not copied together."""
+    """A body in pieces, which leave together with the request's head: a server that is woken twice takes longer than a
+    copy."""
 
     def __init__(self, pieces: Sequence[bytes | memoryview]) -> None:
         super().__init__(pieces, content_type="application/octet-stream")
         self._size = sum(map(len, pieces))
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        for piece in self._value:
-            await writer.write(piece)
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        await self.write(writer)
+        await writer.write(b"".join(self._value))
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return b"".join(self._value).decode(encoding, errors)

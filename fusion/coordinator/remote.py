@@ -254,7 +254,7 @@ class RemoteSlice:
 
     def _check_identity(self, parameters: Any) -> None:
         for key, legal in self._identity.items():
-            value = parameters.get(key) if isinstance(parameters, Mapping) else None
+            value = parameters.get(key) if isinstance(parameters, dict) else None
             if value != legal:
                 raise self._wrong(f"its {key} is {_text(value)}; legal: {legal}, the bundle's")
 

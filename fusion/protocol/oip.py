@@ -251,13 +251,12 @@ def _find(name: Any, side: str, specs: Sequence[TensorSpec]) -> TensorSpec:
 
 
 def _shape(value: Any, spec: TensorSpec, label: str, max_batch: int) -> tuple[int, ...]:
-    legal = f"{list(spec.shape)} with a batch of 1 to {max_batch}"
-    if not isinstance(value, list) or len(value) != len(spec.shape):
-        refuse(f"{label} has shape {brief(value)}; legal: {legal}")
-    for size, legal_size in zip(value, spec.shape, strict=True):
-        fits = isinstance(size, int) and not isinstance(size, bool)
-        if not fits or not (1 <= size <= max_batch if legal_size == -1 else size == legal_size):
-            refuse(f"{label} has shape {brief(value)}; legal: {legal}")
+    is_legal = isinstance(value, list) and len(value) == len(spec.shape)
+    for size, legal in zip(value if is_legal else (), spec.shape, strict=False):
+        # A boolean is no number here.
+        is_legal &= type(size) is int and (1 <= size <= max_batch if legal == -1 else size == legal)
+    if not is_legal:
+        refuse(f"{label} has shape {brief(value)}; legal: {list(spec.shape)} with a batch of 1 to {max_batch}")
     return tuple(value)
 
 

@@ -101,6 +101,8 @@ class Connection(web.RequestHandler):
         # aiohttp forgets its transport before all is sent.
         self._wire: asyncio.Transport | None = None
         self._unclaimed_bytes = 0
+        # Since when a head is awaited; None while a request runs, and before the next one's first byte.
+        self._head_since: float | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._stuck_timer: asyncio.TimerHandle | None = None
 
@@ -118,9 +120,9 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._connections.discard(self)
-        self._stop_head_timer()
-        if self._stuck_timer is not None:
-            self._stuck_timer.cancel()
+        for timer in (self._head_timer, self._stuck_timer):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
         self._request = None
 
@@ -143,14 +145,13 @@ class Connection(web.RequestHandler):
             if self._unclaimed_bytes > _DROPPED_BYTES:
                 self.force_close()
                 return
-            if self._head_timer is None:
+            if self._head_since is None:
                 self._await_head()
         super().data_received(data)
 
     def begin(self, request: web.BaseRequest) -> None:
         """A request's head is there."""
-        self._stop_head_timer()
-        self._request, self.idle_since, self._unclaimed_bytes = request, None, 0
+        self._request, self.idle_since, self._head_since, self._unclaimed_bytes = request, None, None, 0
 
     def end(self) -> None:
         """Its answer is made."""
@@ -184,15 +185,20 @@ class Connection(web.RequestHandler):
             self._stuck_timer = loop.call_later(_IDLE_S, self._watch_answers, self.untaken)
 
     def _await_head(self) -> None:
-        self._head_timer = asyncio.get_running_loop().call_later(_HEAD_S, self._give_up_head)
+        loop = asyncio.get_running_loop()
+        self._head_since = loop.time()
+        if self._head_timer is None:
+            self._head_timer = loop.call_later(_HEAD_S, self._check_head)
 
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _give_up_head(self) -> None:
+    def _check_head(self) -> None:
+        """Gives up a head that has been awaited for too long. The timer runs on from one request to the next."""
         self._head_timer = None
+        if self._head_since is None:
+            return
+        loop = asyncio.get_running_loop()
+        if (ends := self._head_since + _HEAD_S) > loop.time():
+            self._head_timer = loop.call_at(ends, self._check_head)
+            return
         if self.transport is not None and self._unclaimed_bytes:
             self.transport.write(_last_answer(408, f"the request's head did not arrive within {_HEAD_S:g} s."))
         self.force_close()
