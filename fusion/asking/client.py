@@ -1,17 +1,14 @@
-"""A small blocking client of an Open Inference Protocol server, for the programs that ask a
-coordinator."""
+"""A small blocking client of an Open Inference Protocol server, for the programs that ask a coordinator."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
@@ -24,7 +21,7 @@ from ..protocol import oip
 from ..protocol.oip import OipError, TensorSpec
 from ..protocol.tensors import DTYPES, data_to_bytes
 from ..security.credentials import Credentials, unauthorized
-from .exchange import CONNECTING, ExchangeError, HttpAnswer, HttpClient
+from .exchange import CONNECTING, MALFORMED, ExchangeError, HttpAnswer, HttpClient
 
 _LEAST_WAIT_S = 0.05
 _DESCRIBING = "reading the model metadata"
@@ -117,10 +114,7 @@ class FusionClient:
     ) -> None:
         self._url = check_url(url, "the server")
         self._credentials = credentials
-        token = credentials.token()
-        fields = {} if token is None else {"Authorization": f"Bearer {token}"}
-        context = credentials.client_context() if self._url.startswith("https") else None
-        self._client = HttpClient(self._url, context, fields, timeout_s)
+        self._client = HttpClient(self._url, *credentials.to_call(self._url), timeout_s)
         self._timeout_s, self._waiting = timeout_s, waiting
         try:
             self._describe()
@@ -131,12 +125,7 @@ class FusionClient:
     def __enter__(self) -> FusionClient:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -183,17 +172,17 @@ class FusionClient:
     def status(self) -> dict[str, Any]:
         """What the coordinator says of its plan, its devices and its requests. Raises `UserError` as the constructor
         does."""
-        body = self._ask("GET", "/status").body
+        answer = self._ask("GET", "/status")
         try:
-            return dict(json.loads(body))
-        except (ValueError, TypeError) as error:
+            return dict(answer.json())
+        except MALFORMED as error:
             raise self._failed("reading the status", "it is not understood") from error
 
     def _only_model(self) -> str:
-        body = self._ask("POST", "/v2/repository/index").body
+        answer = self._ask("POST", "/v2/repository/index")
         try:
-            names = [str(entry["name"]) for entry in json.loads(body)]
-        except (ValueError, KeyError, TypeError) as error:
+            names = [str(entry["name"]) for entry in answer.json()]
+        except MALFORMED as error:
             raise self._failed(_DESCRIBING, "it is no Open Inference Protocol server") from error
         if len(names) != 1:
             raise self._not_fused(f"it serves {len(names)} models")
@@ -202,13 +191,13 @@ class FusionClient:
     def _describe(self) -> None:
         self.name = self._only_model()
         self._path = f"/v2/models/{quote(self.name, safe='')}"
-        body = self._ask("GET", self._path).body
+        answer = self._ask("GET", self._path)
         try:
-            metadata = json.loads(body)
+            metadata = answer.json()
             inputs = [_spec(entry) for entry in metadata["inputs"]]
             outputs = [_spec(entry) for entry in metadata["outputs"]]
             self.model_parameters: dict[str, Any] = dict(metadata["parameters"])
-        except (ValueError, KeyError, TypeError) as error:
+        except MALFORMED as error:
             raise self._failed(_DESCRIBING, "its model metadata is not understood") from error
         self._names = tuple(spec.name for spec in outputs)
         task = task_of_answer(self._names)
@@ -241,14 +230,13 @@ class FusionClient:
         return answer
 
     def _refused(self, path: str, answer: HttpAnswer) -> UserError:
-        reason = _reason(answer.body)
-        message = f"it answered {answer.status}: {reason}"
+        message = f"it answered {answer.status}: {answer.reason}"
         if answer.status == 401:
             message = unauthorized(self._credentials, "--token_file")
         error = self._failed(f"asking {path}", message)
         after = answer.fields.get("Retry-After", "")
         if answer.status == 503 and after.isascii() and after.isdigit():
-            return BusyError(str(error), reason, max(_LEAST_WAIT_S, float(after)))
+            return BusyError(str(error), answer.reason, max(_LEAST_WAIT_S, float(after)))
         return error
 
     def _not_fused(self, what: str) -> UserError:
@@ -279,10 +267,3 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_loop.cache_clear)
-
-
-def _reason(answer: bytes) -> str:
-    try:
-        return str(json.loads(answer)["error"]).rstrip(".")
-    except (ValueError, KeyError, TypeError):
-        return "no reason given"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import ssl
@@ -23,6 +24,8 @@ from .names import ThreadResolver
 CONNECTING = "connecting"
 WAITING = "waiting for the answer"
 READING = "reading the answer"
+MALFORMED = (ValueError, KeyError, TypeError, RecursionError)
+"""What reading JSON that is not as it should be raises."""
 
 # A connection is not used any more after so many seconds without a request; servers close theirs later.
 _IDLE_S = 15.0
@@ -47,15 +50,7 @@ class SlowError(ExchangeError):
 
 
 class GoneError(ExchangeError):
-    """The server is not there, or not any more.
-
-    Attributes:
-      is_tls: whether TLS is the reason, which no waiting mends.
-    """
-
-    def __init__(self, phase: str, message: str, is_tls: bool = False) -> None:
-        super().__init__(phase, message)
-        self.is_tls = is_tls
+    """The server is not there, or not any more."""
 
 
 class WrongAnswerError(ExchangeError):
@@ -71,6 +66,19 @@ class HttpAnswer:
     fields: Mapping[str, str]
     body: bytes
     received: float
+
+    def json(self) -> Any:
+        """The JSON of its body; raises, as reading that may, one of `MALFORMED`."""
+        return json.loads(self.body)
+
+    @property
+    def reason(self) -> str:
+        """What a refusal says, without its full stop."""
+        try:
+            reason = self.json()["error"]
+        except MALFORMED:
+            return "no reason given"
+        return (reason if isinstance(reason, str) else json.dumps(reason)).rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -261,7 +269,7 @@ def _gone(error: aiohttp.ClientError | OSError, phase: str) -> GoneError:
     cause: BaseException = error
     while isinstance(cause, aiohttp.ClientError) and cause.__cause__ is not None:
         cause = cause.__cause__
-    return GoneError(phase, _reason(cause), isinstance(cause, ssl.SSLError))
+    return GoneError(phase, _reason(cause))
 
 
 def _reason(cause: BaseException) -> str:

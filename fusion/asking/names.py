@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import socket
 import threading
@@ -21,29 +22,20 @@ class ThreadResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """The addresses of a host, in the order to try them. Raises `OSError` where it has none."""
-        loop = asyncio.get_running_loop()
-        addresses: asyncio.Future[list[ResolveResult]] = loop.create_future()
+        addresses: concurrent.futures.Future[list[ResolveResult]] = concurrent.futures.Future()
 
         def look_up() -> None:
-            results, failure = [], None
-            try:
-                results = _addresses(host, port, family)
-            except (OSError, UnicodeError) as error:
-                failure = error if isinstance(error, OSError) else OSError(str(error))
-            # The loop is closed when the program has ended meanwhile.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(settle, results, failure)
-
-        def settle(results: list[ResolveResult], failure: OSError | None) -> None:
-            if addresses.done():
-                return
-            if failure is None:
-                addresses.set_result(results)
-            else:
-                addresses.set_exception(failure)
+            # Nobody waits for them any more where the future is cancelled, or the loop closed.
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                try:
+                    addresses.set_result(_addresses(host, port, family))
+                except OSError as error:
+                    addresses.set_exception(error)
+                except UnicodeError as error:
+                    addresses.set_exception(OSError(str(error)))
 
         threading.Thread(target=look_up, name=f"look up {host}", daemon=True).start()
-        return await addresses
+        return await asyncio.wrap_future(addresses)
 
     async def close(self) -> None:
         """Nothing is kept."""
@@ -54,14 +46,9 @@ def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[Resol
     for kind, _, protocol, _, address in socket.getaddrinfo(host, port, family, socket.SOCK_STREAM):
         # A link-local address of IPv6 counts on one network interface alone.
         scope = f"%{address[3]}" if len(address) == 4 and address[3] else ""
+        address_text = f"{address[0]}{scope}"
+        flags = socket.AI_NUMERICHOST
         results.append(
-            ResolveResult(
-                hostname=host,
-                host=f"{address[0]}{scope}",
-                port=port,
-                family=kind,
-                proto=protocol,
-                flags=socket.AI_NUMERICHOST,
-            )
+            ResolveResult(hostname=host, host=address_text, port=port, family=kind, proto=protocol, flags=flags)
         )
     return results

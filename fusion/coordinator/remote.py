@@ -6,21 +6,13 @@ import functools
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..asking.exchange import (
-    CONNECTING,
-    GoneError,
-    HttpAnswer,
-    HttpClient,
-    RequestHead,
-    SlowError,
-    WrongAnswerError,
-)
+from ..asking.exchange import MALFORMED, ExchangeError, HttpAnswer, HttpClient, RequestHead, SlowError, WrongAnswerError
 from ..bundle.contents import Bundle, SliceFile, SliceModel
 from ..cluster.file import Device
 from ..protocol import oip
@@ -44,24 +36,15 @@ class DeviceError(Exception):
       status: the HTTP status for it: 502 (wrong answer), 503 (not there) or 504 (too slow).
       device: the device's name.
       phase: `connecting`, `waiting for the answer`, `reading the answer` or `checking the answer`.
-      temporary: whether trying again later may help.
       busy: whether the worker is well and has too much to do.
       unable: whether it is well and cannot have this slice for now, as for want of memory.
     """
 
     def __init__(
-        self,
-        status: int,
-        device: str,
-        phase: str,
-        message: str,
-        temporary: bool,
-        busy: bool = False,
-        unable: bool = False,
+        self, status: int, device: str, phase: str, message: str, busy: bool = False, unable: bool = False
     ) -> None:
         super().__init__(message)
-        self.status, self.device, self.phase = status, device, phase
-        self.temporary, self.busy, self.unable = temporary, busy, unable
+        self.status, self.device, self.phase, self.busy, self.unable = status, device, phase, busy, unable
 
     @property
     def reason(self) -> str:
@@ -96,10 +79,8 @@ class RemoteWorker:
 
     def __init__(self, device: Device, connect_timeout_s: float) -> None:
         self.device = device
-        context = device.credentials.client_context() if device.url.startswith("https") else None
-        token = device.credentials.token()
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._client = HttpClient(device.url, context, headers, connect_timeout_s)
+        self._client = HttpClient(device.url, *device.credentials.to_call(device.url), connect_timeout_s)
+        self.head = self._client.head
 
     async def alive(self, timeout_s: float) -> str | None:
         """What tells the worker's process from all others; None where its server does not say.
@@ -107,8 +88,8 @@ class RemoteWorker:
         Raises `DeviceError` unless it answers within `timeout_s`."""
         answer = await self.exchange(self.head("GET", "/v2"), (), timeout_s, _SPARE_BYTES, ASKING_LIFE)
         try:
-            instance = json.loads(answer.body)["instance"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+            instance = answer.json()["instance"]
+        except MALFORMED:
             return None
         return instance if isinstance(instance, str) else None
 
@@ -117,13 +98,9 @@ class RemoteWorker:
         head = self.head("POST", "/v2/repository/index")
         answer = await self.exchange(head, (), timeout_s, _MOST_INDEX_BYTES, ASKING_MODELS)
         try:
-            return [str(entry["name"]) for entry in json.loads(answer.body)]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            return [str(entry["name"]) for entry in answer.json()]
+        except MALFORMED as error:
             raise self.wrong("it is no Open Inference Protocol server", ASKING_MODELS) from error
-
-    def head(self, method: str, path: str, fields: Mapping[str, str] | None = None) -> RequestHead:
-        """As `HttpClient.head`."""
-        return self._client.head(method, path, fields)
 
     async def exchange(
         self, head: RequestHead, body: Sequence[bytes | memoryview], timeout_s: float, most_bytes: int, what: str
@@ -131,14 +108,11 @@ class RemoteWorker:
         """As `HttpClient.exchange`, about `what`: every failure, and every answer but 200, becomes a `DeviceError`."""
         try:
             answer = await self._client.exchange(head, body, timeout_s, most_bytes)
-        except SlowError as error:
-            raise self._error(504, error.phase, str(error), True, what) from error
         except WrongAnswerError as error:
             raise self.wrong(str(error), what) from error
-        except GoneError as error:
-            # A certificate or a missing TLS will not mend by waiting.
-            lasting = error.phase == CONNECTING and error.is_tls
-            raise self._error(503, error.phase, str(error), not lasting, what) from error
+        except ExchangeError as error:
+            status = 504 if isinstance(error, SlowError) else 503
+            raise self._error(status, error.phase, str(error), what) from error
         if answer.status != 200:
             raise self._refused(answer, what)
         return answer
@@ -149,34 +123,20 @@ class RemoteWorker:
 
     def wrong(self, mistake: str, what: str) -> DeviceError:
         """The failure of a worker that answers what it should not, about `what`."""
-        return self._error(502, CHECKING, mistake, False, what)
+        return self._error(502, CHECKING, mistake, what)
 
     def _refused(self, answer: HttpAnswer, what: str) -> DeviceError:
         status = answer.status
-        try:
-            reason = json.loads(answer.body)["error"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            reason = "no reason given"
-        passed_on = status if status in (503, 504) else 502
-        text = f"it answered {status}: {_text(reason).rstrip('.')}"
+        text = f"it answered {status}: {_text(answer.reason)}"
         if status == 401:
             text = unauthorized(self.device.credentials, "token_file of this device in the cluster file")
         unable = status == 503 and oip.UNABLE in answer.fields
-        busy = status == 503 and not unable
-        return self._error(passed_on, CHECKING, text, status in (503, 504), what, busy, unable)
+        passed_on = status if status in (503, 504) else 502
+        return self._error(passed_on, CHECKING, text, what, busy=status == 503 and not unable, unable=unable)
 
-    def _error(
-        self,
-        status: int,
-        phase: str,
-        reason: str,
-        temporary: bool,
-        what: str,
-        busy: bool = False,
-        unable: bool = False,
-    ) -> DeviceError:
+    def _error(self, status: int, phase: str, reason: str, what: str, **kind: bool) -> DeviceError:
         message = f"{self.device.named}, while {phase} ({what}): {reason}."
-        return DeviceError(status, self.device.name, phase, message, temporary, busy, unable)
+        return DeviceError(status, self.device.name, phase, message, **kind)
 
 
 class RemoteSlice:
@@ -209,13 +169,13 @@ class RemoteSlice:
         """Asks the worker what it serves; raises `DeviceError` unless it is exactly this bundle's slice."""
         answer = await self._worker.exchange(self._asking, (), timeout_s, self._most_bytes, self._where)
         try:
-            metadata = json.loads(answer.body)
+            metadata = answer.json()
             parameters = metadata["parameters"]
             tensors = {
                 "inputs": (metadata["inputs"], [self._input.metadata()]),
                 "outputs": (metadata["outputs"], [self._output.metadata()]),
             }
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except MALFORMED as error:
             raise self._wrong("its model metadata is not what a worker sends") from error
         self._check_identity(parameters)
         for key, (served, legal) in tensors.items():

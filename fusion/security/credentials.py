@@ -31,8 +31,7 @@ class Credentials:
     tls_key: str | None = None
 
     def token(self) -> str | None:
-        """The token, or None without a token file. Raises `UserError` on an unreadable or unfit
-        file."""
+        """The token, or None without a token file. Raises `UserError` on an unreadable or unfit file."""
         if self.token_file is None:
             return None
         try:
@@ -50,41 +49,43 @@ class Credentials:
         return token
 
     def server_context(self) -> ssl.SSLContext | None:
-        """TLS 1.2 or newer for listening, asking clients for a certificate (mutual TLS) if there is
-        a `tls_ca`.
+        """TLS 1.2 or newer for listening, asking clients for a certificate (mutual TLS) if there is a `tls_ca`.
 
         Returns None without TLS. Raises `UserError` on a key without a certificate, and on files that cannot be used.
         """
         if self.tls_cert is None and self.tls_key is None and self.tls_ca is None:
             return None
-        if self.tls_cert is None or self.tls_key is None:
-            raise UserError("TLS needs both tls_cert and tls_key; one of them is missing.")
-        context = self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        context = self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), needs_certificate=True)
         if self.tls_ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
     def client_context(self) -> ssl.SSLContext:
-        """TLS 1.2 or newer for calling https: the server's certificate and name are always checked,
-        against `tls_ca` or else the system's authorities. Raises `UserError` as `server_context`
-        does."""
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise UserError("TLS needs both tls_cert and tls_key; one of them is missing.")
+        """TLS 1.2 or newer for calling https: the server's certificate and name are always checked, against `tls_ca` or
+        else the system's authorities. Raises `UserError` as `server_context` does."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if self.tls_ca is None:
             context.load_default_certs()
-        return self._load(context)
+        return self._load(context, needs_certificate=False)
 
-    def _load(self, context: ssl.SSLContext) -> ssl.SSLContext:
+    def to_call(self, url: str) -> tuple[ssl.SSLContext | None, dict[str, str]]:
+        """What a client of this address needs: the TLS of an https one, and the HTTP fields that show the token.
+        Raises `UserError` as `client_context` and `token` do."""
+        context, token = self.client_context() if url.startswith("https") else None, self.token()
+        return context, {} if token is None else {"Authorization": f"Bearer {token}"}
+
+    def _load(self, context: ssl.SSLContext, needs_certificate: bool) -> ssl.SSLContext:
+        names = [name for name in (self.tls_cert, self.tls_key) if name is not None]
+        if len(names) == 1 or (needs_certificate and not names):
+            raise UserError("TLS needs both tls_cert and tls_key; one of them is missing.")
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        for name in (self.tls_ca, self.tls_cert, self.tls_key):
-            if name is not None:
-                _check_readable(name)
+        for name in names if self.tls_ca is None else (self.tls_ca, *names):
+            _check_readable(name)
         if self.tls_ca is not None:
             _trust(context, self.tls_ca)
-        if self.tls_cert is not None and self.tls_key is not None:
-            warn_if_open(self.tls_key)
-            _show(context, self.tls_cert, self.tls_key)
+        if names:
+            warn_if_open(names[1])
+            _show(context, *names)
         return context
 
 
@@ -94,27 +95,20 @@ def warn_if_open(name: str) -> None:
 
     Its group may: a service often runs as a user of its own, that reads a file of root's by its group.
     """
-    if os.name != "posix":
-        return
     try:
-        mode = os.stat(name).st_mode
+        mode = os.stat(name).st_mode if os.name == "posix" else 0
     except OSError:
         return
     if mode & (stat.S_IROTH | stat.S_IWOTH):
-        print(
-            f"warning: file {name!r} is secret, and every user of this machine can read it (mode "
-            f"{stat.S_IMODE(mode):04o}); legal: chmod 600.",
-            file=sys.stderr,
-            flush=True,
-        )
+        text = f"file {name!r} is secret, and every user of this machine can read it (mode {stat.S_IMODE(mode):04o})"
+        print(f"warning: {text}; legal: chmod 600.", file=sys.stderr, flush=True)
 
 
 def _check_readable(name: str) -> None:
     try:
         if not Path(name).is_file():
             raise UserError(f"TLS file {name!r} does not exist.")
-        with open(name, "rb"):
-            return
+        open(name, "rb").close()
     except OSError as error:
         raise UserError(f"TLS file {name!r} cannot be read: {error.strerror}.") from error
 

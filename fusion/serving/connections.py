@@ -158,11 +158,7 @@ class Connection(web.RequestHandler):
         self._request, self.idle_since = None, time.monotonic()
 
     def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """The answer to bytes that are no HTTP, and to what no handler should have let through."""
         if status >= 500:

@@ -1,5 +1,4 @@
-"""Where and how a server listens: the flags worker and coordinator share, start, readiness line and
-shutdown."""
+"""Where and how a server listens: the flags worker and coordinator share, start, readiness line and shutdown."""
 
 from __future__ import annotations
 
@@ -26,9 +25,7 @@ from .connections import Connections
 from .server import Server
 
 HOST = flags.DEFINE_string(
-    "host",
-    "127.0.0.1",
-    "Address to listen on. Any but a loopback one needs --token_file, TLS or --insecure.",
+    "host", "127.0.0.1", "Address to listen on. Any but a loopback one needs --token_file, TLS or --insecure."
 )
 PORT = flags.DEFINE_integer("port", 0, "TCP port to listen on; 0 takes a free one.", 0, 65535)
 TOKEN_FILE = flags.DEFINE_string(

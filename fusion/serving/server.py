@@ -1,5 +1,4 @@
-"""The HTTP side that worker and coordinator share: an Open Inference Protocol v2 server of some
-models."""
+"""The HTTP side that worker and coordinator share: an Open Inference Protocol v2 server of some models."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_a_name_that_is_unknown(resolver):
     resolver.released.set()
     with pytest.raises(GoneError, match="Temporary failure in name resolution") as gone:
         asyncio.run(ask("http://hung.test"))
-    assert gone.value.phase == CONNECTING and not gone.value.is_tls
+    assert gone.value.phase == CONNECTING
 
 
 def test_connections_by_name(resolver):

@@ -71,11 +71,11 @@ async def until(check, within_s=60.0):
 
 
 def refusal(status=503, **kind):
-    return DeviceError(status, "a", "checking the answer", "device a refuses.", True, **kind)
+    return DeviceError(status, "a", "checking the answer", "device a refuses.", **kind)
 
 
 def gone():
-    return DeviceError(503, "a", "connecting", "device a is gone.", True)
+    return DeviceError(503, "a", "connecting", "device a is gone.")
 
 
 class FakeWorker:
@@ -116,7 +116,7 @@ class FakeWorker:
         return self.names
 
     def wrong(self, mistake, what):
-        return DeviceError(502, self.device.name, "checking the answer", f"{mistake} ({what}).", False)
+        return DeviceError(502, self.device.name, "checking the answer", f"{mistake} ({what}).")
 
     async def close(self):
         self.closed = True
