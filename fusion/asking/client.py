@@ -213,8 +213,7 @@ class FusionClient:
     def _ask(
         self, method: str, path: str, body: Sequence[bytes | memoryview] = (), fields: Mapping[str, str] | None = None
     ) -> HttpAnswer:
-        head = self._client.head(method, path, fields)
-        exchange = self._client.exchange(head, body, self._timeout_s, _MOST_BYTES)
+        exchange = self._client.exchange(method, path, body, self._timeout_s, _MOST_BYTES, fields)
         running = asyncio.run_coroutine_threadsafe(exchange, _loop())
         try:
             answer = running.result()

@@ -81,15 +81,6 @@ class HttpAnswer:
         return (reason if isinstance(reason, str) else json.dumps(reason)).rstrip(".")
 
 
-@dataclass(frozen=True)
-class RequestHead:
-    """What the requests to a path have in common, made once."""
-
-    method: str
-    url: URL
-    fields: Mapping[str, str]
-
-
 class HttpClient:
     """One server, and the connections to it that are kept for the next exchange.
 
@@ -105,22 +96,24 @@ class HttpClient:
     def __init__(
         self, url: str, context: ssl.SSLContext | None, fields: Mapping[str, str], connect_timeout_s: float
     ) -> None:
-        self._url, self._context, self._fields = url.rstrip("/"), context, dict(fields)
+        self._url, self._context, self._fields = url.rstrip("/"), context, fields
         self._connect_s = connect_timeout_s
         self._session: aiohttp.ClientSession | None = None
         self._running, self._closed = 0, False
 
-    def head(self, method: str, path: str, fields: Mapping[str, str] | None = None) -> RequestHead:
-        """What the requests to a path have in common, for `exchange`."""
-        return RequestHead(method, URL(self._url + path, encoded=True), self._fields | dict(fields or {}))
-
     async def exchange(
-        self, head: RequestHead, body: Sequence[bytes | memoryview], timeout_s: float, most_bytes: int
+        self,
+        method: str,
+        path: str,
+        body: Sequence[bytes | memoryview],
+        timeout_s: float,
+        most_bytes: int,
+        fields: Mapping[str, str] | None = None,
     ) -> HttpAnswer:
         """Sends a request and returns its answer; given up, it closes its connection.
 
         Args:
-          head: from `head`.
+          method, path, fields: its head's; the path is quoted.
           body: its pieces, in order.
           timeout_s: the limit of all of it.
           most_bytes: the longest body of an answer.
@@ -128,9 +121,11 @@ class HttpClient:
         Raises `SlowError`, `GoneError` and `WrongAnswerError`.
         """
         state = _State()
+        _STATE.set(state)
+        url, data = URL(self._url + path, encoded=True), _Pieces(body) if body else None
         self._running += 1
         try:
-            return await within(timeout_s, self._ask(state, head, body, most_bytes))
+            return await within(timeout_s, self._ask(state, most_bytes, method, url, headers=fields, data=data))
         except aiohttp.ConnectionTimeoutError as error:
             raise SlowError(CONNECTING, f"nothing within {self._connect_s:.3g} s") from error
         except asyncio.exceptions.TimeoutError as error:
@@ -155,13 +150,10 @@ class HttpClient:
             session, self._session = self._session, None
             await session.close()
 
-    async def _ask(
-        self, state: _State, head: RequestHead, body: Sequence[bytes | memoryview], most_bytes: int
-    ) -> HttpAnswer:
-        _STATE.set(state)
+    async def _ask(self, state: _State, most_bytes: int, *request: Any, **options: Any) -> HttpAnswer:
         while True:
             try:
-                return await self._ask_once(state, head, body, most_bytes)
+                return await self._ask_once(state, most_bytes, *request, **options)
             except aiohttp.ClientConnectorError:
                 raise
             except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
@@ -170,14 +162,9 @@ class HttpClient:
                 if not state.is_kept or state.phase != WAITING:
                     raise
 
-    async def _ask_once(
-        self, state: _State, head: RequestHead, body: Sequence[bytes | memoryview], most_bytes: int
-    ) -> HttpAnswer:
+    async def _ask_once(self, state: _State, most_bytes: int, *request: Any, **options: Any) -> HttpAnswer:
         state.phase = CONNECTING
-        data = _Pieces(body) if body else None
-        async with self._open().request(
-            head.method, head.url, headers=head.fields, data=data, allow_redirects=False
-        ) as response:
+        async with self._open().request(*request, allow_redirects=False, **options) as response:
             state.phase = READING
             length = response.content_length
             if length is None:
@@ -199,6 +186,7 @@ class HttpClient:
                     keepalive_timeout=_IDLE_S,
                     resolver=ThreadResolver(),
                 ),
+                headers=self._fields,
                 skip_auto_headers=_NO_HEADERS,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(connect=self._connect_s),

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from ..asking.client import FusionClient
-from ..asking.exchange import ExchangeError, HttpClient, RequestHead
+from ..asking.exchange import ExchangeError, HttpClient
 from ..base.program import UserError
 from ..protocol import oip
 from ..protocol.oip import OipError, TensorSpec
@@ -97,27 +97,22 @@ class Target:
         shape = (1, *self.shape)
         image = TensorSpec("image", "UINT8", (-1, *self.shape))
         message = oip.request_json(image, shape, [self._output.name], parameters)
-        token = self._credentials.token()
-        fields = {} if token is None else {"Authorization": f"Bearer {token}"}
-        context = self._credentials.client_context() if self._url.startswith("https") else None
-        client = HttpClient(self._url, context, fields, _TIMEOUT_S)
-        fields = {oip.HEADER: str(len(message)), "Content-Type": "application/octet-stream"}
-        head = client.head("POST", f"/v2/models/{quote(self.name, safe='')}/infer", fields)
+        client = HttpClient(self._url, *self._credentials.to_call(self._url), _TIMEOUT_S)
         try:
-            yield lambda number: self._ask(client, head, message, images, number % len(images))
+            yield lambda number: self._ask(client, message, images, number % len(images))
         finally:
             await client.close()
 
-    async def _ask(
-        self, client: HttpClient, head: RequestHead, message: bytes, images: np.ndarray, place: int
-    ) -> Attempt:
+    async def _ask(self, client: HttpClient, message: bytes, images: np.ndarray, place: int) -> Attempt:
+        path = f"/v2/models/{quote(self.name, safe='')}/infer"
+        fields = {oip.HEADER: str(len(message)), "Content-Type": "application/octet-stream"}
         started = time.perf_counter()
         image = data_to_bytes("UINT8", images[place])
         outputs: Mapping[str, np.ndarray] = {}
         parameters: Mapping[str, Any] = {}
         body, status, error = b"", 0, ""
         try:
-            answer = await client.exchange(head, (message, image), _TIMEOUT_S, _MOST_BYTES)
+            answer = await client.exchange("POST", path, (message, image), _TIMEOUT_S, _MOST_BYTES, fields)
             body, status = answer.body, answer.status
             if status == 200:
                 response = oip.decode_response(body, answer.fields.get(oip.HEADER), [self._output], 1)

@@ -6,13 +6,12 @@ import functools
 import json
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..asking.exchange import MALFORMED, ExchangeError, HttpAnswer, HttpClient, RequestHead, SlowError, WrongAnswerError
+from ..asking.exchange import MALFORMED, ExchangeError, HttpAnswer, HttpClient, SlowError, WrongAnswerError
 from ..bundle.contents import Bundle, SliceFile, SliceModel
 from ..cluster.file import Device
 from ..protocol import oip
@@ -80,13 +79,12 @@ class RemoteWorker:
     def __init__(self, device: Device, connect_timeout_s: float) -> None:
         self.device = device
         self._client = HttpClient(device.url, *device.credentials.to_call(device.url), connect_timeout_s)
-        self.head = self._client.head
 
     async def alive(self, timeout_s: float) -> str | None:
         """What tells the worker's process from all others; None where its server does not say.
 
         Raises `DeviceError` unless it answers within `timeout_s`."""
-        answer = await self.exchange(self.head("GET", "/v2"), (), timeout_s, _SPARE_BYTES, ASKING_LIFE)
+        answer = await self.exchange(ASKING_LIFE, "GET", "/v2", (), timeout_s, _SPARE_BYTES)
         try:
             instance = answer.json()["instance"]
         except MALFORMED:
@@ -95,19 +93,16 @@ class RemoteWorker:
 
     async def served(self, timeout_s: float) -> list[str]:
         """The names of the models that it serves. Raises `DeviceError`."""
-        head = self.head("POST", "/v2/repository/index")
-        answer = await self.exchange(head, (), timeout_s, _MOST_INDEX_BYTES, ASKING_MODELS)
+        answer = await self.exchange(ASKING_MODELS, "POST", "/v2/repository/index", (), timeout_s, _MOST_INDEX_BYTES)
         try:
             return [str(entry["name"]) for entry in answer.json()]
         except MALFORMED as error:
             raise self.wrong("it is no Open Inference Protocol server", ASKING_MODELS) from error
 
-    async def exchange(
-        self, head: RequestHead, body: Sequence[bytes | memoryview], timeout_s: float, most_bytes: int, what: str
-    ) -> HttpAnswer:
+    async def exchange(self, what: str, *request: Any) -> HttpAnswer:
         """As `HttpClient.exchange`, about `what`: every failure, and every answer but 200, becomes a `DeviceError`."""
         try:
-            answer = await self._client.exchange(head, body, timeout_s, most_bytes)
+            answer = await self._client.exchange(*request)
         except WrongAnswerError as error:
             raise self.wrong(str(error), what) from error
         except ExchangeError as error:
@@ -160,40 +155,30 @@ class RemoteSlice:
         self._max_batch = max_batch
         # What the outputs take as JSON, and room for everything around them.
         self._most_bytes = max_batch * math.prod(bundle.output_shape) * 32 + _SPARE_BYTES
-        path = f"/v2/models/{model.model}"
-        self._asking, self._infer_path = worker.head("GET", path), f"{path}/infer"
-        # Of the requests, by the length of their JSON.
-        self._inferring: dict[int, RequestHead] = {}
+        self._path = f"/v2/models/{model.model}"
 
     async def check(self, timeout_s: float) -> None:
         """Asks the worker what it serves; raises `DeviceError` unless it is exactly this bundle's slice."""
-        answer = await self._worker.exchange(self._asking, (), timeout_s, self._most_bytes, self._where)
+        answer = await self._worker.exchange(self._where, "GET", self._path, (), timeout_s, self._most_bytes)
         try:
             metadata = answer.json()
-            parameters = metadata["parameters"]
-            tensors = {
-                "inputs": (metadata["inputs"], [self._input.metadata()]),
-                "outputs": (metadata["outputs"], [self._output.metadata()]),
-            }
+            parameters, tensors = metadata["parameters"], {key: metadata[key] for key in ("inputs", "outputs")}
         except MALFORMED as error:
             raise self._wrong("its model metadata is not what a worker sends") from error
         self._check_identity(parameters)
-        for key, (served, legal) in tensors.items():
-            if served != legal:
-                raise self._wrong(f"it serves {key} {_text(served)}; legal: {json.dumps(legal)}")
+        for (key, served), spec in zip(tensors.items(), (self._input, self._output), strict=True):
+            if served != [spec.metadata()]:
+                raise self._wrong(f"it serves {key} {_text(served)}; legal: {json.dumps([spec.metadata()])}")
 
     async def infer(self, images: np.ndarray, timeout_s: float) -> Partial:
         """The partial outputs of uint8 images (N, height, width, channels). Raises `DeviceError`."""
         # The worker need not begin what nobody waits for any more; rounded, so that it is the same for many requests.
         timeout_us = math.ceil(timeout_s / _TIMEOUT_STEP_S) * round(_TIMEOUT_STEP_S * 1e6)
         text = _request_json(self._input, images.shape, self._output.name, timeout_us)
-        head = self._inferring.get(len(text))
-        if head is None:
-            fields = {"Content-Type": "application/octet-stream", oip.HEADER: str(len(text))}
-            head = self._inferring[len(text)] = self._worker.head("POST", self._infer_path, fields)
-        body = (text, data_to_bytes("UINT8", images))
+        fields = {"Content-Type": "application/octet-stream", oip.HEADER: str(len(text))}
+        body, path = (text, data_to_bytes("UINT8", images)), f"{self._path}/infer"
         sent = time.perf_counter()
-        answer = await self._worker.exchange(head, body, timeout_s, self._most_bytes, self._where)
+        answer = await self._worker.exchange(self._where, "POST", path, body, timeout_s, self._most_bytes, fields)
         header = answer.fields.get(oip.HEADER)
         try:
             response = oip.decode_response(answer.body, header, [self._output], self._max_batch)

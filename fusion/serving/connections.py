@@ -36,31 +36,27 @@ class Connections:
     At most `most` are open at a time. One more takes the place of the connection that has been without a request
     longest, first of those whose client has taken its answers; where a request runs on each, it is answered 503 and
     closed. Requests are answered by `handler`.
+
+    Attributes:
+      server: what aiohttp knows of them.
+      open: those that are open.
     """
 
     def __init__(self, handler: Handler, most: int) -> None:
         # Nobody wants the answer of a request whose client is gone.
         self.server = web.Server(handler, handler_cancellation=True)
+        self.open: set[Connection] = set()
         self._most = most
-        self._open: set[Connection] = set()
 
     def __call__(self) -> asyncio.Protocol:
-        if len(self._open) >= self._most:
-            idle = [connection for connection in self._open if connection.idle_since is not None]
+        if len(self.open) >= self._most:
+            idle = [connection for connection in self.open if connection.idle_since is not None]
             if not idle:
                 return _Full(self._most)
             oldest = min(idle, key=lambda connection: (connection.untaken > 0, connection.idle_since or 0.0))
-            self._open.discard(oldest)
+            self.open.discard(oldest)
             oldest.drop()
         return Connection(self)
-
-    def add(self, connection: Connection) -> None:
-        """Counts a connection as open."""
-        self._open.add(connection)
-
-    def discard(self, connection: Connection) -> None:
-        """Counts it no more."""
-        self._open.discard(connection)
 
     async def stop(self, seconds: float) -> None:
         """Closes all connections, those with a running request after their answer, for which it waits so long."""
@@ -114,12 +110,12 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._wire = cast(asyncio.Transport, transport)
-        self._connections.add(self)
+        self._connections.open.add(self)
         self._await_head()
         self._watch_answers(0)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._connections.discard(self)
+        self._connections.open.discard(self)
         for timer in (self._head_timer, self._stuck_timer):
             if timer is not None:
                 timer.cancel()

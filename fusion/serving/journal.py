@@ -10,7 +10,6 @@ import sys
 from logging.handlers import QueueHandler, QueueListener, WatchedFileHandler
 from pathlib import Path
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any
 
 from ..base.columns import utc_now
@@ -47,9 +46,7 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def write(self, event: str, **fields: Any) -> None:
@@ -84,18 +81,19 @@ class _Sender(QueueHandler):
             self._lines.put_nowait(record)
 
 
-class _Output(logging.StreamHandler[Any]):
+class _Quiet(logging.Handler):
+    """Drops a line that cannot be written, without a word."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        pass
+
+
+class _Output(_Quiet, logging.StreamHandler[Any]):
     """Standard output."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
-        """A line that cannot be written is dropped without a word."""
 
-
-class _File(WatchedFileHandler):
+class _File(_Quiet, WatchedFileHandler):
     """A file, wherever its name leads."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
-        """A line that cannot be written is dropped without a word."""
 
     def close(self) -> None:
         # What was left of the last lines, where the disk is full.

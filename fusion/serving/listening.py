@@ -123,8 +123,7 @@ def bind() -> list[socket.socket]:
         port = listener.getsockname()[1]
         sockets.append(listener)
     if failed is not None and (not sockets or failed.errno == errno.EADDRINUSE):
-        for listener in sockets:
-            listener.close()
+        _close(sockets)
         raise UserError(_cannot_listen(failed)) from failed
     return sockets
 
@@ -149,12 +148,12 @@ async def serve(
       context: what its files gave at the start.
       on_hangup: is called at SIGHUP too.
     """
-    stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Event loops on Windows have no signal handlers; there Ctrl-C ends the program at once.
         with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, _stop, stopped, number)
+            loop.add_signal_handler(number, signals.put_nowait, number)
     connections = Connections(server.answer, MAX_CONNECTIONS.value)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(connections.stop, REQUEST_TIMEOUT_S.value)
@@ -176,7 +175,7 @@ async def serve(
         port = sockets[0].getsockname()[1]
         host = f"[{HOST.value}]" if ":" in HOST.value else HOST.value
         print(f"{kind} ready: {'https' if context else 'http'}://{host}:{port}", flush=True)
-        status = await stopped
+        status = 128 + await signals.get()
         say(f"{kind} stops: finishing the running requests")
         return status
 
@@ -248,11 +247,6 @@ async def _renew(server: Server, kind: str, own: Credentials, listeners: _Listen
             continue
         server.change_token(token)
         say(f"{kind}: token and certificate were read anew")
-
-
-def _stop(stopped: asyncio.Future[int], number: int) -> None:
-    if not stopped.done():
-        stopped.set_result(128 + number)
 
 
 def _addresses() -> list[tuple[int, tuple[Any, ...]]]:

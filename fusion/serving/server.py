@@ -142,12 +142,8 @@ class Server:
 
     async def _server_metadata(self, request: web.BaseRequest) -> web.Response:
         return web.json_response(
-            {
-                "name": f"paradis-tf-fusion-{self._kind}",
-                "version": VERSION,
-                "extensions": _EXTENSIONS,
-                "instance": self._instance,
-            }
+            {"name": f"paradis-tf-fusion-{self._kind}", "version": VERSION, "extensions": _EXTENSIONS}
+            | {"instance": self._instance}
         )
 
     async def _live(self, request: web.BaseRequest) -> web.Response:

@@ -84,8 +84,8 @@ def run(act, work, context=None, client_context=None, connect_s=5.0):
             client = HttpClient(url, client_context, {"Authorization": "Bearer x"}, connect_s)
 
             async def ask(body=None, timeout_s=5.0, most_bytes=100):
-                head = client.head("POST", "/v2/infer", {"X-More": "1"})
-                return await client.exchange(head, body or (b"{}", memoryview(b"image")), timeout_s, most_bytes)
+                pieces = body or (b"{}", memoryview(b"image"))
+                return await client.exchange("POST", "/v2/infer", pieces, timeout_s, most_bytes, {"X-More": "1"})
 
             try:
                 return await asyncio.wait_for(work(script, client, ask), WAIT_S)
@@ -421,7 +421,7 @@ def test_nobody_there(free_port):
     async def main():
         client = HttpClient(f"http://127.0.0.1:{free_port}", None, {}, 5.0)
         try:
-            await client.exchange(client.head("GET", "/"), (), 5.0, 100)
+            await client.exchange("GET", "/", (), 5.0, 100)
         finally:
             await client.close()
 
@@ -457,7 +457,7 @@ def test_a_long_body_and_an_answer_to_half_of_it():
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1024)
         client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, {}, 5.0)
-        answer = await client.exchange(client.head("POST", "/"), [long] * 10, 5.0, 100)
+        answer = await client.exchange("POST", "/", [long] * 10, 5.0, 100)
         await asyncio.wait_for(closed.wait(), WAIT_S)
         await client.close()
         server.close()
@@ -511,7 +511,7 @@ def test_tls_that_fails(certificates):
         port = server.sockets[0].getsockname()[1]
         asking = HttpClient(f"https://127.0.0.1:{port}", client, {}, 0.1)
         with pytest.raises(SlowError) as raised:
-            await asking.exchange(asking.head("GET", "/"), (), 5.0, 100)
+            await asking.exchange("GET", "/", (), 5.0, 100)
         await asking.close()
         hold.set()
         server.close()
