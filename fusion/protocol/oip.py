@@ -7,10 +7,11 @@ Pure functions from bytes to NumPy arrays and back. Whatever bytes come in, they
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from .tensors import data_from_bytes, data_from_json, data_to_bytes, data_to_jso
 HEADER = "Inference-Header-Content-Length"
 # Of a 503 for a model that cannot be had for now, whatever else there is to do; ours.
 UNABLE = "Model-Unable"
+# The JSON of a request that is remembered; longer ones hold their tensors themselves.
+_KEPT_BYTES = 4096
 _REQUEST_KEYS = ("id", "parameters", "inputs", "outputs")
 _RESPONSE_KEYS = ("id", "parameters", "outputs", "model_name", "model_version")
 _TENSOR_KEYS = ("name", "datatype", "shape", "data", "parameters")
@@ -81,18 +84,32 @@ def decode_request(
 
     Raises `OipError` (400) naming the thing, the value and what is legal.
     """
-    message, tail = _message(body, header_length, "request")
+    head, tail = _split(body, header_length)
+    read = _read_request_again if len(head) <= _KEPT_BYTES else _read_request
+    id_, tensors, requested, parameters = read(head, tail is not None, tuple(inputs), tuple(outputs), max_batch)
+    return Request(id_, _arrays(tensors, tail), requested, parameters)
+
+
+def _read_request(
+    head: bytes, has_tail: bool, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_batch: int
+) -> tuple[str | None, Sequence[_Tensor], Mapping[str, bool], Parameters]:
+    """What the JSON of a request says: its id, its inputs, the outputs asked for, and its parameters."""
+    message = parse_object(head, "request")
     _only(message, _REQUEST_KEYS, "the request")
     parameters = _parameters(message, "the request")
-    arrays = _arrays(message, "inputs", "input", inputs, tail, max_batch)
-    missing = [spec.name for spec in inputs if spec.name not in arrays]
+    tensors = _tensors(message, "inputs", "input", inputs, has_tail, max_batch)
+    missing = [spec.name for spec in inputs if spec not in (tensor.spec for tensor in tensors)]
     if missing:
         refuse(f"input {missing[0]!r} is missing; the model's inputs: {_names(inputs)}")
     binary = _flag(parameters, "binary_data_output", "the request")
     requested = {spec.name: binary for spec in outputs}
     if message.get("outputs") is not None:
         requested = _requested(message["outputs"], outputs, binary) or requested
-    return Request(_id(message), arrays, requested, parameters)
+    return _id(message), tensors, requested, parameters
+
+
+# Clients repeat themselves, to the byte.
+_read_request_again = functools.lru_cache(64)(_read_request)
 
 
 def decode_response(body: bytes, header_length: str | None, outputs: Sequence[TensorSpec], max_batch: int) -> Response:
@@ -100,9 +117,10 @@ def decode_response(body: bytes, header_length: str | None, outputs: Sequence[Te
 
     Raises `OipError` (400) exactly as `decode_request` does; a caller that is itself a server should answer 502.
     """
-    message, tail = _message(body, header_length, "response")
+    head, tail = _split(body, header_length)
+    message = parse_object(head, "response")
     _only(message, _RESPONSE_KEYS, "the response")
-    arrays = _arrays(message, "outputs", "output", outputs, tail, max_batch)
+    arrays = _arrays(_tensors(message, "outputs", "output", outputs, tail is not None, max_batch), tail)
     name, version = message.get("model_name"), message.get("model_version", "")
     if not isinstance(name, str) or not isinstance(version, str):
         refuse("model_name and model_version of the response must be strings")
@@ -165,44 +183,53 @@ def timeout_s(parameters: Parameters) -> float | None:
     return min(value, int(LONGEST_S * 1e6)) / 1e6
 
 
-def _message(
-    body: bytes | memoryview, header_length: str | None, what: str
-) -> tuple[dict[str, Any], memoryview | None]:
-    """The JSON object of a body, and what comes after it where that is binary."""
+class _Tensor(NamedTuple):
+    """A tensor of a message: of so many bytes of binary data, or of JSON data, where `size` is None."""
+
+    spec: TensorSpec
+    label: str
+    shape: tuple[int, ...]
+    size: int | None
+    data: Any
+
+
+def _split(body: bytes | memoryview, header_length: str | None) -> tuple[bytes, memoryview | None]:
+    """The JSON of a body, and what comes after it where that is binary."""
+    if header_length is None:
+        return bytes(body), None
     size = len(body)
-    if header_length is not None:
-        if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 20):
-            refuse(f"{HEADER} is {brief(header_length)}; legal: a decimal number of bytes")
-        if int(header_length) > size:
-            refuse(f"{HEADER} is {header_length} but the body has {size} bytes; legal: at most those")
-        size = int(header_length)
-    message = parse_object(bytes(body[:size]), what)
-    return message, None if header_length is None else memoryview(body)[size:]
+    if not (header_length.isascii() and header_length.isdigit() and len(header_length) < 20):
+        refuse(f"{HEADER} is {brief(header_length)}; legal: a decimal number of bytes")
+    if int(header_length) > size:
+        refuse(f"{HEADER} is {header_length} but the body has {size} bytes; legal: at most those")
+    return bytes(body[: int(header_length)]), memoryview(body)[int(header_length) :]
 
 
-def _arrays(
-    message: dict[str, Any],
-    key: str,
-    side: str,
-    specs: Sequence[TensorSpec],
-    tail: memoryview | None,
-    max_batch: int,
-) -> dict[str, np.ndarray]:
-    """The arrays of the tensors in `message[key]`; binary ones are taken off `tail` in order, and must use it up."""
-    arrays: dict[str, np.ndarray] = {}
-    rest = memoryview(b"") if tail is None else tail
+def _tensors(
+    message: dict[str, Any], key: str, side: str, specs: Sequence[TensorSpec], has_tail: bool, max_batch: int
+) -> list[_Tensor]:
+    """The tensors in `message[key]`."""
+    tensors: list[_Tensor] = []
     for tensor in _list(message, key):
         _only(tensor, _TENSOR_KEYS, f"an entry of {key}")
         spec = _find(tensor.get("name"), side, specs)
         label = f"{side} {spec.name!r}"
-        if spec.name in arrays:
+        if any(other.spec.name == spec.name for other in tensors):
             refuse(f"{label} stands twice; legal: once")
         if tensor.get("datatype") != spec.datatype:
             refuse(f"{label} has datatype {brief(tensor.get('datatype'))}; legal: {spec.datatype}")
         shape = _shape(tensor.get("shape"), spec, label, max_batch)
-        size = _binary_size(tensor, label, tail is not None)
+        tensors.append(_Tensor(spec, label, shape, _binary_size(tensor, label, has_tail), tensor.get("data")))
+    return tensors
+
+
+def _arrays(tensors: Sequence[_Tensor], tail: memoryview | None) -> dict[str, np.ndarray]:
+    """The arrays of a message's tensors; binary ones are taken off `tail` in order, and must use it up."""
+    arrays: dict[str, np.ndarray] = {}
+    rest = memoryview(b"") if tail is None else tail
+    for spec, label, shape, size, data in tensors:
         if size is None:
-            arrays[spec.name] = data_from_json(label, spec.datatype, shape, tensor["data"])
+            arrays[spec.name] = data_from_json(label, spec.datatype, shape, data)
             continue
         if size > len(rest):
             refuse(f"{label} has binary_data_size {size} but {len(rest)} bytes are left for it")
