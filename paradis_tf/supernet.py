@@ -84,6 +84,8 @@ class Supernet(keras.Model):
 
     def check_cut(self, cut: Cut) -> None:
         """Raises SwitchError unless the cut is of a path of the network's."""
+        if not isinstance(cut, Cut):
+            raise SwitchError(f"{cut!r} is no cut; legal: one of a path, such as network.switches[0].cut(0).")
         if not any(cut in path.cuts for path in self.switches):
             known = ", ".join(str(s) for s in self.switches)
             raise SwitchError(f"{cut} is not one of this network's; its switches are {known}.")
@@ -123,6 +125,8 @@ class Supernet(keras.Model):
         self.check_path(path)
         cuts = path.cuts
         live = range(len(cuts)) if devices is None else devices
+        if len(set(live)) < len(live):
+            raise SwitchError(f"devices are {tuple(live)}; each answers once.")
         for device in live:
             if not 0 <= device < len(cuts):
                 raise SwitchError(f"device {device} is not in switch '{path}'; its devices are 0 to {len(cuts) - 1}.")

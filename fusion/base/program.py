@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import signal
 import sys
@@ -72,7 +73,8 @@ def run(
       parse_flags: used in place of `parse_command_line`; may raise `UserError`.
 
     A `UserError` prints `error: <sentence>` and exits 2; Ctrl-C and SIGTERM print `interrupted` and `terminated` and
-    exit 130 and 143. Anything else is a defect of the program and keeps its traceback.
+    exit 130 and 143; where whoever reads its output has enough of it, it exits 1 without a word. Anything else is a
+    defect of the program and keeps its traceback.
     """
 
     def guarded(argv: list[str]) -> None:
@@ -81,10 +83,13 @@ def run(
             if len(argv) > 1 and not takes_arguments:
                 raise UserError(f"unexpected argument {argv[1]!r}; every option of this program is a --flag.")
             status = main(argv[1:])
+            sys.stdout.flush()
         except UserError as error:
             _end(f"error: {error}", 2)
         except KeyboardInterrupt:
             _end("interrupted", 130)
+        except BrokenPipeError:
+            _end_without_reader()
         sys.exit(status or 0)
 
     def parsed(argv: list[str]) -> list[str]:
@@ -92,6 +97,8 @@ def run(
             return (parse_flags or parse_command_line)(argv)
         except UserError as error:
             _end(f"error: {error}", 2)
+        except BrokenPipeError:
+            _end_without_reader()
 
     app.run(guarded, flags_parser=parsed)
 
@@ -99,6 +106,12 @@ def run(
 def _terminate(number: int, frame: FrameType | None) -> None:
     print("terminated", file=sys.stderr, flush=True)
     sys.exit(128 + number)
+
+
+def _end_without_reader() -> NoReturn:
+    # Or Python, as it ends, writes what is left in the buffer once more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 def _end(line: str, status: int) -> NoReturn:

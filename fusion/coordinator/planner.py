@@ -205,7 +205,7 @@ def _reason(plan: Plan, chosen: Plan, goal: Goal) -> str:
         accuracy, least = accuracy_text(plan.accuracy), accuracy_text(goal.min_accuracy)
         return f"its accuracy is {accuracy}, at least {least} is wanted"
     if plan.rank < chosen.rank and goal.min_accuracy is None:
-        if plan.accuracy is None:
+        if plan.accuracy == chosen.accuracy:
             return f"has fewer multiply-adds, {plan.entry.madds:,} against {chosen.entry.madds:,}"
         return f"is less accurate, {accuracy_text(plan.accuracy)} against {accuracy_text(chosen.accuracy)}"
     return f"takes longer, {plan.latency_ms:.1f} against {chosen.latency_ms:.1f} ms"

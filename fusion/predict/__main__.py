@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -102,10 +101,6 @@ def main(arguments: list[str]) -> int:
         rows: list[dict[str, Any]] = []
         try:
             _ask_all(selection, [functools.partial(ask, client) for client in clients], tally, rows)
-        except BrokenPipeError:
-            # Whoever read the answers has enough of them.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
         finally:
             if tally.done and selection.total != 1:
                 tally.finish(selection.others)

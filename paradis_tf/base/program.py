@@ -54,7 +54,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         return program.parse_command_line(argv)
     except Exception as error:  # a config file is a Python program, and may raise anything
         _check_overrides(argv)
-        if isinstance(error, UserError):
+        if isinstance(error, UserError | BrokenPipeError):
             raise
         raise UserError(f"the command line is not understood: {error}") from None
 

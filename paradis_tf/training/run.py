@@ -250,11 +250,11 @@ def _resume(workdir: Workdir, model: TrainableSupernet, config: ConfigDict, data
                 f"the newest checkpoint in {workdir.checkpoints} is of epoch {done}, and the run has {config.epochs}; "
                 "it is another run's, remove it."
             )
-        if not groups.fits(model, kept):
+        if not isinstance(kept, TrainableSupernet) or not groups.fits(model, kept):
             raise UserError(
                 f"the model in {workdir.checkpoints} was trained with another optimizer, or without one, than "
-                f"config.optimizer gives ({config.optimizer.name}); put its own checkpoint back, or train in a new "
-                "workdir."
+                f"config.optimizer gives ({config.optimizer.name}), or by an older version of the program; put its own "
+                "checkpoint back, or train in a new workdir."
             )
         groups.assign(model, groups.state(kept))
     workdir.metrics.truncate(done)

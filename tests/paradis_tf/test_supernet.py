@@ -213,6 +213,10 @@ def test_what_is_not_in_the_network_is_refused(tiny_net: Callable[..., Supernet]
         model(batch[0], path=Switch.parse("4x0.25"))
     with pytest.raises(SwitchError, match="device 2 is not in switch '0.5"):
         model(batch[0], path="0.5+0.5", devices=(2,))
+    with pytest.raises(SwitchError, match=r"devices are \(0, 0\); each answers once"):
+        model(batch[0], path="0.5+0.5", devices=(0, 0))
+    with pytest.raises(SwitchError, match="'0.5\\+0.5' is no cut; legal: one of a path"):
+        model.call_cut(batch[0], "0.5+0.5")  # type: ignore[arg-type]
     with pytest.raises(SwitchError, match="device 0 of switch '4x0.25' is not one of this network's"):
         model.call_cut(batch[0], Switch.parse("4x0.25").cut(0))
     with pytest.raises(SwitchError, match="layer 'stem_conv' has 8 channels.*multiple of 16"):

@@ -143,6 +143,16 @@ def test_a_damaged_checkpoint_is_passed_over(
 
 
 @pytest.mark.usefixtures("tiny_known")
+def test_a_checkpoint_without_an_optimizer_is_refused(tiny_copy: Path, tiny_data: Path) -> None:
+    """As those of older versions are read, and a finished model that was put there."""
+    shutil.copy(tiny_copy / "model.keras", tiny_copy / "checkpoints" / "epoch_0003.keras")
+    for file in (tiny_copy / "model.keras", tiny_copy / "checkpoints" / "epoch_0004.keras"):
+        file.unlink()
+    with pytest.raises(UserError, match="trained with another optimizer, or without one, .* older version"):
+        training.train(config_of(tiny_data), str(tiny_copy))
+
+
+@pytest.mark.usefixtures("tiny_known")
 def test_a_checkpoint_of_another_network_is_refused(tiny_copy: Path, tiny_data: Path) -> None:
     (tiny_copy / "model.keras").unlink()
     Supernet(narrow_resnet(10, (8, 8, 3), 5), ["1.0", "0.5+0.5"]).save(tiny_copy / "checkpoints" / "epoch_0004.keras")

@@ -160,6 +160,13 @@ def test_without_accuracies_more_multiply_adds_are_better():
     assert said["0.5+0.5"] == "has fewer multiply-adds, 32 against 64"
 
 
+def test_of_equal_accuracies_more_multiply_adds_are_better_and_it_is_said():
+    latencies = {("a", part.model): 1.0 for one in SWITCHES for part in one.slices}
+    chosen, said = choose(Goal(100), latencies, {}, lambda one: 0.5)
+    assert chosen.entry.switch == "1.0"
+    assert said["0.5+0.5"] == "has fewer multiply-adds, 32 against 64"
+
+
 def test_nothing_can_be_run():
     chosen, said = choose(Goal(100), {}, {})
     assert chosen is None
