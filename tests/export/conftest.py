@@ -108,13 +108,21 @@ def _redirected(descriptor: int, target: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _forgotten_flags() -> Iterator[None]:
-    """Takes a program's flags away when it has ended, as those of others have the same names."""
+    """Takes a program's flags away when it has ended, as those of others have the same names; while it runs also those
+    of the runner's modules that other tests have loaded in this process."""
+    modules = flags.FLAGS.flags_by_module_dict()
+    of_runner = [(module, flag) for module in modules if module.startswith("fusion.") for flag in modules[module]]
+    for _, flag in of_runner:
+        delattr(flags.FLAGS, flag.name)
     before = set(flags.FLAGS)
     try:
         yield
     finally:
         for name in set(flags.FLAGS) - before:
             delattr(flags.FLAGS, name)
+        for module, flag in of_runner:
+            flags.FLAGS[flag.name] = flag
+            flags.FLAGS.register_flag_by_module(module, flag)
 
 
 @pytest.fixture(scope="session")
