@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import signal
@@ -15,7 +14,6 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from fusion.base.program import UserError
-from paradis_tf.base import program
 
 Job = TypeVar("Job")
 
@@ -73,12 +71,6 @@ def _death(jobs: Sequence[str], started: Sequence[BaseProcess]) -> str:
         f"{'; or '.join(jobs)}: the process died{f' ({how})' if how else ''}, perhaps for want of memory; "
         "try --processes=1."
     )
-
-
-def load_quietly(module: str) -> None:
-    """A `start` for functions of a module that loads TensorFlow."""
-    with program.quiet():
-        importlib.import_module(module)
 
 
 def _start_process(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
