@@ -251,7 +251,8 @@ def _fault(workdir: Workdir, run: ListedRun) -> str:
     for key in sorted(kept.keys() | listed.keys()):
         old, new = kept.get(key, default.get(key)), listed.get(key, default.get(key))
         if old != new:
-            return f"{workdir.path} holds a run with {key}={old!r}, and the list says {new!r}; give the entry another name."
+            held = f"{workdir.path} holds a run with {key}={old!r}"
+            return f"{held}, and the list says {new!r}; give the entry another name."
     return ""
 
 
