@@ -5,12 +5,13 @@
   python -m fusion.predict --watch=inbox                       # images as they appear in a folder
   python -m fusion.predict --loop --every_s=5 snapshot.jpg     # a file that a camera writes again and again
 
-Folders are searched to the bottom. Of a classifier: one line per image, file, label, confidence, milliseconds and
-switch, and what a degraded answer lacks; an image must have the model's size, or be made so by --resize. Of
-super-resolution: images of any size, cut in tiles of the model's; each answer is written to --target as NAME_x2.png (of
-scale 2). If an image cannot be used, or the coordinator refuses it, the others are still done, and the exit status is
-2. A coordinator that has no time, or no devices, is asked again for --timeout_s; an image that waits in vain is the
-last one, except with --watch and --loop. The totals of several images, also after Ctrl-C, are on standard error.
+Folders are searched to the bottom; hidden names and files of other kinds are left out and counted. Of a classifier: one
+line per image, file, label, confidence, milliseconds and switch, and what a degraded answer lacks; an image must have
+the model's size, or be made so by --resize. Of super-resolution: images of any size, cut in tiles of the model's; each
+answer is written to --target as NAME_x2.png (of scale 2). If an image cannot be used, or the coordinator refuses it,
+the others are still done, and the exit status is 2. A coordinator that has no time, or no devices, is asked again for
+--timeout_s; an image that waits in vain is the last one, except with --watch and --loop. The totals of several images,
+also after Ctrl-C, are on standard error.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ def main(arguments: list[str]) -> int:
     watched = None if _WATCH.value is None else WatchedFolder(_WATCH.value)
     every_s = _EVERY_S.value if _LOOP.value else None
     selection = sources.select(arguments, _STDIN.value == "image", watched, every_s)
+    for sentence in selection.unreadable:
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
     credentials = Credentials(_TOKEN_FILE.value, _TLS_CA.value, _TLS_CERT.value, _TLS_KEY.value)
     timeout_s = _TIMEOUT_S.value or 0.0
     tally = Tally(selection.total)
@@ -102,12 +105,12 @@ def main(arguments: list[str]) -> int:
         try:
             _ask_all(selection, [functools.partial(ask, client) for client in clients], tally, rows)
         finally:
-            if tally.done and selection.total != 1:
-                tally.finish(selection.others)
+            if tally.done and (selection.total != 1 or selection.left_out):
+                tally.finish(selection.left_out)
             if tally.done and _JSON.value:
                 model = {"name": clients[0].name, **clients[0].model_parameters}
                 write_json(_JSON.value, {"url": _URL.value, "model": model, "images": rows})
-    return 2 if tally.unfit or tally.failed else 0
+    return 2 if tally.unfit or tally.failed or selection.unreadable else 0
 
 
 def _ask_all(

@@ -6,14 +6,15 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import stat
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from ..base.program import UserError
+from ..base.walk import Found, told, walk
 from ..images.reading import FORMATS
 
 STDIN = "-"
@@ -37,11 +38,21 @@ class ImageSource:
 @dataclass(frozen=True)
 class Selection:
     """What a program is to ask about: the images that are known at the start, all images in their order, which may go
-    on for ever, and how many other files the folders have."""
+    on for ever, and what was found in the folders."""
 
     known: Sequence[ImageSource]
     all: Iterable[ImageSource]
-    others: int
+    found: Sequence[Found] = ()
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """How many other things the folders hold, by kind."""
+        return sum((found.left_out for found in self.found), Counter())
+
+    @property
+    def unreadable(self) -> list[str]:
+        """A sentence for each folder below these that cannot be read."""
+        return [sentence for found in self.found for sentence in found.unreadable]
 
     @property
     def total(self) -> int | None:
@@ -77,7 +88,7 @@ class WatchedFolder:
 
     def _look(self) -> dict[str, tuple[int, int]]:
         states = {}
-        for path in _walk(self._folder)[0]:
+        for path in walk([self._folder], _ENDS).files[self._folder]:
             try:
                 status = os.stat(path)
             except OSError:
@@ -100,38 +111,42 @@ def select(
     Raises `UserError` as `files` and `image` do.
     """
     place = arguments.index(STDIN) if STDIN in arguments else len(arguments)
-    before, others = files(arguments[:place])
+    before, found = files(arguments[:place])
     after, more = files(arguments[place + 1 :])
+    found += more
     names_follow = STDIN in arguments and not stdin_is_image
     if STDIN in arguments and stdin_is_image:
         before.append(image(sys.stdin.buffer))
     known = before + after
     if every_s is not None:
-        return Selection(known, again(known, every_s), others + more)
+        return Selection(known, again(known, every_s), found)
     if watched is None and not names_follow:
-        return Selection(known, known, others + more)
+        return Selection(known, known, found)
     names = lines(sys.stdin.buffer) if names_follow else ()
-    return Selection(known, itertools.chain(before, names, after, watched or ()), others + more)
+    return Selection(known, itertools.chain(before, names, after, watched or ()), found)
 
 
-def files(arguments: Sequence[str]) -> tuple[list[ImageSource], int]:
-    """The images of files and folders, and how many files of the folders are left out.
+def files(arguments: Sequence[str]) -> tuple[list[ImageSource], list[Found]]:
+    """The images of files and folders, and what was found in each of the folders.
 
-    A folder stands for the files in it and below that are named as images of `images.FORMATS` and not hidden, in the
-    order of their names; a file that is named itself is taken whatever its name. Raises `UserError` for a folder
-    without images, or one that cannot be read.
+    A folder stands for the files in it and below that are named as images of `images.FORMATS`, as `walk` finds them; a
+    file that is named itself is taken whatever its name. Raises `UserError` for a folder without images, or one that
+    cannot be read.
     """
     sources: list[ImageSource] = []
-    others = 0
+    walks: list[Found] = []
     for argument in arguments:
-        paths = [argument]
-        if os.path.isdir(argument):
-            paths, left = _walk(argument)
-            others += left
+        if not os.path.isdir(argument):
+            sources.append(ImageSource(argument))
+            continue
+        found = walk([argument], _ENDS)
+        paths = found.files[argument]
         if not paths:
-            raise UserError(f"folder {argument!r} has no images; legal: files ending in {', '.join(_ENDS)}.")
+            other = f"; it holds {told(found.left_out)}" if found.left_out else ""
+            raise UserError(f"folder {argument!r} has no images; legal: files ending in {', '.join(_ENDS)}{other}.")
         sources += map(ImageSource, paths)
-    return sources, others
+        walks.append(found)
+    return sources, walks
 
 
 def image(stream: BinaryIO) -> ImageSource:
@@ -166,30 +181,3 @@ def again(sources: Sequence[ImageSource], every_s: float) -> Iterator[ImageSourc
         yield from sources
         due = max(due + every_s, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
-
-
-def _never_ends(path: str) -> bool:
-    """Whether reading a file may wait for ever: a pipe, a socket or a terminal. One that is not there is none."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
-def _walk(folder: str) -> tuple[list[str], int]:
-    """The images of a folder and below, and how many other files there are; hidden ones are neither."""
-    paths, others = [], 0
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"folder {error.filename!r} cannot be read: {error.strerror}.") from error
-
-    for parent, below, names in os.walk(folder, onerror=refuse):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        for name in sorted(name for name in names if not name.startswith(".")):
-            path = os.path.join(parent, name)
-            if name.lower().endswith(_ENDS) and not _never_ends(path):
-                paths.append(path)
-            else:
-                others += 1
-    return paths, others

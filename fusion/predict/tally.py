@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 
 from ..base.columns import counted
+from ..base.walk import told
 from ..runtime.timing import percentile
 
 _LATEST = 10_000
@@ -42,14 +44,14 @@ class Tally:
             self._silent_until = now + seconds
             print(f"waiting, up to {seconds:g} s: {reason}", file=sys.stderr, flush=True)
 
-    def finish(self, others: int) -> None:
-        """Prints the totals on standard error; `others` files of folders were no images by their names."""
+    def finish(self, left_out: Mapping[str, int]) -> None:
+        """Prints the totals on standard error, with what of folders is left out, by kind."""
         seconds = time.monotonic() - self._began
         ranked = sorted(self._ms)
         counts = [f"{self.answered} answered" + (f" ({self.degraded} degraded)" if self.degraded else "")]
         counts += [f"{count} {what}" for count, what in ((self.unfit, "unfit"), (self.failed, "failed")) if count]
         counts += [f"{self._total - self.done} not done"] if self._total and self._total > self.done else []
-        counts += [f"{counted(others, 'other file')} left out"] if others else []
+        counts += [f"left out {told(left_out)}"] if left_out else []
         text = f"{counted(self.done, 'image')} in {seconds:.1f} s: {', '.join(counts)}"
         if ranked:
             p50, p95 = (percentile(ranked, percent) for percent in (50, 95))

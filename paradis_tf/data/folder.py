@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 
 from fusion.base.files import write_json
 from fusion.base.program import UserError
+from fusion.base.walk import BESIDE, FOLDER, identity, told, walk
 from paradis_tf.base.progress import Progress
 from paradis_tf.base.threads import in_threads
 from paradis_tf.data import encoded
@@ -40,10 +42,11 @@ class Files:
 def listing(root: str, wanted: Sequence[str] = ()) -> tuple[dict[str, Files], tuple[str, ...]]:
     """The image files of each part, see `part_names`, sorted by class and path, and the sorted names of the classes.
 
-    Files whose names start with a dot or do not end in one of `SUFFIXES` are left alone.
+    Images are what `fusion.base.walk` finds in a class folder and below. What else is there is counted and printed.
 
     Raises:
-      UserError: no such folder, no class folders, one that is empty or that not all parts have.
+      UserError: no such folder, no class folders, one that is empty, is two classes' or that not all parts have, or a
+        folder that cannot be read.
     """
     folder = Path(root)
     if not folder.is_dir():
@@ -63,7 +66,11 @@ def listing(root: str, wanted: Sequence[str] = ()) -> tuple[dict[str, Files], tu
     unprintable = [name for name in classes if not name.isprintable()]
     if unprintable:
         raise UserError(f"image folder {root!r}: class folder {unprintable[0]!r} is no single line of text.")
-    return {part: _files(folder / name, classes) for part, name in parts.items()}, classes
+    left_out: Counter[str] = Counter()
+    files = {part: _files(folder, name, classes, left_out) for part, name in parts.items()}
+    if left_out:
+        print(f"image folder {root!r}: left out {told(left_out)}", flush=True)
+    return files, classes
 
 
 def _check_same_classes(folder: Path, name: str, other: str) -> None:
@@ -77,25 +84,33 @@ def _check_same_classes(folder: Path, name: str, other: str) -> None:
 
 def _subfolders(folder: Path) -> list[str]:
     try:
-        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(name for name in os.listdir(folder) if not name.startswith(".") and os.path.isdir(folder / name))
     except OSError as error:
         raise UserError(f"folder {str(folder)!r} cannot be read: {error.strerror}.") from None
 
 
-def _files(folder: Path, classes: Sequence[str]) -> Files:
+def _files(root: Path, part: str, classes: Sequence[str], left_out: Counter[str]) -> Files:
+    """The images of a part; adds to `left_out` what else is there, by kind."""
+    folders = [str(root / part / name) for name in classes]
+    known: dict[tuple[int, int] | None, str] = {}
+    for folder in folders:
+        other = known.setdefault(identity(folder), folder)
+        if other != folder:
+            raise UserError(f"class folders {other!r} and {folder!r} are one folder; an image is of one class.")
+    # A link from a class to the whole set makes no images of that class.
+    found = walk(folders, SUFFIXES, met=[root, root / part])
+    beside = walk([root / part], SUFFIXES, below=False)
+    del beside.left_out[FOLDER]
+    left_out.update(found.left_out + beside.left_out + Counter({BESIDE: len(beside.files[str(root / part)])}))
+    if found.unreadable:
+        raise UserError(f"{found.unreadable[0]} Let this user read it, or remove it.")
     paths: list[Path] = []
     labels: list[int] = []
-    for label, name in enumerate(classes):
-        here = sorted(
-            Path(place) / file
-            for place, _, files in os.walk(folder / name, followlinks=True)
-            for file in files
-            if file.lower().endswith(SUFFIXES) and not file.startswith(".")
-        )
+    for label, folder in enumerate(folders):
+        here = [Path(file) for file in found.files[folder]]
         if not here:
             raise UserError(
-                f"class folder {str(folder / name)!r} holds no images ({', '.join(SUFFIXES)}); fill it or "
-                "remove it from all parts."
+                f"class folder {folder!r} holds no images ({', '.join(SUFFIXES)}); fill it or remove it from all parts."
             )
         paths += here
         labels += [label] * len(here)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from fusion.base.program import UserError
+from fusion.base.walk import told, walk
 from paradis_tf.data import patches
 from paradis_tf.data.bicubic import crop_to_multiple, shrink
 from paradis_tf.data.parts import ImagePairs, Patches
@@ -174,12 +175,14 @@ class _Reader:
     def _files(self, key: str, folder: str) -> dict[str, Path]:
         path = self.root / folder
         try:
-            images = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
-        except OSError as error:
+            found = walk([path], _SUFFIXES, below=False)
+        except UserError as error:
             hint = "" if Path(folder).is_absolute() else f" {self._where}"
-            raise UserError(f"config.dataset.{key}: folder {path} cannot be read: {error.strerror}.{hint}") from None
+            raise UserError(f"config.dataset.{key}: {error}{hint}") from None
+        if found.left_out:
+            print(f"config.dataset.{key}: of folder {str(path)!r} left out {told(found.left_out)}", flush=True)
         files: dict[str, Path] = {}
-        for file in images:
+        for file in map(Path, found.files[str(path)]):
             if file.stem in files:
                 raise UserError(f"folder {path} has {files[file.stem].name} and {file.name}; names differ in more.")
             files[file.stem] = file

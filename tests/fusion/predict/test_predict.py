@@ -141,7 +141,8 @@ def test_a_folder_of_anything(coordinator, runner, tmp_path):
     good = [image(folder / "0.png"), image(folder / "below" / "1.png", 1), image(folder / "below" / "2.png", 2)]
     image(folder / "large.jpg", size=(60, 80))
     (folder / "broken.png").write_bytes(good[0].read_bytes()[:45])
-    (folder / "notes.txt").write_text("x")
+    for other in ("notes.txt", "below/notes.TXT", ".notes.txt"):
+        (folder / other).write_text("x")
     coordinator.parameters = [COMPLETE, DEGRADED]
     options = (f"--url={coordinator.url}", f"--json={out}", f"--jsonl={lines}", "--deadline_ms=12.5", "--parallel=2")
     done = runner("predict", *options, folder)
@@ -154,9 +155,9 @@ def test_a_folder_of_anything(coordinator, runner, tmp_path):
     *errors, totals = done.stderr.splitlines()
     assert len(errors) == 2 and "broken.png" in errors[0] and "large.jpg" in errors[1]
     assert totals.startswith("5 images in ")
-    assert ": 3 answered (1 degraded), 2 unfit, 1 other file left out; " in totals
+    assert ": 3 answered (1 degraded), 2 unfit, left out 2 .txt and 1 hidden; " in totals
     rows = [json.loads(line) for line in lines.read_text().splitlines()]
-    assert [Path(row["file"]).name for row in rows] == ["0.png", "broken.png", "large.jpg", "1.png", "2.png"]
+    assert [Path(row["file"]).name for row in rows] == ["0.png", "1.png", "2.png", "broken.png", "large.jpg"]
     assert [row["label"] for row in rows if "error" not in row] == ["a", "b", "c"]
     times = [datetime.fromisoformat(row["time"].replace("Z", "+00:00")) for row in rows]
     assert times == sorted(times) and times[0].utcoffset() == timedelta(0)

@@ -32,11 +32,21 @@ def names(found):
 def test_folders_are_searched_in_order(tmp_path):
     fill(tmp_path, "b/2.JPG", "b/10.png", "a/x.webp", "z.png", ".hidden.png", ".git/y.png", "readme.txt", "a/page.eps")
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
-    found, others = sources.files(["first.txt", str(tmp_path)])
+    found, walks = sources.files(["first.txt", str(tmp_path)])
     inside = [os.path.relpath(name, tmp_path) for name in names(found)[1:]]
     assert names(found)[0] == "first.txt"
-    assert inside == ["z.png", "a/x.webp", "b/10.png", "b/2.JPG"]
-    assert others == 2
+    assert inside == ["a/x.webp", "b/10.png", "b/2.JPG", "z.png"]
+    assert [walk.left_out for walk in walks] == [{".txt": 1, ".eps": 1, "hidden": 2, "folder met before": 1}]
+
+
+def test_linked_folders_are_searched_too(tmp_path):
+    fill(tmp_path, "elsewhere/1.png", "in/0.png")
+    (tmp_path / "in" / "more").symlink_to("../elsewhere")
+    found, _ = sources.files([str(tmp_path / "in")])
+    assert [os.path.basename(name) for name in names(found)] == ["0.png", "1.png"]
+    watched = WatchedFolder(str(tmp_path / "in"))
+    fill(tmp_path, "elsewhere/2.png")
+    assert next(iter(watched)).name == str(tmp_path / "in" / "more" / "2.png")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
@@ -44,14 +54,14 @@ def test_what_never_ends_is_no_image_of_a_folder(tmp_path):
     fill(tmp_path, "a.png")
     os.mkfifo(tmp_path / "b.png")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
-    found, others = sources.files([str(tmp_path)])
+    found, walks = sources.files([str(tmp_path)])
     assert [os.path.basename(name) for name in names(found)] == ["a.png", "gone.png"]
-    assert others == 1
+    assert walks[0].left_out == {"pipe or device": 1}
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
-    fill(tmp_path, "readme.txt")
-    with pytest.raises(UserError, match="has no images; legal: files ending in "):
+    fill(tmp_path, "readme.txt", ".hidden/1.png")
+    with pytest.raises(UserError, match="has no images; legal: files ending in .*; it holds 1 .txt and 1 hidden.$"):
         sources.files([str(tmp_path)])
 
 

@@ -60,14 +60,50 @@ def test_a_validation_folder_is_used_as_it_is_where_there_is_a_test_folder(image
     assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [6, 5, 3]
 
 
-def test_other_files_and_hidden_ones_are_left_alone(image_folder: Make) -> None:
+def test_what_is_no_image_is_left_out_and_counted(image_folder: Make, capsys: pytest.CaptureFixture[str]) -> None:
     root = image_folder()
-    for name in ("notes.txt", "._00.jpg", ".DS_Store"):
-        (root / "train" / "ant" / name).write_text("no image")
+    ant = root / "train" / "ant"
+    for name in ("notes.txt", "._00.jpg", ".DS_Store", *(f"{number}.xyz" for number in range(60))):
+        (ant / name).write_text("no image")
+    picture = next((root / "val" / "bee").iterdir())
+    for folder in (".ipynb_checkpoints", ".thumbnails", "below/.Trash-1000"):
+        (ant / folder).mkdir(parents=True)
+        shutil.copy(picture, ant / folder / "0.png")
     (root / "train" / ".cache").mkdir()
     (root / "train" / "list.txt").write_text("")
+    shutil.copy(picture, root / "val" / "1.png")
     (root / "docs").mkdir()
-    assert len(listing(str(root))[0]["train"].paths) == 12
+    os.mkfifo(ant / "x.png")
+    assert [len(files.paths) for files in listing(str(root))[0].values()] == [12, 4]
+    assert capsys.readouterr().out == (
+        f"image folder '{root}': left out 60 .xyz, 2 .txt, 6 hidden, 1 pipe or device and 1 image beside the class "
+        "folders\n"
+    )
+
+
+@pytest.mark.parametrize("target", [".", "..", "../../..", "../bee", "../../val/bee/.."])
+def test_a_folder_is_walked_once(image_folder: Make, target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    root = image_folder()
+    expected = listing(str(root))[0]
+    assert capsys.readouterr().out == ""
+    (root / "train" / "ant" / "link").symlink_to(target)
+    found = listing(str(root))[0]
+    added = [path for path in found["train"].paths if path not in expected["train"].paths]
+    # A link to the other part is followed, as any link to a folder that is none of this part's.
+    assert len(added) == (4 if "val" in target else 0)
+    assert ("left out 1 folder met before\n" in capsys.readouterr().out) == (not added)
+
+
+def test_linked_class_folders_and_parts_are_walked(image_folder: Make) -> None:
+    root = image_folder()
+    shutil.rmtree(root / "val")
+    (root / "val").symlink_to("train")
+    (root / "train" / "bee").rename(root / "bees")
+    (root / "train" / "bee").symlink_to("../bees")
+    parts, classes = listing(str(root))
+    assert classes == ("ant", "bee", "wasp")
+    np.testing.assert_array_equal(parts["train"].labels, parts["test"].labels)
+    assert len(parts["train"].labels) == 12
 
 
 def test_images_in_folders_within_a_class_folder(image_folder: Make) -> None:
@@ -143,6 +179,12 @@ def file_instead(root: Path) -> str:
     return "does not exist or is no folder"
 
 
+def folder_of_two_classes(root: Path) -> str:
+    for part in ("train", "val"):
+        (root / part / "bees").symlink_to("bee")
+    return f"class folders '{root / 'train' / 'bee'}' and '{root / 'train' / 'bees'}' are one folder"
+
+
 def strange_name(root: Path) -> str:
     for part in ("train", "val"):
         shutil.copytree(root / part / "ant", root / part / "two\nlines")
@@ -159,6 +201,7 @@ def strange_name(root: Path) -> str:
         no_images,
         nothing,
         file_instead,
+        folder_of_two_classes,
         strange_name,
     ],
 )

@@ -100,6 +100,18 @@ def test_a_prepared_set_is_read_as_its_source(image_folder: Make, tmp_path: Path
     assert load("prepared", str(tmp_path / "set"), image_size=20).image_shape == (20, 20, 3)
 
 
+def test_what_training_leaves_out_is_not_prepared(
+    image_folder: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = image_folder()
+    (root / "train" / "ant" / ".hidden").mkdir()
+    shutil.copy(next((root / "train" / "ant").glob("*.jpg")), root / "train" / "ant" / ".hidden" / "0.jpg")
+    (root / "train" / "ant" / "all").symlink_to(root)
+    manifest = prepare(root, tmp_path / "set")
+    assert manifest["parts"]["train"]["images"] == 12
+    assert "left out 1 hidden and 1 folder met before\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("height", "width", "size", "stored"),
     [(512, 700, 224, (256, 350)), (40, 30, SIZE, (40, 30)), (640, 64, SIZE, (320, 32)), (5, 9, SIZE, (5, 9))],

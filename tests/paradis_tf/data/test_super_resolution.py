@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,22 @@ def test_broken_and_small_images_are_refused_or_left_out(root: Path, capsys: pyt
     assert printed.count("left out") == 2 and "cut.jpg" in printed and "tiny.png" in printed
 
 
+def test_hidden_files_pipes_and_folders_are_left_out(root: Path, capsys: pytest.CaptureFixture) -> None:
+    write(root / "train" / "below", {"e": (40, 40)})
+    for name in (".hidden.png", "._0.png"):
+        (root / "train" / name).write_bytes(b"no image")
+    (root / "train" / "notes.txt").write_text("")
+    os.mkfifo(root / "train" / "x.png")
+    (root / "more").mkdir()
+    (root / "more" / "linked.png").symlink_to(root / "train" / "a.png")
+    data = load(root, train=["train", "more"])
+    assert len(data.train.pairs) + len(data.validation) == 5
+    printed = capsys.readouterr().out
+    assert printed == (
+        f"config.dataset.train: of folder '{root / 'train'}' left out 1 .txt, 2 hidden, 1 pipe or device and 1 folder\n"
+    )
+
+
 def no_partner(root: Path) -> dict:
     write(root / "low", {"baby": (20, 21)})
     return {"test_low": ["low"]}
@@ -130,11 +147,11 @@ BAD = [
     (empty, "folder .*none has no images"),
     (
         lambda root: {"train": ["nowhere"]},
-        "config.dataset.train: folder .*nowhere cannot be read: No such file.*are in --data_dir, which is .",
+        "config.dataset.train: folder '.*nowhere' cannot be read: No such file.*are in --data_dir, which is .",
     ),
     (
         lambda root: {"train": ["nowhere"], "data_dir": None},
-        "folder nowhere cannot be read: No such file.*--data_dir, which is not given, so",
+        "folder 'nowhere' cannot be read: No such file.*--data_dir, which is not given, so",
     ),
     (lambda root: {"train": []}, "config.dataset.train is .*; it is at least one folder"),
     (lambda root: {"train_low": ["train", "train"]}, "train_low has 2 folders and train 1"),
