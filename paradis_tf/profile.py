@@ -122,7 +122,7 @@ def _of_data(config: Any) -> dict[str, Any]:
         return {"image_shape": (size, size, 3), "scale": config.dataset.scale}
     known_size, known_classes = _SIZES.get(config.dataset.name, (0, 0))
     size = _IMAGE_SIZE.value or config.dataset.image_size or known_size
-    classes = _CLASSES.value or known_classes
+    classes = _CLASSES.value or config.dataset.classes or known_classes
     if not size or not classes:
         raise UserError(
             f"dataset {config.dataset.name!r} does not say its shape without being read; --image_size or --classes is "

@@ -69,6 +69,7 @@ def get_config(method: str = "paradis") -> ConfigDict:
                 "validation_fraction": 0.1,
                 "image_size": 0,
                 "skip_broken": False,
+                "classes": 0,
             },
             # See paradis_tf.data.augmentation.augment.Augmentation; 0 turns a change off.
             "augmentation": {

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fusion.base.program import UserError
+from paradis_tf.data.parts import some
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 # A file may bring its own validation part.
 _VALIDATION_KEYS = ("x_validation", "y_validation")
-_MOST_CLASSES = 100_000
+MOST_CLASSES = 100_000
 _DIGITS_TEST_FRACTION = 0.2
 _DIGITS_SPLIT_SEED = 20
 _DIGITS_SIDE = 16
@@ -108,12 +110,51 @@ def checked(source: str, arrays: dict[str, Any]) -> dict[str, np.ndarray]:
             )
     if "class_names" in kept:
         _check_class_names(source, kept["class_names"])
-        return kept
-    classes = int(kept["y_train"].max()) + 1
-    for y in (f"y_{part}" for part in parts):
-        if kept[y].max() >= classes:
-            raise UserError(f"{source}: {y} holds label {kept[y].max()}, and y_train knows 0 to {classes - 1}.")
     return kept
+
+
+def class_names(
+    source: str, labels: Mapping[str, np.ndarray], names: Sequence[str] | None, classes: int
+) -> tuple[str, ...]:
+    """The names of the classes; of classes without names their numbers.
+
+    With names, or where the user gives their number, classes may be without training images, which is printed or as he
+    says. Otherwise that is refused, as labels that do not count from 0 would be outputs that nothing teaches.
+
+    Args:
+      source: what to call it in an error.
+      labels: of each part, `y_train` and so on, of `checked`.
+      names: those that the set brings; None if it brings none.
+      classes: how many the user says there are; 0 leaves it to the names or to the labels of training images.
+
+    Raises:
+      UserError: a label beyond the classes, a number that is not that of the names, or classes without training images.
+    """
+    largest = max(labels, key=lambda key: int(labels[key].max()))
+    most = int(labels[largest].max())
+    if names is not None and classes not in (0, len(names)):
+        raise UserError(f"config.dataset.classes is {classes}, and {source} names {len(names)} classes; give 0.")
+    if names is not None and most >= len(names):
+        raise UserError(f"{source}: label {most} is out of range; it names {len(names)} classes.")
+    if classes and most >= classes:
+        raise UserError(
+            f"config.dataset.classes is {classes}, and {source} holds label {most} in {largest}; it is at least "
+            f"{most + 1}."
+        )
+    known = classes or (int(labels["y_train"].max()) + 1 if names is None else len(names))
+    meant = f"if that is meant, give --config.dataset.classes={most + 1}."
+    if most >= known:
+        raise UserError(f"{source}: {largest} holds label {most}, and y_train knows 0 to {known - 1}; {meant}")
+    texts = tuple(map(str, range(known) if names is None else names))
+    empty = np.flatnonzero(np.bincount(labels["y_train"], minlength=known) == 0)
+    if len(empty) and not classes:
+        sentence = f"{source}: y_train has no image of class {some([texts[place] for place in empty])}"
+        if names is None:
+            raise UserError(
+                f"{sentence}, and its largest label is {most}; labels count from 0 without gaps, or, {meant}"
+            )
+        print(f"{sentence}; the network cannot learn it", flush=True)
+    return texts
 
 
 def _checked_labels(source: str, key: str, labels: np.ndarray) -> np.ndarray:
@@ -121,11 +162,9 @@ def _checked_labels(source: str, key: str, labels: np.ndarray) -> np.ndarray:
         labels = labels[:, 0]
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"{source}: {key} is {labels.dtype} {labels.shape}; it takes one integer for each image.")
-    illegal = labels[(labels < 0) | (labels >= _MOST_CLASSES)]
+    illegal = labels[(labels < 0) | (labels >= MOST_CLASSES)]
     if len(illegal):
-        raise UserError(
-            f"{source}: {key} holds label {illegal[0]}; labels count from 0 and stay below {_MOST_CLASSES}."
-        )
+        raise UserError(f"{source}: {key} holds label {illegal[0]}; labels count from 0 and stay below {MOST_CLASSES}.")
     return labels.astype(np.int64)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -69,6 +69,7 @@ def load(
     seed: int = 0,
     image_size: int = 0,
     skip_broken: bool = False,
+    classes: int = 0,
 ) -> Dataset:
     """Reads a dataset and, where it brings no validation part, holds one out of its training part.
 
@@ -88,6 +89,8 @@ def load(
       image_size: of `folder` and `prepared`: side of the square input in pixels; 0 takes the size that the set was
         prepared for.
       skip_broken: of `folder`: images that cannot be decoded are left out instead of refused.
+      classes: of sets that do not name their classes: how many there are, 2 to 100,000, some perhaps without training
+        images; 0 takes as many as y_train has labels, which then have no gaps.
 
     Raises:
       UserError: an unknown name, a missing or malformed file, or a value out of range.
@@ -102,12 +105,13 @@ def load(
         raise UserError(f"dataset {name!r} is unknown; known are {', '.join(known)}.")
     _check_path(name, path)
     _check_images(name, image_size, skip_broken)
+    _check_classes(name, classes)
     if not 0 <= seed < 2**31 - 1:
         raise UserError(f"seed is {seed}; it lies between 0 and {2**31 - 2}.")
     if not 0 < validation_fraction < 1:
         raise UserError(f"validation_fraction is {validation_fraction}; it lies between 0 and 1.")
     if name in arrays_of:
-        parts, class_names = _of_arrays(name, arrays_of[name]())
+        parts, class_names = _of_arrays(name, arrays_of[name](), classes)
     elif name == "folder":
         # TensorFlow is loaded for this and the next alone.
         from paradis_tf.data import folder
@@ -119,7 +123,7 @@ def load(
         parts, class_names = prepared.load(Path(path), image_size)
     else:
         images = tfds.TfdsSet(name, data_dir).arrays(_MOST_BYTES)
-        parts, class_names = _of_arrays(name, arrays.checked(name, images))
+        parts, class_names = _of_arrays(name, arrays.checked(name, images), classes)
     return _split(parts, class_names, validation_fraction, seed)
 
 
@@ -145,16 +149,23 @@ def _check_images(name: str, image_size: int, skip_broken: bool) -> None:
         raise UserError(f"config.dataset.skip_broken is set, but only dataset 'folder' takes it, not {name!r}.")
 
 
-def _of_arrays(name: str, values: dict[str, np.ndarray]) -> tuple[dict[str, Part], list[str]]:
+def _check_classes(name: str, classes: int) -> None:
+    if classes and (name in ("folder", "prepared") or name.startswith(tfds.PREFIX)):
+        raise UserError(f"config.dataset.classes is {classes}, but dataset {name!r} names its classes itself; it is 0.")
+    if classes and not 2 <= classes <= arrays.MOST_CLASSES:
+        raise UserError(
+            f"config.dataset.classes is {classes}; it lies between 2 and {arrays.MOST_CLASSES}, or it is 0."
+        )
+
+
+def _of_arrays(name: str, values: dict[str, np.ndarray], classes: int) -> tuple[dict[str, Part], Sequence[str]]:
     parts = {key[2:]: Part(values[key], values[f"y_{key[2:]}"]) for key in values if key.startswith("x_")}
-    count = max(int(part.labels.max()) for part in parts.values()) + 1
-    class_names = [str(n) for n in values.get("class_names", _CLASS_NAMES.get(name, range(count)))]
-    if len(class_names) < count:
-        raise UserError(f"dataset {name!r}: label {count - 1} is out of range; it names {len(class_names)} classes.")
-    return parts, class_names
+    labels = {key: values[key] for key in values if key.startswith("y_")}
+    names = list(values["class_names"]) if "class_names" in values else _CLASS_NAMES.get(name)
+    return parts, arrays.class_names(f"dataset {name!r}", labels, names, classes)
 
 
-def _split(parts: dict[str, Part], class_names: list[str], fraction: float, seed: int) -> Dataset:
+def _split(parts: dict[str, Part], class_names: Sequence[str], fraction: float, seed: int) -> Dataset:
     train, validation = parts["train"], parts.get("validation")
     if validation is None:
         held = round(len(train) * fraction)

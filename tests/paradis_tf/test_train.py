@@ -294,7 +294,10 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "architecture": ({"model.name": "vgg"}, "architecture 'vgg' is unknown; known are mobilenet_v1, resnet"),
     "method": ({"method.name": "magic"}, "method 'magic' is unknown; known are individual, paradis"),
     "data": ({"dataset.name": "npz", "dataset.path": "/nowhere.npz"}, "/nowhere.npz does not exist"),
-    "data of the other task": ({"dataset.name": "sr"}, "dataset 'sr' does not take image_size, path; it takes"),
+    "data of the other task": (
+        {"dataset.name": "sr"},
+        "dataset 'sr' does not take classes, image_size, path; it takes",
+    ),
     "no name": ({"dataset.name": "tfds:"}, "dataset 'tfds:' has no name"),
     "batch": ({"batch_size": 5000}, "batch_size is 5000; it lies between 1 and the 1294 training images"),
     "padding": ({"augmentation.crop_padding": 16}, "augmentation.crop_padding is 16"),

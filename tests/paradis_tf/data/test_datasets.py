@@ -220,6 +220,12 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "size of arrays": ({"name": "digits", "image_size": 32}, "image_size is 32, but only 'folder' and 'prepared'"),
     "negative size": ({"name": "folder", "path": "x", "image_size": -1}, "image_size is -1; it lies between"),
     "huge size": ({"name": "folder", "path": "x", "image_size": 10**6}, "image_size is 1000000"),
+    "classes of a folder": (
+        {"name": "folder", "path": "x", "image_size": 8, "classes": 5},
+        "'folder' names its classes",
+    ),
+    "classes of a prepared set": ({"name": "prepared", "path": "x", "classes": 5}, "'prepared' names its classes"),
+    "classes of a TFDS set": ({"name": "tfds:mnist", "classes": 5}, "'tfds:mnist' names its classes itself; it is 0"),
     "skipping": ({"name": "npz", "path": "x", "skip_broken": True}, "only dataset 'folder' takes it, not 'npz'"),
 }
 
@@ -229,6 +235,66 @@ def test_options_of_other_sets_are_refused(options: dict[str, Any], sentence: st
     with pytest.raises(UserError) as caught:
         load(**options)
     assert sentence in str(caught.value)
+
+
+LABELS = np.arange(20) % 5
+GAPS: dict[str, tuple[np.ndarray, str]] = {
+    "from 1": (LABELS + 1, "no image of class '0', and its largest label is 5; labels count from 0 without gaps"),
+    "even": (2 * LABELS, "no image of class '1', '3', '5', '7', and its largest label is 8"),
+    "a stray one": (
+        np.r_[LABELS[:19], 99_999],
+        "no image of class '5', '6', '7', '8', '9' and 99,989 more, and its largest label is 99999",
+    ),
+    "one gap": (np.where(LABELS == 2, 1, LABELS), "no image of class '2', and its largest label is 4"),
+    "one label": (np.full(20, 3), "no image of class '0', '1', '2', and its largest label is 3"),
+}
+
+
+@pytest.mark.parametrize(("labels", "sentence"), GAPS.values(), ids=GAPS)
+def test_classes_without_images_are_named_and_taken_if_they_are_meant(
+    save: Callable[..., Path], labels: np.ndarray, sentence: str
+) -> None:
+    path = str(save(y_train=labels, y_test=labels[-8:]))
+    count = int(labels.max()) + 1
+    with pytest.raises(UserError, match="dataset 'npz': y_train has") as caught:
+        load("npz", path)
+    assert sentence in str(caught.value)
+    assert f"if that is meant, give --config.dataset.classes={count}." in str(caught.value)
+    for classes in (count, min(count + 3, 100_000)):
+        dataset = load("npz", path, classes=classes)
+        assert dataset.class_names == tuple(map(str, range(classes)))
+        assert dataset.architecture_options["classes"] == classes
+        np.testing.assert_array_equal(dataset.test.labels, labels[-8:])
+    if count > 2:
+        with pytest.raises(UserError, match=rf"classes is {count - 1}, and .* label {count - 1} in y_train; it is at"):
+            load("npz", path, classes=count - 1)
+
+
+def test_a_test_label_that_training_lacks_is_taken_if_it_is_meant(save: Callable[..., Path]) -> None:
+    path = str(save(y_test=np.arange(8)))
+    with pytest.raises(UserError, match="label 7, and y_train knows 0 to 3; .* --config.dataset.classes=8"):
+        load("npz", path)
+    assert len(load("npz", path, classes=8).class_names) == 8
+
+
+def test_named_classes_without_images_are_told(save: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    names = np.array(["cat", "dog", "ship", "car", "emu", "ant"])
+    load("npz", str(save()))
+    assert capsys.readouterr().out == ""
+    path = str(save(class_names=names))
+    assert load("npz", path).class_names == tuple(names)
+    sentence = "dataset 'npz': y_train has no image of class 'emu', 'ant'; the network cannot learn it\n"
+    assert capsys.readouterr().out == sentence
+    assert load("npz", path, classes=6).class_names == tuple(names)
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match="config.dataset.classes is 7, and dataset 'npz' names 6 classes"):
+        load("npz", path, classes=7)
+
+
+@pytest.mark.parametrize("classes", [-1, 1, 100_001])
+def test_a_number_of_classes_out_of_range_is_refused(save: Callable[..., Path], classes: int) -> None:
+    with pytest.raises(UserError, match=rf"config.dataset.classes is {classes}; it lies between 2 and 100000"):
+        load("npz", str(save()), classes=classes)
 
 
 def images(*shape: int, dtype: type = np.uint8) -> np.ndarray:
