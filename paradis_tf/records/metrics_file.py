@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from fusion.base.program import UserError
@@ -34,27 +35,35 @@ class MetricsFile:
         except ValueError as error:
             raise UserError(f"{self.file} is damaged: {error}; delete it to go on without its rows.") from None
 
-    def append(self, row: dict[str, float]) -> None:
-        """Adds the row of an epoch; the first row, or one behind a broken header alone, starts the file anew.
+    def check(self, columns: Collection[str]) -> None:
+        """Finds out before the work whether rows of these columns, in whatever order, can follow those of the file.
 
         Raises:
-          UserError: the rows before have other columns, as another version of the program wrote them, or the file
-            cannot be written.
+          UserError: the rows have other columns, as another version of the program wrote them, or a cell is no number.
         """
-        header = ""
+        header = next(iter(self.rows()), {})
+        if not header or header.keys() == set(columns):
+            return
+        lacking = ", ".join(column for column in columns if column not in header)
+        beyond = ", ".join(column for column in header if column not in columns)
+        difference = " and ".join(filter(None, (lacking and f"lacks {lacking}", beyond and f"has {beyond} besides")))
+        raise UserError(
+            f"{self.file} has other columns than this run writes, it {difference}: another version of the program "
+            "began the run; go on with that one, or move the file away."
+        )
+
+    def append(self, row: dict[str, float]) -> None:
+        """Adds the row of an epoch; the first row starts the file anew.
+
+        Raises:
+          UserError: as `check`, or the file cannot be written.
+        """
+        self.check(row)
+        before = self.rows()
         try:
-            if self.file.exists():
-                with self.file.open(newline="", encoding="utf-8", errors="replace") as file:
-                    header = file.readline()
-            new = header != ",".join(row) + "\r\n"
-            if new and self.file.exists() and self._table()[1]:
-                raise UserError(
-                    f"{self.file} has columns {header.strip()}, and this epoch {','.join(row)}: another version of the "
-                    "program began the run; go on with that one, or move the file away."
-                )
-            with self.file.open("w" if new else "a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, row.keys())
-                if new:
+            with self.file.open("a" if before else "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, before[0] if before else row)
+                if not before:
                     writer.writeheader()
                 writer.writerow(row)
                 file.flush()
@@ -63,19 +72,30 @@ class MetricsFile:
             raise UserError(f"{self.file} cannot be written: {error.strerror}.") from None
 
     def truncate(self, epochs: int) -> None:
-        """Drops the rows of epochs that no checkpoint holds, so that they can be written again."""
-        if not self.file.is_file():
-            return
-        if not epochs:
-            try:
-                self.file.unlink()
-            except OSError as error:
-                raise UserError(f"{self.file} cannot be removed: {error.strerror}.") from None
-            return
-        header, rows = self._table()
+        """Drops the rows of epochs that no checkpoint holds, so that they can be written again.
+
+        Epochs up to so many that have no row are named on standard output. A file without rows is removed.
+        """
         held = {str(epoch) for epoch in range(1, epochs + 1)}
-        with replacing(self.file) as aside, aside.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *(row for row in rows if row[0] in held)])
+        kept: list[list[str]] = []
+        if self.file.is_file():
+            header, rows = self._table() if epochs else ([], [])
+            kept = [row for row in rows if row[0] in held]
+            if kept:
+                with replacing(self.file) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+                    csv.writer(file).writerows([header, *kept])
+            else:
+                self._remove()
+        lost = sorted(held - {row[0] for row in kept}, key=int)
+        if lost:
+            text = f"epoch {lost[0]}" if len(lost) == 1 else f"{len(lost)} epochs from {lost[0]} to {lost[-1]}"
+            print(f"{self.file} was emptied, cut off or removed: the metrics of {text} are lost", flush=True)
+
+    def _remove(self) -> None:
+        try:
+            self.file.unlink()
+        except OSError as error:
+            raise UserError(f"{self.file} cannot be removed: {error.strerror}.") from None
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         """Header and whole rows."""

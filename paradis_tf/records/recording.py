@@ -12,6 +12,9 @@ from paradis_tf.records.selection import best_first
 from paradis_tf.records.training_progress import Speed
 from paradis_tf.records.workdir import Workdir
 
+# The columns of an epoch's row that are no metrics.
+_MEASURED = ("epoch", "seconds", "images_per_second", "learning_rate")
+
 
 class RunRecorder(keras.callbacks.Callback):
     """Appends each epoch's row to the run's metrics, then writes its checkpoint.
@@ -24,7 +27,8 @@ class RunRecorder(keras.callbacks.Callback):
       keep: "best" if the best epoch's checkpoint is to stay, or "last".
 
     Raises:
-      UserError: a weight is not finite; the epoch leaves nothing then.
+      UserError: before the first epoch, the run's rows have other columns; or a weight is not finite, and the epoch
+        leaves nothing then.
     """
 
     def __init__(self, workdir: Workdir, speed: Speed, keep: str) -> None:
@@ -32,6 +36,10 @@ class RunRecorder(keras.callbacks.Callback):
         self.workdir = workdir
         self.speed = speed
         self.keep = keep
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        names = [metric.name for metric in self.model.metrics]
+        self.workdir.metrics.check((*_MEASURED, *names, *(f"val_{name}" for name in names)))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.started = time.monotonic()
@@ -45,12 +53,9 @@ class RunRecorder(keras.callbacks.Callback):
                 "kept; lower optimizer.learning_rate or set optimizer.clip_norm, in a new workdir."
             )
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        row = {
-            "epoch": done,
-            "seconds": round(time.monotonic() - self.started, 3),
-            "images_per_second": round(self.speed.images_per_second, 1),
-            "learning_rate": rate,
-        }
+        seconds = round(time.monotonic() - self.started, 3)
+        measured = (done, seconds, round(self.speed.images_per_second, 1), rate)
+        row = dict(zip(_MEASURED, measured, strict=True))
         self.workdir.metrics.append({**row, **{name: float(value) for name, value in (logs or {}).items()}})
         kept = None
         if self.keep == "best":

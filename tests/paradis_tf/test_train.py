@@ -143,6 +143,47 @@ def test_a_damaged_checkpoint_is_passed_over(
 
 
 @pytest.mark.usefixtures("tiny_known")
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_lost_metrics_are_said_and_go_on(
+    tiny_copy: Path, tiny_run: Path, tiny_data: Path, keep: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (tiny_copy / "model.keras", tiny_copy / "checkpoints" / "epoch_0004.keras"):
+        file.unlink()
+    settings = json.loads((tiny_copy / "config.json").read_text())
+    (tiny_copy / "config.json").write_text(json.dumps(settings | {"keep": keep}))
+    (tiny_copy / "metrics.csv").write_text("")
+    config = config_of(tiny_data)
+    config.keep = keep
+    training.train(config, str(tiny_copy), tensorboard=True)
+    output = capsys.readouterr().out
+    assert f"{tiny_copy / 'metrics.csv'} was emptied, cut off or removed: the metrics of 3 epochs from 1 to 3" in output
+    (names, values), (expected_names, expected_values) = metrics(tiny_copy), metrics(tiny_run)
+    assert names == expected_names
+    np.testing.assert_allclose(values, expected_values[3:], rtol=2e-3, atol=2e-3)
+    load_model(tiny_copy / "model.keras")
+    (tiny_copy / "metrics.csv").write_text("")
+    (tiny_copy / "model.keras").unlink()
+    training.train(config, str(tiny_copy))
+    assert "the metrics of 4 epochs from 1 to 4 are lost" in capsys.readouterr().out
+    assert not (tiny_copy / "metrics.csv").exists()
+
+
+@pytest.mark.usefixtures("tiny_known")
+def test_other_columns_are_refused_before_the_first_epoch(
+    tiny_copy: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (tiny_copy / "model.keras", tiny_copy / "checkpoints" / "epoch_0004.keras"):
+        file.unlink()
+    header, *rows = (tiny_copy / "metrics.csv").read_text().splitlines()
+    content = "\n".join([header.replace("accuracy/1.0", "top5/1.0"), *rows[:3], ""])
+    (tiny_copy / "metrics.csv").write_text(content)
+    with pytest.raises(UserError, match="lacks accuracy/1.0, val_accuracy/1.0 and has top5/1.0, val_top5/1.0 bes"):
+        training.train(config_of(tiny_data), str(tiny_copy))
+    assert "epoch 4/4" not in capsys.readouterr().out
+    assert (tiny_copy / "metrics.csv").read_text() == content
+
+
+@pytest.mark.usefixtures("tiny_known")
 def test_a_checkpoint_without_an_optimizer_is_refused(tiny_copy: Path, tiny_data: Path) -> None:
     """As those of older versions are read, and a finished model that was put there."""
     shutil.copy(tiny_copy / "model.keras", tiny_copy / "checkpoints" / "epoch_0003.keras")

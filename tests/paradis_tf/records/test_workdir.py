@@ -313,9 +313,38 @@ def test_whole_rows_of_checkpoints_are_kept(workdir: Workdir, content: bytes, ep
     assert names(workdir.path) == {"config.json", "versions.json", "checkpoints", "lock", "metrics.csv"}
 
 
-def test_no_metrics_are_nothing_to_truncate(workdir: Workdir) -> None:
+@pytest.mark.parametrize(
+    ("content", "lost"),
+    [
+        (None, "3 epochs from 1 to 3"),
+        (b"", "3 epochs from 1 to 3"),
+        (b"\r\n", "3 epochs from 1 to 3"),
+        (b"epoch,lo", "3 epochs from 1 to 3"),
+        (HEADER, "3 epochs from 1 to 3"),
+        (HEADER + b"1,0.", "2 epochs from 2 to 3"),
+        (ROWS[:-8], "epoch 3"),
+        (HEADER + b"2,0.4\r\n", "2 epochs from 1 to 3"),
+    ],
+    ids=["none", "empty", "a line", "cut off in the header", "header", "one row", "two rows", "a row in the middle"],
+)
+def test_epochs_without_rows_are_named(
+    workdir: Workdir, content: bytes | None, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        workdir.metrics_file.write_bytes(content)
     workdir.metrics.truncate(3)
-    assert not workdir.metrics_file.exists()
+    sentence = f"{workdir.metrics_file} was emptied, cut off or removed: the metrics of {lost} are lost\n"
+    assert capsys.readouterr().out == sentence
+    # No file is left that has no rows.
+    assert workdir.metrics_file.exists() == bool(workdir.metrics.rows())
+
+
+def test_whole_metrics_are_not_spoken_of(workdir: Workdir, capsys: pytest.CaptureFixture[str]) -> None:
+    workdir.metrics.truncate(0)
+    workdir.metrics_file.write_bytes(ROWS)
+    workdir.metrics.truncate(3)
+    assert capsys.readouterr().out == ""
+    assert workdir.metrics_file.read_bytes() == ROWS
 
 
 def test_the_newest_checkpoint(workdir: Workdir) -> None:
@@ -448,16 +477,26 @@ def test_a_folder_in_place_of_the_metrics_is_named(workdir: Workdir) -> None:
     workdir.metrics.truncate(3)
     with pytest.raises(UserError, match=r"metrics\.csv cannot be read: Is a directory"):
         workdir.metrics.rows()
-    with pytest.raises(UserError, match=r"metrics\.csv cannot be written: Is a directory"):
+    with pytest.raises(UserError, match=r"metrics\.csv cannot be read: Is a directory"):
         workdir.metrics.append({"epoch": 1})
 
 
 def test_rows_of_other_columns_are_not_lost(workdir: Workdir) -> None:
     workdir.metrics.append({"epoch": 1, "loss": 0.5})
     before = workdir.metrics_file.read_bytes()
-    with pytest.raises(UserError, match="has columns epoch,loss, and this epoch epoch,loss,new: another version"):
-        workdir.metrics.append({"epoch": 2, "loss": 0.25, "new": 1.0})
+    for use in (
+        lambda: workdir.metrics.append({"epoch": 2, "loss": 0.25, "new": 1.0}),
+        lambda: workdir.metrics.check(["epoch", "loss", "new"]),
+    ):
+        with pytest.raises(UserError, match="has other columns than this run writes, it lacks new: another version"):
+            use()
+    with pytest.raises(UserError, match="it lacks a, b and has loss besides: another version"):
+        workdir.metrics.check(["epoch", "a", "b"])
     assert workdir.metrics_file.read_bytes() == before
+    for order in (["epoch", "loss"], ["loss", "epoch"]):
+        workdir.metrics.check(order)
+    workdir.metrics.append({"loss": 0.25, "epoch": 2})
+    assert workdir.metrics_file.read_bytes() == before + b"2,0.25\r\n"
 
 
 def test_evaluation(workdir: Workdir) -> None:
