@@ -130,7 +130,8 @@ def render(manifest: dict[str, Any]) -> str:
     """The text for a manifest, in Markdown."""
     example = max(manifest["switches"], key=lambda entry: len(entry["slices"]))
     height, width, _ = manifest["input"]["shape"]
-    classifies = TASKS[manifest["task"]].has_classes
+    task = TASKS[manifest["task"]]
+    classifies, loss = task.has_classes, task.difference_text(task.accuracy_loss / task.accuracy_scale)
     output = manifest["output"]
     shape = f"({', '.join(str(size) for size in (1, *output['shape']))})"
     cluster = "\n\n".join(
@@ -155,8 +156,9 @@ def render(manifest: dict[str, Any]) -> str:
         else ".venv/bin/python -m fusion.predict --target=enlarged pictures                # a folder, to the bottom"
     )
     moving = (
-        "It runs the most accurate switch that the boards are expected to answer with within `--deadline_ms`, and\n"
-        "moves to another by itself when boards fail, are slow or join; `--switch=` fixes one.\n\n"
+        f"It runs the fastest switch within `--deadline_ms` that loses at most {loss} of accuracy against the most\n"
+        "accurate one (`--accuracy_loss`), and moves to another by itself when boards fail, are slow or join;\n"
+        "`--switch=` fixes one.\n\n"
         if len(manifest["switches"]) > 1
         else ""
     )

@@ -129,10 +129,17 @@ def watch(
     """
     limits = _memory_limits(bundle, switch, precision)
     options = [[f"--memory_limit_mb={limit / 1e6:.6f}"] for limit in limits.values()]
-    with (
-        LocalCluster(bundle, None, precision, runtime, workers=len(limits), own_worker_options=options) as cluster,
-        FusionClient(cluster.url, Credentials()) as client,
-    ):
+    # The more devices, the less accurate the switch: so each moment shows the best that those which are there can do.
+    cluster = LocalCluster(
+        bundle,
+        None,
+        precision,
+        runtime,
+        workers=len(limits),
+        own_worker_options=options,
+        coordinator_options=["--accuracy_loss=0"],
+    )
+    with cluster, FusionClient(cluster.url, Credentials()) as client:
         life = Life(deadline_ms or _deadline_ms(bundle, client.status(), switch), limits)
         say("memory for slices: " + ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in limits.items()))
         say(f"each request asks for its answer within {life.deadline_ms:.0f} ms")

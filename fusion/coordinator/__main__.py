@@ -101,8 +101,8 @@ class _Log:
             return
         accuracy = None if plan.accuracy is None else f"accuracy {accuracy_text(plan.accuracy)}"
         phrases = [f"{switch} on {', '.join(plan.devices)}", f"expected in {plan.latency_ms:.1f} ms", accuracy]
-        _say(f"plan: switch {', '.join(filter(None, [*phrases, decision.lacks]))}")
-        fields = {"expected_ms": plan.latency_ms, "expected_accuracy": plan.accuracy}
+        _say(f"plan: switch {', '.join(filter(None, [*phrases, decision.rule, decision.lacks]))}")
+        fields = {"expected_ms": plan.latency_ms, "expected_accuracy": plan.accuracy, "rule": decision.rule}
         self._journal.write("plan", switch=switch, devices=plan.devices, **fields)
 
     def report_cluster(self, came: Sequence[str], went: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -137,7 +137,7 @@ class Dispatch:
         return self._best()
 
     def _first_plan(self) -> Plan:
-        count, goal = len(self._images), Goal(self._left_ms(), self._goal.min_accuracy)
+        count, goal = len(self._images), replace(self._goal, deadline_ms=self._left_ms())
         decision = self._fleet.decide(goal, count)
         plan = decision.chosen
         if plan is None:

@@ -64,6 +64,8 @@ class Fleet:
         self._watches: dict[str, asyncio.Task[None]] = {}
         # By the number of images: the devices' revisions, when it was, and the plans.
         self._plans: dict[int, tuple[Any, float, _Plans]] = {}
+        # The switch that devices without other work were last to run.
+        self._switch: str | None = None
         self._accuracies = {
             (entry.switch, frozenset(subset["devices"])): float(subset["exported"][precision])
             for entry in self.entries
@@ -137,7 +139,11 @@ class Fleet:
 
     def decide(self, goal: Goal, images: int = 1, idle: bool = False) -> Decision:
         """What to run for a request of so many images; with `idle`, as if no device had work before it."""
-        return planner.choose(*self.plans(images, idle=idle), goal)
+        decision = planner.choose(*self.plans(images, idle=idle), goal, self._switch)
+        if decision.chosen is not None and not any(self.busy().values()):
+            # What a request runs on devices that others have left it is no news.
+            self._switch = decision.chosen.entry.switch
+        return decision
 
     def plans(self, images: int, without: Collection[str] = (), idle: bool = False) -> _Plans:
         """The best plan of each switch on the devices that are up but these, and why other switches have none."""

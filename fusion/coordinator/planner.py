@@ -8,11 +8,18 @@ from dataclasses import dataclass
 
 from ..base.columns import accuracy_text
 from ..bundle.contents import SwitchEntry
+from ..bundle.tasks import CLASSIFICATION, BundleTask
 
 Latencies = Mapping[str, Mapping[str, float]]
 """Milliseconds for a slice model, by its name and that of each device that can run it, in the order of preference."""
 _Option = tuple[float, int, str]
 """A device for a model: its latency, its preference, its name."""
+
+# The switch that runs is kept while no other is expected to answer in less than this part of its time: what is expected
+# moves a little with every answer, and another switch finds cold caches, and models that are to be loaded.
+_MUCH_FASTER = 0.9
+# Two accuracies that are so many images of a set apart may differ by a little more.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -39,18 +46,39 @@ class Plan:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a plan is chosen for.
+    """What a plan is chosen for: the fastest of those that are within the deadline and accurate enough.
 
-    The most accurate plan within `deadline_ms`; with `min_accuracy`, in the bundle's metric, the fastest one that has
-    it. Where no plan is within the deadline, the fastest; where none has that accuracy, the most accurate.
+    Accurate enough are those that lose at most `accuracy_loss` against the most accurate one within the deadline; with
+    `min_accuracy`, those that have it, where any has. Where no plan is within the deadline, the fastest is chosen.
+
+    Attributes:
+      deadline_ms: milliseconds for an answer.
+      min_accuracy, accuracy_loss: in the bundle's metric.
+      task: the bundle's, which says how differences of accuracies are written.
     """
 
     deadline_ms: float
     min_accuracy: float | None = None
+    accuracy_loss: float = 0.0
+    task: BundleTask = CLASSIFICATION
 
     def is_met(self, plan: Plan) -> bool:
-        """Whether a plan has the accuracy."""
+        """Whether a plan has the accuracy that one has to have."""
         return self.min_accuracy is None or (plan.accuracy is not None and plan.accuracy >= self.min_accuracy)
+
+    def accurate(self, plans: Sequence[Plan]) -> list[Plan]:
+        """Those of some plans that are accurate enough among them; none only of none."""
+        if self.min_accuracy is not None:
+            good = [plan for plan in plans if self.is_met(plan)]
+            if good:
+                return good
+        best = max(plans, key=lambda plan: plan.rank, default=None)
+        if best is None:
+            return []
+        if best.accuracy is None:
+            return [plan for plan in plans if plan.rank == best.rank]
+        least = best.accuracy - self.accuracy_loss - _ROUNDING
+        return [plan for plan in plans if plan.accuracy is not None and plan.accuracy >= least]
 
 
 @dataclass(frozen=True)
@@ -73,10 +101,37 @@ class Decision:
     def rejected(self) -> dict[str, str]:
         """Why each switch that was not chosen was not."""
         reasons = dict(self.impossible)
+        in_time = _in_time(self.plans, self.goal)
+        accurate = self.goal.accurate(in_time)
         for plan in self.plans:
-            if self.chosen is not None and plan is not self.chosen:
-                reasons[plan.entry.switch] = _reason(plan, self.chosen, self.goal)
+            if self.chosen is None or plan is self.chosen:
+                continue
+            if plan not in in_time:
+                reason = f"takes {plan.latency_ms:.1f} ms, the deadline is {self.goal.deadline_ms:g} ms"
+            elif plan in accurate and self.goal.is_met(plan):
+                reason = _why_not_faster(plan, self.chosen, self.goal)
+            else:
+                reason = _why_not_accurate(plan, max(in_time, key=lambda one: one.rank), self.goal)
+            reasons[plan.entry.switch] = reason
         return reasons
+
+    @property
+    def rule(self) -> str:
+        """What the chosen plan was chosen as, as a phrase; empty where there is none."""
+        plan, goal = self.chosen, self.goal
+        if plan is None:
+            return ""
+        if len(self.plans) + len(self.impossible) == 1:
+            return "the only switch"
+        if plan.latency_ms > goal.deadline_ms:
+            return "the fastest"
+        if plan.accuracy is None:
+            return "the one with the most multiply-adds"
+        if goal.min_accuracy is not None and goal.is_met(plan):
+            return f"the fastest that reaches {accuracy_text(goal.min_accuracy)}"
+        if goal.accuracy_loss:
+            return f"the fastest within {goal.task.difference_text(goal.accuracy_loss)} of the most accurate"
+        return "the most accurate"
 
     @property
     def lacks(self) -> str:
@@ -115,16 +170,21 @@ def best_plans(
     return plans, impossible
 
 
-def choose(plans: Sequence[Plan], impossible: Mapping[str, str], goal: Goal) -> Decision:
-    """Chooses among plans, one of each switch that has any; `impossible` are the others."""
-    chosen = None
-    in_time = [plan for plan in plans if plan.latency_ms <= goal.deadline_ms]
-    good = [plan for plan in in_time if goal.is_met(plan)]
-    if in_time and (goal.min_accuracy is None or not good):
-        chosen = max(in_time, key=lambda plan: (*plan.rank, -plan.latency_ms))
-    elif plans:
-        # Of equally fast ones the most accurate.
-        chosen = min(good or plans, key=lambda plan: (plan.latency_ms, *(-value for value in plan.rank)))
+def choose(plans: Sequence[Plan], impossible: Mapping[str, str], goal: Goal, running: str | None = None) -> Decision:
+    """Chooses among plans, one of each switch that has any; `impossible` are the others.
+
+    Of equally fast plans the most accurate. The switch that is `running` is kept where the fastest plan is not much
+    faster.
+    """
+
+    def by_speed(plan: Plan) -> tuple[float, ...]:
+        return (plan.latency_ms, *(-value for value in plan.rank))
+
+    good = goal.accurate(_in_time(plans, goal))
+    chosen = min(good or plans, key=by_speed, default=None)
+    if chosen is not None:
+        kept = (plan for plan in good if plan.entry.switch == running)
+        chosen = next((plan for plan in kept if chosen.latency_ms >= _MUCH_FASTER * plan.latency_ms), chosen)
     return Decision(goal, plans, impossible, chosen)
 
 
@@ -198,14 +258,29 @@ def _search(
     return devices, best
 
 
-def _reason(plan: Plan, chosen: Plan, goal: Goal) -> str:
-    if plan.latency_ms > goal.deadline_ms:
-        return f"takes {plan.latency_ms:.1f} ms, the deadline is {goal.deadline_ms:g} ms"
+def _in_time(plans: Sequence[Plan], goal: Goal) -> list[Plan]:
+    return [plan for plan in plans if plan.latency_ms <= goal.deadline_ms]
+
+
+def _why_not_accurate(plan: Plan, best: Plan, goal: Goal) -> str:
+    """Why a plan is not accurate enough, where the most accurate one in time is this."""
     if not goal.is_met(plan):
-        accuracy, least = accuracy_text(plan.accuracy), accuracy_text(goal.min_accuracy)
-        return f"its accuracy is {accuracy}, at least {least} is wanted"
-    if plan.rank < chosen.rank and goal.min_accuracy is None:
-        if plan.accuracy == chosen.accuracy:
-            return f"has fewer multiply-adds, {plan.entry.madds:,} against {chosen.entry.madds:,}"
-        return f"is less accurate, {accuracy_text(plan.accuracy)} against {accuracy_text(chosen.accuracy)}"
-    return f"takes longer, {plan.latency_ms:.1f} against {chosen.latency_ms:.1f} ms"
+        return f"its accuracy is {accuracy_text(plan.accuracy)}, at least {accuracy_text(goal.min_accuracy)} is wanted"
+    if plan.accuracy is None or best.accuracy is None:
+        if plan.accuracy == best.accuracy:
+            return f"has fewer multiply-adds, {plan.entry.madds:,} against {best.entry.madds:,}"
+        return "its accuracy is unknown"
+    less = goal.task.difference_text(best.accuracy - plan.accuracy)
+    most = f", at most {goal.task.difference_text(goal.accuracy_loss)} may be lost" if goal.accuracy_loss else ""
+    return f"is {less} less accurate than {best.entry.switch}{most}"
+
+
+def _why_not_faster(plan: Plan, chosen: Plan, goal: Goal) -> str:
+    """Why a plan that is accurate enough was not chosen."""
+    if plan.latency_ms < chosen.latency_ms:
+        return f"is faster by less than a tenth, {plan.latency_ms:.1f} against {chosen.latency_ms:.1f} ms"
+    slower = f"takes longer, {plan.latency_ms:.1f} against {chosen.latency_ms:.1f} ms"
+    if plan.accuracy is None or chosen.accuracy is None or plan.accuracy <= chosen.accuracy:
+        return slower
+    more, times = goal.task.difference_text(plan.accuracy - chosen.accuracy), plan.latency_ms / chosen.latency_ms
+    return f"is {more} more accurate, and takes {times:.1f} times as long"

@@ -6,8 +6,9 @@ from typing import Any
 
 from absl import flags
 
-from ..base.program import LONGEST_S, define_float
+from ..base.program import LONGEST_S, UserError, define_float
 from ..bundle.contents import Bundle, SwitchEntry
+from ..bundle.tasks import CLASSIFICATION, SUPER_RESOLUTION
 from .estimates import now
 from .fleet import Fleet
 from .planner import Goal, Plan
@@ -21,15 +22,24 @@ PRECISION = flags.DEFINE_string(
 DEADLINE_MS = define_float(
     "deadline_ms",
     1000,
-    "Milliseconds within which a request is answered; the most accurate switch is run that is expected to keep it.",
+    "Milliseconds within which a request is answered; a switch is run that is expected to keep it.",
     1,
     LONGEST_S * 1e3,
+)
+ACCURACY_LOSS = define_float(
+    "accuracy_loss",
+    None,
+    "Runs the fastest switch that loses at most this much against the most accurate one: of a classifier in percentage "
+    f"points, {CLASSIFICATION.accuracy_loss:g} by default, of super-resolution PSNR-Y in dB, "
+    f"{SUPER_RESOLUTION.accuracy_loss:g} by default. 0: runs the most accurate.",
+    0,
+    100,
 )
 MIN_ACCURACY = define_float(
     "min_accuracy",
     None,
-    "Runs the fastest switch that has this accuracy, not the most accurate one: of a classifier in per cent, of "
-    "super-resolution PSNR-Y in dB.",
+    "Instead, runs the fastest switch that has this accuracy: of a classifier in per cent, of super-resolution PSNR-Y "
+    "in dB.",
     0,
     100,
 )
@@ -41,9 +51,14 @@ UNVERIFIED = "no accuracy is known, so more multiply-adds count as better; expor
 
 
 def goal(bundle: Bundle) -> Goal:
-    """What the flags ask of a plan."""
-    least = MIN_ACCURACY.value
-    return Goal(DEADLINE_MS.value or 0.0, None if least is None else least / bundle.task.accuracy_scale)
+    """What the flags ask of a plan. Raises `UserError` where they ask for two things."""
+    least, loss, task = MIN_ACCURACY.value, ACCURACY_LOSS.value, bundle.task
+    if least is not None and loss is not None:
+        raise UserError(f"--min_accuracy={least:g} and --accuracy_loss={loss:g} are two rules; legal: one of them.")
+    if least is not None:
+        return Goal(DEADLINE_MS.value or 0.0, least / task.accuracy_scale, 0.0, task)
+    loss = (task.accuracy_loss if loss is None else loss) / task.accuracy_scale
+    return Goal(DEADLINE_MS.value or 0.0, None, loss, task)
 
 
 def entries(bundle: Bundle) -> tuple[SwitchEntry, ...]:
@@ -52,15 +67,17 @@ def entries(bundle: Bundle) -> tuple[SwitchEntry, ...]:
 
 
 def describe(fleet: Fleet, goal: Goal) -> dict[str, Any]:
-    """The plan for the next image and what it lacks of the goal, why others are not run, and the devices."""
+    """The plan for the next image, the rule that chose it and what it lacks of the goal, why others are not run, and
+    the devices."""
     decision, time = fleet.decide(goal), now()
-    chosen = decision.chosen
+    chosen, said = decision.chosen, {"rule": decision.rule, "lacks": decision.lacks}
     plans = {plan.entry.switch: plan for plan in decision.plans}
     return {
         "precision": fleet.precision,
         "deadline_ms": goal.deadline_ms,
         "min_accuracy": goal.min_accuracy,
-        "plan": chosen and {"switch": chosen.entry.switch, **_plan(chosen), "lacks": decision.lacks},
+        "accuracy_loss": goal.accuracy_loss,
+        "plan": chosen and {"switch": chosen.entry.switch, **_plan(chosen), **said},
         "rejected": [
             {"switch": switch, "reason": reason, **_plan(plans.get(switch))}
             for switch, reason in decision.rejected.items()

@@ -46,8 +46,8 @@ def test_a_coordinator_tells_its_plan(verified_bundle, start, worker, cluster_fi
     assert told.returncode == 0, told.stderr
     lines = told.stdout.splitlines()
     chosen, *others = [line.split() for line in lines[2:5]]
-    assert (chosen[0], chosen[1], chosen[3:6]) == ("1.0", "pi-0", ["90.00", "%", "chosen,"])
-    assert lines[2].endswith("chosen, though none reaches 99.00 %")
+    assert (chosen[0], chosen[1], chosen[3:6]) == ("1.0", "pi-0", ["90.00", "%", "chosen:"])
+    assert lines[2].endswith("chosen: the most accurate, though none reaches 99.00 %")
     assert {one[0] for one in others} == {"0.5+0.5", "0.75+0.25"}
     assert "its accuracy is 80.00 %, at least 99.00 % is wanted" in told.stdout and "export.verify" not in told.stdout
     assert f"pi-0    {worker.url}  up" in told.stdout
@@ -57,7 +57,8 @@ def test_a_coordinator_tells_its_plan(verified_bundle, start, worker, cluster_fi
     image = {"name": "image", "datatype": "UINT8", "shape": [1, 8, 6, 3], "data": [7] * 144}
     for body in ({"inputs": [image]}, {"inputs": [image], "parameters": {"timeout": 1}}):
         curl(f"{coordinator.url}/v2/models/tiny/infer", body=json.dumps(body).encode())
-    assert ", accuracy 90.00 %, though none reaches 99.00 %\n" in coordinator.stop(signal.SIGTERM)[2]
+    said = ", accuracy 90.00 %, the most accurate, though none reaches 99.00 %\n"
+    assert said in coordinator.stop(signal.SIGTERM)[2]
     events = [json.loads(line) for line in log.read_text().splitlines()]
     by_kind = {one["event"]: one for one in events}
     assert by_kind["device"]["state"] == "up" and by_kind["plan"]["switch"] == "1.0"
@@ -70,9 +71,34 @@ def test_a_plan_without_a_coordinator(verified_bundle, worker, cluster_file, run
     told = runner("plan", *options, "--switch=0.5+0.5")
     assert told.returncode == 0, told.stderr
     assert told.stdout.splitlines()[2].split()[:3] == ["0.5+0.5", "pi-0,", "pi-0"]
-    assert len(told.stdout.splitlines()) == 3
+    assert len(told.stdout.splitlines()) == 3 and told.stdout.endswith("chosen: the only switch\n")
     told = runner("plan", *options, "--min_accuracy=75", "--deadline_ms=10000")
     assert told.stdout.splitlines()[2].split()[0] in ("1.0", "0.5+0.5")
+    assert told.stdout.splitlines()[2].endswith("chosen: the fastest that reaches 75.00 %")
+    told = runner("plan", *options, "--min_accuracy=75", "--accuracy_loss=0")
+    said = "--min_accuracy=75 and --accuracy_loss=0 are two rules; legal: one of them."
+    assert (told.returncode, told.stdout) == (2, "") and said in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "rule", "loss", "lost"),
+    [
+        ([], "the fastest within 1 point of the most accurate", 0.01, ", at most 1 point may be lost"),
+        (["--accuracy_loss=9.5"], "the fastest within 9.5 points of the most accurate", 0.095, ", at most 9.5 points"),
+        (["--accuracy_loss=0"], "the most accurate", 0.0, ""),
+    ],
+)
+def test_a_plan_says_which_rule_chose(
+    verified_bundle, worker, cluster_file, runner, tmp_path, options, rule, loss, lost
+):
+    out = tmp_path / "plan.json"
+    options = [*options, f"--bundle={verified_bundle}", f"--cluster={cluster_file(worker.url)}", f"--json={out}"]
+    told = runner("plan", *options, "--explain", "--deadline_ms=10000")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines()[2].startswith("1.0 ") and told.stdout.splitlines()[2].endswith(f"chosen: {rule}")
+    assert f"is 20 points less accurate than 1.0{lost}" in told.stdout
+    status = json.loads(out.read_text())
+    assert (status["plan"]["rule"], status["accuracy_loss"]) == (rule, loss)
 
 
 def test_a_bundle_that_was_not_verified(coordinator, runner):

@@ -102,6 +102,10 @@ def test_one_sentence_on_bad_input(bundle, runner, program, options, said):
         ("coordinator", "--startup_timeout_s=nan"),
         ("coordinator", "--startup_timeout_s=x"),
         ("coordinator", "--connect_timeout_s=-inf"),
+        ("coordinator", "--accuracy_loss=-0.1"),
+        ("coordinator", "--accuracy_loss=1e9"),
+        ("plan", "--accuracy_loss=nan"),
+        ("plan", "--accuracy_loss=1%"),
     ],
 )
 def test_refuses_absurd_numbers(runner, program, option):

@@ -140,6 +140,42 @@ def test_plans_follow_the_devices():
     run(story())
 
 
+def test_a_switch_that_runs_is_kept_where_another_is_as_fast():
+    entries = [entry("1.0", [16], {(0,): 0.8}), entry("0.5+0.5", [4, 4], {(0, 1): 0.79})]
+    goal = Goal(1000, accuracy_loss=0.01)
+
+    async def story():
+        whole, halves = FakeWorker("1.0-0", device="a", ms=10.0), FakeWorker(device="b", ms=10.5)
+        halves.names = ["0.5+0.5-0", "0.5+0.5-1"]
+        other = FakeWorker(*halves.names, device="c", ms=10.5)
+        async with fleet_of(whole, halves, other, entries=entries) as fleet:
+
+            async def takes(device, ms):
+                """Has the device answer so slowly from now on, and the switch that is then run."""
+                device.worker.ms = ms
+                for model in device.latencies:
+                    for _ in range(100):
+                        await device.infer(model, IMAGE, 1)
+                await asyncio.sleep(0.2)
+                return fleet.decide(goal).chosen.entry.switch
+
+            a = fleet.device("a")
+            assert await takes(a, 10.0) == "1.0"
+            # Up and down around the halves' 10.5 ms.
+            assert [await takes(a, ms) for ms in (11.0, 10.2, 11.5)] == ["1.0"] * 3
+            assert await takes(a, 12.0) == "0.5+0.5"
+            assert [await takes(a, ms) for ms in (10.0, 11.0, 9.6)] == ["0.5+0.5"] * 3
+            # What runs while devices are busy is no reason to keep it.
+            work = [asyncio.ensure_future(fleet.device(name).infer(halves.names[0], IMAGE, 1)) for name in "bc"]
+            await asyncio.sleep(0.001)
+            assert fleet.decide(goal).chosen.entry.switch == "1.0"
+            await asyncio.gather(*work)
+            assert fleet.decide(goal).chosen.entry.switch == "0.5+0.5"
+            assert await takes(a, 9.0) == "1.0"
+
+    run(story())
+
+
 def test_the_accuracy_of_what_has_arrived():
     verified = entry("0.5+0.5", [4, 4], {(0,): 0.5, (0, 1): 0.7})
 

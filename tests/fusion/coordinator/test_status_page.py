@@ -30,12 +30,14 @@ STATUS = {
     "uptime_s": 93_784.2,
     "deadline_ms": 100.0,
     "min_accuracy": None,
+    "accuracy_loss": 0.01,
     "early_answer": "off",
     "plan": {
         "switch": "0.5+0.25+0.25",
         "assignment": ["kitchen-pi5", "hall-pi4", "attic-pi4"],
         "latency_ms": 34.2,
         "accuracy": 0.7431,
+        "rule": "the fastest within 1 point of the most accurate",
         "lacks": "",
     },
     "rejected": [
@@ -219,6 +221,7 @@ def test_shows_the_cluster(debugger):
             for part in (
                 "imagenette_resnet50 int8 · model 9f2c41d7ab0e · up 1 d 2 h",
                 "0.5+0.25+0.25 · expected: 34.2 ms, accuracy 74.31 %",
+                "chosen: the fastest within 1 point of the most accurate · deadline 100 ms · early answers: off",
                 "kitchen-pi5 slice 0: 0.5",
                 "● up for 1 d 2 h",
                 "0.5+0.25+0.25-0 31.0 ms",
@@ -235,6 +238,8 @@ def test_shows_the_cluster(debugger):
             coordinator.status["plan"]["lacks"] = "though it is over the deadline of 30 ms"
             await tab.wait_for("document.body.innerText.includes('18,240')")
             assert "accuracy 74.31 %, though it is over the deadline of 30 ms" in await tab.text()
+            coordinator.status["plan"]["accuracy"] = 31.25
+            await tab.wait_for("document.body.innerText.includes('accuracy 31.25 dB')")
             assert tab.complaints == []
 
     asyncio.run(visit())
