@@ -71,7 +71,9 @@ async def _measured(bundle: Bundle, devices: Sequence[Device], goal: Goal) -> di
 
 def _print(status: dict[str, Any]) -> None:
     plan, others = status["plan"], status["rejected"] if _EXPLAIN.value else []
+    meanwhile = status["meanwhile"] if _EXPLAIN.value else []
     rows = [_row(plan, f"chosen: {', '.join(filter(None, (plan['rule'], plan['lacks'])))}")] if plan else []
+    rows += [_row(other, "beside it, for requests that come meanwhile") for other in meanwhile]
     rows += [_row(other, other["reason"]) for other in others]
     if not plan:
         print("no switch can be run")

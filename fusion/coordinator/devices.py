@@ -98,14 +98,28 @@ class FleetDevice:
         """Milliseconds of work that it is expected to have before it."""
         return max(0.0, self._expected_ms - (now() - self._begun) * 1e3) if self.running else 0.0
 
-    async def infer(self, model: str, images: np.ndarray, timeout_s: float) -> Partial:
-        """Asks for a slice. Raises `DeviceError`; the device is then down unless it was only busy, slow, or unable to
-        have this slice."""
+    def invocation_ms(self, model: str) -> float:
+        """Milliseconds for which one image of a slice is expected to keep it from other requests."""
+        return self._estimates.invocation_ms(model)
+
+    def infer(self, model: str, images: np.ndarray, timeout_s: float) -> asyncio.Task[Partial]:
+        """Asks for a slice, which is work before the device from now on: whoever plans next takes it into account.
+
+        The task raises `DeviceError`; the device is then down unless it was only busy, slow, or unable to have this
+        slice.
+        """
         self.requests += 1
         # It is not slow for what it was asked before.
         started = now() + self.busy_ms / 1e3
+        end = self._begin(model, len(images))
+        task = asyncio.ensure_future(self._infer(model, images, timeout_s, started))
+        # Not in what the task runs: one that is cancelled at once never begins.
+        task.add_done_callback(lambda task: end())
+        return task
+
+    async def _infer(self, model: str, images: np.ndarray, timeout_s: float, started: float) -> Partial:
         try:
-            answer = await self._ask(model, images, timeout_s)
+            answer = await self._slices[model].infer(images, timeout_s)
         except asyncio.CancelledError:
             self._estimates.raise_to(model, (now() - started) * 1e3 / len(images))
             raise
@@ -127,18 +141,21 @@ class FleetDevice:
         self._estimates.add(model, answer, len(images))
         return answer
 
-    async def _ask(self, model: str, images: np.ndarray, timeout_s: float) -> Partial:
-        expected_ms = self._estimates.invocation_ms(model) * len(images)
+    def _begin(self, model: str, images: int) -> Callable[[], None]:
+        """It has so many images of a slice before it from now on; returns what is to be called when it has not any
+        more."""
+        expected_ms = self.invocation_ms(model) * images
         if not self.running:
             self._begun = now()
         self.running += 1
         self._expected_ms += expected_ms
-        try:
-            return await self._slices[model].infer(images, timeout_s)
-        finally:
+
+        def end() -> None:
             self.running -= 1
             self._expected_ms -= expected_ms
             self._begun = now()
+
+        return end
 
     def leave(self) -> None:
         """It is of the cluster no more: what becomes of requests it still has is nobody's news."""
@@ -225,7 +242,11 @@ class FleetDevice:
         for names in sizes:
             try:
                 for _ in range(times):
-                    answer = await self._ask(names[0], self._image, _MEASURE_S)
+                    end = self._begin(names[0], 1)
+                    try:
+                        answer = await self._slices[names[0]].infer(self._image, _MEASURE_S)
+                    finally:
+                        end()
             except DeviceError as error:
                 refused = error
                 if error.unable:

@@ -162,7 +162,7 @@ class Dispatch:
             if device is None:
                 continue
             answer = device.infer(entry.slices[number].model, self._images, max(0.001, self._left_ms() / 1e3))
-            self._running[asyncio.ensure_future(answer)] = _Sent(entry, number, device, now() + expected_ms / 1e3)
+            self._running[answer] = _Sent(entry, number, device, now() + expected_ms / 1e3)
         most_ms = max(1.1 * expected_ms, self._left_ms() - _FALLBACK_TIMES * self._fastest_ms)
         self._patience_ends = now() + min(_PATIENCE * expected_ms + _PATIENCE_MS, most_ms) / 1e3
 

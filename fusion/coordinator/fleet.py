@@ -23,6 +23,8 @@ Raises `UserError` when its token or TLS files are unfit. Reading them takes a w
 thread."""
 
 _Plans = tuple[list[Plan], dict[str, str]]
+# How many plans are told that may run beside the first. Each takes as long as planning a request.
+_MOST_BESIDE = 4
 # Seconds that a plan is kept, though what is expected of devices changes a little with every answer.
 _PLANS_S = 0.1
 
@@ -144,6 +146,24 @@ class Fleet:
             # What a request runs on devices that others have left it is no news.
             self._switch = decision.chosen.entry.switch
         return decision
+
+    def meanwhile(self, goal: Goal, decision: Decision) -> list[Plan]:
+        """What requests run that come together with one for which this was decided, on devices that have no other work
+        then; of many the first few."""
+        plans: list[Plan] = []
+        busy, latencies = dict(self.busy()), self.latencies()
+        taken = {name for name, ms in busy.items() if ms}
+        while decision.chosen is not None and len(plans) <= _MOST_BESIDE:
+            plan = decision.chosen
+            if plan.latency_ms > goal.deadline_ms or (plans and not taken.isdisjoint(plan.devices)):
+                break
+            plans.append(plan)
+            taken.update(plan.devices)
+            for slice_, name in zip(plan.entry.slices, plan.devices, strict=True):
+                busy[name] += self._devices[name].invocation_ms(slice_.model)
+            others = planner.best_plans(self.entries, self.accuracy, latencies, busy)
+            decision = planner.choose(*others, goal, self._switch)
+        return plans[1:]
 
     def plans(self, images: int, without: Collection[str] = (), idle: bool = False) -> _Plans:
         """The best plan of each switch on the devices that are up but these, and why other switches have none."""

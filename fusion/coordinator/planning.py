@@ -67,8 +67,8 @@ def entries(bundle: Bundle) -> tuple[SwitchEntry, ...]:
 
 
 def describe(fleet: Fleet, goal: Goal) -> dict[str, Any]:
-    """The plan for the next image, the rule that chose it and what it lacks of the goal, why others are not run, and
-    the devices."""
+    """The plan for the next image, the rule that chose it and what it lacks of the goal, what requests run that come
+    meanwhile on devices that it leaves, why other switches are not run, and the devices."""
     decision, time = fleet.decide(goal), now()
     chosen, said = decision.chosen, {"rule": decision.rule, "lacks": decision.lacks}
     plans = {plan.entry.switch: plan for plan in decision.plans}
@@ -78,6 +78,7 @@ def describe(fleet: Fleet, goal: Goal) -> dict[str, Any]:
         "min_accuracy": goal.min_accuracy,
         "accuracy_loss": goal.accuracy_loss,
         "plan": chosen and {"switch": chosen.entry.switch, **_plan(chosen), **said},
+        "meanwhile": [{"switch": plan.entry.switch, **_plan(plan)} for plan in fleet.meanwhile(goal, decision)],
         "rejected": [
             {"switch": switch, "reason": reason, **_plan(plans.get(switch))}
             for switch, reason in decision.rejected.items()

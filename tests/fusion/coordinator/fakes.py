@@ -79,9 +79,11 @@ def gone():
 
 
 class FakeWorker:
-    """Serves the models `names` of a device; each takes `ms` an image, and `wire_ms` a request.
+    """Serves the models `names` of a device; each takes `ms` an image, and `wire_ms` a request. With `one_at_a_time`
+    requests wait for those before them, as those of a real one do.
 
     Attributes:
+      ms_of: what the models take that take another time, by name.
       error: is raised instead of any answer.
       refused: is raised instead of an inference, of all models or of `only`.
       hanging: models whose inferences are not answered.
@@ -90,9 +92,11 @@ class FakeWorker:
       looks: when it was asked whether it is there.
     """
 
-    def __init__(self, *names, device="a", ms=1.0, wire_ms=0.0):
+    def __init__(self, *names, device="a", ms=1.0, wire_ms=0.0, one_at_a_time=False):
         self.names, self.ms, self.wire_ms = list(names), ms, wire_ms
+        self.turn = asyncio.Lock() if one_at_a_time else contextlib.nullcontext()
         self.device = Device(device, "http://h:1", Credentials())
+        self.ms_of: dict[str, float] = {}
         self.error: Exception | None = None
         self.refused: Exception | None = None
         self.only: str | None = None
@@ -137,11 +141,14 @@ class FakeSlice:
         worker.timeouts.append(timeout_s)
         if name in worker.hanging:
             await asyncio.sleep(FOR_EVER_S)
-        invoke_ms = worker.ms * len(images)
-        await asyncio.sleep((worker.wire_ms + invoke_ms) / 1e3)
+        invoke_ms = worker.ms_of.get(name, worker.ms) * len(images)
+        async with worker.turn:
+            queue_ms = (now() - sent) * 1e3
+            await asyncio.sleep(invoke_ms / 1e3)
+        await asyncio.sleep(worker.wire_ms / 1e3)
         if worker.refused is not None and worker.only in (None, name):
             raise worker.refused
-        answer = Partial(np.full((len(images), 4), 1.0 + self.model.device), sent, now(), 0.0, invoke_ms)
+        answer = Partial(np.full((len(images), 4), 1.0 + self.model.device), sent, now(), queue_ms, invoke_ms)
         worker.answers.append(weakref.ref(answer))
         return answer
 

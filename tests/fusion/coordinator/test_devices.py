@@ -32,7 +32,7 @@ def tell(story, *names, same_worker=lambda device: None, **worker_options):
 async def hang(worker, device, model, images=IMAGE):
     """A request that the device does not answer."""
     worker.hanging = {model}
-    request = asyncio.create_task(device.infer(model, images, 3600))
+    request = device.infer(model, images, 3600)
     await asyncio.sleep(0)
     return request
 

@@ -168,8 +168,7 @@ def test_too_much_work_is_refused_and_too_little_time_is_tried():
         async with fleet_of(a, entries=[WHOLE]) as fleet:
             hangs(a)
             (device,) = fleet.devices
-            other = asyncio.create_task(device.infer("1.0-0", np.repeat(IMAGE, 45, axis=0), 60))
-            await asyncio.sleep(0)
+            other = device.infer("1.0-0", np.repeat(IMAGE, 45, axis=0), 60)
             with pytest.raises(OipError) as refused:
                 await Dispatch(fleet, IMAGE, Goal(400), 0.4, None).run()
             assert (refused.value.status, refused.value.message.split(";")[0]) == (
