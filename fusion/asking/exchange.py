@@ -29,6 +29,8 @@ MALFORMED = (ValueError, KeyError, TypeError, RecursionError)
 
 # A connection is not used any more after so many seconds without a request; servers close theirs later.
 _IDLE_S = 15.0
+_VERSIONS = (aiohttp.HttpVersion10, aiohttp.HttpVersion11)
+_NOT_HTTP = "its answer is not HTTP/1.1"
 # What aiohttp would add to each request.
 _NO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
@@ -166,7 +168,10 @@ class HttpClient:
         state.phase = CONNECTING
         async with self._open().request(*request, allow_redirects=False, **options) as response:
             state.phase = READING
-            length = response.content_length
+            length, version = response.content_length, response.version
+            if version is not None and version not in _VERSIONS:
+                response.close()
+                raise WrongAnswerError(READING, f"{_NOT_HTTP}: it says HTTP/{version.major}.{version.minor}")
             if length is None:
                 response.close()
                 if response.status == 200:
@@ -249,7 +254,7 @@ class _Pieces(aiohttp.Payload):
 
 def _malformed(error: aiohttp.ClientResponseError) -> str:
     reason = (error.message or "it is malformed").strip().split("\n")[0].rstrip(":. ")
-    return f"its answer is not HTTP/1.1: {reason}"
+    return f"{_NOT_HTTP}: {reason}"
 
 
 def _gone(error: aiohttp.ClientError | OSError, phase: str) -> GoneError:

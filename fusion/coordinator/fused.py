@@ -99,9 +99,7 @@ class FusedModel(ServedModel):
     ) -> tuple[Sequence[tuple[TensorSpec, np.ndarray]], Mapping[str, str | int | float | bool]]:
         """Answers with the fused outputs; with the request parameter `timeline` true, also with a JSON `timeline` whose
         times are in ms since the request arrived."""
-        timeline = request.parameters.get("timeline", False)
-        if not isinstance(timeline, bool):
-            raise OipError(400, f"parameter 'timeline' is {timeline!r}; legal: true or false.")
+        timeline = oip.flag(request.parameters, "timeline")
         goal = self._goal_of(request.parameters)
         if self._running >= self._limits.running:
             self._record_refusal(arrived, 503)

@@ -25,11 +25,12 @@ HEADER = "Inference-Header-Content-Length"
 UNABLE = "Model-Unable"
 # The JSON of a request that is remembered; longer ones hold their tensors themselves.
 _KEPT_BYTES = 4096
-_REQUEST_KEYS = ("id", "parameters", "inputs", "outputs")
-_RESPONSE_KEYS = ("id", "parameters", "outputs", "model_name", "model_version")
-_TENSOR_KEYS = ("name", "datatype", "shape", "data", "parameters")
+# Parameters of Triton's extensions that ask for tensors of another kind or in another place: whoever sends one would
+# take our answer for something else, or look for it there.
+_UNSERVED = ("classification", "shared_memory_region")
 
-Parameters = Mapping[str, "str | int | float | bool"]
+Parameters = Mapping[str, Any]
+"""Strings, numbers and booleans by name; of a message that came in, those that nobody knows may hold anything."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,21 @@ class Response:
 def decode_request(
     body: bytes | memoryview,
     header_length: str | None,
+    name: str,
+    version: str,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     max_batch: int,
 ) -> Request:
-    """Reads an inference request for a model with these inputs and outputs.
+    """Reads an inference request for a model of this name and version, with these inputs and outputs.
+
+    Keys and parameters that the protocol does not have are ignored, and so are datatype and shape of an output that is
+    asked for, as KServe, Triton and MLServer do.
 
     Args:
       body: the HTTP body; with binary tensors, the JSON header and then the tensors in order.
       header_length: the value of the `Inference-Header-Content-Length` header, None where it is absent.
+      name, version: those of the path, which a request may repeat as `model_name` and `model_version`.
       inputs: what the model takes; each must be in the request, once.
       outputs: what the model gives; all of them are asked for where the request names none.
       max_batch: the largest batch (the dimension that is -1 in a spec).
@@ -86,22 +93,32 @@ def decode_request(
     """
     head, tail = _split(body, header_length)
     read = _read_request_again if len(head) <= _KEPT_BYTES else _read_request
-    id_, tensors, requested, parameters = read(head, tail is not None, tuple(inputs), tuple(outputs), max_batch)
+    model = (name, version, tuple(inputs), tuple(outputs), max_batch)
+    id_, tensors, requested, parameters = read(head, tail is not None, *model)
     return Request(id_, _arrays(tensors, tail), requested, parameters)
 
 
 def _read_request(
-    head: bytes, has_tail: bool, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_batch: int
+    head: bytes,
+    has_tail: bool,
+    name: str,
+    version: str,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    max_batch: int,
 ) -> tuple[str | None, Sequence[_Tensor], Mapping[str, bool], Parameters]:
     """What the JSON of a request says: its id, its inputs, the outputs asked for, and its parameters."""
     message = parse_object(head, "request")
-    _only(message, _REQUEST_KEYS, "the request")
+    for key, legal in (("model_name", name), ("model_version", version)):
+        # Where a version need not be chosen, some write it as the empty text that it is in the protocol's gRPC.
+        if message.get(key) not in (None, legal) and (key, message[key]) != ("model_version", ""):
+            refuse(f"{key} is {brief(message[key])}; legal: {brief(legal)}, as the path says, or none")
     parameters = _parameters(message, "the request")
     tensors = _tensors(message, "inputs", "input", inputs, has_tail, max_batch)
     missing = [spec.name for spec in inputs if spec not in (tensor.spec for tensor in tensors)]
     if missing:
         refuse(f"input {missing[0]!r} is missing; the model's inputs: {_names(inputs)}")
-    binary = _flag(parameters, "binary_data_output", "the request")
+    binary = flag(parameters, "binary_data_output")
     requested = {spec.name: binary for spec in outputs}
     if message.get("outputs") is not None:
         requested = _requested(message["outputs"], outputs, binary) or requested
@@ -119,7 +136,6 @@ def decode_response(body: bytes, header_length: str | None, outputs: Sequence[Te
     """
     head, tail = _split(body, header_length)
     message = parse_object(head, "response")
-    _only(message, _RESPONSE_KEYS, "the response")
     arrays = _arrays(_tensors(message, "outputs", "output", outputs, tail is not None, max_batch), tail)
     name, version = message.get("model_name"), message.get("model_version", "")
     if not isinstance(name, str) or not isinstance(version, str):
@@ -183,6 +199,14 @@ def timeout_s(parameters: Parameters) -> float | None:
     return min(value, int(LONGEST_S * 1e6)) / 1e6
 
 
+def flag(parameters: Parameters, name: str, label: str = "the request", default: bool = False) -> bool:
+    """The value of a parameter that is true or false. Raises `OipError` (400)."""
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        refuse(f"parameter {name!r} of {label} is {brief(value)}; legal: true or false")
+    return value
+
+
 class _Tensor(NamedTuple):
     """A tensor of a message: of so many bytes of binary data, or of JSON data, where `size` is None."""
 
@@ -211,7 +235,6 @@ def _tensors(
     """The tensors in `message[key]`."""
     tensors: list[_Tensor] = []
     for tensor in _list(message, key):
-        _only(tensor, _TENSOR_KEYS, f"an entry of {key}")
         spec = _find(tensor.get("name"), side, specs)
         label = f"{side} {spec.name!r}"
         if any(other.spec.name == spec.name for other in tensors):
@@ -242,13 +265,11 @@ def _arrays(tensors: Sequence[_Tensor], tail: memoryview | None) -> dict[str, np
 
 def _binary_size(tensor: dict[str, Any], label: str, has_tail: bool) -> int | None:
     """How many bytes of the binary data are a tensor's; None where its data is JSON."""
-    parameters = _parameters(tensor, label)
-    _only(parameters, ("binary_data_size",), f"parameters of {label}")
-    if ("data" in tensor) == ("binary_data_size" in parameters):
+    size, has_data = _tensor_parameters(tensor, label).get("binary_data_size"), tensor.get("data") is not None
+    if has_data == (size is not None):
         refuse(f"{label} must have either data or parameters.binary_data_size")
-    if "data" in tensor:
+    if has_data:
         return None
-    size = parameters["binary_data_size"]
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         refuse(f"{label} has binary_data_size {brief(size)}; legal: a number of bytes")
     if not has_tail:
@@ -260,13 +281,10 @@ def _requested(value: Any, specs: Sequence[TensorSpec], default: bool) -> dict[s
     """The outputs that a request names, each with whether in binary."""
     requested: dict[str, bool] = {}
     for entry in _list({"outputs": value}, "outputs"):
-        _only(entry, ("name", "parameters"), "an entry of outputs")
         label = f"output {_find(entry.get('name'), 'output', specs).name!r}"
         if entry["name"] in requested:
             refuse(f"{label} is asked for twice; legal: once")
-        parameters = _parameters(entry, label)
-        _only(parameters, ("binary_data",), f"parameters of {label}")
-        requested[entry["name"]] = _flag(parameters, "binary_data", label, default)
+        requested[entry["name"]] = flag(_tensor_parameters(entry, label), "binary_data", label, default)
     return requested
 
 
@@ -298,23 +316,22 @@ def _list(message: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return values
 
 
-def _parameters(message: Mapping[str, Any], label: str) -> dict[str, str | int | float | bool]:
+def _parameters(message: Mapping[str, Any], label: str) -> Parameters:
     values = message.get("parameters")
     if values is None:
         return {}
     if not isinstance(values, dict):
         refuse(f"parameters of {label} is {brief(values)}; legal: an object")
-    for name, value in values.items():
-        if not isinstance(value, (str, int, float, bool)):
-            refuse(f"parameter {brief(name)} of {label} is {brief(value)}; legal: a string, a number or a boolean")
-    return values
+    # What is null is not there.
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _flag(parameters: Parameters, name: str, label: str, default: bool = False) -> bool:
-    value = parameters.get(name, default)
-    if not isinstance(value, bool):
-        refuse(f"parameter {name!r} of {label} is {brief(value)}; legal: true or false")
-    return value
+def _tensor_parameters(tensor: Mapping[str, Any], label: str) -> Parameters:
+    parameters = _parameters(tensor, label)
+    for name in _UNSERVED:
+        if name in parameters:
+            refuse(f"{label} has the parameter {name!r}, which is not served; legal: tensors as JSON or in binary")
+    return parameters
 
 
 def _id(message: Mapping[str, Any]) -> str | None:
@@ -322,12 +339,6 @@ def _id(message: Mapping[str, Any]) -> str | None:
     if value is not None and not isinstance(value, str):
         refuse(f"id is {brief(value)}; legal: a string")
     return value
-
-
-def _only(values: Mapping[str, Any], legal: Sequence[str], label: str) -> None:
-    for key in values:
-        if key not in legal:
-            refuse(f"{label} has {brief(key)}; legal: {', '.join(legal)}")
 
 
 def _names(specs: Sequence[TensorSpec]) -> str:

@@ -12,7 +12,11 @@ from ..protocol.oip import OipError
 from .connections import Connection
 
 _LIMITS_AT_ONCE = 4
-_ENCODINGS = ("", "identity", "gzip", "deflate")
+_PACKED = ("gzip", "x-gzip", "deflate")
+# A body is unpacked in pieces of so many bytes, and may have so many gzip members: each costs its start, and a copy of
+# what follows it in its piece.
+_PIECE_BYTES = 65_536
+_MOST_MEMBERS = 10_000
 
 
 class BodyReader:
@@ -39,7 +43,7 @@ class BodyReader:
         the limit, or the server stops) and 400 (its client is gone).
         """
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
-        if encoding not in _ENCODINGS:
+        if encoding not in ("", "identity", *_PACKED):
             raise OipError(415, f"content encoding {encoding!r} is not supported; legal: gzip, deflate.")
         if (request.content_length or 0) > self.limit:
             raise OipError(413, f"the request body has {request.content_length} bytes; {self._legal}.")
@@ -57,23 +61,35 @@ class BodyReader:
             raise OipError(400, "the client closed the connection before its request was there.") from error
         if isinstance(request.protocol, Connection) and request.protocol.stopped:
             raise OipError(503, "the server stops, and the request's body was not there yet.", {"Retry-After": "1"})
-        return body, encoding in ("gzip", "deflate")
+        return body, encoding in _PACKED
 
     def unpack(self, body: bytes | memoryview) -> bytes:
-        """What the gzip or zlib stream `body` holds; unpacks no more than the limit of it.
+        """What the members of the gzip file `body`, or the zlib stream, hold together; unpacks no more than the limit.
 
-        Raises `OipError`: 413 (too large) and 400 (no such stream).
+        Raises `OipError`: 413 (too large, or too many members) and 400 (no such file).
         """
-        stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
-        try:
-            plain = stream.decompress(body, self.limit + 1)
-        except zlib.error as error:
-            raise OipError(400, "the request body is not as its content encoding says.") from error
-        if len(plain) > self.limit:
-            raise self._too_large()
-        if not stream.eof or stream.unused_data:
-            raise OipError(400, "the request body is not as its content encoding says.")
-        return plain
+        plain, rest = bytearray(), memoryview(body)
+        is_gzip = bytes(rest[:2]) == b"\x1f\x8b"
+        wbits = zlib.MAX_WBITS | 16 if is_gzip else zlib.MAX_WBITS
+        stream, members = zlib.decompressobj(wbits), 1
+        while rest:
+            if stream.eof:
+                if not is_gzip:
+                    raise _wrongly_packed()
+                if members == _MOST_MEMBERS:
+                    raise OipError(413, f"the request body has too many gzip members; legal: at most {_MOST_MEMBERS}.")
+                stream, members = zlib.decompressobj(wbits), members + 1
+            piece = rest[:_PIECE_BYTES]
+            try:
+                plain += stream.decompress(piece, self.limit + 1 - len(plain))
+            except zlib.error as error:
+                raise _wrongly_packed() from error
+            if len(plain) > self.limit:
+                raise self._too_large()
+            rest = rest[len(piece) - len(stream.unused_data) :]
+        if not stream.eof:
+            raise _wrongly_packed()
+        return bytes(plain)
 
     async def _chunks(self, request: web.BaseRequest) -> bytes:
         chunks, size = [], 0
@@ -94,6 +110,10 @@ class BodyReader:
 
     def _too_large(self) -> OipError:
         return OipError(413, f"the request body is too large; {self._legal}.")
+
+
+def _wrongly_packed() -> OipError:
+    return OipError(400, "the request body is not as its content encoding says.")
 
 
 def _ask_for_body(request: web.BaseRequest) -> None:

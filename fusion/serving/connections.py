@@ -211,7 +211,7 @@ class _Full(asyncio.Protocol):
 def _last_answer(status: int, message: str, headers: Mapping[str, str] | None = None) -> bytes:
     """The bytes of an answer with the OIP error object, after which the connection closes."""
     body = json.dumps({"error": message}).encode()
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Content-Type: application/json; charset=utf-8"]
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Content-Type: application/json"]
     lines += [f"Content-Length: {len(body)}", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return "\r\n".join([*lines, "", ""]).encode() + body

@@ -174,6 +174,10 @@ NO_HTTP = "its answer is not HTTP/1.1: "
 WRONG = {
     "garbage": (bytes(range(128, 256)) + b"\r\n\r\n", NO_HTTP),
     "HTTP/2": (head(LENGTH, first="HTTP/2 200") + b"hello", NO_HTTP),
+    "HTTP/2.0": (head(LENGTH, first="HTTP/2.0 200 OK") + b"hello", NO_HTTP + "it says HTTP/2.0"),
+    "HTTP/0.9": (head(LENGTH, first="HTTP/0.9 200 OK") + b"hello", NO_HTTP + "it says HTTP/0.9"),
+    "a refusal of HTTP/2.0": (head(first="HTTP/2.0 503 Busy"), NO_HTTP + "it says HTTP/2.0"),
+    "HTTP/1.2": (head(LENGTH, first="HTTP/1.2 200 OK") + b"hello", NO_HTTP),
     "no status": (head(LENGTH, first="HTTP/1.1 OK") + b"hello", NO_HTTP),
     "a status of four": (head(LENGTH, first="HTTP/1.1 2000 OK") + b"hello", NO_HTTP),
     "no colon": (head("X 1", LENGTH) + b"hello", NO_HTTP),

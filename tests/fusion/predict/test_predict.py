@@ -93,7 +93,7 @@ class Coordinator:
                 handler.close_connection = True
                 return
             return self.send(handler, status, b'{"error": "no time."}', headers)
-        request = oip.decode_request(body, handler.headers[oip.HEADER], IMAGE, self.outputs, 1)
+        request = oip.decode_request(body, handler.headers[oip.HEADER], "m", "1", IMAGE, self.outputs, 1)
         with self._lock:
             parameters = self.parameters[len(self.asked) % len(self.parameters)]
             self.asked.append(dict(request.parameters))

@@ -18,7 +18,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 
 
 def decode(body, header=None, inputs=(IMAGE,), outputs=(LOGITS, LABEL)):
-    return oip.decode_request(body, header, inputs, outputs, 4)
+    return oip.decode_request(body, header, "tiny", "1", inputs, outputs, 4)
 
 
 def message(**changes):
@@ -87,6 +87,61 @@ def test_outputs_asked_for():
     assert decode(asked).outputs == {"label": False, "logits": True}
 
 
+def entry(**more):
+    return {"name": "label", **more}
+
+
+TAKEN = {
+    "KServe": body(id="5c", model_name="tiny", outputs=[entry(parameters={"binary_data": False})]),
+    "its version": body(model_name="tiny", model_version="1"),
+    "no version": body(model_version=""),
+    "null": body(id=None, model_name=None, model_version=None, parameters=None, outputs=None),
+    "content types": body(
+        parameters={"content_type": "np"},
+        tensor={"parameters": {"content_type": "np"}},
+        outputs=[entry(parameters={"content_type": "str"})],
+    ),
+    "null content types": body(parameters={"content_type": None}, tensor={"parameters": {"content_type": None}}),
+    "unknown parameters": body(
+        parameters={"headers": {"x": "y"}, "priority": 3, "sequence_id": 0, "list": [1, [2]], "classification": 2},
+        tensor={"parameters": {"layout": "NHWC", "binary_data": 1}},
+        outputs=[entry(parameters={"level": 0.5, "binary_data_size": -1})],
+    ),
+    "null of those that count": body(
+        parameters={"binary_data_output": None, "timeout": None},
+        tensor={"parameters": {"binary_data_size": None}},
+        outputs=[entry(parameters={"binary_data": None, "classification": None})],
+    ),
+    "tensors for outputs": body(outputs=[entry(datatype="BYTES", shape=[1])]),
+    "other tensors for outputs": body(outputs=[entry(datatype="FP64", shape=[7, -1], data=[])]),
+    "unknown keys": body(raw_output_contents=[], tensor={"dtype": "FP32"}, outputs=[entry(tags={})]),
+}
+
+
+@pytest.mark.parametrize("sent", TAKEN.values(), ids=TAKEN)
+def test_takes_what_other_servers_take(sent):
+    request = decode(sent)
+    np.testing.assert_array_equal(request.inputs["image"], [[[1], [2]]])
+    asked = json.loads(sent).get("outputs")
+    assert request.outputs == ({"logits": False, "label": False} if asked is None else {"label": False})
+
+
+def test_takes_it_in_binary_too():
+    more = {"parameters": {"content_type": "np", "binary_data_size": 2}, "data": None}
+    head = body(model_name="tiny", parameters={"content_type": "np", "binary_data_output": True}, tensor=more)
+    request = decode(head + b"\1\2", str(len(head)))
+    np.testing.assert_array_equal(request.inputs["image"], [[[1], [2]]])
+    assert request.outputs == {"logits": True, "label": True}
+
+
+def test_a_request_that_is_known_is_not_taken_for_another_model():
+    """Clients repeat themselves, and what they said is remembered."""
+    sent = body(model_name="tiny")
+    decode(sent)
+    with pytest.raises(OipError, match='model_name is "tiny"; legal: "other"'):
+        oip.decode_request(sent, None, "other", "1", (IMAGE,), (LOGITS, LABEL), 4)
+
+
 BINARY = {"without": ["data"], "tensor": {"parameters": {"binary_data_size": 2}}}
 JSON_CASES = {
     "not JSON": (b"{", "not JSON"),
@@ -96,18 +151,27 @@ JSON_CASES = {
     "too deep": (b"[" * 100_000, "nested too deeply"),
     "long integer": (b'{"id": ' + b"1" * 5000 + b"}", "not JSON"),
     "key twice": (b'{"id": "a", "id": "b"}', '"id" twice'),
-    "unknown key": (body(input=[]), "legal: id, parameters, inputs, outputs"),
+    "another model": (body(model_name="other"), 'model_name is "other"; legal: "tiny", as the path says, or none'),
+    "a model's number": (body(model_name=5), "model_name is 5; legal"),
+    "an empty name": (body(model_name=""), 'model_name is ""; legal'),
+    "another version": (body(model_version="2"), 'model_version is "2"; legal: "1", as the path says, or none'),
+    "a version's number": (body(model_version=1), 'model_version is 1; legal: "1"'),
     "id": (body(id=5), "id is 5"),
     "parameters": (body(parameters=[1]), "legal: an object"),
-    "parameter": (body(parameters={"a": []}), "legal: a string, a number or a boolean"),
+    "all in binary": (
+        body(parameters={"binary_data_output": "yes"}),
+        "parameter 'binary_data_output' of the request is \"yes\"; legal: true or false",
+    ),
     "no inputs": (b"{}", "inputs is null"),
     "inputs not a list": (b'{"inputs": {}}', "legal: a list of objects"),
     "input missing": (b'{"inputs": []}', "input 'image' is missing"),
     "input unknown": (body(tensor={"name": "img"}), 'input "img" is unknown'),
     "input name": (body(tensor={"name": ["image"]}), "is unknown"),
     "input twice": (json.dumps({"inputs": message()["inputs"] * 2}).encode(), "stands twice"),
-    "input key": (body(tensor={"dtype": "UINT8"}), '"dtype"'),
-    "input parameter": (body(tensor={"parameters": {"shared_memory_region": "x"}}), "shared"),
+    "shared memory": (
+        body(tensor={"parameters": {"shared_memory_region": "x", "shared_memory_byte_size": 2}}),
+        "input 'image' has the parameter 'shared_memory_region', which is not served; legal: tensors as JSON or",
+    ),
     "datatype": (body(tensor={"datatype": "FP32"}), 'datatype "FP32"; legal: UINT8'),
     "no datatype": (body(without=["datatype"]), "datatype null; legal: UINT8"),
     "rank": (body(tensor={"shape": [2, 1]}), "legal: [-1, 2, 1] with a batch of 1 to 4"),
@@ -132,10 +196,13 @@ JSON_CASES = {
     "outputs": (body(outputs="logits"), "legal: a list of objects"),
     "output unknown": (body(outputs=[{"name": "probs"}]), "the model's outputs: logits, label"),
     "output twice": (body(outputs=[{"name": "label"}] * 2), "asked for twice"),
-    "output key": (body(outputs=[{"name": "label", "data": 1}]), '"data"'),
-    "output parameter": (
+    "output classes": (
         body(outputs=[{"name": "label", "parameters": {"classification": 1}}]),
-        '"classification"; legal: binary_data',
+        "output 'label' has the parameter 'classification', which is not served",
+    ),
+    "output to shared memory": (
+        body(outputs=[{"name": "label", "parameters": {"shared_memory_region": "x"}}]),
+        "output 'label' has the parameter 'shared_memory_region', which is not served",
     ),
     "binary_data": (
         body(outputs=[{"name": "label", "parameters": {"binary_data": 1}}]),
@@ -227,7 +294,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner),
     max_leaves=8,
 )
-PLACES = ["id", "parameters", "inputs", "outputs"]
+PLACES = ["id", "parameters", "inputs", "outputs", "model_name", "model_version"]
 TENSOR_PLACES = ["name", "datatype", "shape", "data", "parameters"]
 
 

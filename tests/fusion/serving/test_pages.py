@@ -147,7 +147,7 @@ def test_binary_tensors_are_not_copied():
     images = np.arange(4, dtype=np.uint8).reshape(2, 2)
     head = oip.request_json(Model.inputs[0], images.shape, ["image"], {})
     body = head + images.tobytes()
-    found = oip.decode_request(body, str(len(head)), Model.inputs, Model.outputs, 2).inputs["image"]
+    found = oip.decode_request(body, str(len(head)), "m", "1", Model.inputs, Model.outputs, 2).inputs["image"]
     np.testing.assert_array_equal(found, images)
     assert np.shares_memory(found, np.frombuffer(body, np.uint8))
 

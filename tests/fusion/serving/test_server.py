@@ -220,4 +220,5 @@ def test_unknown_things(server, curl, path, said):
 def test_timeline_must_be_boolean(coordinator, curl):
     sent = json.dumps({"inputs": [GOOD], "parameters": {"timeline": "yes"}}).encode()
     status, _, body = curl(f"{coordinator.url}/v2/models/tiny/infer", body=sent)
-    assert status == 400 and "'timeline' is 'yes'; legal: true or false" in body.decode()
+    said = json.loads(body)["error"]
+    assert (status, said) == (400, "parameter 'timeline' of the request is \"yes\"; legal: true or false.")
