@@ -29,6 +29,7 @@ from aiohttp import ClientSession
 
 from benchmarks.conditions import write_csv
 from fusion.base import columns
+from fusion.base.files import results
 from fusion.base.program import UserError
 from fusion.bundle import manifest
 from fusion.bundle.contents import Bundle
@@ -98,13 +99,14 @@ def main(argv: list[str]) -> None:
             contenders.append(stack.enter_context(_bare(bundle, switch, cores)))
             with pinned(placement.client):
                 rows += asyncio.run(_measure(switch, contenders))
-    print(columns.render(_COLUMNS, rows))
-    for switch in switches:
-        _judge(switch, {row[2]: row for row in rows if row[:2] == (switch, 1)})
-    if _CSV.value:
-        height, width, _ = bundle.shape
-        options = {"bundle": bundle.name, "image": f"{width}x{height}", "runtime": str(runtime.choose("auto"))}
-        write_csv(Path(_CSV.value), _COLUMNS, rows, options)
+    with results() as write:
+        if _CSV.value:
+            height, width, _ = bundle.shape
+            options = {"bundle": bundle.name, "image": f"{width}x{height}", "runtime": str(runtime.choose("auto"))}
+            write(write_csv, Path(_CSV.value), _COLUMNS, rows, options)
+        print(columns.render(_COLUMNS, rows))
+        for switch in switches:
+            _judge(switch, {row[2]: row for row in rows if row[:2] == (switch, 1)})
 
 
 def _judge(switch: str, rows: dict[str, Sequence[Any]]) -> None:

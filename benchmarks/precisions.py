@@ -16,6 +16,7 @@ from absl import flags
 
 from benchmarks.conditions import write_csv
 from fusion.base import columns
+from fusion.base.files import results
 from fusion.base.program import UserError
 from fusion.bundle import manifest
 from paradis_tf.base import program
@@ -37,10 +38,11 @@ def main(argv: list[str]) -> None:
         )
         for record in records
     ]
-    print("accuracy in % or PSNR-Y in dB on the test part, files on tflite-runtime")
-    print(columns.render((*_SHOWN, "largest file (kB)", "compressed", "MAdds (M)"), rows))
-    if _CSV.value:
-        write_csv(Path(_CSV.value), list(records[0]), [list(record.values()) for record in records])
+    with results() as write:
+        if _CSV.value:
+            write(write_csv, Path(_CSV.value), list(records[0]), [list(record.values()) for record in records])
+        print("accuracy in % or PSNR-Y in dB on the test part, files on tflite-runtime")
+        print(columns.render((*_SHOWN, "largest file (kB)", "compressed", "MAdds (M)"), rows))
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:

@@ -23,7 +23,9 @@ from absl import flags
 from benchmarks import kernels
 from benchmarks.conditions import describe, write_csv
 from fusion.base import columns
+from fusion.base.files import results
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from paradis_tf.base import program
 
 _MODEL = flags.DEFINE_enum("model", "mobilenet_v1", ["mobilenet_v1", "resnet"], "Architecture, in its 32x32 form.")
@@ -52,7 +54,7 @@ _FEWEST_CHANNELS = 8
 def main(argv: list[str]) -> None:
     if _ROUNDS.value < 1 or _BATCH.value < 1:
         raise UserError(f"--rounds={_ROUNDS.value} and --batch_size={_BATCH.value}; both are at least 1.")
-    with program.quiet():
+    with program.loading():
         import keras
         import numpy as np
 
@@ -69,14 +71,14 @@ def main(argv: list[str]) -> None:
     for name, step in steps.items():
         started = time.perf_counter()
         step()
-        print(f"{name}: traced and run once in {time.perf_counter() - started:.1f} s", flush=True)
+        say(f"{name}: traced and run once in {time.perf_counter() - started:.1f} s")
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(_ROUNDS.value):
         for name, step in steps.items():
             started = time.perf_counter()
             step()
             times[name].append(1e3 * (time.perf_counter() - started))
-        print(f"round {number + 1}/{_ROUNDS.value}", flush=True)
+        say(f"round {number + 1}/{_ROUNDS.value}")
     _report(times)
     if _PROFILE.value:
         _report_kernels(_trace(steps))
@@ -141,20 +143,17 @@ def _report(times: dict[str, list[float]]) -> None:
     rows = [
         (name, f"{value:.0f}", f"{min(times[name]):.0f}", f"{max(times[name]):.0f}") for name, value in medians.items()
     ]
-    print("\n" + columns.render(("step", "median (ms)", "min", "max"), rows))
-    print(f"apart, together {apart:.0f} ms; joint / apart {ratio:.2f} (median over the rounds)")
-    print(f"{_model()}, width {_WIDTH.value}, batch {_BATCH.value}, {describe()}")
-    if not _CSV.value:
-        return
     lines = [
         (name, round(value, 1), round(min(times[name]), 1), round(max(times[name]), 1))
         for name, value in medians.items()
     ]
-    _write(
-        Path(_CSV.value),
-        ("step", "median_ms", "min_ms", "max_ms"),
-        [*lines, ("joint/apart", round(ratio, 3), "", "")],
-    )
+    with results() as write:
+        if _CSV.value:
+            header = ("step", "median_ms", "min_ms", "max_ms")
+            write(_write, Path(_CSV.value), header, [*lines, ("joint/apart", round(ratio, 3), "", "")])
+        print("\n" + columns.render(("step", "median (ms)", "min", "max"), rows))
+        print(f"apart, together {apart:.0f} ms; joint / apart {ratio:.2f} (median over the rounds)")
+        print(f"{_model()}, width {_WIDTH.value}, batch {_BATCH.value}, {describe()}")
 
 
 def _trace(steps: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
@@ -177,12 +176,13 @@ def _report_kernels(spent: dict[str, dict[str, float]]) -> None:
         share = f"{100 * joint_ms / sum(joint.values()):.0f}%"
         ratio = f"{joint_ms / apart_ms:.2f}" if apart_ms else "-"
         rows.append((kind, f"{joint_ms:.1f}", share, f"{apart_ms:.1f}", ratio))
-    print("\n" + columns.render(("kernels", "joint (ms)", "share", "apart (ms)", "joint / apart"), rows))
-    print(f"kernels run side by side: their sum may exceed the step (means of {_TRACED_ROUNDS} traced rounds)")
-    if _CSV.value:
-        path = Path(_CSV.value)
-        lines = [(name, kind, round(value, 2)) for name, kinds in spent.items() for kind, value in kinds.items()]
-        _write(path.with_name(f"{path.stem}_profile.csv"), ("step", "kernels", "mean_ms"), lines)
+    with results() as write:
+        if _CSV.value:
+            path = Path(_CSV.value)
+            lines = [(name, kind, round(value, 2)) for name, kinds in spent.items() for kind, value in kinds.items()]
+            write(_write, path.with_name(f"{path.stem}_profile.csv"), ("step", "kernels", "mean_ms"), lines)
+        print("\n" + columns.render(("kernels", "joint (ms)", "share", "apart (ms)", "joint / apart"), rows))
+        print(f"kernels run side by side: their sum may exceed the step (means of {_TRACED_ROUNDS} traced rounds)")
 
 
 def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

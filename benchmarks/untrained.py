@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     config = program.config_of(_CONFIG)
     if Path(_WORKDIR.value).exists():
         raise UserError(f"--workdir={_WORKDIR.value} is there already; give a new folder.")
-    with program.quiet():
+    with program.loading():
         import keras
 
         from paradis_tf.supernet import Supernet

@@ -22,8 +22,9 @@ from export.early import calibration, record, tables
 from export.early.calibration import Outcomes
 from export.early.tables import CalibratedSwitch
 from export.proof import engines
-from fusion.base.files import check_json_target, write_json
+from fusion.base.files import check_json_target, results, write_json
 from fusion.base.program import UserError, define_float
+from fusion.base.streams import say
 from fusion.bundle import manifest
 from fusion.bundle.contents import Bundle, SwitchEntry
 from fusion.rules.early import EarlyAnswer, require_classifier
@@ -61,25 +62,26 @@ def main(argv: list[str]) -> None:
     validation, test = _outcomes(bundle, entries, precision)
     max_drop = (_MAX_DROP.value or 0.0) / 100
     switches = [_calibrate(bundle, entry, precision, max_drop, validation, test) for entry in entries]
-    print(tables.render(switches))
     images = len(switches[0].validation.full)
-    allowed = int(max_drop * images)
-    if allowed < _FEW:
-        print(f"note: --max_drop is {allowed} of {images} validation images; more images would say it more surely")
-    for sentence in tables.broken_promises(switches, max_drop):
-        print(f"warning: {sentence}")
-    record.write(bundle, before, precision, max_drop, switches)
+    with results() as write:
+        write(record.write, bundle, before, precision, max_drop, switches)
+        if _JSON.value:
+            written = {
+                "model_id": bundle.model_id,
+                "precision": precision,
+                "max_drop": max_drop,
+                "validation_images": images,
+                "test_images": len(switches[0].test.full),
+                "switches": [switch.as_json() for switch in switches],
+            }
+            write(write_json, _JSON.value, written)
+        print(tables.render(switches))
+        allowed = int(max_drop * images)
+        if allowed < _FEW:
+            print(f"note: --max_drop is {allowed} of {images} validation images; more images would say it more surely")
+        for sentence in tables.broken_promises(switches, max_drop):
+            print(f"warning: {sentence}")
     print(f"wrote {bundle.folder / 'manifest.json'}")
-    if _JSON.value:
-        written = {
-            "model_id": bundle.model_id,
-            "precision": precision,
-            "max_drop": max_drop,
-            "validation_images": images,
-            "test_images": len(switches[0].test.full),
-            "switches": [switch.as_json() for switch in switches],
-        }
-        write_json(_JSON.value, written)
 
 
 def _outcomes(
@@ -90,15 +92,15 @@ def _outcomes(
         bundle.read(file)
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
-    with program.quiet():
+    with program.loading():
         from export.proof import checks
         from paradis_tf.training import run as training
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     checks.require_same_model(bundle, model)
 
     def measure(name: str, part: Part) -> dict[str, Outcomes]:
-        print(f"running all slices on the {len(part)} images of the {name} part", flush=True)
-        (outputs,) = engines.run_all(bundle, [engines.REFERENCE], part.images[:], lambda text: print(text, flush=True))
+        say(f"running all slices on the {len(part)} images of the {name} part")
+        (outputs,) = engines.run_all(bundle, [engines.REFERENCE], part.images[:], say)
         return {entry.switch: calibration.measure(outputs.real(entry, precision), part.labels) for entry in entries}
 
     return measure("validation", dataset.validation), measure("test", dataset.test)

@@ -30,7 +30,8 @@ from export.proof import engines
 from export.proof.agreement import Agreement, compare, other_classes
 from export.proof.engines import Engine
 from fusion.base import columns, program
-from fusion.base.files import check_json_target, write_json, write_text
+from fusion.base.files import check_json_target, results, write_json, write_text
+from fusion.base.streams import say
 from fusion.bundle import manifest
 from fusion.local import inputs
 
@@ -55,17 +56,18 @@ def main(arguments: list[str]) -> int:
         compared += [engines.LIKE_ARM, *(Engine(engines.REFERENCE.runtime, board=board) for board in boards)]
     # Data for a bundle is of a classifier, so it has labels.
     rows = compare(bundle, engines.run_all(bundle, compared, data.images, _report), np.asarray(data.labels))
-    print(f"\n{_table(rows)}\n")
     faults = [fault for row in rows if (fault := row.fault(_MAX_QUANTA.value))]
-    if _JSON.value:
-        write_json(_JSON.value, {"switches": [row.as_json() for row in rows], "faults": faults})
-    if _CSV.value:
-        _write_csv(_CSV.value, rows)
-    note = other_classes(rows)
-    if note:
-        print(f"note: {note}")
-    for fault in faults:
-        print(f"fault: {fault}")
+    with results() as write:
+        if _JSON.value:
+            write(write_json, _JSON.value, {"switches": [row.as_json() for row in rows], "faults": faults})
+        if _CSV.value:
+            write(_write_csv, _CSV.value, rows)
+        print(f"\n{_table(rows)}\n")
+        note = other_classes(rows)
+        if note:
+            print(f"note: {note}")
+        for fault in faults:
+            print(f"fault: {fault}")
     if not faults:
         print("passed: what is to agree with the reference does")
     return 1 if faults else 0
@@ -105,7 +107,7 @@ def _table(rows: Sequence[Agreement]) -> str:
 
 
 def _report(text: str) -> None:
-    print(text, flush=True)
+    say(text)
 
 
 if __name__ == "__main__":

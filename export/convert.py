@@ -25,6 +25,7 @@ from export.bundles import archive
 from export.bundles.folder import check_target
 from export.compression.settings import MOST_CLUSTERS, Compression
 from fusion.base.program import UserError, define_float
+from fusion.base.streams import say
 from fusion.bundle.contents import PRECISIONS
 from paradis_tf.base import program
 from paradis_tf.records.workdir import Workdir
@@ -113,7 +114,7 @@ def main(argv: list[str]) -> None:
     archive.check_target(_ARCHIVE.value, _BUNDLE.value)
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
-    with program.quiet():
+    with program.loading():
         from export.bundles import pictures, writing
         from export.early.record import has_calibration
         from paradis_tf.training import run as training
@@ -145,14 +146,14 @@ def main(argv: list[str]) -> None:
     )
     was_calibrated = has_calibration(Path(_BUNDLE.value))
     unknown = writing.write(Path(_BUNDLE.value), settings, model, workdir.model_file, dataset, _report)
-    print(f"wrote {_BUNDLE.value}")
+    say(f"wrote {_BUNDLE.value}")
     if unknown:
         named = ", ".join(f"'{switch}'" for switch in unknown)
-        print(f"clusters plan by accuracies: export.verify measures and writes those of {named}")
+        say(f"clusters plan by accuracies: export.verify measures and writes those of {named}")
     else:
-        print("the accuracies that export.verify measured are kept, as all files are the same")
+        say("the accuracies that export.verify measured are kept, as all files are the same")
     if was_calibrated:
-        print("early answers are to be calibrated anew: export.calibrate")
+        say("early answers are to be calibrated anew: export.calibrate")
     if _ARCHIVE.value:
         archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
         print(f"wrote {_ARCHIVE.value}")
@@ -204,7 +205,7 @@ def _refuse_idle_flags(precisions: tuple[str, ...]) -> None:
 
 
 def _report(text: str) -> None:
-    print(text, flush=True)
+    say(text)
 
 
 def _max_drop(enlarges: bool) -> float:

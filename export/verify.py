@@ -18,9 +18,11 @@ from absl import flags
 from export.bundles import archive, manifest_update
 from export.proof import baseline
 from fusion.base import columns
-from fusion.base.files import check_json_target, write_json
+from fusion.base.files import check_json_target, results, write_json
 from fusion.base.program import define_float
+from fusion.base.streams import say
 from fusion.bundle import manifest
+from fusion.bundle.contents import Bundle
 from paradis_tf.base import program
 from paradis_tf.records.workdir import Workdir
 
@@ -56,44 +58,50 @@ def main(argv: list[str]) -> int:
         bundle.read(file)
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
-    with program.quiet():
+    with program.loading():
         from export.proof import checks, judges, tables
         from paradis_tf.training import run as training
-    print(f"loading {workdir.path} and its images", flush=True)
+    say(f"loading {workdir.path} and its images")
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     checks.require_same_model(bundle, model)
     judge = judges.of(bundle, _limited(dataset.test, _LIMIT.value))
     if earlier is not None:
         earlier.require_images(judge.count)
     max_drop = judge.most_lost if _MAX_DROP.value is None else _MAX_DROP.value / judge.per_unit
-    verification = checks.verify(bundle, model, judge, max_drop, lambda text: print(text, flush=True))
-    print(tables.render(verification, judge, _SLICES.value))
-    if not _LIMIT.value:
-        accuracies = verification.accuracies("test")
-        with manifest_update.updated(bundle, manifest_before, "verify") as written:
-            for entry in written["switches"]:
-                entry["accuracy"] = accuracies[entry["switch"]]
-    if _JSON.value:
-        write_json(_JSON.value, verification.as_json())
+    verification = checks.verify(bundle, model, judge, max_drop, say)
     faults = list(verification.faults)
     if earlier is not None:
         faults += baseline.regressions(verification.switches, earlier, max_drop, judge.per_unit, judge.unit)
-    if faults:
+    with results() as write:
+        if not _LIMIT.value:
+            write(_write_accuracies, bundle, manifest_before, verification)
+        if _JSON.value:
+            write(write_json, _JSON.value, verification.as_json())
+        print(tables.render(verification, judge, _SLICES.value))
         _print_faults(faults)
-        if _LIMIT.value and _LIMIT.value < len(dataset.test):
+        if faults and _LIMIT.value and _LIMIT.value < len(dataset.test):
             print(f"{_LIMIT.value} images tell {judge.metric} roughly; without --limit all {len(dataset.test):,} do")
+    if faults:
         return 1
-    print(f"passed: {', '.join(_passed(verification, f'{judge.per_unit * max_drop:g} {judge.unit}'))}")
+    say(f"passed: {', '.join(_passed(verification, f'{judge.per_unit * max_drop:g} {judge.unit}'))}")
     if _ARCHIVE.value:
         archive.write(Path(_BUNDLE.value), Path(_ARCHIVE.value))
         print(f"wrote {_ARCHIVE.value}")
     return 0
 
 
+def _write_accuracies(bundle: Bundle, manifest_before: bytes, verification: Verification) -> None:
+    accuracies = verification.accuracies("test")
+    with manifest_update.updated(bundle, manifest_before, "verify") as written:
+        for entry in written["switches"]:
+            entry["accuracy"] = accuracies[entry["switch"]]
+
+
 def _print_faults(faults: list[str]) -> None:
     for fault in faults:
         print(f"fault: {fault}")
-    print(columns.counted(len(faults), "fault"))
+    if faults:
+        print(columns.counted(len(faults), "fault"))
 
 
 def _limited(part: Any, limit: int) -> Any:

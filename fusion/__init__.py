@@ -24,3 +24,7 @@ up, each of which imports only those before it:
 
 `plan` shows which switch a coordinator would choose, and why; `selftest` checks a bundle on the machine that runs it.
 """
+
+from .base import starting
+
+starting.begin()

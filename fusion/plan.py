@@ -17,7 +17,7 @@ from absl import flags
 from .asking.client import FusionClient
 from .base import columns
 from .base.columns import accuracy_text
-from .base.files import check_json_target, write_json
+from .base.files import check_json_target, results, write_json
 from .base.program import LONGEST_S, UserError, define_float, run
 from .bundle import manifest
 from .bundle.contents import Bundle
@@ -54,9 +54,10 @@ def main(arguments: list[str]) -> int:
                 raise UserError(f"--{name} is missing; legal: the {name}'s path, or --url.")
         bundle = manifest.load(_BUNDLE.value)
         status = asyncio.run(_measured(bundle, cluster.load(_CLUSTER.value).devices, planning.goal(bundle)))
-    _print(status)
-    if _JSON.value:
-        write_json(_JSON.value, status)
+    with results() as write:
+        if _JSON.value:
+            write(write_json, _JSON.value, status)
+        _print(status)
     return 0 if status["plan"] else 1
 
 

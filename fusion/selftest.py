@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from .base import columns
-from .base.files import check_json_target, write_json
+from .base import columns, files
 from .base.program import UserError, run
+from .base.streams import say
 from .bundle import manifest
 from .bundle.contents import Bundle, SliceFile, SliceModel, SwitchEntry
 from .rules.sum import Sum
@@ -88,22 +88,22 @@ class _Samples:
 
 def main(arguments: list[str]) -> int:
     """Runs the checks, prints their results, and returns the exit status."""
-    check_json_target(_JSON.value)
+    files.check_json_target(_JSON.value)
     bundle = manifest.load(_BUNDLE.value)
     entries = [bundle.find_switch(text) for text in _SWITCH.value or [entry.switch for entry in bundle.switches]]
     precisions = [bundle.check_precision(precision) for precision in _PRECISION.value or bundle.precisions]
     runtime = choosing.choose(_RUNTIME.value)
-    print(_headline(bundle, runtime, machine.describe()), flush=True)
+    say(_headline(bundle, runtime, machine.describe()))
     for file in bundle.files():
         bundle.read(file)
     samples = _Samples(bundle, runtime, *bundle.read_samples())
-    print(f"files     {len(bundle.files())} as the manifest says", flush=True)
+    say(f"files     {len(bundle.files())} as the manifest says")
     results: list[SliceResult] = []
     faults: list[str] = []
     for entry in entries:
         for precision in precisions:
             faults += _check_switch(samples, entry, precision, results)
-            print(f"checked   switch {entry.switch}, {precision}", flush=True)
+            say(f"checked   switch {entry.switch}, {precision}")
     _report(samples, results, faults)
     return 1 if faults else 0
 
@@ -111,21 +111,22 @@ def main(arguments: list[str]) -> int:
 def _report(samples: _Samples, results: Sequence[SliceResult], faults: Sequence[str]) -> None:
     """Prints and writes the results."""
     host = machine.describe()
-    print(f"\n{_table(results)}\n")
-    print(_footline(host))
-    if _JSON.value:
-        written = {
-            "model_id": samples.bundle.model_id,
-            "runtime": str(samples.runtime),
-            "threads": _THREADS.value,
-            "machine": asdict(host),
-            "peak_memory_bytes": memory.peak(),
-            "slices": [_row(result) for result in results],
-            "faults": faults,
-        }
-        write_json(_JSON.value, written)
-    for fault in faults:
-        print(f"fault: {fault}")
+    with files.results() as write:
+        if _JSON.value:
+            written = {
+                "model_id": samples.bundle.model_id,
+                "runtime": str(samples.runtime),
+                "threads": _THREADS.value,
+                "machine": asdict(host),
+                "peak_memory_bytes": memory.peak(),
+                "slices": [_row(result) for result in results],
+                "faults": faults,
+            }
+            write(files.write_json, _JSON.value, written)
+        print(f"\n{_table(results)}\n")
+        print(_footline(host))
+        for fault in faults:
+            print(f"fault: {fault}")
     passed = f"passed: {len(results)} slice files, {len(samples.images)} samples"
     print(columns.counted(len(faults), "fault") if faults else passed)
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from absl import flags
 
-from fusion.base.files import check_json_target, write_json
+from fusion.base.files import check_json_target, results, write_json
+from fusion.base.streams import say
 from paradis_tf.base import program
 from paradis_tf.base.files import file_sha256
 from paradis_tf.evaluation.live_subsets import ALL_SUBSETS_UP_TO
@@ -27,22 +28,23 @@ def main(argv: list[str]) -> None:
     check_json_target(_JSON.value)
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
-    with program.quiet():
+    with program.loading():
         from paradis_tf.evaluation import all_switches
         from paradis_tf.training import run as training
     digest = file_sha256(workdir.model_file)
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     part = getattr(dataset, _PART.value)
-    rows = all_switches.evaluate(model, part, lambda text: print(text, flush=True))
+    rows = all_switches.evaluate(model, part, say)
     rows = [{**row, "part": _PART.value, "model_file_sha256": digest} for row in rows]
-    write_json(workdir.evaluation_of(_PART.value), rows)
-    if _JSON.value:
-        write_json(_JSON.value, rows)
-    print(f"\n{len(part)} {_PART.value} images\n{all_switches.switch_table(rows)}")
-    if any(row["devices"] > 1 for row in rows):
-        print(f"\nwith devices missing (-), all {len(part)} images\n{all_switches.live_table(rows)}")
-    if any(row["devices"] > ALL_SUBSETS_UP_TO for row in rows):
-        print(f"(of switches with more than {ALL_SUBSETS_UP_TO} devices, only sets that miss at most 2)")
+    with results() as write:
+        write(write_json, workdir.evaluation_of(_PART.value), rows)
+        if _JSON.value:
+            write(write_json, _JSON.value, rows)
+        print(f"\n{len(part)} {_PART.value} images\n{all_switches.switch_table(rows)}")
+        if any(row["devices"] > 1 for row in rows):
+            print(f"\nwith devices missing (-), all {len(part)} images\n{all_switches.live_table(rows)}")
+        if any(row["devices"] > ALL_SUBSETS_UP_TO for row in rows):
+            print(f"(of switches with more than {ALL_SUBSETS_UP_TO} devices, only sets that miss at most 2)")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from paradis_tf.base import program
 
 _SOURCE = flags.DEFINE_string("source", None, "Folder of images, or tfds:NAME, a prepared set of TensorFlow Datasets.")
@@ -34,10 +35,10 @@ def main(argv: list[str]) -> None:
     _check_flags()
     target = Path(_TARGET.value)
     threads = _PROCESSES.value or len(os.sched_getaffinity(0))
-    with program.quiet():
+    with program.loading():
         from paradis_tf.data import preparation, sources, squares
     plan = sources.plan(_SOURCE.value, _DATA_DIR.value, _PARTS.value)
-    print(f"{plan.name}: {plan.images:,} images of {len(plan.classes)} classes", flush=True)
+    say(f"{plan.name}: {plan.images:,} images of {len(plan.classes)} classes")
     if target.suffix == ".npz":
         name = "npz"
         arrays = squares.prepare(plan, target, _SIZE.value, _SKIP.value, threads)

@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 
 from fusion.base import columns
-from fusion.base.files import check_json_target, write_json
+from fusion.base.files import check_json_target, results, write_json
 from fusion.base.program import UserError
 from paradis_tf.base import program
 from paradis_tf.switches import parse_switches
@@ -70,11 +70,20 @@ def main(argv: list[str]) -> None:
     config = program.config_of(_CONFIG)
     options = _of_data(config)
     # With the layers, whose costs stand beside them, TensorFlow is loaded.
-    with program.quiet():
+    with program.loading():
         from paradis_tf import models
     architecture = models.create(**dict(config.model), **options)
     switches = parse_switches(config.switches, config.grid)
     table = rows(architecture, list(switches))
+    with results() as write:
+        if _JSON.value:
+            write(write_json, _JSON.value, table)
+        _print(architecture, options, table)
+        if _LAYERS.value:
+            _print_layers(architecture, _LAYERS.value, config.grid)
+
+
+def _print(architecture: Any, options: dict[str, Any], table: list[dict[str, Any]]) -> None:
     size = "x".join(map(str, architecture.image_shape[:2]))
     what = f"{options['classes']} classes" if "classes" in options else f"scale {options['scale']}"
     print(f"{architecture.name}, {size}, {what}; per image, activations int8\n")
@@ -107,10 +116,6 @@ def main(argv: list[str]) -> None:
             madds, parameters = row["tail"]["madds"], f"{row['tail']['parameters']:,}"
             lines.append(("", "tail", f"{madds / 1e6:.2f}", parameters, parameters, ""))
     print(columns.render(header, lines))
-    if _LAYERS.value:
-        _print_layers(architecture, _LAYERS.value, config.grid)
-    if _JSON.value:
-        write_json(_JSON.value, table)
 
 
 def _of_data(config: Any) -> dict[str, Any]:

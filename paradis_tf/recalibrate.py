@@ -14,7 +14,8 @@ from typing import Any
 from absl import flags
 
 from fusion.base import columns
-from fusion.base.files import check_json_target, write_json
+from fusion.base.files import check_json_target, results, write_json
+from fusion.base.streams import say
 from paradis_tf.base import program
 from paradis_tf.base.metrics import metric_of
 from paradis_tf.records.workdir import Workdir
@@ -31,13 +32,13 @@ def main(argv: list[str]) -> None:
     check_json_target(_JSON.value)
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
-    with program.quiet():
+    with program.loading():
         from paradis_tf.data import pipeline
         from paradis_tf.evaluation import all_switches, recalibration
         from paradis_tf.training import run as training
 
     def report(text: str) -> None:
-        print(text, flush=True)
+        say(text)
 
     with workdir.locked(), pipeline.reading():
         model, dataset = training.load_run(workdir, _DATA_DIR.value)
@@ -53,8 +54,6 @@ def main(argv: list[str]) -> None:
         workdir.save_model(model)
     metric = metric_of(after[0], str(workdir.path))
     rows = [_row(old, new, images, metric.key) for old, new in zip(before, after, strict=True)]
-    if _JSON.value:
-        write_json(_JSON.value, rows)
     lines = [
         (
             row["switch"],
@@ -66,9 +65,14 @@ def main(argv: list[str]) -> None:
         for row in rows
     ]
     header = ("switch", "devices", f"before ({metric.unit})", f"after ({metric.unit})", "change")
-    print(f"\n{metric.title} on {len(dataset.validation)} validation images, statistics of {images} training images")
-    print(columns.render(header, lines))
-    print(f"{workdir.model_file} is replaced; run paradis_tf.evaluate on it again.")
+    with results() as write:
+        if _JSON.value:
+            write(write_json, _JSON.value, rows)
+        print(
+            f"\n{metric.title} on {len(dataset.validation)} validation images, statistics of {images} training images"
+        )
+        print(columns.render(header, lines))
+        print(f"{workdir.model_file} is replaced; run paradis_tf.evaluate on it again.")
 
 
 def _row(before: dict[str, Any], after: dict[str, Any], images: int, metric: str) -> dict[str, Any]:

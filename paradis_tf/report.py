@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     check_together(runs)
     all_images, sets = whole(runs), shown(runs)
     target = _folder(_TARGET.value)
-    with program.quiet():
+    with program.loading():
         from paradis_tf.reports import figures, page
     metric = METRICS[runs[0].metric]
     title = _TITLE.value or _default_title(runs)

@@ -13,6 +13,7 @@ from absl import flags
 
 from fusion.base.files import check_json_target
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from paradis_tf.base import program
 from paradis_tf.records.workdir import Workdir
 
@@ -30,14 +31,14 @@ def main(argv: list[str]) -> None:
     check_json_target(output)
     workdir = Workdir.open(_WORKDIR.value)
     workdir.require_model()
-    with program.quiet():
+    with program.loading():
         from paradis_tf.pictures import crops
         from paradis_tf.training import run as training
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     if not model.task.enlarges:
         raise UserError(f"--workdir={workdir.path} is a run of {model.task.name}; crops are of super-resolution.")
     pairs = dataset.test.select(crops.choose(dataset.test.names, _IMAGES.value))
-    crops.draw(model, pairs, _SIZE.value, output, lambda text: print(text, flush=True))
+    crops.draw(model, pairs, _SIZE.value, output, say)
     print(output)
 
 

@@ -8,12 +8,10 @@ the run, it resumes after the last finished epoch.
 
 from __future__ import annotations
 
-import os
-import sys
-
 from absl import flags
 
 from fusion.base.program import LONGEST_S, define_float
+from fusion.base.streams import say
 from paradis_tf.base import program
 from paradis_tf.distribution import strategy
 
@@ -39,7 +37,7 @@ _PEER_TIMEOUT = define_float(
 
 def main(argv: list[str]) -> None:
     config = program.config_of(_CONFIG)
-    with program.quiet():
+    with program.loading():
         from paradis_tf.training import run as training
     try:
         training.train(
@@ -52,10 +50,8 @@ def main(argv: list[str]) -> None:
             _PEER_TIMEOUT.value or 0.0,
         )
     except KeyboardInterrupt:
-        print(f"\nstopped; the same command resumes {_WORKDIR.value} after its last finished epoch", flush=True)
-        print("interrupted", file=sys.stderr, flush=True)
-        # Not through Python's own ending, in which TensorFlow's threads that are in the middle of a step may crash.
-        os._exit(130)
+        say(f"\nstopped; the same command resumes {_WORKDIR.value} after its last finished epoch")
+        raise
 
 
 if __name__ == "__main__":

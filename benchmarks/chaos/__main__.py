@@ -24,6 +24,7 @@ from benchmarks.chaos import verdicts
 from benchmarks.chaos.run import ChaosSettings, Result, run
 from benchmarks.conditions import write_csv
 from fusion.base import columns
+from fusion.base.files import results
 from fusion.base.program import LONGEST_S, UserError, define_float
 from fusion.bundle import manifest
 from fusion.runtime import choosing as runtime
@@ -62,9 +63,10 @@ def main(argv: list[str]) -> int:
         every_s=_EVERY_S.value or 0.0,
     )
     result = run(bundle, precision, chosen, settings, _progress, _COORDINATOR.value)
-    _show(result)
-    if _TARGET.value:
-        _write(Path(_TARGET.value), result, settings, f"{bundle.name} {precision}, {chosen}")
+    with results() as write:
+        if _TARGET.value:
+            write(_write, Path(_TARGET.value), result, settings, f"{bundle.name} {precision}, {chosen}")
+        _show(result)
     return 0 if result.good else 1
 
 

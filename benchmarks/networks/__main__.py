@@ -24,6 +24,7 @@ from benchmarks.conditions import write_csv
 from benchmarks.networks.links import ETHERNET, WIFI, Link
 from benchmarks.networks.namespaces import Network, network
 from fusion.base import columns
+from fusion.base.files import results
 from fusion.base.program import UserError
 from fusion.bench.load import Attempt, Target
 from fusion.bench.phases import slowest_invoke_ms
@@ -83,17 +84,21 @@ def main(argv: list[str]) -> None:
     switches = [bundle.find_switch(text) for text in _SWITCHES.value or [entry.switch for entry in bundle.switches]]
     chosen = runtime.choose(_RUNTIME.value)
     rows = _rows(bundle, switches, list(dict.fromkeys(precisions)))
-    print(f"{bundle.name}, {chosen}; latency of one image, ms; bytes of an image on all links together")
-    print("\n".join(str(link) for link in (ETHERNET, WIFI)))
-    print(columns.render([name.replace("_", " ") for name in _HEADER], rows))
-    if _TARGET.value:
-        from benchmarks.networks import picture
+    with results() as write:
+        if _TARGET.value:
+            write(_write, Path(_TARGET.value), rows, bundle.name, str(chosen))
+        print(f"{bundle.name}, {chosen}; latency of one image, ms; bytes of an image on all links together")
+        print("\n".join(str(link) for link in (ETHERNET, WIFI)))
+        print(columns.render([name.replace("_", " ") for name in _HEADER], rows))
 
-        target = Path(_TARGET.value)
-        links = "; ".join(str(link) for link in (ETHERNET, WIFI))
-        options = {"bundle": bundle.name, "runtime": str(chosen), "threads": 1, "networks": links}
-        write_csv(target.with_name(target.name + ".csv"), _HEADER, rows, options)
-        picture.draw([dict(zip(_HEADER, row, strict=True)) for row in rows], f"{bundle.name}, {chosen}", target)
+
+def _write(target: Path, rows: Sequence[tuple[Any, ...]], bundle: str, runtime_name: str) -> None:
+    from benchmarks.networks import picture
+
+    links = "; ".join(str(link) for link in (ETHERNET, WIFI))
+    options = {"bundle": bundle, "runtime": runtime_name, "threads": 1, "networks": links}
+    write_csv(target.with_name(target.name + ".csv"), _HEADER, rows, options)
+    picture.draw([dict(zip(_HEADER, row, strict=True)) for row in rows], f"{bundle}, {runtime_name}", target)
 
 
 def _rows(bundle: Bundle, switches: Sequence[SwitchEntry], precisions: Sequence[str]) -> list[tuple[Any, ...]]:

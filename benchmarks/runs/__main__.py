@@ -20,6 +20,7 @@ from absl import flags
 from benchmarks.runs import results, run_list, schedule
 from benchmarks.runs.run_list import ListedRun
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from paradis_tf.base import program
 
 _LIST = flags.DEFINE_string("list", None, "TOML file of runs; see benchmarks/runs/run_list.py.", required=True)
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> int:
         parallel = _PARALLEL.value or len(os.sched_getaffinity(0))
         failed = schedule.Scheduler(chosen, runs_dir, _DATA_DIR.value, parallel).carry_on()
     except KeyboardInterrupt:
-        print("\nstopped; the same command carries each run on after its last finished epoch", flush=True)
+        say("\nstopped; the same command carries each run on after its last finished epoch")
         raise
     rows = results.collect(runs, runs_dir)
     if rows:

@@ -22,6 +22,7 @@ from pathlib import Path
 from benchmarks.runs.run_list import ListedRun
 from fusion.base import columns
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from paradis_tf.configs import defaults
 from paradis_tf.records.workdir import Workdir, flat
 
@@ -109,7 +110,7 @@ class Scheduler:
         data_dir: str | None,
         parallel: int,
         programs: Mapping[str, Sequence[str]] = PROGRAMS,
-        report: Callable[[str], None] = lambda text: print(text, flush=True),
+        report: Callable[[str], None] = say,
     ) -> None:
         self._runs_dir, self._data_dir, self._parallel = runs_dir, data_dir, parallel
         self._programs, self._report = programs, report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.conversion.job import CompressionJob, ConversionJob, SliceFile
+from fusion.base.streams import say
 from paradis_tf.base import program
 from paradis_tf.base.processes import run_all
 from paradis_tf.records.workdir import load_model
@@ -111,5 +111,4 @@ def _compress(job: CompressionJob) -> Any:
 
 def _print(text: str) -> None:
     # In one write, line end and all, so that lines of several processes do not mix.
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    say(f"{text}\n", end="")

@@ -19,11 +19,12 @@ from absl import flags
 
 from export.demo import accuracy, figures, life, speed
 from fusion.base import program
-from fusion.base.files import write_json
+from fusion.base.files import results, write_json
+from fusion.base.streams import say
 from fusion.bundle import manifest
 from fusion.bundle.contents import Bundle
 from fusion.runtime import choosing as runtime
-from paradis_tf.base.program import quiet
+from paradis_tf.base.program import loading
 from paradis_tf.records.workdir import Workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder, trained and evaluated.", required=True)
@@ -49,34 +50,33 @@ def main(argv: list[str]) -> None:
     for large in bundles[1:]:
         large.find_switch(_LIFE_SWITCH)
         pictures += [_show_speed(workdir, large, summary), _show_life(workdir, large, summary)]
-    write_json(workdir.path / "summary.json", summary)
-    print(_closing(bundles, workdir.path, pictures))
+    with results() as write:
+        write(write_json, workdir.path / "summary.json", summary)
+        print(_closing(bundles, workdir.path, pictures))
 
 
 def _show_accuracy(workdir: Workdir, bundle: Bundle, summary: dict[str, Any]) -> Path:
-    with quiet():
+    with loading():
         from paradis_tf.data import datasets
     config = workdir.config()
     dataset = datasets.load(**config["dataset"], data_dir=_DATA_DIR.value, seed=config["seed"])
     images, labels = dataset.test.images[: _LIMIT.value], dataset.test.labels[: _LIMIT.value]
     floats = accuracy.float_accuracies(workdir, bundle)
     rows = accuracy.measure(bundle, _PRECISION.value, _RUNTIME.value, floats, images, labels)
-    print(
-        f"\nOne training, cut in {len(rows)} ways: {len(images)} test images, {_PRECISION.value}, a process per slice"
-    )
+    say(f"\nOne training, cut in {len(rows)} ways: {len(images)} test images, {_PRECISION.value}, a process per slice")
     if len(images) < len(dataset.test):
-        print(f"(float accuracy is of all {len(dataset.test)} test images)")
-    print(accuracy.table(rows), flush=True)
+        say(f"(float accuracy is of all {len(dataset.test)} test images)")
+    say(accuracy.table(rows))
     summary["accuracy"] = rows
     figures.draw_accuracy(rows, len(images), workdir.path / "accuracy")
     return workdir.path / "accuracy.png"
 
 
 def _show_speed(workdir: Workdir, bundle: Bundle, summary: dict[str, Any]) -> Path:
-    print(f"\nWhat slices buy: {_described(bundle)} on {summary['runtime']}, one thread", flush=True)
-    print("(each switch's largest slice alone, all in turn, median; untrained is as fast as trained)", flush=True)
+    say(f"\nWhat slices buy: {_described(bundle)} on {summary['runtime']}, one thread")
+    say("(each switch's largest slice alone, all in turn, median; untrained is as fast as trained)")
     rows = speed.measure(bundle, _PRECISION.value, _RUNTIME.value)
-    print(speed.table(rows), flush=True)
+    say(speed.table(rows))
     summary["speed"] = rows
     figures.draw_speed(rows, _described(bundle), workdir.path / "speed")
     return workdir.path / "speed.png"
@@ -84,11 +84,9 @@ def _show_speed(workdir: Workdir, bundle: Bundle, summary: dict[str, Any]) -> Pa
 
 def _show_life(workdir: Workdir, bundle: Bundle, summary: dict[str, Any]) -> Path:
     script = life.Script()
-    print(f"\nA minute of a cluster's life, of the same network: {script.rate:g} requests a second", flush=True)
-    seen = life.watch(
-        bundle, _LIFE_SWITCH, _PRECISION.value, _RUNTIME.value, script, lambda text: print(text, flush=True)
-    )
-    print(seen.summary())
+    say(f"\nA minute of a cluster's life, of the same network: {script.rate:g} requests a second")
+    seen = life.watch(bundle, _LIFE_SWITCH, _PRECISION.value, _RUNTIME.value, script, say)
+    say(seen.summary())
     summary["life"] = dataclasses.asdict(seen)
     figures.draw_life(seen, _described(bundle), workdir.path / "life")
     return workdir.path / "life.png"

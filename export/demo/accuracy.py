@@ -10,6 +10,7 @@ import numpy as np
 
 from fusion.base import columns
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from fusion.bundle.contents import Bundle
 from fusion.local.cluster import LocalCluster
 from fusion.local.evaluation import evaluate
@@ -51,7 +52,7 @@ def measure(
     """
     rows = []
     for entry in bundle.switches:
-        print(f"switch {entry.switch}: starting {len(entry.slices)} workers and a coordinator", flush=True)
+        say(f"switch {entry.switch}: starting {len(entry.slices)} workers and a coordinator")
         with LocalCluster(bundle, entry.switch, precision, runtime) as cluster:
             result = evaluate(cluster.url, images, labels, _show_progress)
         rows.append(
@@ -91,6 +92,6 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def _show_progress(done: int, total: int) -> None:
     if sys.stdout.isatty():
-        print(f"\r{done}/{total} images", end="\n" if done == total else "", flush=True)
+        say(f"\r{done}/{total} images", end="\n" if done == total else "")
     elif done == total:
-        print(f"{done} images answered", flush=True)
+        say(f"{done} images answered")

@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from fusion.base.streams import say
+
 PYTHON = "3.11"
 
 
@@ -152,4 +154,4 @@ def run_on_all(made: Sequence[Board], bundle: Path, arguments: Sequence[str]) ->
 
 def _print_lines(name: str, process: subprocess.Popen[str]) -> None:
     for line in process.stdout or ():
-        print(f"{name}: {line}", end="", flush=True)
+        say(f"{name}: {line}", end="")

@@ -17,6 +17,7 @@ from export.emulation.boards import PROCESSORS, run_on_all
 from export.emulation.installation import DEFAULT_CACHE, set_up
 from fusion.base import program
 from fusion.base.program import UserError
+from fusion.base.streams import say
 
 _BOARDS = flags.DEFINE_list("boards", list(PROCESSORS), "The boards, of aarch64 (64-bit) and armhf (32-bit).")
 _CACHE = flags.DEFINE_string("cache", DEFAULT_CACHE, "The folder that boards are set up in.")
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
     # The bundle's own runner judges what stands in the manifest.
     if arguments and not (Path(_BUNDLE.value) / "manifest.json").is_file():
         raise UserError(f"--bundle={_BUNDLE.value} is not a bundle; legal: a folder with a manifest.json.")
-    made = set_up(_BOARDS.value, _CACHE.value, _MIRROR.value, lambda text: print(text, flush=True))
+    made = set_up(_BOARDS.value, _CACHE.value, _MIRROR.value, say)
     if not arguments:
         print(f"ready: {', '.join(board.name for board in made)}")
         return 0

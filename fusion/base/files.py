@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +22,26 @@ def read_bytes(path: Path, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{what} {str(path)!r} cannot be read: {error.strerror}.") from error
+
+
+@contextlib.contextmanager
+def results() -> Iterator[Callable[..., None]]:
+    """For a block that first writes results and then prints them: nothing that goes wrong with the one takes the other.
+
+    Gives a function to call those with that write, `write(write_json, path, value)`. Their `UserError` is raised when
+    the block, with all that it prints, has ended; of several the first.
+    """
+    errors: list[UserError] = []
+
+    def write(function: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except UserError as error:
+            errors.append(error)
+
+    yield write
+    if errors:
+        raise errors[0]
 
 
 def check_json_target(path: str | Path | None) -> None:

@@ -1,17 +1,17 @@
-"""What every command-line program of the project shares: how it ends on bad input and on Ctrl-C."""
+"""What every command-line program of the project shares: its flags of numbers and paths, and how it ends."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-import os
 import re
-import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags
+
+from . import stopping, streams
 
 # Flags defined by a function here belong to the module that calls it, and stand in that one's --help.
 flags.disclaim_key_flags()
@@ -72,48 +72,42 @@ def run(
       takes_arguments: whether the program takes any besides its flags; if not, one is refused.
       parse_flags: used in place of `parse_command_line`; may raise `UserError`.
 
-    A `UserError` prints `error: <sentence>` and exits 2; Ctrl-C and SIGTERM print `interrupted` and `terminated` and
-    exit 130 and 143; where whoever reads its output has enough of it, it exits 1 without a word. Anything else is a
-    defect of the program and keeps its traceback.
+    A `UserError` prints `error: <sentence>` and exits 2, and so does standard output that cannot be written, but for
+    where whoever reads it has enough of it: that exits 1 without a word. Ctrl-C, SIGTERM and SIGHUP end it as
+    `stopping` says. Anything else is a defect of the program and keeps its traceback.
     """
 
-    def guarded(argv: list[str]) -> None:
-        signal.signal(signal.SIGTERM, _terminate)
+    def guarded(argv: list[str]) -> int | None:
+        stopping.end_by_exception()
+        if len(argv) > 1 and not takes_arguments:
+            raise UserError(f"unexpected argument {argv[1]!r}; every option of this program is a --flag.")
+        return main(argv[1:])
+
+    streams.set_up()
+    status: Any = 0
+    try:
         try:
-            if len(argv) > 1 and not takes_arguments:
-                raise UserError(f"unexpected argument {argv[1]!r}; every option of this program is a --flag.")
-            status = main(argv[1:])
-            sys.stdout.flush()
-        except UserError as error:
-            _end(f"error: {error}", 2)
-        except KeyboardInterrupt:
-            _end("interrupted", 130)
-        except BrokenPipeError:
-            _end_without_reader()
-        sys.exit(status or 0)
-
-    def parsed(argv: list[str]) -> list[str]:
-        try:
-            return (parse_flags or parse_command_line)(argv)
-        except UserError as error:
-            _end(f"error: {error}", 2)
-        except BrokenPipeError:
-            _end_without_reader()
-
-    app.run(guarded, flags_parser=parsed)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    print("terminated", file=sys.stderr, flush=True)
-    sys.exit(128 + number)
-
-
-def _end_without_reader() -> NoReturn:
-    # Or Python, as it ends, writes what is left in the buffer once more.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(1)
+            app.run(guarded, flags_parser=parse_flags or parse_command_line)
+        except SystemExit as ending:
+            status = ending.code
+        failure = streams.failure()
+    except UserError as error:
+        _end(f"error: {error}", 2)
+    except KeyboardInterrupt as stop:
+        stopping.end(stop)
+    except OSError as error:
+        failure = streams.failure(error)
+        if failure is None:
+            raise
+    if isinstance(failure, BrokenPipeError):
+        sys.exit(1)
+    if failure is not None:
+        _end(f"error: standard output cannot be written: {failure.strerror}.", 2)
+    sys.exit(status)
 
 
 def _end(line: str, status: int) -> NoReturn:
-    print(line, file=sys.stderr, flush=True)
+    streams.failure()
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
     sys.exit(status)

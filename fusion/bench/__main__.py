@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 
 from ..base.columns import counted
-from ..base.files import check_json_target, write_json, write_text
+from ..base.files import check_json_target, results, write_json, write_text
 from ..base.program import LONGEST_S, UserError, define_float, run
 from ..bundle import manifest
 from ..bundle.contents import Bundle
@@ -63,11 +63,12 @@ def main(arguments: list[str]) -> int:
     check_json_target(_CSV.value)
     clients = [_client_count(text) for text in _CLIENTS.value]
     figures = _measure_bundle(clients) if _URL.value is None else _measure_url(clients)
-    report.show(figures)
-    if _JSON.value:
-        write_json(_JSON.value, figures)
-    if _CSV.value:
-        write_text(_CSV.value, report.csv_text(figures))
+    with results() as write:
+        if _JSON.value:
+            write(write_json, _JSON.value, figures)
+        if _CSV.value:
+            write(write_text, _CSV.value, report.csv_text(figures))
+        report.show(figures)
     return 0
 
 

@@ -24,7 +24,7 @@ from urllib.parse import SplitResult, urlsplit
 from absl import flags
 
 from ..base.columns import render
-from ..base.files import PRIVATE, check_json_target, write_bytes, write_json
+from ..base.files import PRIVATE, check_json_target, results, write_bytes, write_json
 from ..base.program import UserError, run
 from ..cluster.file import Device, check_url, load
 from ..security.credentials import Credentials
@@ -87,16 +87,17 @@ def main(arguments: list[str]) -> int:
     rows += _make_tokens(target, places) if _TOKENS.value else []
     file = target / "coordinator" / "cluster.toml"
     rows.append((str(file), _write(file, starting.cluster_text(target, cluster)), "", "coordinator"))
-    print(render(("file", "state", "valid until", "for"), rows))
     port = next((url.port for url in urls if url.port), starting.COORDINATOR_PORT)
     commands = starting.commands(target, cluster.devices, names[0], port)
     _write(target / "start.txt", commands)
-    print(f"\n{commands}\nThe same commands are in {target / 'start.txt'}.")
-    if _CERTIFICATES.value:
-        print(f"{target}/authority/ stays here, or better offline: who has it can pass for every machine.")
-    if _JSON.value:
-        keys = ("file", "state", "valid_until", "for")
-        write_json(_JSON.value, [dict(zip(keys, row, strict=True)) for row in rows])
+    with results() as write:
+        if _JSON.value:
+            keys = ("file", "state", "valid_until", "for")
+            write(write_json, _JSON.value, [dict(zip(keys, row, strict=True)) for row in rows])
+        print(render(("file", "state", "valid until", "for"), rows))
+        print(f"\n{commands}\nThe same commands are in {target / 'start.txt'}.")
+        if _CERTIFICATES.value:
+            print(f"{target}/authority/ stays here, or better offline: who has it can pass for every machine.")
     return 0
 
 

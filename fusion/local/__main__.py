@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from ..base.files import check_json_target, write_json
+from ..base.files import check_json_target, results, write_json
 from ..base.program import UserError, run
 from ..bundle import manifest
 from ..bundle.contents import SwitchEntry
@@ -80,9 +80,10 @@ def main(arguments: list[str]) -> int:
     if inputs.expected is not None:
         difference = float(np.abs(result.answers.astype(np.float64) - inputs.expected).max())
         summary |= {"largest_difference": difference, "tolerance": inputs.tolerance}
-    _print(entry, summary)
-    if _JSON.value:
-        write_json(_JSON.value, summary)
+    with results() as write:
+        if _JSON.value:
+            write(write_json, _JSON.value, summary)
+        _print(entry, summary)
     if not difference <= inputs.tolerance:  # which holds of no NaN
         print("error: the answers are not those that the bundle expects.", file=sys.stderr)
         return 1

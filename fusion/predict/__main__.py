@@ -30,7 +30,7 @@ from absl import flags
 
 from ..asking.client import BusyError, FusionClient, RefusedError, UnreachableError
 from ..base.columns import utc_now
-from ..base.files import check_json_target, write_json
+from ..base.files import check_json_target, results, write_json
 from ..base.program import LONGEST_S, UserError, define_float, run
 from ..images import reading as images
 from ..rules.sum import softmax
@@ -121,12 +121,15 @@ def _ask_all(
 ) -> None:
     """Prints and writes what becomes of each image; `rows` is where those of --json are kept."""
     width = max((len(printable(source.name)) for source in selection.known), default=0)
-    with json_lines(_JSONL.value) as write:
-        for source, future in in_order(selection.all, asks):
-            row = _row(source, future, tally, width)
-            write({key: value for key, value in row.items() if key != "logits"})
+    with json_lines(_JSONL.value) as write_line:
+
+        def write(row: dict[str, Any]) -> None:
+            write_line({key: value for key, value in row.items() if key != "logits"})
             if _JSON.value and "error" not in row:
                 rows.append(row)
+
+        for source, future in in_order(selection.all, asks):
+            _tell(source, future, tally, width, write)
 
 
 def _check_flags(arguments: Sequence[str]) -> None:
@@ -156,8 +159,14 @@ def _ask_about(client: FusionClient, selection: Selection) -> Callable[[FusionCl
     return functools.partial(_enlarge, enlarging)
 
 
-def _row(source: ImageSource, future: Future[dict[str, Any]], tally: Tally, width: int) -> dict[str, Any]:
-    """Prints what became of an image, its name in a column of so many letters, and returns what is written of it."""
+def _tell(
+    source: ImageSource,
+    future: Future[dict[str, Any]],
+    tally: Tally,
+    width: int,
+    write: Callable[[dict[str, Any]], None],
+) -> None:
+    """Writes what became of an image, then prints it, its name in a column of so many letters."""
     about = {"time": utc_now(), "file": source.name}
     try:
         row = future.result()
@@ -171,14 +180,17 @@ def _row(source: ImageSource, future: Future[dict[str, Any]], tally: Tally, widt
             # A camera goes on when its coordinator is back; other images would only all wait and fail.
             if isinstance(error, (BusyError, UnreachableError)) and _WATCH.value is None and not _LOOP.value:
                 raise
-        print(text, file=sys.stderr, flush=True)
-        return about | {"error": str(error)}
+        with results() as keep:
+            keep(write, about | {"error": str(error)})
+            print(text, file=sys.stderr, flush=True)
+        return
     degraded = lacking(row)
     tally.add(row["ms"], bool(degraded))
-    if _JSONL.value != STDOUT:
-        columns = printable(source.name).ljust(width), *texts(row), f"{row['ms']:.1f} ms"
-        print("  ".join(filter(None, (*columns, printable(str(row.get("switch", ""))), degraded))), flush=True)
-    return about | row
+    with results() as keep:
+        keep(write, about | row)
+        if _JSONL.value != STDOUT:
+            columns = printable(source.name).ljust(width), *texts(row), f"{row['ms']:.1f} ms"
+            print("  ".join(filter(None, (*columns, printable(str(row.get("switch", ""))), degraded))), flush=True)
 
 
 def _read(source: ImageSource, shape: tuple[int, int, int] | None) -> np.ndarray:

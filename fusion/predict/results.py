@@ -72,9 +72,9 @@ def json_lines(path: str | None) -> Iterator[Callable[[Mapping[str, Any]], None]
         try:
             stream.write(json.dumps(row) + "\n")
             stream.flush()
-        except BrokenPipeError:
-            raise
         except OSError as error:
+            if path == STDOUT:
+                raise
             raise UserError(f"file {path!r} cannot be written: {error.strerror}.") from error
 
     try:

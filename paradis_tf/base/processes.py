@@ -6,13 +6,15 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from fusion.base import streams
 from fusion.base.program import UserError
 
 Job = TypeVar("Job")
@@ -47,7 +49,8 @@ def run_all(
         workers, multiprocessing.get_context("spawn"), initializer=_start_process, initargs=(start, start_arguments)
     )
     with pool:
-        futures = {pool.submit(function, job): job for job in jobs}
+        with _ctrl_c_later():
+            futures = {pool.submit(function, job): job for job in jobs}
         started = multiprocessing.active_children()
         try:
             for future in as_completed(futures):
@@ -73,9 +76,19 @@ def _death(jobs: Sequence[str], started: Sequence[BaseProcess]) -> str:
     )
 
 
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Holds Ctrl-C back for the block, and for good in the processes that it starts: Ctrl-C reaches the whole group,
+    also while these import; the parent alone answers it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_process(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    # Ctrl-C reaches the whole group; the parent alone answers it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    streams.set_up()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if start is not None:
         start(*arguments)

@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from fusion.base import program
+from fusion.base import program, stopping, streams
 from fusion.base.program import UserError
 
 flags.disclaim_key_flags()
@@ -53,8 +53,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return program.parse_command_line(argv)
     except Exception as error:  # a config file is a Python program, and may raise anything
+        if isinstance(error, OSError) and streams.failure(error):
+            raise  # --help that could not be written
         _check_overrides(argv)
-        if isinstance(error, UserError | BrokenPipeError):
+        if isinstance(error, UserError):
             raise
         raise UserError(f"the command line is not understood: {error}") from None
 
@@ -114,6 +116,13 @@ def check_key(dotted: str, config: ConfigDict) -> None:
             raise UserError(f"{'.'.join(path)} has no key {key!r}{hint}; it has {', '.join(known) or 'none'}.")
         node = node[key]
         path.append(key)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """For the imports of TensorFlow and of what wants it: quiet, and a signal ends the program at once."""
+    with stopping.ending_at_once(), quiet():
+        yield
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from fusion.base.streams import say
+
 
 def duration(seconds: float) -> str:
     """Minutes and seconds, or hours, minutes and seconds: `1:05`, `2:00:05`."""
@@ -36,6 +38,6 @@ class Progress:
         left = (now - self._began) / max(1, done - before) * (self._total - done)
         line = f"{self._what} {done:,}/{self._total:,}, {duration(left)} left"
         if sys.stdout.isatty():
-            print(f"\r\x1b[K{line}", end="" if done < self._total else "\n", flush=True)
+            say(f"\r\x1b[K{line}", end="" if done < self._total else "\n")
         else:
-            print(line, flush=True)
+            say(line)

@@ -15,6 +15,7 @@ import numpy as np
 
 from fusion.base.files import write_json
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from fusion.base.walk import BESIDE, FOLDER, identity, told, walk
 from paradis_tf.base.progress import Progress
 from paradis_tf.base.threads import in_threads
@@ -140,7 +141,7 @@ def whole(root: str, parts: Mapping[str, Files], classes: Sequence[str], skip_br
     sentence = f"image folder {root!r}: {len(broken):,} of {total:,} images cannot be decoded: {some(sorted(broken))}"
     if not skip_broken:
         raise UserError(f"{sentence}; mend or remove them, or set config.dataset.skip_broken.")
-    print(f"{sentence}; they are left out", flush=True)
+    say(f"{sentence}; they are left out")
     return {part: _without(files, broken, classes) for part, files in parts.items()}
 
 

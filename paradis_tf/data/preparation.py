@@ -20,6 +20,7 @@ from PIL import Image
 
 from fusion.base.files import write_json
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from paradis_tf.base.files import file_sha256, locked, read_json, replacing
 from paradis_tf.base.progress import Progress
 from paradis_tf.base.threads import in_threads
@@ -109,7 +110,7 @@ def report_broken(plan: PreparationPlan, broken: list[str], skip_broken: bool) -
     sentence = f"{plan.name}: {len(broken):,} of {plan.images:,} images cannot be decoded: {some(broken)}"
     if not skip_broken:
         raise UserError(f"{sentence}; mend or remove them, or give --skip_broken to leave them out.")
-    print(f"{sentence}; they are left out", flush=True)
+    say(f"{sentence}; they are left out")
 
 
 @contextlib.contextmanager
@@ -142,7 +143,7 @@ def _write_missing(shards: list[Shard], threads: int) -> None:
     total = sum(shard.chunk.images for shard in shards)
     before = done = total - sum(shard.chunk.images for shard in missing)
     if before:
-        print(f"going on after {before:,} of {total:,} images", flush=True)
+        say(f"going on after {before:,} of {total:,} images")
     progress = Progress("prepared", total)
     stopping = threading.Event()
     try:
@@ -278,7 +279,7 @@ def _checked_again(target: Path, options: dict[str, Any], plan: PreparationPlan,
         raise UserError(f"{target / prepared.MANIFEST} is damaged; delete {target} and prepare the set again.")
     digests = {target / shard["file"]: shard["sha256"] for part in parts.values() for shard in part["shards"]}
     digests |= {prepared.index_file(target, name): part["index_sha256"] for name, part in parts.items()}
-    print(f"{target} is finished; checking its {len(digests)} files", flush=True)
+    say(f"{target} is finished; checking its {len(digests)} files")
     damaged = [str(file) for file, digest in in_threads(_digest, list(digests), threads) if digest != digests[file]]
     if damaged:
         raise UserError(f"{some(sorted(damaged))} of the finished set changed; delete {target} and prepare it again.")

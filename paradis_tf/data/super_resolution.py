@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from fusion.base.walk import told, walk
 from paradis_tf.data import patches
 from paradis_tf.data.bicubic import crop_to_multiple, shrink
@@ -163,7 +164,7 @@ class _Reader:
                 except UserError as error:
                     if not self.skip_broken:
                         raise
-                    print(f"left out: {error}", flush=True)
+                    say(f"left out: {error}")
                     continue
                 names.append(f"{_set_name(self.root / folder)}/{stem}")
                 low.append(pair[0])

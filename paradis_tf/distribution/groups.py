@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from paradis_tf.distribution import strategy as strategies
 from paradis_tf.distribution.peers import PeerWatch, meet
 from paradis_tf.distribution.strategy import TrainingCluster
@@ -129,8 +130,8 @@ def joined(name: str = "auto", devices: Sequence[str] = (), peer_timeout_s: floa
         yield Group(_mirrored(devices))
     elif cluster is not None:
         keeper = "this one" if cluster.index == 0 else "worker 0"
-        print(f"worker {cluster.index} of {len(cluster.addresses)}, counted from 0", flush=True)
-        print(f"{keeper} reports and keeps the run folder; waiting for the others ...", flush=True)
+        say(f"worker {cluster.index} of {len(cluster.addresses)}, counted from 0")
+        say(f"{keeper} reports and keeps the run folder; waiting for the others ...")
         meet(cluster, peer_timeout_s)
         group = Group(_multi_worker(), cluster)
         watch = PeerWatch(cluster)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from paradis_tf.records.workdir import Workdir, load_model
 from paradis_tf.supernet import Supernet
 
@@ -46,15 +47,15 @@ def finished_network(workdir: Workdir, model: Supernet, keep: str, check: Callab
     files = workdir.checkpoint_files()
     for epoch in best_first(workdir.metrics.rows(), model.task.metric, files):
         if epoch == max(files):
-            print(sentence.format(epoch), flush=True)
+            say(sentence.format(epoch))
             break
         try:
             kept = load_model(files[epoch])
             check(files[epoch], kept)
         except UserError as error:
-            print(f"passing over {files[epoch]}: {error}", flush=True)
+            say(f"passing over {files[epoch]}: {error}")
             continue
         network = kept.finished()
-        print(sentence.format(epoch), flush=True)
+        say(sentence.format(epoch))
         return network
     return model.finished()

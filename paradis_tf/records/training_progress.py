@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from fusion.base.streams import say
 from paradis_tf.base.progress import duration
 
 # Seconds between two lines within an epoch: on a terminal one line is written over, elsewhere each stays.
@@ -75,7 +76,7 @@ class TrainingProgress(keras.callbacks.Callback):
         now = time.monotonic()
         if batch == 0 and self.epoch == self.first:
             # Tracing is over; counting it in would spoil the estimate of the time left.
-            print(f"traced in {now - self.began:.0f} s", flush=True)
+            say(f"traced in {now - self.began:.0f} s")
             self.began = self.printed = now
         terminal = sys.stdout.isatty()
         # Not at every step: to read the loss is to wait for the device.
@@ -83,7 +84,7 @@ class TrainingProgress(keras.callbacks.Callback):
             self.printed = now
             loss = float((logs or {})["loss"])
             line = f"epoch {self.epoch + 1}: step {batch + 1}/{self.params['steps']}, loss {loss:.4f}"
-            print(f"\r\x1b[K{line}" if terminal else line, end="" if terminal else "\n", flush=True)
+            say(f"\r\x1b[K{line}" if terminal else line, end="" if terminal else "\n")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         logs = logs or {}
@@ -99,11 +100,11 @@ class TrainingProgress(keras.callbacks.Callback):
         )
         line = f"epoch {epoch + 1}/{epochs}  loss {float(logs['loss']):.4f}  validation: {scores}"
         clear = "\r\x1b[K" if sys.stdout.isatty() else ""
-        print(f"{clear}{line}  {self.speed.images_per_second:.0f} images/s  {duration(left)} left", flush=True)
+        say(f"{clear}{line}  {self.speed.images_per_second:.0f} images/s  {duration(left)} left")
 
 
 class WorkerProgress(keras.callbacks.Callback):
     """One line per epoch for the terminals of all workers but worker 0, which tells the rest."""
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        print(f"epoch {epoch + 1}/{self.params['epochs']}  loss {float((logs or {})['loss']):.4f}", flush=True)
+        say(f"epoch {epoch + 1}/{self.params['epochs']}  loss {float((logs or {})['loss']):.4f}")

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from fusion.base.files import write_json
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from paradis_tf.base.files import locked, read_json, replacing
 from paradis_tf.base.metrics import metric_of
 from paradis_tf.records.metrics_file import MetricsFile
@@ -189,7 +190,7 @@ class Workdir:
                 return epochs, load_model(file)
             except UserError as error:
                 fault = fault or error
-                print(f"passing over {file}, which is damaged", flush=True)
+                say(f"passing over {file}, which is damaged")
         if fault:
             raise UserError(f"{fault} No other checkpoint is whole: delete {self.checkpoints} to start over.")
         return 0, None

@@ -14,6 +14,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from paradis_tf import methods, models, tasks
 from paradis_tf.configs import checks, defaults
 from paradis_tf.data import datasets, pipeline, super_resolution
@@ -192,12 +193,12 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
         # Only the chief's path is the run's.
         place = str(workdir.path) if group.chief else "worker 0's run folder"
         if done == _FINISHED:
-            print(f"{place} holds the finished run of {config.epochs} epochs; nothing to do.", flush=True)
+            say(f"{place} holds the finished run of {config.epochs} epochs; nothing to do.")
             return workdir
         if done:
-            print(f"resuming {place} after epoch {done}", flush=True)
+            say(f"resuming {place} after epoch {done}")
         group.share(model)
-        print("tracing the training step ...", flush=True)
+        say("tracing the training step ...")
         loop.fit(
             model,
             group,
@@ -217,12 +218,12 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
             )
             if model.method.recalibrates and recalibration.has_batch_norm(network):
                 batches = calibration_batches(config, dataset, CALIBRATION_IMAGES)
-                print(f"{config.method.name}: batch norm's statistics are recomputed", flush=True)
-                recalibration.recalibrate(network, batches, report=lambda text: print(text, flush=True))
+                say(f"{config.method.name}: batch norm's statistics are recomputed")
+                recalibration.recalibrate(network, batches, report=say)
             workdir.save_model(network)
-            print(f"finished: {workdir.model_file}; metrics in {workdir.metrics_file}", flush=True)
+            say(f"finished: {workdir.model_file}; metrics in {workdir.metrics_file}")
         else:
-            print(f"worker {group.worker} of {group.workers} is done; worker 0 writes the model", flush=True)
+            say(f"worker {group.worker} of {group.workers} is done; worker 0 writes the model")
     return workdir
 
 
@@ -241,7 +242,7 @@ def _resume(workdir: Workdir, model: TrainableSupernet, config: ConfigDict, data
     if (done >= config.epochs or not workdir.checkpoint_files()) and workdir.model_file.exists():
         if zipfile.is_zipfile(workdir.model_file):
             return _FINISHED
-        print(f"passing over {workdir.model_file}, which is damaged; it is made again", flush=True)
+        say(f"passing over {workdir.model_file}, which is damaged; it is made again")
     done, kept = workdir.restore()
     if kept is not None:
         check_belongs(workdir.checkpoints, kept, config, dataset)

@@ -144,7 +144,7 @@ def test_a_stopped_program_stops_its_processes(tmp_path: Path, number: signal.Si
     assert program.returncode == status
     assert not alive(started(tmp_path)[0]["pid"])
     assert "Traceback" not in output + errors
-    assert ("the same command carries each run on" in output) == (number == signal.SIGINT)
+    assert "the same command carries each run on" in output
 
 
 FAULTS = {

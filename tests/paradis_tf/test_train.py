@@ -286,7 +286,10 @@ def test_another_config_is_refused(tiny_copy: Path, tiny_data: Path) -> None:
         training.train(config, str(tiny_copy))
 
 
-def test_control_c_says_how_to_go_on(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_training_that_is_stopped_says_how_to_go_on(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, word: str
+) -> None:
     monkeypatch.setenv("TINY_DATA", str(tiny_data))
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     workdir = tmp_path / "run"
@@ -297,10 +300,10 @@ def test_control_c_says_how_to_go_on(tiny_data: Path, tmp_path: Path, monkeypatc
         text=True,
     ) as process:
         wait_for(workdir / "checkpoints" / "epoch_0001.keras", process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         output, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert errors.strip().splitlines()[-1] == "interrupted"
+    assert process.returncode == 128 + number
+    assert errors.strip().splitlines()[-1] == word
     assert "Traceback" not in errors
     assert f"the same command resumes {workdir}" in output
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,34 @@ def test_a_native_crash_is_told_with_its_signal() -> None:
 def _raise_signal(number: int) -> None:
     if number:
         signal.raise_signal(number)
+
+
+IMPORTING = """
+import signal
+import sys
+from fusion.base import program
+from paradis_tf.base.processes import run_all
+if __name__ == "__mp_main__":
+    print("importing", flush=True)
+    signal.pause()
+def main(argv):
+    run_all(len, ["job"], 1, print)
+if __name__ == "__main__":
+    program.run(main)
+"""
+
+
+def test_control_c_while_a_process_imports_is_the_parents_alone(tmp_path: Path) -> None:
+    (tmp_path / "importing.py").write_text(IMPORTING)
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "importing.py")],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "importing\n"
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "interrupted\n")
