@@ -21,6 +21,7 @@ import numpy as np
 from absl import flags
 from aiohttp import ClientSession, TCPConnector, web
 
+from fusion.base.paths import define_path
 from fusion.base.program import UserError
 from fusion.bundle import manifest
 from fusion.rules.sum import Sum
@@ -28,7 +29,7 @@ from fusion.runtime import choosing as runtime
 from fusion.runtime.interpreters import SliceInterpreter
 from paradis_tf.base import program
 
-_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle of the slice to serve.")
+_BUNDLE = define_path("bundle", None, "The bundle of the slice to serve.")
 _SWITCH = flags.DEFINE_string("switch", "1.0", "The slice's switch.")
 _DEVICE = flags.DEFINE_integer("device", 0, "The slice's device.", 0)
 _WORKERS = flags.DEFINE_multi_string("worker", [], "Address of a worker; given once or more, this is a coordinator.")

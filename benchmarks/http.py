@@ -30,6 +30,7 @@ from aiohttp import ClientSession
 from benchmarks.conditions import write_csv
 from fusion.base import columns
 from fusion.base.files import results
+from fusion.base.paths import define_path
 from fusion.base.program import UserError
 from fusion.bundle import manifest
 from fusion.bundle.contents import Bundle
@@ -37,13 +38,13 @@ from fusion.local.cores import pinned, place
 from fusion.runtime import choosing as runtime
 from paradis_tf.base import program
 
-_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
-_OTHER = flags.DEFINE_string("other", None, "Folder of another checkout of this repository; left out, only this one.")
+_BUNDLE = define_path("bundle", None, "The bundle's folder.", required=True)
+_OTHER = define_path("other", None, "Folder of another checkout of this repository; left out, only this one.")
 _SWITCHES = flags.DEFINE_list("switches", None, "The switches; default: those of no more slices than there are cores.")
 _ROUNDS = flags.DEFINE_integer("rounds", 25, "Turns of each, of one request at a time.", 1, 100_000)
 _REQUESTS = flags.DEFINE_integer("requests", 20, "Timed requests of a turn.", 2, 100_000)
 _AT_ONCE = flags.DEFINE_integer("at_once", 4, "Requests at once in further turns, a third of --rounds.", 2, 1024)
-_CSV = flags.DEFINE_string("csv", "", "File to write the table to.")
+_CSV = define_path("csv", "", "File to write the table to.")
 
 _THIS, _OLDER, _BARE = "this", "other", "bare"
 # What the bare fan-out says of its slowest invocation.

@@ -12,17 +12,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 from benchmarks.conditions import write_csv
 from fusion.base import columns
 from fusion.base.files import results
+from fusion.base.paths import define_path, define_paths
 from fusion.base.program import UserError
 from fusion.bundle import manifest
 from paradis_tf.base import program
 
-_BUNDLE = flags.DEFINE_multi_string("bundle", None, "A bundle's folder; may be given several times.", required=True)
-_CSV = flags.DEFINE_string("csv", "", "File to write the table to.")
+_BUNDLE = define_paths("bundle", None, "A bundle's folder; may be given several times.", required=True)
+_CSV = define_path("csv", "", "File to write the table to.")
 
 _SHOWN = ("bundle", "switch", "precision", "quantization", "float", "exported", "lost")
 

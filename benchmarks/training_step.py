@@ -24,6 +24,7 @@ from benchmarks import kernels
 from benchmarks.conditions import describe, write_csv
 from fusion.base import columns
 from fusion.base.files import results
+from fusion.base.paths import define_path
 from fusion.base.program import UserError
 from fusion.base.streams import say
 from paradis_tf.base import program
@@ -35,7 +36,7 @@ _WIDTH = flags.DEFINE_float(
 )
 _BATCH = flags.DEFINE_integer("batch_size", 128, "Images per step.")
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "Timed rounds; each times every model once, after one untimed round.")
-_CSV = flags.DEFINE_string("csv", "", "File to write the medians to.")
+_CSV = define_path("csv", "", "File to write the medians to.")
 _PROFILE = flags.DEFINE_bool(
     "profile",
     False,

@@ -19,12 +19,13 @@ import numpy as np
 from absl import flags
 
 from fusion.base.files import write_bytes
+from fusion.base.paths import define_path
 from fusion.base.program import UserError
 from paradis_tf.base import program
 from paradis_tf.records.workdir import Workdir
 
 _CONFIG = program.define_config("The experiment whose network it is; see paradis_tf/configs/.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder to write; there must be none.", required=True)
+_WORKDIR = define_path("workdir", None, "Run folder to write; there must be none.", required=True)
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 224, "Side of the square image in pixels.", 8, 1024)
 _CLASSES = flags.DEFINE_integer("classes", 1000, "Number of classes.", 2, 100_000)
 _IMAGES = flags.DEFINE_integer("images", 64, "Images of the training part, which set the ranges of int8.", 2, 10_000)

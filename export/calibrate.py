@@ -23,6 +23,7 @@ from export.early.calibration import Outcomes
 from export.early.tables import CalibratedSwitch
 from export.proof import engines
 from fusion.base.files import check_json_target, results, write_json
+from fusion.base.paths import define_path
 from fusion.base.program import UserError, define_float
 from fusion.base.streams import say
 from fusion.bundle import manifest
@@ -34,14 +35,14 @@ from paradis_tf.records.workdir import Workdir
 if TYPE_CHECKING:
     from paradis_tf.data.parts import Part
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run folder that the bundle was cut from.", required=True)
-_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder; its manifest gets the calibration.", required=True)
+_WORKDIR = define_path("workdir", None, "The run folder that the bundle was cut from.", required=True)
+_BUNDLE = define_path("bundle", None, "The bundle's folder; its manifest gets the calibration.", required=True)
 _MAX_DROP = define_float(
     "max_drop", 0.5, "Percentage points of accuracy that early answers may lose on the validation part.", 0, 100
 )
 _PRECISION = flags.DEFINE_string("precision", None, "Which files to calibrate; by default the first of the bundle.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset, as for training.")
-_JSON = flags.DEFINE_string("json", "", "File to write the table to as JSON.")
+_DATA_DIR = define_path("data_dir", None, "Folder of the dataset, as for training.")
+_JSON = define_path("json", "", "File to write the table to as JSON.")
 
 # Of so few validation images a drop is hardly measured.
 _FEW = 10

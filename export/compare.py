@@ -31,18 +31,19 @@ from export.proof.agreement import Agreement, compare, other_classes
 from export.proof.engines import Engine
 from fusion.base import columns, program
 from fusion.base.files import check_json_target, results, write_json, write_text
+from fusion.base.paths import define_path
 from fusion.base.streams import say
 from fusion.bundle import manifest
 from fusion.local import inputs
 
-_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
-_DATA = flags.DEFINE_string("data", None, "An .npz file with x_test and y_test.", required=True)
+_BUNDLE = define_path("bundle", None, "The bundle's folder.", required=True)
+_DATA = define_path("data", None, "An .npz file with x_test and y_test.", required=True)
 _LIMIT = flags.DEFINE_integer("limit", 1000, "At most so many images.", 1)
 _BOARDS = flags.DEFINE_list("boards", list(PROCESSORS), "The emulated boards; empty for this machine alone.")
-_CACHE = flags.DEFINE_string("cache", DEFAULT_CACHE, "The folder that boards are set up in.")
+_CACHE = define_path("cache", DEFAULT_CACHE, "The folder that boards are set up in.")
 _MAX_QUANTA = flags.DEFINE_integer("max_quanta", 1, "How many steps of an int8 output are no fault.", 0, 255)
-_JSON = flags.DEFINE_string("json", "", "File to write the table to as JSON.")
-_CSV = flags.DEFINE_string("csv", "", "File to write the table to as CSV.")
+_JSON = define_path("json", "", "File to write the table to as JSON.")
+_CSV = define_path("csv", "", "File to write the table to as CSV.")
 
 
 def main(arguments: list[str]) -> int:

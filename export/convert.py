@@ -24,14 +24,15 @@ from absl import flags
 from export.bundles import archive
 from export.bundles.folder import check_target
 from export.compression.settings import MOST_CLUSTERS, Compression
+from fusion.base.paths import define_path
 from fusion.base.program import UserError, define_float
 from fusion.base.streams import say
 from fusion.bundle.contents import PRECISIONS
 from paradis_tf.base import program
 from paradis_tf.records.workdir import Workdir
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
-_BUNDLE = flags.DEFINE_string("bundle", None, "Folder to write; an older bundle there is replaced.", required=True)
+_WORKDIR = define_path("workdir", None, "Run folder of a finished training.", required=True)
+_BUNDLE = define_path("bundle", None, "Folder to write; an older bundle there is replaced.", required=True)
 _PRECISION = flags.DEFINE_list(
     "precision",
     ["int8"],
@@ -104,8 +105,8 @@ _PROCESSES = flags.DEFINE_integer(
 _NAME = flags.DEFINE_string(
     "name", "", "The bundle's name, which its models bear in URLs; <dataset>_<architecture> if left out."
 )
-_ARCHIVE = flags.DEFINE_string("archive", "", "Also write the bundle to this .zip file.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset, as for training.")
+_ARCHIVE = define_path("archive", "", "Also write the bundle to this .zip file.")
+_DATA_DIR = define_path("data_dir", None, "Folder of the dataset, as for training.")
 
 
 def main(argv: list[str]) -> None:

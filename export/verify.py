@@ -19,6 +19,7 @@ from export.bundles import archive, manifest_update
 from export.proof import baseline
 from fusion.base import columns
 from fusion.base.files import check_json_target, results, write_json
+from fusion.base.paths import define_path
 from fusion.base.program import define_float
 from fusion.base.streams import say
 from fusion.bundle import manifest
@@ -29,8 +30,8 @@ from paradis_tf.records.workdir import Workdir
 if TYPE_CHECKING:
     from export.proof.records import Verification
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run folder that the bundle was cut from.", required=True)
-_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
+_WORKDIR = define_path("workdir", None, "The run folder that the bundle was cut from.", required=True)
+_BUNDLE = define_path("bundle", None, "The bundle's folder.", required=True)
 _MAX_DROP = define_float(
     "max_drop",
     None,
@@ -38,12 +39,12 @@ _MAX_DROP = define_float(
     0,
     100,
 )
-_BASELINE = flags.DEFINE_string("baseline", "", "JSON of an earlier verification that no switch may fall behind.")
+_BASELINE = define_path("baseline", "", "JSON of an earlier verification that no switch may fall behind.")
 _LIMIT = flags.DEFINE_integer("limit", 0, "Only so many test images; 0 takes all. A part leaves the manifest alone.", 0)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of the dataset, as for training.")
+_DATA_DIR = define_path("data_dir", None, "Folder of the dataset, as for training.")
 _SLICES = flags.DEFINE_bool("slices", False, "Also print every slice on every runtime.")
-_ARCHIVE = flags.DEFINE_string("archive", "", "Also write the bundle, if it passes, to this .zip file.")
-_JSON = flags.DEFINE_string("json", "", "File to write the checks to as JSON.")
+_ARCHIVE = define_path("archive", "", "Also write the bundle, if it passes, to this .zip file.")
+_JSON = define_path("json", "", "File to write the checks to as JSON.")
 
 
 def main(argv: list[str]) -> int:

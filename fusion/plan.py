@@ -18,6 +18,7 @@ from .asking.client import FusionClient
 from .base import columns
 from .base.columns import accuracy_text
 from .base.files import check_json_target, results, write_json
+from .base.paths import define_path
 from .base.program import LONGEST_S, UserError, define_float, run
 from .bundle import manifest
 from .bundle.contents import Bundle
@@ -29,14 +30,14 @@ from .coordinator.planner import Goal
 from .security.credentials import Credentials
 
 _URL = flags.DEFINE_string("url", None, "A running coordinator's address; without it, --bundle and --cluster are used.")
-_BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
-_CLUSTER = flags.DEFINE_string("cluster", None, "The cluster file (TOML) that names the devices.")
+_BUNDLE = define_path("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
+_CLUSTER = define_path("cluster", None, "The cluster file (TOML) that names the devices.")
 _EXPLAIN = flags.DEFINE_bool("explain", False, "Also prints the other switches and why they lost, and the devices.")
-_JSON = flags.DEFINE_string("json", None, "Also writes what is known to this file.")
-_TOKEN_FILE = flags.DEFINE_string("token_file", None, "With --url: file with the coordinator's bearer token.")
-_TLS_CA = flags.DEFINE_string("tls_ca", None, "With --url: PEM certificates that the coordinator's must come from.")
-_TLS_CERT = flags.DEFINE_string("tls_cert", None, "With --url: PEM certificate to show to the coordinator.")
-_TLS_KEY = flags.DEFINE_string("tls_key", None, "With --url: unencrypted PEM private key of --tls_cert.")
+_JSON = define_path("json", None, "Also writes what is known to this file.")
+_TOKEN_FILE = define_path("token_file", None, "With --url: file with the coordinator's bearer token.")
+_TLS_CA = define_path("tls_ca", None, "With --url: PEM certificates that the coordinator's must come from.")
+_TLS_CERT = define_path("tls_cert", None, "With --url: PEM certificate to show to the coordinator.")
+_TLS_KEY = define_path("tls_key", None, "With --url: unencrypted PEM private key of --tls_cert.")
 _TIMEOUT_S = define_float("timeout_s", 30, "Seconds to wait for the coordinator.", 0.001, LONGEST_S)
 flags.adopt_module_key_flags(planning)
 

@@ -22,6 +22,7 @@ import numpy as np
 from absl import flags
 
 from .base import columns, files
+from .base.paths import define_path
 from .base.program import UserError, run
 from .base.streams import say
 from .bundle import manifest
@@ -31,7 +32,7 @@ from .runtime import choosing, machine, memory, timing
 from .runtime.choosing import Runtime
 from .runtime.interpreters import SliceInterpreter, TailInterpreter
 
-_BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
+_BUNDLE = define_path("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
 _SWITCH = flags.DEFINE_list("switch", None, "Only these switches, e.g. 4x0.25; all by default.")
 _PRECISION = flags.DEFINE_list("precision", None, "Only these precisions; all by default.")
 _RUNTIME = flags.DEFINE_enum("runtime", "auto", choosing.RUNTIMES, "What runs the slice models.")
@@ -40,7 +41,7 @@ _MAX_QUANTA = flags.DEFINE_integer(
     "max_quanta", 1, "How many quanta an int8 slice may be off on the built-in kernels.", 0
 )
 _RUNS = flags.DEFINE_integer("runs", 50, "Timed invocations of each slice; 0 leaves the timing out.", 0, 1_000_000)
-_JSON = flags.DEFINE_string("json", None, "Also writes the result to this file.")
+_JSON = define_path("json", None, "Also writes the result to this file.")
 
 # How far float outputs may be from those of another machine, as a part of their range: by rounding alone, or, where
 # activations are quantized, by a step or two of theirs in each layer.

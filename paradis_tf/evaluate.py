@@ -12,16 +12,17 @@ from __future__ import annotations
 from absl import flags
 
 from fusion.base.files import check_json_target, results, write_json
+from fusion.base.paths import define_path
 from fusion.base.streams import say
 from paradis_tf.base import program
 from paradis_tf.base.files import file_sha256
 from paradis_tf.evaluation.live_subsets import ALL_SUBSETS_UP_TO
 from paradis_tf.records.workdir import Workdir
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files, or that folders of images are in.")
+_WORKDIR = define_path("workdir", None, "Run folder of a finished training.", required=True)
+_DATA_DIR = define_path("data_dir", None, "Folder with <dataset>.npz files, or that folders of images are in.")
 _PART = flags.DEFINE_enum("part", "test", ["test", "validation"], "Which part of the dataset to judge it by.")
-_JSON = flags.DEFINE_string("json", "", "Another file to write the table to as JSON.")
+_JSON = define_path("json", "", "Another file to write the table to as JSON.")
 
 
 def main(argv: list[str]) -> None:

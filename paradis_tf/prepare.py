@@ -17,17 +17,18 @@ from pathlib import Path
 
 from absl import flags
 
+from fusion.base.paths import define_path
 from fusion.base.program import UserError
 from fusion.base.streams import say
 from paradis_tf.base import program
 
-_SOURCE = flags.DEFINE_string("source", None, "Folder of images, or tfds:NAME, a prepared set of TensorFlow Datasets.")
-_TARGET = flags.DEFINE_string("target", None, "Folder to make, or a file that ends in .npz.")
+_SOURCE = define_path("source", None, "Folder of images, or tfds:NAME, a prepared set of TensorFlow Datasets.")
+_TARGET = define_path("target", None, "Folder to make, or a file that ends in .npz.")
 _SIZE = flags.DEFINE_integer("size", 224, "Side in pixels of the square input that the set is for.")
 _PARTS = flags.DEFINE_list("parts", [], "The source's parts to use, such as train,val; all that are known if left out.")
 _SKIP = flags.DEFINE_bool("skip_broken", False, "Leave images out that cannot be decoded; otherwise they are refused.")
 _PROCESSES = flags.DEFINE_integer("processes", 0, "How many work at once; 0 takes the number of cores.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps its sets.")
+_DATA_DIR = define_path("data_dir", None, "Where TensorFlow Datasets keeps its sets.")
 _MOST_SIDE = 4096
 
 

@@ -16,6 +16,7 @@ from absl import flags
 
 from fusion.base import columns
 from fusion.base.files import check_json_target, results, write_json
+from fusion.base.paths import define_path
 from fusion.base.program import UserError
 from paradis_tf.base import program
 from paradis_tf.switches import parse_switches
@@ -24,7 +25,7 @@ _CONFIG = program.define_config("The experiment; see paradis_tf/configs/.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 0, "Side of the image in pixels; 0 takes the dataset's.")
 _CLASSES = flags.DEFINE_integer("classes", 0, "Number of classes; 0 takes the dataset's.")
 _LAYERS = flags.DEFINE_string("layers", "", "Also print every layer of the devices of this switch.")
-_JSON = flags.DEFINE_string("json", "", "File to write the table to as JSON.")
+_JSON = define_path("json", "", "File to write the table to as JSON.")
 _SIZES = {
     "digits": (16, 10),
     "cifar10": (32, 10),

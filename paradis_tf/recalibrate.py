@@ -15,17 +15,18 @@ from absl import flags
 
 from fusion.base import columns
 from fusion.base.files import check_json_target, results, write_json
+from fusion.base.paths import define_path
 from fusion.base.streams import say
 from paradis_tf.base import program
 from paradis_tf.base.metrics import metric_of
 from paradis_tf.records.workdir import Workdir
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
+_WORKDIR = define_path("workdir", None, "Run folder of a finished training.", required=True)
 _IMAGES = flags.DEFINE_integer(
     "images", 5000, "Average over at least so many training images, or one epoch if it has fewer.", lower_bound=1
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
-_JSON = flags.DEFINE_string("json", "", "File to write the table to as JSON.")
+_DATA_DIR = define_path("data_dir", None, "Folder with <dataset>.npz files.")
+_JSON = define_path("json", "", "File to write the table to as JSON.")
 
 
 def main(argv: list[str]) -> None:

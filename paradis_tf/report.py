@@ -18,6 +18,7 @@ from absl import flags
 
 from fusion.base import columns
 from fusion.base.files import check_json_target, write_bytes, write_json
+from fusion.base.paths import define_path, define_paths
 from fusion.base.program import UserError
 from paradis_tf.base import program
 from paradis_tf.base.metrics import METRICS
@@ -26,17 +27,17 @@ from paradis_tf.reports.image_sets import shown, whole
 from paradis_tf.reports.results import read_all
 from paradis_tf.reports.runs import Run, check_together
 
-_WORKDIRS = flags.DEFINE_multi_string("workdir", [], "Run folder, finished and evaluated; may be given many times.")
+_WORKDIRS = define_paths("workdir", [], "Run folder, finished and evaluated; may be given many times.")
 _LABELS = flags.DEFINE_list(
     "labels",
     [],
     "Names of the lines in the picture, in the order of --workdir, one for each line; seeds of one config, which are "
     "averaged, make one line.",
 )
-_RESULTS = flags.DEFINE_multi_string("results", [], "CSV of results, as benchmarks.runs writes it.")
-_TARGET = flags.DEFINE_string("target", None, "Folder to write to; made if it is not there.", required=True)
+_RESULTS = define_paths("results", [], "CSV of results, as benchmarks.runs writes it.")
+_TARGET = define_path("target", None, "Folder to write to; made if it is not there.", required=True)
 _TITLE = flags.DEFINE_string("title", "", "Title of the picture and the page.")
-_JSON = flags.DEFINE_string("json", "", "Another file to write report.json to.")
+_JSON = define_path("json", "", "Another file to write report.json to.")
 
 
 def main(argv: list[str]) -> None:

@@ -12,16 +12,17 @@ from pathlib import Path
 from absl import flags
 
 from fusion.base.files import check_json_target
+from fusion.base.paths import define_path
 from fusion.base.program import UserError
 from fusion.base.streams import say
 from paradis_tf.base import program
 from paradis_tf.records.workdir import Workdir
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a finished training.", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder that the dataset's folders are in.")
+_WORKDIR = define_path("workdir", None, "Run folder of a finished training.", required=True)
+_DATA_DIR = define_path("data_dir", None, "Folder that the dataset's folders are in.")
 _IMAGES = flags.DEFINE_list("images", ["Set5"], "Sets, or images such as Set5/baby, of the test part.")
 _SIZE = flags.DEFINE_integer("size", 64, "Side of a crop in high-resolution pixels.", lower_bound=16, upper_bound=1024)
-_OUTPUT = flags.DEFINE_string("output", None, "Picture to write, .png or .svg.", required=True)
+_OUTPUT = define_path("output", None, "Picture to write, .png or .svg.", required=True)
 
 
 def main(argv: list[str]) -> None:

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from absl import flags
 
+from fusion.base.paths import define_path
 from fusion.base.program import LONGEST_S, define_float
 from fusion.base.streams import say
 from paradis_tf.base import program
 from paradis_tf.distribution import strategy
 
 _CONFIG = program.define_config("The experiment; see paradis_tf/configs/.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; made if it is not there.", required=True)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files, or that folders of images are in.")
+_WORKDIR = define_path("workdir", None, "Run folder; made if it is not there.", required=True)
+_DATA_DIR = define_path("data_dir", None, "Folder with <dataset>.npz files, or that folders of images are in.")
 _TENSORBOARD = flags.DEFINE_bool(
     "tensorboard", False, "Also write the metrics for TensorBoard, to WORKDIR/tensorboard."
 )

@@ -25,12 +25,13 @@ from benchmarks.chaos.run import ChaosSettings, Result, run
 from benchmarks.conditions import write_csv
 from fusion.base import columns
 from fusion.base.files import results
+from fusion.base.paths import define_path
 from fusion.base.program import LONGEST_S, UserError, define_float
 from fusion.bundle import manifest
 from fusion.runtime import choosing as runtime
 from paradis_tf.base import program
 
-_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
+_BUNDLE = define_path("bundle", None, "The bundle's folder.", required=True)
 _PRECISION = flags.DEFINE_string("precision", None, "One of the bundle's; by default its first.")
 _RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "What runs the slice models.")
 _MINUTES = define_float("minutes", 10, "How long requests come in.", 0.3, LONGEST_S / 60)
@@ -41,7 +42,7 @@ _WORKERS = flags.DEFINE_integer("workers", 4, "Workers of the cluster.", 2, 64)
 _EVERY_S = define_float("every_s", 3, "Seconds between events, about.", 0.1, LONGEST_S)
 _SEED = flags.DEFINE_integer("seed", 0, "Draws the events and the images.", 0)
 _COORDINATOR = flags.DEFINE_multi_string("coordinator", [], "One more option of the coordinator, e.g. --max_queue=8.")
-_TARGET = flags.DEFINE_string("target", None, "Writes NAME.csv, NAME_events.csv, NAME.png and NAME.svg.")
+_TARGET = define_path("target", None, "Writes NAME.csv, NAME_events.csv, NAME.png and NAME.svg.")
 
 # How many bad requests are printed.
 _SHOWN = 10

@@ -25,6 +25,7 @@ from benchmarks.networks.links import ETHERNET, WIFI, Link
 from benchmarks.networks.namespaces import Network, network
 from fusion.base import columns
 from fusion.base.files import results
+from fusion.base.paths import define_path
 from fusion.base.program import UserError
 from fusion.bench.load import Attempt, Target
 from fusion.bench.phases import slowest_invoke_ms
@@ -37,13 +38,13 @@ from fusion.runtime import timing
 from fusion.security.credentials import Credentials
 from paradis_tf.base import program
 
-_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
+_BUNDLE = define_path("bundle", None, "The bundle's folder.", required=True)
 _PRECISION = flags.DEFINE_list("precision", None, "Precisions to measure; by default the first of the bundle.")
 _SWITCHES = flags.DEFINE_list("switches", None, "The switches to measure; default: all of the bundle.")
 _RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "What runs the slice models.")
 _RUNS = flags.DEFINE_integer("runs", 50, "Images of each switch, precision and network.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Draws losses, jitter and the images.", 0)
-_TARGET = flags.DEFINE_string("target", None, "Writes NAME.csv, NAME.png and NAME.svg.")
+_TARGET = define_path("target", None, "Writes NAME.csv, NAME.png and NAME.svg.")
 
 LOOPBACK = Link("loopback")
 _BLOCK = 5

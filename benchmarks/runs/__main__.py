@@ -19,13 +19,14 @@ from absl import flags
 
 from benchmarks.runs import results, run_list, schedule
 from benchmarks.runs.run_list import ListedRun
+from fusion.base.paths import define_path
 from fusion.base.program import UserError
 from fusion.base.streams import say
 from paradis_tf.base import program
 
-_LIST = flags.DEFINE_string("list", None, "TOML file of runs; see benchmarks/runs/run_list.py.", required=True)
-_RUNS_DIR = flags.DEFINE_string("runs_dir", "runs", "Folder of the run folders; made if it is not there.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
+_LIST = define_path("list", None, "TOML file of runs; see benchmarks/runs/run_list.py.", required=True)
+_RUNS_DIR = define_path("runs_dir", "runs", "Folder of the run folders; made if it is not there.")
+_DATA_DIR = define_path("data_dir", None, "Folder with <dataset>.npz files.")
 _PARALLEL = flags.DEFINE_integer(
     "parallel",
     None,
@@ -35,7 +36,7 @@ _PARALLEL = flags.DEFINE_integer(
 )
 _ONLY = flags.DEFINE_string("only", "", "Regular expression: train and show only runs with a name it is found in.")
 _STATUS = flags.DEFINE_bool("status", False, "Print how far the runs are and start nothing.")
-_RESULTS = flags.DEFINE_string("results", "", "CSV of all evaluated runs of the list; default: RUNS_DIR/results.csv.")
+_RESULTS = define_path("results", "", "CSV of all evaluated runs of the list; default: RUNS_DIR/results.csv.")
 
 
 def main(argv: list[str]) -> int:

@@ -20,6 +20,7 @@ from absl import flags
 from export.demo import accuracy, figures, life, speed
 from fusion.base import program
 from fusion.base.files import results, write_json
+from fusion.base.paths import define_path
 from fusion.base.streams import say
 from fusion.bundle import manifest
 from fusion.bundle.contents import Bundle
@@ -27,12 +28,12 @@ from fusion.runtime import choosing as runtime
 from paradis_tf.base.program import loading
 from paradis_tf.records.workdir import Workdir
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder, trained and evaluated.", required=True)
-_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle cut from it.", required=True)
-_LARGE_BUNDLE = flags.DEFINE_string("large_bundle", None, "A bundle of a network of real size, trained or not.")
+_WORKDIR = define_path("workdir", None, "Run folder, trained and evaluated.", required=True)
+_BUNDLE = define_path("bundle", None, "The bundle cut from it.", required=True)
+_LARGE_BUNDLE = define_path("large_bundle", None, "A bundle of a network of real size, trained or not.")
 _PRECISION = flags.DEFINE_string("precision", "int8", "The precision to serve.")
 _RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "The runtime of the workers.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with <dataset>.npz files.")
+_DATA_DIR = define_path("data_dir", None, "Folder with <dataset>.npz files.")
 _LIMIT = flags.DEFINE_integer("limit", 1000, "At most so many test images.", 1)
 
 # What the cluster runs while all its devices are there.

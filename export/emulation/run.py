@@ -16,13 +16,14 @@ from absl import flags
 from export.emulation.boards import PROCESSORS, run_on_all
 from export.emulation.installation import DEFAULT_CACHE, set_up
 from fusion.base import program
+from fusion.base.paths import define_path
 from fusion.base.program import UserError
 from fusion.base.streams import say
 
 _BOARDS = flags.DEFINE_list("boards", list(PROCESSORS), "The boards, of aarch64 (64-bit) and armhf (32-bit).")
-_CACHE = flags.DEFINE_string("cache", DEFAULT_CACHE, "The folder that boards are set up in.")
+_CACHE = define_path("cache", DEFAULT_CACHE, "The folder that boards are set up in.")
 _MIRROR = flags.DEFINE_string("mirror", "", "URI of a Debian mirror; by default that of the host's apt sources.")
-_BUNDLE = flags.DEFINE_string("bundle", "", "The bundle whose module is run.")
+_BUNDLE = define_path("bundle", "", "The bundle whose module is run.")
 
 
 def main(arguments: list[str]) -> int:

@@ -16,11 +16,12 @@ import numpy as np
 from absl import flags
 
 from fusion.base import program
+from fusion.base.paths import define_path
 from fusion.bundle import manifest
 from fusion.runtime import choosing as runtime
 from fusion.runtime.interpreters import SliceInterpreter
 
-_BUNDLE = flags.DEFINE_string("bundle", None, "The bundle's folder.", required=True)
+_BUNDLE = define_path("bundle", None, "The bundle's folder.", required=True)
 _RUNTIME = flags.DEFINE_enum("runtime", None, runtime.RUNTIMES, "The runtime.", required=True)
 _DELEGATES = flags.DEFINE_bool("delegates", True, "Whether XNNPACK may take operations.")
 _REFERENCE_KERNELS = flags.DEFINE_bool(

@@ -1,4 +1,4 @@
-"""What every command-line program of the project shares: its flags of numbers and paths, and how it ends."""
+"""What every command-line program of the project shares: its flags of numbers, and how it ends."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from absl import flags
 
 from ..base.columns import counted
 from ..base.files import check_json_target, results, write_json, write_text
+from ..base.paths import define_path
 from ..base.program import LONGEST_S, UserError, define_float, run
 from ..bundle import manifest
 from ..bundle.contents import Bundle
@@ -35,7 +36,7 @@ from . import measure, report
 from .load import Target
 from .measure import Alone, Row, Side, progress
 
-_BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
+_BUNDLE = define_path("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
 _URL = flags.DEFINE_string("url", None, "Measures the coordinator at this address, and starts nothing.")
 _SWITCHES = flags.DEFINE_list("switches", None, "The switches to measure; default: all of the bundle.")
 _PRECISION = flags.DEFINE_list("precision", None, "Precisions to measure; by default the first of the bundle.")
@@ -46,12 +47,12 @@ _SECONDS = define_float("seconds", 6, "Seconds of each figure of throughput.", 0
 _OVERLOAD = define_float(
     "overload", 4, "Asks for this many times the throughput of the most clients; 0 leaves it out.", 0, 100
 )
-_JSON = flags.DEFINE_string("json", None, "Also writes the figures to this file.")
-_CSV = flags.DEFINE_string("csv", None, "Also writes the figures to this file, a row per line of the tables.")
-_TOKEN_FILE = flags.DEFINE_string("token_file", None, "With --url: file with the coordinator's bearer token.")
-_TLS_CA = flags.DEFINE_string("tls_ca", None, "With --url: PEM certificates that the coordinator's must come from.")
-_TLS_CERT = flags.DEFINE_string("tls_cert", None, "With --url: PEM certificate to show to the coordinator.")
-_TLS_KEY = flags.DEFINE_string("tls_key", None, "With --url: unencrypted PEM private key of --tls_cert.")
+_JSON = define_path("json", None, "Also writes the figures to this file.")
+_CSV = define_path("csv", None, "Also writes the figures to this file, a row per line of the tables.")
+_TOKEN_FILE = define_path("token_file", None, "With --url: file with the coordinator's bearer token.")
+_TLS_CA = define_path("tls_ca", None, "With --url: PEM certificates that the coordinator's must come from.")
+_TLS_CERT = define_path("tls_cert", None, "With --url: PEM certificate to show to the coordinator.")
+_TLS_KEY = define_path("tls_key", None, "With --url: unencrypted PEM private key of --tls_cert.")
 
 _IMAGES = 8
 _MOST_CLIENTS = 256

@@ -25,13 +25,14 @@ from absl import flags
 
 from ..base.columns import render
 from ..base.files import PRIVATE, check_json_target, results, write_bytes, write_json
+from ..base.paths import define_path
 from ..base.program import UserError, run
 from ..cluster.file import Device, check_url, load
 from ..security.credentials import Credentials
 from . import starting
 
-_CLUSTER = flags.DEFINE_string("cluster", None, "The cluster file (TOML) that names the devices.")
-_TARGET = flags.DEFINE_string("target", "certificates", "Folder to write to; what is there and valid is kept.")
+_CLUSTER = define_path("cluster", None, "The cluster file (TOML) that names the devices.")
+_TARGET = define_path("target", "certificates", "Folder to write to; what is there and valid is kept.")
 _COORDINATOR = flags.DEFINE_list(
     "coordinator",
     None,
@@ -44,7 +45,7 @@ _CERTIFICATES = flags.DEFINE_bool("certificates", True, "Makes certificates.")
 _TOKENS = flags.DEFINE_bool("tokens", False, "Makes a bearer token for each device and one for the coordinator.")
 _DAYS = flags.DEFINE_integer("days", 730, "Days that a new certificate is valid.", 1, 3650)
 _RENEW = flags.DEFINE_bool("renew", False, "Makes certificates and tokens anew that are valid; the authority stays.")
-_JSON = flags.DEFINE_string("json", None, "Also writes the table to this file.")
+_JSON = define_path("json", None, "Also writes the table to this file.")
 
 _LOCAL = ("localhost", "127.0.0.1")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")

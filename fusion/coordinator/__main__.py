@@ -27,6 +27,7 @@ from absl import flags
 from aiohttp import web
 
 from ..base.columns import accuracy_text
+from ..base.paths import define_path
 from ..base.program import LONGEST_S, UserError, define_float, run
 from ..bundle import manifest
 from ..bundle.contents import Bundle
@@ -45,8 +46,8 @@ from .fleet_metrics import FleetMetrics
 from .fused import FusedModel, Limits
 from .planner import Decision, Goal
 
-_BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
-_CLUSTER = flags.DEFINE_string("cluster", None, "The cluster file (TOML) that names the devices.")
+_BUNDLE = define_path("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
+_CLUSTER = define_path("cluster", None, "The cluster file (TOML) that names the devices.")
 _MAX_QUEUE = flags.DEFINE_integer("max_queue", 64, "Requests that may run at once; more are answered 503.", 1)
 _EARLY_ANSWER = flags.DEFINE_enum(
     "early_answer",
@@ -55,7 +56,7 @@ _EARLY_ANSWER = flags.DEFINE_enum(
     "Answers before every slice is there: `bound`, where the rest cannot change the class; `confidence`, also where it "
     "is unlikely to, by the thresholds that export.calibrate has put in the bundle.",
 )
-_LOG = flags.DEFINE_string("log", None, "File that events are appended to, a JSON object each; - is standard output.")
+_LOG = define_path("log", None, "File that events are appended to, a JSON object each; - is standard output.")
 _RUNTIME = flags.DEFINE_enum(
     "runtime", "auto", runtime.RUNTIMES, "What runs the tail of a super-resolution bundle, here."
 )

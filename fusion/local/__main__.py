@@ -18,6 +18,7 @@ import numpy as np
 from absl import flags
 
 from ..base.files import check_json_target, results, write_json
+from ..base.paths import define_path
 from ..base.program import UserError, run
 from ..bundle import manifest
 from ..bundle.contents import SwitchEntry
@@ -26,13 +27,13 @@ from .cluster import LocalCluster
 from .evaluation import evaluate
 from .inputs import read_data, read_samples
 
-_BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
+_BUNDLE = define_path("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
 _SWITCH = flags.DEFINE_string("switch", None, "The switch to run, e.g. 4x0.25.")
-_DATA = flags.DEFINE_string("data", None, ".npz file with x_test and y_test; default: the samples.")
+_DATA = define_path("data", None, ".npz file with x_test and y_test; default: the samples.")
 _LIMIT = flags.DEFINE_integer("limit", None, "Sends only the first this many images.", 1)
 _PRECISION = flags.DEFINE_string("precision", None, "Which of the bundle's files to run; by default its first.")
 _RUNTIME = flags.DEFINE_enum("runtime", "auto", runtime.RUNTIMES, "What runs the slice models.")
-_JSON = flags.DEFINE_string("json", None, "Also writes the result to this file.")
+_JSON = define_path("json", None, "Also writes the result to this file.")
 
 
 def _print(entry: SwitchEntry, summary: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from absl import flags
 from ..asking.client import BusyError, FusionClient, RefusedError, UnreachableError
 from ..base.columns import utc_now
 from ..base.files import check_json_target, results, write_json
+from ..base.paths import define_path
 from ..base.program import LONGEST_S, UserError, define_float, run
 from ..images import reading as images
 from ..rules.sum import softmax
@@ -46,7 +47,7 @@ _URL = flags.DEFINE_string("url", "http://127.0.0.1:8000", "The coordinator's ad
 _STDIN = flags.DEFINE_enum(
     "stdin", "paths", ("paths", "image"), "What standard input holds, given as -: a file name per line, or one image."
 )
-_WATCH = flags.DEFINE_string("watch", None, "After the other images, those that appear or change in this folder.")
+_WATCH = define_path("watch", None, "After the other images, those that appear or change in this folder.")
 _LOOP = flags.DEFINE_bool("loop", False, "Asks about the images again and again, reading their files each time.")
 _EVERY_S = define_float("every_s", 1, "With --loop: seconds from the start of one round to the next.", 0, LONGEST_S)
 _RESIZE = flags.DEFINE_enum(
@@ -60,19 +61,19 @@ _PARALLEL = flags.DEFINE_integer("parallel", 1, "Images asked about at once.", 1
 _DEADLINE_MS = define_float(
     "deadline_ms", None, "By when each answer is due, in place of the coordinator's own.", 0.001, LONGEST_S * 1e3
 )
-_JSON = flags.DEFINE_string("json", None, "Also writes the answers to this file, at the end.")
-_JSONL = flags.DEFINE_string(
+_JSON = define_path("json", None, "Also writes the answers to this file, at the end.")
+_JSONL = define_path(
     "jsonl", None, "Also writes a line of JSON for each image to this file, at once; - is standard output, alone."
 )
-_TARGET = flags.DEFINE_string("target", ".", "Folder that enlarged images are written to.")
+_TARGET = define_path("target", ".", "Folder that enlarged images are written to.")
 _OVERLAP = flags.DEFINE_integer("overlap", 8, "Pixels by which the tiles of an image to enlarge overlap, each side.", 0)
 _TIMEOUT_S = define_float(
     "timeout_s", 30, "Seconds to wait for the coordinator, and to ask it again while it is busy.", 0.001, LONGEST_S
 )
-_TOKEN_FILE = flags.DEFINE_string("token_file", None, "File with the coordinator's bearer token.")
-_TLS_CA = flags.DEFINE_string("tls_ca", None, "PEM certificates that the coordinator's must come from.")
-_TLS_CERT = flags.DEFINE_string("tls_cert", None, "PEM certificate to show to the coordinator.")
-_TLS_KEY = flags.DEFINE_string("tls_key", None, "Unencrypted PEM private key of --tls_cert.")
+_TOKEN_FILE = define_path("token_file", None, "File with the coordinator's bearer token.")
+_TLS_CA = define_path("tls_ca", None, "PEM certificates that the coordinator's must come from.")
+_TLS_CERT = define_path("tls_cert", None, "PEM certificate to show to the coordinator.")
+_TLS_KEY = define_path("tls_key", None, "Unencrypted PEM private key of --tls_cert.")
 
 
 class _UnfitImageError(UserError):

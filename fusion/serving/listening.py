@@ -19,6 +19,7 @@ from typing import Any
 
 from absl import flags
 
+from ..base.paths import define_path
 from ..base.program import LONGEST_S, UserError, define_float
 from ..security.credentials import Credentials, is_loopback
 from .connections import Connections
@@ -28,12 +29,12 @@ HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "Address to listen on. Any but a loopback one needs --token_file, TLS or --insecure."
 )
 PORT = flags.DEFINE_integer("port", 0, "TCP port to listen on; 0 takes a free one.", 0, 65535)
-TOKEN_FILE = flags.DEFINE_string(
+TOKEN_FILE = define_path(
     "token_file", None, "File with a bearer token that every request but /v2/health/live must show."
 )
-TLS_CERT = flags.DEFINE_string("tls_cert", None, "PEM certificate of this server: listens with TLS.")
-TLS_KEY = flags.DEFINE_string("tls_key", None, "Unencrypted PEM private key of --tls_cert.")
-TLS_CA = flags.DEFINE_string("tls_ca", None, "PEM certificates that a client's must come from: mutual TLS.")
+TLS_CERT = define_path("tls_cert", None, "PEM certificate of this server: listens with TLS.")
+TLS_KEY = define_path("tls_key", None, "Unencrypted PEM private key of --tls_cert.")
+TLS_CA = define_path("tls_ca", None, "PEM certificates that a client's must come from: mutual TLS.")
 INSECURE = flags.DEFINE_bool(
     "insecure", False, "Listens beyond loopback with neither token nor TLS: anyone can send images."
 )

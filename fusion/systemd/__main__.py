@@ -20,18 +20,19 @@ from pathlib import Path
 from absl import flags
 
 from ..base.files import write_text
+from ..base.paths import define_path
 from ..base.program import UserError, define_float, run
 from ..bundle import manifest
 from .units import unit
 
 _KIND = flags.DEFINE_enum("kind", None, ("worker", "coordinator"), "Which program the service runs.")
-_BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
-_CLUSTER = flags.DEFINE_string("cluster", None, "The coordinator's cluster file.")
-_PYTHON = flags.DEFINE_string("python", sys.executable, "The Python that runs it.")
+_BUNDLE = define_path("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
+_CLUSTER = define_path("cluster", None, "The coordinator's cluster file.")
+_PYTHON = define_path("python", sys.executable, "The Python that runs it.")
 _NAME = flags.DEFINE_string("name", None, "The unit's name; by default paradis-tf-worker or paradis-tf-coordinator.")
 _USER = flags.DEFINE_string("user", None, "The user to run as; by default one that systemd makes up.")
 _MEMORY_MAX_MB = define_float("memory_max_mb", None, "Ends the service when it takes more memory.", 16, 1e6)
-_TARGET = flags.DEFINE_string("target", None, "Folder to write NAME.service to; by default it is printed.")
+_TARGET = define_path("target", None, "Folder to write NAME.service to; by default it is printed.")
 
 
 def main(arguments: list[str]) -> int:

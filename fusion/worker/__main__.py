@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags
 from prometheus_client import Counter, Gauge, Histogram
 
+from ..base.paths import define_path
 from ..base.program import UserError, define_float, run
 from ..bundle import manifest
 from ..bundle.contents import Bundle, SliceFile, SliceModel, SwitchEntry
@@ -36,7 +37,7 @@ from . import slices
 from .invocations import Invocation, Invocations
 from .slices import LoadedSlices
 
-_BUNDLE = flags.DEFINE_string("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
+_BUNDLE = define_path("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
 _PRECISION = flags.DEFINE_string(
     "precision", None, "Which files of the bundle to serve; by default the first of the bundle."
 )
