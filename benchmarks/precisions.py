@@ -48,7 +48,7 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     """A record per switch and precision of a bundle."""
     bundle = manifest.load(folder)
     records = []
-    for entry in json.loads((folder / "manifest.json").read_text())["switches"]:
+    for entry in json.loads((folder / "manifest.json").read_bytes())["switches"]:
         accuracy = entry["accuracy"]
         if accuracy is None:
             raise UserError(f"switch {entry['switch']!r} of bundle {str(folder)!r} is not verified; run export.verify.")

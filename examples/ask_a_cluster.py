@@ -10,11 +10,12 @@ from absl import app, flags
 from PIL import Image
 
 from fusion.asking.client import FusionClient
+from fusion.base.paths import define_path
 from fusion.base.program import UserError
 from fusion.security.credentials import Credentials
 
 _URL = flags.DEFINE_string("url", "http://127.0.0.1:8000", "The coordinator's address.")
-_TOKEN_FILE = flags.DEFINE_string("token_file", None, "File with its token, if it asks for one.")
+_TOKEN_FILE = define_path("token_file", None, "File with its token, if it asks for one.")
 
 
 def main(arguments: list[str]) -> None:

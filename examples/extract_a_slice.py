@@ -29,15 +29,16 @@ _TARGET = flags.DEFINE_string("target", "slice.tflite", "The file to write.")
 
 
 def main(_: list[str]) -> None:
-    net = load_model(Path(_MODEL.value))
+    net = load_model(Path(_MODEL.value).expanduser())
     switch = Switch.parse(_SWITCH.value, net.grid)
-    with np.load(_DATA.value) as data:
+    with np.load(Path(_DATA.value).expanduser()) as data:
         calibration, image = data["x_train"][:256], data["x_test"][:1]
     slice_model = extract(net, switch.cut(_DEVICE.value))  # a Keras model of stock layers
     written = convert_slice(net, SliceFile(switch, _DEVICE.value, "int8"), calibration)[0]
-    Path(_TARGET.value).write_bytes(written)
+    target = Path(_TARGET.value).expanduser()
+    target.write_bytes(written)
 
-    interpreter = Interpreter(model_path=_TARGET.value)
+    interpreter = Interpreter(model_path=str(target))
     runner = interpreter.get_signature_runner()
     scale, zero_point = runner.get_output_details()["logits"]["quantization"]
     partial = scale * (runner(image=image)["logits"].astype(np.float64) - zero_point)

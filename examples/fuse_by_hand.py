@@ -23,11 +23,13 @@ _IMAGE = flags.DEFINE_string("image", None, "An image of the model's size.", req
 
 
 def main(_: list[str]) -> None:
-    bundle = Path(_BUNDLE.value)
-    manifest = json.loads((bundle / "manifest.json").read_text())
+    bundle = Path(_BUNDLE.value).expanduser()
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     switch = next(entry for entry in manifest["switches"] if entry["switch"] == _SWITCH.value)
     precision = manifest["precisions"][0]
-    image = np.asarray(Image.open(_IMAGE.value).convert("RGB"))[np.newaxis]  # raw pixels, nothing to normalize
+    image = np.asarray(Image.open(Path(_IMAGE.value).expanduser()).convert("RGB"))[
+        np.newaxis
+    ]  # raw pixels, nothing to normalize
 
     logits = np.zeros(manifest["output"]["shape"])
     for slice_ in switch["slices"]:  # one device each; here one after the other

@@ -7,6 +7,8 @@ The file holds x_train, y_train, x_test and y_test: uint8 RGB images (n, height,
 
 import paradis_tf  # noqa: F401, I001  before keras and tensorflow: it sets what TensorFlow starts with
 
+from pathlib import Path
+
 import keras
 import numpy as np
 from absl import app, flags
@@ -23,7 +25,7 @@ _BATCH = 64
 
 
 def main(_: list[str]) -> None:
-    with np.load(_DATA.value) as data:
+    with np.load(Path(_DATA.value).expanduser()) as data:
         x_train, y_train, x_test, y_test = (data[key] for key in ("x_train", "y_train", "x_test", "y_test"))
     architecture = {
         "name": "mobilenet_v1",
@@ -45,7 +47,7 @@ def main(_: list[str]) -> None:
             for i in range(0, len(x_test), _BATCH)
         ]
         print(f"{str(switch):>15}  {switch.devices} devices  {np.mean(np.concatenate(predicted) == y_test):.1%}")
-    finished.save(_MODEL.value)
+    finished.save(Path(_MODEL.value).expanduser())
 
 
 if __name__ == "__main__":

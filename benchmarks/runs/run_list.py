@@ -29,6 +29,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from fusion.base.files import text_of
+from fusion.base.paths import expand
 from fusion.base.program import UserError
 from paradis_tf.base import program
 
@@ -114,11 +116,11 @@ def load(path: str | Path, runs_dir: str | Path = "runs") -> tuple[ListedRun, ..
 def _tables(path: str | Path, where: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The defaults and the entries of a list."""
     try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        tables = tomllib.loads(text_of(Path(path).read_bytes(), where))
     except OSError as error:
         raise UserError(f"{where} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{where} is not UTF-8 text.") from None
+    except UserError:
+        raise
     except (ValueError, RecursionError) as error:  # also numbers and arrays that Python has no room for
         raise UserError(f"{where} is not TOML: {error}.") from None
     _check_keys(where, tables, ("defaults", "runs"))
@@ -142,7 +144,7 @@ def _runs(place: str, entry: dict[str, Any], runs_dir: Path) -> list[ListedRun]:
         if not isinstance(value, str) or not value:
             raise UserError(f"{place}: {key} is {value!r}; it is a string.")
     seeds = _seeds(place, entry.get("seeds", [0]))
-    file = entry["config"]
+    file = expand(entry["config"])
     if not Path(file.partition(":")[0]).is_file():
         raise UserError(f"{place}: config file {file.partition(':')[0]!r} does not exist.")
     runs = []

@@ -268,7 +268,7 @@ def _is_evaluated(workdir: Workdir) -> bool:
 
 def _last_line(log: Path) -> str:
     try:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     except OSError:
         lines = []
     return lines[-1] if lines else f"{log} says nothing"

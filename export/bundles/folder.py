@@ -75,7 +75,7 @@ def _foreign(target: Path) -> str | None:
 
 def _is_bundle(file: Path) -> bool:
     try:
-        written = json.loads(file.read_text(encoding="utf-8"))
+        written = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(written, dict) and {"schema_version", "model_id"} <= written.keys()

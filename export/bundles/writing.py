@@ -263,8 +263,8 @@ def _write_extras(folder: Path, written: dict[str, Any]) -> None:
     shutil.copytree(_RUNNER, folder / "fusion", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
     (folder / "fusion" / "requirements.txt").replace(folder / "requirements.txt")
     if "labels" in written:
-        (folder / "labels.txt").write_text("".join(f"{label}\n" for label in written["labels"]))
-    (folder / "README.md").write_text(board_readme.render(written))
+        (folder / "labels.txt").write_text("".join(f"{label}\n" for label in written["labels"]), encoding="utf-8")
+    (folder / "README.md").write_text(board_readme.render(written), encoding="utf-8")
     # What the slices give for the samples is computed through the runner, which wants a manifest.
     write_json(folder / "manifest.json", written)
 

@@ -30,7 +30,7 @@ class OlderBundle:
         self.manifest: dict[str, Any] = {}
         self.switches: dict[str, dict[str, Any]] = {}
         try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            manifest = json.loads((folder / "manifest.json").read_bytes())
             self.switches = {entry["switch"]: entry for entry in manifest["switches"]}
             self.manifest = manifest
         except _BROKEN:

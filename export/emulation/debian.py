@@ -118,8 +118,10 @@ def _private_apt(place: Path, architecture: str, mirror: str) -> Iterator[tuple[
             (folder / path).mkdir(parents=True)
         (folder / "status").touch()
         signed = f"[signed-by={_KEYRING}] " if _KEYRING.is_file() else ""
-        (folder / "sources.list").write_text(f"deb {signed}{mirror} {SUITE} main\n")
-        (folder / "apt.conf").write_text(_CONFIGURATION.format(architecture=architecture, folder=folder))
+        (folder / "sources.list").write_text(f"deb {signed}{mirror} {SUITE} main\n", encoding="utf-8")
+        (folder / "apt.conf").write_text(
+            _CONFIGURATION.format(architecture=architecture, folder=folder), encoding="utf-8"
+        )
         apt = ["apt-get", f"--config-file={folder / 'apt.conf'}", "--quiet"]
         run([*apt, "update"], f"Debian mirror {mirror} cannot be used; see the network, or name one by --mirror=URL")
         yield apt, folder

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.proof.records import ROUNDING, SwitchCheck
+from fusion.base.files import text_of
 from fusion.base.program import UserError
 from fusion.bundle.contents import Bundle
 
@@ -48,9 +49,11 @@ def read(path: str, bundle: Bundle) -> Baseline:
       UserError: it cannot be read, is no such JSON, or of none of the bundle's switches and precisions.
     """
     try:
-        earlier = json.loads(Path(path).read_text(encoding="utf-8"))
+        earlier = json.loads(text_of(Path(path).read_bytes(), f"--baseline={path}"))
     except OSError as error:
         raise UserError(f"--baseline={path} cannot be read: {error.strerror}.") from None
+    except UserError:
+        raise
     except (ValueError, RecursionError):
         raise UserError(f"--baseline={path} is not JSON; write one with --json.") from None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from .program import UserError
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 PRIVATE = 0o600
 """Permissions of a file that nobody else may read."""
@@ -22,6 +25,25 @@ def read_bytes(path: Path, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{what} {str(path)!r} cannot be read: {error.strerror}.") from error
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a UTF-8 file, see `text_of`. Raises `UserError` as that and `read_bytes`."""
+    return text_of(read_bytes(path, what), f"{what} {str(path)!r}")
+
+
+def text_of(data: bytes, where: str) -> str:
+    """UTF-8 text, without the byte-order mark that editors and spreadsheets may put before it.
+
+    Raises `UserError`, which begins with `where`, for anything else; UTF-16, which some editors and shells write, is
+    named.
+    """
+    if data.startswith(_UTF_16) or b"\0" in data[:2]:
+        raise UserError(f"{where} is UTF-16 text; legal: UTF-8, as which an editor can save it.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where} is not UTF-8 text.") from error
 
 
 @contextlib.contextmanager

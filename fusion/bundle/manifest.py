@@ -8,7 +8,7 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
-from ..base.files import read_bytes
+from ..base.files import read_text
 from ..base.program import UserError
 from .contents import (
     PRECISIONS,
@@ -46,9 +46,9 @@ def load(folder: str | Path | None) -> Bundle:
     if not os.path.isdir(folder):
         raise UserError(f"bundle {str(folder)!r} is not a folder; legal: a folder with a manifest.json.")
     path = Path(folder) / "manifest.json"
-    data = read_bytes(path, "manifest")
+    text = read_text(path, "manifest")
     try:
-        manifest = json.loads(data.decode())
+        manifest = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"manifest {str(path)!r} is not JSON: {error}.") from error
     return _bundle(Path(folder), JsonTable(manifest, str(path)))

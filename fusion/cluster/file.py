@@ -12,8 +12,8 @@ With a table `[discovery]`, devices that announce themselves by mDNS join it, if
 the same file keys, for calling those. Anyone in the network can announce anything, so its token_file wants a tls_ca:
 the token is shown to those alone whose certificate comes from there.
 
-File names in it are relative to the cluster file. A worker that two addresses lead to is noticed when the second device
-reaches it, and that device is told to be down.
+File names in it are relative to the cluster file, and `~` is a home. A worker that two addresses lead to is noticed
+when the second device reaches it, and that device is told to be down.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..base.files import read_bytes
+from ..base.files import read_text
+from ..base.paths import expand
 from ..base.program import UserError
 from ..security.credentials import Credentials
 
@@ -94,11 +95,9 @@ def _tables(path: Path, where: str) -> dict[str, Any]:
     # A pipe in its place would be waited for.
     if path.exists() and not path.is_file():
         raise UserError(f"{where} is no file.")
-    data = read_bytes(path, "cluster file")
+    text = read_text(path, "cluster file")
     try:
-        return tomllib.loads(data.decode())
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where} is not UTF-8 text.") from error
+        return tomllib.loads(text)
     except RecursionError as error:
         raise UserError(f"{where} is nested too deeply; legal: [[device]] tables.") from error
     except ValueError as error:
@@ -127,7 +126,7 @@ def _check_keys(table: dict[str, Any], legal: Sequence[str], where: str) -> None
 
 
 def _credentials(path: Path, table: dict[str, Any]) -> Credentials:
-    return Credentials(**{key: str(path.parent / table[key]) for key in _FILES if key in table})
+    return Credentials(**{key: str(path.parent / expand(table[key])) for key in _FILES if key in table})
 
 
 def _device(path: Path, entry: dict[str, Any], where: str) -> Device:

@@ -3,6 +3,7 @@ file that is written again and again."""
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import os
 import re
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from ..base.paths import expand
 from ..base.program import UserError
 from ..base.walk import Found, told, walk
 from ..images.reading import FORMATS
@@ -135,7 +137,7 @@ def files(arguments: Sequence[str]) -> tuple[list[ImageSource], list[Found]]:
     """
     sources: list[ImageSource] = []
     walks: list[Found] = []
-    for argument in arguments:
+    for argument in map(expand, arguments):
         if not os.path.isdir(argument):
             sources.append(ImageSource(argument))
             continue
@@ -162,15 +164,27 @@ def lines(stream: BinaryIO) -> Iterator[ImageSource]:
 
     Raises `UserError` where it holds something else, such as an image.
     """
-    for line in stream:
+    for number, line in enumerate(stream):
         name = line.rstrip(b"\r\n")
+        if number == 0:
+            name = name[len(codecs.BOM_UTF8) :] if name.startswith(codecs.BOM_UTF8) else name
+            if name.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise UserError("standard input is UTF-16 text; legal: file names in UTF-8, one per line.")
         # No name holds a zero byte.
         if b"\0" in name or _OF_IMAGES.match(name):
             raise UserError(
                 "standard input holds no file names; legal: one per line, or an image's own bytes with --stdin=image."
             )
         if name:
-            yield ImageSource(os.fsdecode(name))
+            yield ImageSource(_expanded(os.fsdecode(name)))
+
+
+def _expanded(name: str) -> str:
+    """As `expand`; a name with a home that nobody knows is one of no file, and does not keep the others."""
+    try:
+        return expand(name)
+    except UserError:
+        return name
 
 
 def again(sources: Sequence[ImageSource], every_s: float) -> Iterator[ImageSource]:

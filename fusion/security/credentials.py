@@ -11,7 +11,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..base.files import read_text
 from ..base.program import UserError
+
+# Where a shell puts the pipes that it hands over, as `<(...)`; their other end closes when it has given all.
+_PIPES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,8 @@ class Credentials:
     """What one side of a connection shows and trusts; every field is a file name or None.
 
     Attributes:
-      token_file: a text file with the bearer token, 16 or more printable characters without spaces.
+      token_file: a text file with the bearer token, 16 or more printable characters without spaces; or a pipe that the
+        shell has handed over, `<(...)`, which is read once for as long as the process lives.
       tls_ca: PEM certificates that the other side's certificate must come from.
       tls_cert: this side's PEM certificate.
       tls_key: its private key, unencrypted PEM.
@@ -34,12 +39,9 @@ class Credentials:
         """The token, or None without a token file. Raises `UserError` on an unreadable or unfit file."""
         if self.token_file is None:
             return None
-        try:
-            token = Path(self.token_file).read_text(encoding="ascii").strip()
-        except OSError as error:
-            raise UserError(f"token file {self.token_file!r} cannot be read: {error.strerror}.") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"token file {self.token_file!r} is not ASCII text.") from error
+        token = _token_text(self.token_file).strip()
+        if not token.isascii():
+            raise UserError(f"token file {self.token_file!r} is not ASCII text.")
         warn_if_open(self.token_file)
         if len(token) < 16 or not token.isprintable() or " " in token:
             raise UserError(
@@ -87,6 +89,26 @@ class Credentials:
             warn_if_open(names[1])
             _show(context, *names)
         return context
+
+
+def _token_text(name: str) -> str:
+    """What a token file holds. Raises `UserError` where it cannot be read, or where that might wait for ever."""
+    path = Path(name)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise UserError(f"token file {name!r} cannot be read: {error.strerror}.") from error
+    if stat.S_ISREG(mode):
+        return read_text(path, "token file")
+    if stat.S_ISFIFO(mode) and name.startswith(_PIPES):
+        return _piped(name)
+    raise UserError(f"token file {name!r} is no file; legal: a file, or a shell's <(...).")
+
+
+@functools.cache
+def _piped(name: str) -> str:
+    """What came through a pipe of this process, which can be read but once."""
+    return read_text(Path(name), "token file")
 
 
 @functools.cache

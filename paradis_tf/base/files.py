@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fusion.base.files import text_of
 from fusion.base.program import UserError
 
 
@@ -23,9 +24,11 @@ def read_json(file: Path) -> Any:
       UserError: it cannot be read or is not JSON.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(text_of(file.read_bytes(), str(file)))
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from None
+    except UserError:
+        raise
     except (ValueError, RecursionError) as error:  # brackets within brackets end the recursion
         raise UserError(f"{file} is not JSON ({error}).") from None
 

@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fusion.base import program, stopping, streams
+from fusion.base.paths import expand
 from fusion.base.program import UserError
 
 flags.disclaim_key_flags()
@@ -50,6 +51,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     _check_repeated(argv)
+    argv = [_expanded(argument) for argument in argv]
     try:
         return program.parse_command_line(argv)
     except Exception as error:  # a config file is a Python program, and may raise anything
@@ -59,6 +61,12 @@ def _parse_flags(argv: list[str]) -> list[str]:
         if isinstance(error, UserError):
             raise
         raise UserError(f"the command line is not understood: {error}") from None
+
+
+def _expanded(argument: str) -> str:
+    """An argument in whose --config=FILE the home is filled in; the flag is none of ours."""
+    flag, equals, file = argument.partition("=")
+    return f"{flag}={expand(file)}" if equals and flag.lstrip("-") == "config" else argument
 
 
 def _check_repeated(argv: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from fusion.base.paths import expand
 from fusion.base.program import UserError
 from paradis_tf.data import arrays, pipeline, tfds
 from paradis_tf.data.parts import Part
@@ -103,6 +104,7 @@ def load(
     if name not in (*arrays_of, *_WITH_PATH) and not name.startswith(tfds.PREFIX):
         known = (*arrays_of, "folder", "prepared", f"{tfds.PREFIX}NAME")
         raise UserError(f"dataset {name!r} is unknown; known are {', '.join(known)}.")
+    path = expand(path)
     _check_path(name, path)
     _check_images(name, image_size, skip_broken)
     _check_classes(name, classes)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fusion.base.files import write_json
+from fusion.base.paths import in_home
 from fusion.base.program import UserError
 from fusion.base.streams import say
 from fusion.base.walk import BESIDE, FOLDER, identity, told, walk
@@ -70,7 +71,7 @@ def listing(root: str, wanted: Sequence[str] = ()) -> tuple[dict[str, Files], tu
     left_out: Counter[str] = Counter()
     files = {part: _files(folder, name, classes, left_out) for part, name in parts.items()}
     if left_out:
-        print(f"image folder {root!r}: left out {told(left_out)}", flush=True)
+        say(f"image folder {root!r}: left out {told(left_out)}")
     return files, classes
 
 
@@ -131,10 +132,11 @@ def whole(root: str, parts: Mapping[str, Files], classes: Sequence[str], skip_br
     broken = _remembered(memory)
     if broken is None:
         broken = _check([path for files in parts.values() for path in files.paths])
-        # A user without a writable cache folder waits for the check each time.
-        with contextlib.suppress(OSError, UserError):
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            write_json(memory, sorted(broken))
+        if memory is not None:
+            # A user without a writable cache folder waits for the check each time.
+            with contextlib.suppress(OSError, UserError):
+                memory.parent.mkdir(parents=True, exist_ok=True)
+                write_json(memory, sorted(broken))
     if not broken:
         return dict(parts)
     total = sum(len(files.paths) for files in parts.values())
@@ -167,13 +169,18 @@ def fingerprint(parts: Mapping[str, Files], root: Path, times: bool) -> str:
     return digest.hexdigest()
 
 
-def _memory(parts: Mapping[str, Files], root: str) -> Path:
+def _memory(parts: Mapping[str, Files], root: str) -> Path | None:
+    """Where what is found is remembered; None for a user without a home."""
     place = hashlib.sha256(str(Path(root).resolve()).encode(errors="surrogateescape")).hexdigest()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = os.environ.get("XDG_CACHE_HOME") or in_home(".cache")
+    if cache is None:
+        return None
     return Path(cache) / "paradis_tf" / f"checked-{place[:16]}-{fingerprint(parts, Path(root), True)}.json"
 
 
-def _remembered(memory: Path) -> set[str] | None:
+def _remembered(memory: Path | None) -> set[str] | None:
+    if memory is None:
+        return None
     try:
         names = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from fusion.base.paths import expand
 from fusion.base.program import UserError
 from fusion.base.streams import say
 from fusion.base.walk import told, walk
@@ -117,6 +118,10 @@ def load(
     ):
         if not all(isinstance(folder, str) for folder in folders):
             raise UserError(f"config.dataset.{key} is {folders!r}; it is a list of folders, each a string.")
+    train, train_low, validation, validation_low, test, test_low = (
+        [expand(folder) for folder in folders]
+        for folders in (train, train_low, validation, validation_low, test, test_low)
+    )
     if validation_low and not validation:
         raise UserError("config.dataset.validation_low is given without validation; its folders are pairs of those.")
     if not 0 <= seed < 2**31 - 1:
@@ -181,7 +186,7 @@ class _Reader:
             hint = "" if Path(folder).is_absolute() else f" {self._where}"
             raise UserError(f"config.dataset.{key}: {error}{hint}") from None
         if found.left_out:
-            print(f"config.dataset.{key}: of folder {str(path)!r} left out {told(found.left_out)}", flush=True)
+            say(f"config.dataset.{key}: of folder {str(path)!r} left out {told(found.left_out)}")
         files: dict[str, Path] = {}
         for file in map(Path, found.files[str(path)]):
             if file.stem in files:

@@ -100,7 +100,7 @@ class MetricsFile:
     def _table(self) -> tuple[list[str], list[list[str]]]:
         """Header and whole rows."""
         try:
-            with self.file.open(newline="", encoding="utf-8", errors="replace") as file:
+            with self.file.open(newline="", encoding="utf-8-sig", errors="replace") as file:
                 header, *rows = list(csv.reader(file)) or [[]]
         except OSError as error:
             raise UserError(f"{self.file} cannot be read: {error.strerror}.") from None

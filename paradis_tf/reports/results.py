@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from fusion.base.files import text_of
 from fusion.base.program import UserError
 from paradis_tf.reports.runs import Run, identity_of, make_row, read_folder
 
@@ -62,13 +65,13 @@ def read_csv(path: str) -> list[Run]:
 def _read_rows(path: str) -> list[tuple[str, dict[str, str]]]:
     """Where each row of a CSV stands, and its values by column."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a mark
-            reader = csv.DictReader(file)
-            header = list(reader.fieldnames or [])
-            rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
+        text = text_of(Path(path).read_bytes(), f"--results={path}")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        header = list(reader.fieldnames or [])
+        rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
     except OSError as error:
         raise UserError(f"--results={path} cannot be read: {error.strerror}.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise UserError(f"--results={path} is no CSV: {error}.") from None
     missing = [column for column in _COLUMNS if column not in header]
     if missing:

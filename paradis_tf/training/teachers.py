@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fusion.base.paths import expand
 from fusion.base.program import UserError
 from paradis_tf import tasks
 from paradis_tf.builders.architecture import Architecture
@@ -24,7 +25,7 @@ def load_teacher(method: Method, name: str, architecture: Architecture) -> None:
     """
     if not method.teacher_run:
         return
-    workdir = Workdir(method.teacher_run)
+    workdir = Workdir(expand(method.teacher_run))
     if not workdir.config_file.exists():
         raise UserError(f"{name}: teacher is {method.teacher_run!r}, which holds no run; there is no config.json.")
     network = workdir.load_model()

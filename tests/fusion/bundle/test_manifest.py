@@ -24,6 +24,16 @@ def test_reads_a_bundle(bundle):
     assert (outputs["tiny-1.0-0/int8"].shape, outputs["tiny-1.0-0/int8"].dtype.name) == ((4, 4), "int8")
 
 
+def test_a_byte_order_mark_is_no_part_of_it(bundle, altered):
+    folder = altered(lambda data: None)
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text, encoding="utf-8-sig")
+    assert manifest.load(folder).model_id == manifest.load(bundle).model_id
+    (folder / "manifest.json").write_text(text, encoding="utf-16")
+    with pytest.raises(UserError, match="manifest.json' is UTF-16 text; legal: UTF-8, "):
+        manifest.load(folder)
+
+
 def test_reads_accuracies(bundle, altered):
     found = manifest.load(altered(accuracy)).switches[1].accuracy
     assert found is not None and found["live_subsets"][2]["devices"] == [0, 1]

@@ -79,3 +79,12 @@ def test_refuses_an_unreadable_cluster_file(tmp_path):
 def test_accepts_the_hosts_there_are():
     for url in ("http://a_b.local.:1", "http://[::1]:1", "https://[fe80::1%25eth0]", "http://b\u00fccher.example"):
         assert cluster.check_url(url, "x") == url
+
+
+def test_a_byte_order_mark_is_no_part_of_it(tmp_path):
+    path = tmp_path / "cluster.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + ONE.encode())
+    assert [device.name for device in cluster.load(path).devices] == ["a"]
+    path.write_bytes(ONE.encode("utf-16"))
+    with pytest.raises(UserError, match="cluster.toml' is UTF-16 text; legal: UTF-8, "):
+        cluster.load(path)

@@ -287,3 +287,11 @@ def test_formats_that_are_not_looked_at(tmp_path):
     for source in (path, path.read_bytes()):
         with pytest.raises(UserError, match="is not an image that can be read"):
             images.read(source, None, images.CROP)
+
+
+def test_a_list_of_names_may_begin_with_a_byte_order_mark():
+    assert names(sources.lines(io.BytesIO(b"\xef\xbb\xbfa.png\r\nb.png\n"))) == ["a.png", "b.png"]
+    for encoding in ("utf-16", "utf-16-be"):
+        stream = io.BytesIO("\ufeffa.png\n".encode(encoding))
+        with pytest.raises(UserError, match="standard input is UTF-16 text; legal: file names in UTF-8, one per line"):
+            list(sources.lines(stream))

@@ -4,6 +4,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import sys
 
 import pytest
 
@@ -121,3 +122,34 @@ def test_refuses_bad_credentials(tmp_path):
     (tmp_path / "ca").write_text("no certificate")
     with pytest.raises(UserError, match="ca' holds no PEM certificate"):
         Credentials(tls_ca=str(tmp_path / "ca")).client_context()
+
+
+TOKEN = "0123456789abcdef"
+
+
+def test_a_token_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "token.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + TOKEN.encode() + b"\r\n")
+    path.chmod(0o600)
+    assert Credentials(token_file=str(path)).token() == TOKEN
+    path.write_bytes(TOKEN.encode("utf-16"))
+    with pytest.raises(UserError, match="token.txt' is UTF-16 text"):
+        Credentials(token_file=str(path)).token()
+
+
+def test_a_pipe_that_the_shell_hands_over_holds_a_token():
+    code = (
+        "import sys; from fusion.security.credentials import Credentials; own = Credentials(sys.argv[1]);"
+        " print(own.token(), own.token())"
+    )
+    line = f'"$0" -c "$1" <(echo {TOKEN})'
+    done = subprocess.run(["bash", "-c", line, sys.executable, code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{TOKEN} {TOKEN}\n", "")
+
+
+def test_a_token_that_would_be_waited_for_is_refused(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for name in (str(pipe), str(tmp_path), "/dev/null"):
+        with pytest.raises(UserError, match=f"token file '{name}' is no file; legal: a file, or a shell's <"):
+            Credentials(token_file=name).token()

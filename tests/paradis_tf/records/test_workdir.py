@@ -189,6 +189,16 @@ def test_a_file_that_is_no_config_is_named(workdir: Workdir, content: str) -> No
     assert workdir.config_file.read_text() == content
 
 
+def test_a_byte_order_mark_is_no_part_of_a_config(workdir: Workdir) -> None:
+    config = workdir.config()
+    text = workdir.config_file.read_text()
+    workdir.config_file.write_text(text, encoding="utf-8-sig")
+    assert workdir.config() == config
+    workdir.config_file.write_text(text, encoding="utf-16")
+    with pytest.raises(UserError, match="config.json is UTF-16 text; legal: UTF-8, "):
+        workdir.config()
+
+
 def test_a_second_training_is_locked_out(workdir: Workdir) -> None:
     with workdir.locked():
         with pytest.raises(UserError, match=rf"--workdir={re.escape(str(workdir.path))} is in use"), workdir.locked():
