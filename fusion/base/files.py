@@ -38,7 +38,7 @@ def text_of(data: bytes, where: str) -> str:
     Raises `UserError`, which begins with `where`, for anything else; UTF-16, which some editors and shells write, is
     named.
     """
-    if data.startswith(_UTF_16) or b"\0" in data[:2]:
+    if data.startswith(_UTF_16) or data[:2].count(0) == 1:
         raise UserError(f"{where} is UTF-16 text; legal: UTF-8, as which an editor can save it.")
     try:
         return data.decode("utf-8-sig")

@@ -172,9 +172,9 @@ def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
 )
 def test_a_damaged_config_is_named(workdir: Workdir, content: bytes) -> None:
     workdir.config_file.write_bytes(content)
-    with pytest.raises(UserError, match=r"config\.json is not JSON"):
+    with pytest.raises(UserError, match=r"config\.json is (not JSON|UTF-16 text)"):
         Workdir.open(workdir.path).config()
-    with pytest.raises(UserError, match=r"config\.json is not JSON"):
+    with pytest.raises(UserError, match=r"config\.json is (not JSON|UTF-16 text)"):
         Workdir.create(workdir.path, config())
     assert workdir.config_file.read_bytes() == content
 
