@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from paradis_tf.data.parts import some
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -153,7 +154,7 @@ def class_names(
             raise UserError(
                 f"{sentence}, and its largest label is {most}; labels count from 0 without gaps, or, {meant}"
             )
-        print(f"{sentence}; the network cannot learn it", flush=True)
+        say(f"{sentence}; the network cannot learn it")
     return texts
 
 

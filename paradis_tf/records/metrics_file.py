@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from paradis_tf.base.files import replacing
 
 
@@ -89,7 +90,7 @@ class MetricsFile:
         lost = sorted(held - {row[0] for row in kept}, key=int)
         if lost:
             text = f"epoch {lost[0]}" if len(lost) == 1 else f"{len(lost)} epochs from {lost[0]} to {lost[-1]}"
-            print(f"{self.file} was emptied, cut off or removed: the metrics of {text} are lost", flush=True)
+            say(f"{self.file} was emptied, cut off or removed: the metrics of {text} are lost")
 
     def _remove(self) -> None:
         try:

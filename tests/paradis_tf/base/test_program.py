@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -24,3 +25,18 @@ def test_no_program_loads_tensorflow_before_it_knows_its_flags() -> None:
     assert {"paradis_tf.train", "paradis_tf.evaluate", "paradis_tf.profile"} <= set(names)
     done = subprocess.run([sys.executable, "-c", IMPORTS, *names], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+# A process of another program's, which reads its lines.
+ANSWERS = ("export/demo/alone.py", "export/demo/speed.py")
+
+
+def test_what_tells_how_work_has_come_on_does_not_stop_it() -> None:
+    for package in ("paradis_tf", "export"):
+        for file in (ROOT / package).rglob("*.py"):
+            if str(file.relative_to(ROOT)) in ANSWERS:
+                continue
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                    keywords = {keyword.arg for keyword in node.keywords}
+                    assert "flush" not in keywords or "file" in keywords, f"{file}:{node.lineno}: take `say`"
