@@ -4,7 +4,7 @@ import os
 import sys
 
 # First of all: from here on a signal ends a program tidily, whatever else it still imports.
-import fusion.base  # noqa: F401
+import fusion  # noqa: F401
 
 # TensorFlow turns its oneDNN kernels on by itself only where it finds 8-bit instructions, but they make fused batch
 # norm and convolution faster on other CPUs too (benchmarks/METHODOLOGY.md). The choice is made when it is imported.
