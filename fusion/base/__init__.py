@@ -1,1 +1,1 @@
-"""The ground: how programs end, files written aside, tables for the terminal, the walk that finds pictures."""
+"""The ground: how programs end, files written aside, tables, the walk that finds pictures, what an image file means."""

@@ -54,8 +54,8 @@ _RESIZE = flags.DEFINE_enum(
     "resize",
     images.REFUSE,
     images.RESIZES,
-    "What is done with images of another size or kind: refused; or turned upright, made RGB, and for a classifier "
-    "stretched to the model's size, cropped to their centre as in evaluation, or padded with black.",
+    "What is done with pictures of another size than a classifier's: refused; or stretched to it, cropped to their "
+    "centre as in evaluation, or padded with black.",
 )
 _PARALLEL = flags.DEFINE_integer("parallel", 1, "Images asked about at once.", 1, 64)
 _DEADLINE_MS = define_float(

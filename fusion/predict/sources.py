@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ..base.paths import expand
+from ..base.pictures import ENDS, MOST_BYTES
 from ..base.program import UserError
 from ..base.walk import Found, told, walk
-from ..images.reading import FORMATS
 
 STDIN = "-"
 """The argument that stands for standard input."""
 
-_ENDS = tuple(end for ends in FORMATS.values() for end in ends)
-_LARGEST = 256 * 2**20
 # What a line of an image begins with that could pass for a name: those of PNG, JPEG and PNM.
 _OF_IMAGES = re.compile(rb"\x89PNG|\xff\xd8\xff|P[1-7]$")
 _LOOK_S = 0.25
@@ -90,7 +88,7 @@ class WatchedFolder:
 
     def _look(self) -> dict[str, tuple[int, int]]:
         states = {}
-        for path in walk([self._folder], _ENDS).files[self._folder]:
+        for path in walk([self._folder], ENDS).files[self._folder]:
             try:
                 status = os.stat(path)
             except OSError:
@@ -131,9 +129,8 @@ def select(
 def files(arguments: Sequence[str]) -> tuple[list[ImageSource], list[Found]]:
     """The images of files and folders, and what was found in each of the folders.
 
-    A folder stands for the files in it and below that are named as images of `images.FORMATS`, as `walk` finds them; a
-    file that is named itself is taken whatever its name. Raises `UserError` for a folder without images, or one that
-    cannot be read.
+    A folder stands for the files in it and below that end in one of `ENDS`, as `walk` finds them; a file that is named
+    itself is taken whatever its name. Raises `UserError` for a folder without images, or one that cannot be read.
     """
     sources: list[ImageSource] = []
     walks: list[Found] = []
@@ -141,21 +138,21 @@ def files(arguments: Sequence[str]) -> tuple[list[ImageSource], list[Found]]:
         if not os.path.isdir(argument):
             sources.append(ImageSource(argument))
             continue
-        found = walk([argument], _ENDS)
+        found = walk([argument], ENDS)
         paths = found.files[argument]
         if not paths:
             other = f"; it holds {told(found.left_out)}" if found.left_out else ""
-            raise UserError(f"folder {argument!r} has no images; legal: files ending in {', '.join(_ENDS)}{other}.")
+            raise UserError(f"folder {argument!r} has no images; legal: files ending in {', '.join(ENDS)}{other}.")
         sources += map(ImageSource, paths)
         walks.append(found)
     return sources, walks
 
 
 def image(stream: BinaryIO) -> ImageSource:
-    """The one image that a stream holds. Raises `UserError` for one of more than 256 MB."""
-    content = stream.read(_LARGEST + 1)
-    if len(content) > _LARGEST:
-        raise UserError("standard input holds more than 256 MB; legal: one image, or its file's name.")
+    """The one image that a stream holds. Raises `UserError` for one of more than `MOST_BYTES`."""
+    content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise UserError(f"standard input holds more than {MOST_BYTES >> 20} MB; legal: one image, or its file's name.")
     return ImageSource(STDIN, content)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +18,8 @@ from typing import Any
 
 from fusion.base.files import text_of
 from fusion.base.program import UserError
+
+_temporary: list[Path] = []
 
 
 def read_json(file: Path) -> Any:
@@ -44,6 +49,25 @@ def file_sha256(file: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}.") from None
+
+
+def temporary_folder() -> Path:
+    """A new folder that goes when the process ends, by `remove_temporary_folders`. Raises UserError where none can be
+    made."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="paradis_tf-"))
+    except OSError as error:
+        raise UserError(f"a temporary folder cannot be made in {tempfile.gettempdir()}: {error.strerror}.") from None
+    if not _temporary:
+        atexit.register(remove_temporary_folders)
+    _temporary.append(folder)
+    return folder
+
+
+def remove_temporary_folders() -> None:
+    """Removes all of `temporary_folder`; for a process that does not end in Python's way."""
+    while _temporary:
+        shutil.rmtree(_temporary.pop(), ignore_errors=True)
 
 
 @contextmanager

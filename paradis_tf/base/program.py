@@ -17,6 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from fusion.base import program, stopping, streams
 from fusion.base.paths import expand
 from fusion.base.program import UserError
+from paradis_tf.base.files import remove_temporary_folders
 
 flags.disclaim_key_flags()
 
@@ -45,8 +46,17 @@ def config_of(holder: flags.FlagHolder[Any]) -> ConfigDict:
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
-    """As `fusion.base.program.run`, with a clear error for an override of a key that does not exist."""
-    program.run(main, parse_flags=_parse_flags)
+    """As `fusion.base.program.run`, with a clear error for an override of a key that does not exist, and temporary
+    folders removed."""
+
+    def tidy(argv: list[str]) -> int | None:
+        try:
+            return main(argv)
+        finally:
+            # Before a signal ends the program, which is not in Python's way.
+            remove_temporary_folders()
+
+    program.run(tidy, parse_flags=_parse_flags)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -89,7 +89,7 @@ def load(
       seed: draws the validation part.
       image_size: of `folder` and `prepared`: side of the square input in pixels; 0 takes the size that the set was
         prepared for.
-      skip_broken: of `folder`: images that cannot be decoded are left out instead of refused.
+      skip_broken: of `folder`: images that cannot be used are left out instead of refused.
       classes: of sets that do not name their classes: how many there are, 2 to 100,000, some perhaps without training
         images; 0 takes as many as y_train has labels, which then have no gaps.
 

@@ -13,17 +13,23 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from fusion.base.metadata import UPRIGHT
+from fusion.base.pictures import Picture, turned
 from fusion.base.program import UserError
 from paradis_tf.base.threads import in_threads
 
 # ImageNet practice: the input is the centre of an image whose short side is larger by this.
 MARGIN = 256 / 224
+# What JPEG files begin with.
+JPEG = b"\xff\xd8\xff"
 # By it an error of TensorFlow is known to be of reading images, and of whose.
 _SCOPE = "encoded_image_{}_"
 # What is read of a file at a time, in bytes: most images at once, and little beyond.
 _BUFFER = 65536
 # Images that a thread checks at a time.
 _CHUNK = 32
+# Grey levels by which two versions of a JPEG decoder may differ.
+_ROOM = 4
 # By the numbers of their readers.
 _in_pipelines: weakref.WeakValueDictionary[int, EncodedImages] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
@@ -41,6 +47,7 @@ class EncodedImages:
       lengths: integer (n,), its bytes; 0 if the file is the image.
       size: the side of the square input in pixels.
       records: of TFRecord files, integer (n,): where the record starts that holds the image.
+      orientations: integer (n,), the EXIF orientation by which each is to be turned; None if all are upright.
     """
 
     dtype = np.dtype(np.uint8)
@@ -54,8 +61,10 @@ class EncodedImages:
         lengths: np.ndarray,
         size: int,
         records: np.ndarray | None = None,
+        orientations: np.ndarray | None = None,
     ) -> None:
         self.files, self.size, self._records = files, size, records
+        self._orientations = np.full(len(file_of), UPRIGHT) if orientations is None else orientations
         self._file_of, self._offsets, self._lengths = file_of, offsets, lengths
 
     @property
@@ -81,7 +90,13 @@ class EncodedImages:
         """The images at these places, still in their files."""
         records = None if self._records is None else self._records[places]
         return EncodedImages(
-            self.files, self._file_of[places], self._offsets[places], self._lengths[places], self.size, records
+            self.files,
+            self._file_of[places],
+            self._offsets[places],
+            self._lengths[places],
+            self.size,
+            records,
+            self._orientations[places],
         )
 
     def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -94,12 +109,14 @@ class EncodedImages:
         _in_pipelines[number] = self
         files, file_of = tf.constant([os.fsencode(file) for file in self.files]), tf.constant(self._file_of)
         records = None if self._records is None else tf.constant(self._records, tf.int64)
+        orientations = None if (self._orientations == UPRIGHT).all() else tf.constant(self._orientations, tf.int32)
 
         def read(place: tf.Tensor) -> tf.Tensor:
             with tf.name_scope(_SCOPE.format(number)):
                 file = tf.gather(files, tf.gather(file_of, place))
                 content = tf.io.read_file(file) if records is None else _of_record(file, tf.gather(records, place))
-                return _decoded(content)
+                image = _decoded(content)
+                return image if orientations is None else _turned(image, tf.gather(orientations, place))
 
         return read
 
@@ -138,7 +155,8 @@ class EncodedImages:
         try:
             with open(path, "rb") as file:
                 file.seek(self._offsets[place])
-                return decode(file.read(length or -1))
+                content = file.read(length or -1)
+            return _turned(decode(content), tf.constant(self._orientations[place], tf.int32))
         except OSError as error:
             raise UserError(f"{name} cannot be read: {error.strerror}.") from None
         except ValueError as error:
@@ -146,15 +164,27 @@ class EncodedImages:
 
 
 def decode(content: bytes) -> tf.Tensor:
-    """An image file's pixels, uint8 (height, width, 3); grey is repeated, transparency and rotation tags are ignored.
+    """What TensorFlow sees in an image file, as it lies there, uint8 (height, width, 3).
 
     Raises:
-      ValueError: no whole JPEG, PNG, GIF or BMP image.
+      ValueError: it sees nothing.
     """
     try:
         return _decoded(content)
     except tf.errors.OpError as error:
         raise ValueError(_reason(error)) from None
+
+
+def shows(content: bytes, picture: Picture) -> bool:
+    """Whether TensorFlow sees this picture in an image file, at most turned."""
+    try:
+        seen = turned(decode(content).numpy(), picture.orientation)
+    except ValueError:
+        return False
+    if seen.shape != picture.pixels.shape:
+        return False
+    larger, smaller = np.maximum(seen, picture.pixels), np.minimum(seen, picture.pixels)
+    return int((larger - smaller).max()) <= (_ROOM if content.startswith(JPEG) else 0)
 
 
 def fault_behind(error: tf.errors.OpError) -> UserError | None:
@@ -176,7 +206,24 @@ def _reason(error: tf.errors.OpError) -> str:
 
 
 def _decoded(content: tf.Tensor | bytes) -> tf.Tensor:
-    return tf.io.decode_image(content, channels=3, expand_animations=False)
+    # The faster way to decode JPEG, TensorFlow's own choice, is up to 255 grey levels off where quality is high.
+    image = tf.cond(
+        tf.strings.substr(content, 0, len(JPEG)) == JPEG,
+        lambda: tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_image(content, channels=3, expand_animations=False),
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _turned(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """`fusion.base.pictures.turned` without Python."""
+
+    def turn() -> tf.Tensor:
+        lying = tf.transpose(image, tf.where(orientation >= 5, [1, 0, 2], [0, 1, 2]))
+        above, left = (tf.reduce_any(orientation == places) for places in ([3, 4, 7, 8], [2, 3, 6, 7]))
+        return tf.raw_ops.Reverse(tensor=lying, dims=tf.stack([above, left, False]))
+
+    return tf.cond(orientation == UPRIGHT, lambda: image, turn)
 
 
 def _of_record(file: tf.Tensor, start: tf.Tensor) -> tf.Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,19 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fusion.base.files import write_json
-from fusion.base.paths import in_home
+from fusion.base.metadata import UPRIGHT
+from fusion.base.pictures import ENDS
 from fusion.base.program import UserError
 from fusion.base.streams import say
 from fusion.base.walk import BESIDE, FOLDER, identity, told, walk
-from paradis_tf.base.progress import Progress
-from paradis_tf.base.threads import in_threads
-from paradis_tf.data import encoded
-from paradis_tf.data.parts import Part, part_names, require_all_classes, some
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
-# Images that a thread checks at a time.
-_CHUNK = 32
+from paradis_tf.data import checking, encoded
+from paradis_tf.data.parts import Part, part_names, require_all_classes, some, told_broken
 
 
 @dataclass(frozen=True)
@@ -100,8 +92,8 @@ def _files(root: Path, part: str, classes: Sequence[str], left_out: Counter[str]
         if other != folder:
             raise UserError(f"class folders {other!r} and {folder!r} are one folder; an image is of one class.")
     # A link from a class to the whole set makes no images of that class.
-    found = walk(folders, SUFFIXES, met=[root, root / part])
-    beside = walk([root / part], SUFFIXES, below=False)
+    found = walk(folders, ENDS, met=[root, root / part])
+    beside = walk([root / part], ENDS, below=False)
     del beside.left_out[FOLDER]
     left_out.update(found.left_out + beside.left_out + Counter({BESIDE: len(beside.files[str(root / part)])}))
     if found.unreadable:
@@ -112,42 +104,32 @@ def _files(root: Path, part: str, classes: Sequence[str], left_out: Counter[str]
         here = [Path(file) for file in found.files[folder]]
         if not here:
             raise UserError(
-                f"class folder {folder!r} holds no images ({', '.join(SUFFIXES)}); fill it or remove it from all parts."
+                f"class folder {folder!r} holds no images ({', '.join(ENDS)}); fill it or remove it from all parts."
             )
         paths += here
         labels += [label] * len(here)
     return Files(paths, np.array(labels, np.int64))
 
 
-def whole(root: str, parts: Mapping[str, Files], classes: Sequence[str], skip_broken: bool) -> dict[str, Files]:
-    """The parts without the images that cannot be decoded.
-
-    All are decoded once; what is found is remembered in the user's cache folder for as long as no file's size or time
-    changes.
+def _whole(
+    root: str, parts: Mapping[str, Files], classes: Sequence[str], broken: Mapping[str, str], skip_broken: bool
+) -> Mapping[str, Files]:
+    """The parts without the images that cannot be used.
 
     Raises:
       UserError: there are such images and `skip_broken` is not set, or a class has no others.
     """
-    memory = _memory(parts, root)
-    broken = _remembered(memory)
-    if broken is None:
-        broken = _check([path for files in parts.values() for path in files.paths])
-        if memory is not None:
-            # A user without a writable cache folder waits for the check each time.
-            with contextlib.suppress(OSError, UserError):
-                memory.parent.mkdir(parents=True, exist_ok=True)
-                write_json(memory, sorted(broken))
     if not broken:
-        return dict(parts)
+        return parts
     total = sum(len(files.paths) for files in parts.values())
-    sentence = f"image folder {root!r}: {len(broken):,} of {total:,} images cannot be decoded: {some(sorted(broken))}"
+    sentence = f"image folder {root!r}: {told_broken(broken, total)}"
     if not skip_broken:
         raise UserError(f"{sentence}; mend or remove them, or set config.dataset.skip_broken.")
     say(f"{sentence}; they are left out")
     return {part: _without(files, broken, classes) for part, files in parts.items()}
 
 
-def _without(files: Files, broken: set[str], classes: Sequence[str]) -> Files:
+def _without(files: Files, broken: Mapping[str, str], classes: Sequence[str]) -> Files:
     kept = np.array([str(path) not in broken for path in files.paths])
     labels = files.labels[kept]
     require_all_classes(labels, classes, str(files.paths[0].parents[1]))
@@ -163,50 +145,10 @@ def fingerprint(parts: Mapping[str, Files], root: Path, times: bool) -> str:
                 status = path.stat()
                 # Unlike the time of modification it also tells of a change of permissions.
                 state = f"{status.st_size}\0{status.st_ctime_ns if times else 0}"
-            except OSError:  # a link to nowhere is an image that cannot be decoded
+            except OSError:  # a link to nowhere is an image that cannot be used
                 state = ""
             digest.update(f"{part}\0{path.relative_to(root)}\0{state}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _memory(parts: Mapping[str, Files], root: str) -> Path | None:
-    """Where what is found is remembered; None for a user without a home."""
-    place = hashlib.sha256(str(Path(root).resolve()).encode(errors="surrogateescape")).hexdigest()
-    cache = os.environ.get("XDG_CACHE_HOME") or in_home(".cache")
-    if cache is None:
-        return None
-    return Path(cache) / "paradis_tf" / f"checked-{place[:16]}-{fingerprint(parts, Path(root), True)}.json"
-
-
-def _remembered(memory: Path | None) -> set[str] | None:
-    if memory is None:
-        return None
-    try:
-        names = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return {str(name) for name in names} if isinstance(names, list) else None
-
-
-def _check(paths: Sequence[Path]) -> set[str]:
-    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    progress, done = Progress("checked images", len(paths)), 0
-    broken: set[str] = set()
-    for chunk, undecoded in in_threads(_broken, chunks, len(os.sched_getaffinity(0))):
-        broken |= undecoded
-        done += len(chunk)
-        progress.update(done)
-    return broken
-
-
-def _broken(paths: Sequence[Path]) -> set[str]:
-    broken = set()
-    for path in paths:
-        try:
-            encoded.decode(path.read_bytes())
-        except (OSError, ValueError):
-            broken.add(str(path))
-    return broken
 
 
 def load(root: str, image_size: int, skip_broken: bool) -> tuple[dict[str, Part], list[str]]:
@@ -215,18 +157,22 @@ def load(root: str, image_size: int, skip_broken: bool) -> tuple[dict[str, Part]
     Args:
       root: the folder.
       image_size: side of the square input in pixels.
-      skip_broken: images that cannot be decoded are left out instead of refused.
+      skip_broken: images that cannot be used are left out instead of refused.
 
     Raises:
-      UserError: the folders are not as `listing` wants them, or images cannot be decoded.
+      UserError: the folders are not as `listing` wants them, or images cannot be used.
     """
     parts, classes = listing(root)
-    decodable = whole(root, parts, classes, skip_broken)
-    return {part: _part(files, image_size) for part, files in decodable.items()}, list(classes)
+    paths = [path for files in parts.values() for path in files.paths]
+    checked = checking.check(root, paths, fingerprint(parts, Path(root), times=True))
+    whole = _whole(root, parts, classes, checked.broken, skip_broken)
+    return {part: _part(files, image_size, checked) for part, files in whole.items()}, list(classes)
 
 
-def _part(files: Files, size: int) -> Part:
+def _part(files: Files, size: int, checked: checking.Checked) -> Part:
     nothing = np.zeros(len(files.paths), np.int64)
+    read = [Path(checked.copies.get(str(path), path)) for path in files.paths]
+    orientations = np.array([checked.turned.get(str(path), UPRIGHT) for path in files.paths])
     # A length of 0 is the whole file.
-    images = encoded.EncodedImages(files.paths, np.arange(len(files.paths)), nothing, nothing, size)
+    images = encoded.EncodedImages(read, np.arange(len(read)), nothing, nothing, size, orientations=orientations)
     return Part(images, files.labels)

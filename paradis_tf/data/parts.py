@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,13 +55,19 @@ def require_all_classes(labels: np.ndarray, classes: Sequence[str], where: str) 
     """Raises UserError, naming them, if classes have no image left among these labels."""
     empty = np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0)
     if len(empty):
-        raise UserError(f"{where}: no image of {some([classes[label] for label in empty])} can be decoded.")
+        raise UserError(f"{where}: no image of {some([classes[label] for label in empty])} can be used.")
 
 
 def some(names: Sequence[str]) -> str:
     """The first few names, and how many there are besides."""
     more = len(names) - _NAMED
     return ", ".join(map(repr, names[:_NAMED])) + (f" and {more:,} more" if more > 0 else "")
+
+
+def told_broken(broken: Mapping[str, str], total: int) -> str:
+    """Of so many images those that cannot be used, by their names, and why the first cannot."""
+    first = min(broken)
+    return f"{len(broken):,} of {total:,} images cannot be used: {some(sorted(broken))} ({broken[first].rstrip('.')})"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import io
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,16 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from fusion.base import pictures
 from fusion.base.files import write_json
+from fusion.base.metadata import UPRIGHT
 from fusion.base.program import UserError
 from fusion.base.streams import say
 from paradis_tf.base.files import file_sha256, locked, read_json, replacing
 from paradis_tf.base.progress import Progress
 from paradis_tf.base.threads import in_threads
 from paradis_tf.data import encoded, prepared
-from paradis_tf.data.parts import require_all_classes, some
+from paradis_tf.data.parts import require_all_classes, some, told_broken
 from paradis_tf.data.sources import Chunk, PreparationPlan
 
 _WORK = "work"
@@ -45,7 +47,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a shard holds: the places of its images, their labels, and the names of those that could not be decoded."""
+    """What a shard holds: the places of its images, their labels, and why others, by their names, cannot be used."""
 
     bytes: int
     sha256: str
@@ -53,7 +55,7 @@ class Entry:
     offsets: list[int]
     lengths: list[int]
     labels: list[int]
-    broken: list[str]
+    broken: dict[str, str]
 
 
 def prepare(plan: PreparationPlan, target: Path, size: int, skip_broken: bool, threads: int) -> dict[str, Any]:
@@ -64,15 +66,15 @@ def prepare(plan: PreparationPlan, target: Path, size: int, skip_broken: bool, t
       target: the set's folder; made if it is not there.
       size: side in pixels of the input that the set is for. Images whose short side is more than 256/224 of it are
         reduced to that (antialiased, aspect ratio kept) and stored as JPEG of quality 95; a JPEG image that is no
-        larger stays byte for byte.
-      skip_broken: images that cannot be decoded are left out instead of refused.
+        larger, and upright, stays byte for byte.
+      skip_broken: images that cannot be used are left out instead of refused.
       threads: how many work at once, at least 1.
 
     Returns:
       the manifest.
 
     Raises:
-      UserError: images that cannot be decoded, a target that is something else or cannot be written, or a finished set
+      UserError: images that cannot be used, a target that is something else or cannot be written, or a finished set
         that is damaged.
     """
     options = {"schema_version": prepared.SCHEMA_VERSION, "size": size, "quality": _QUALITY, "source": plan.fingerprint}
@@ -82,10 +84,17 @@ def prepare(plan: PreparationPlan, target: Path, size: int, skip_broken: bool, t
         shards = {part: _shards(part, chunks, target, plan, size) for part, chunks in plan.chunks.items()}
         _write_missing([shard for ordered in shards.values() for shard in ordered], threads)
         entries = {part: [_entry(shard) for shard in ordered] for part, ordered in shards.items()}
-        broken = [name for ordered in entries.values() for entry in ordered for name in entry.broken]
+        found = [entry for ordered in entries.values() for entry in ordered]
+        broken = {name: reason for entry in found for name, reason in entry.broken.items()}
         report_broken(plan, broken, skip_broken)
         parts = {part: _write_index(target, part, shards[part], entries[part], plan) for part in shards}
-        manifest = {**options, "name": plan.name, "classes": list(plan.classes), "parts": parts, "left_out": broken}
+        manifest = {
+            **options,
+            "name": plan.name,
+            "classes": list(plan.classes),
+            "parts": parts,
+            "left_out": list(broken),
+        }
         write_json(target / prepared.MANIFEST, manifest)
         shutil.rmtree(work, ignore_errors=True)
     return manifest
@@ -99,15 +108,15 @@ def _shards(part: str, chunks: list[Chunk], target: Path, plan: PreparationPlan,
     ]
 
 
-def report_broken(plan: PreparationPlan, broken: list[str], skip_broken: bool) -> None:
-    """Names the images that cannot be decoded.
+def report_broken(plan: PreparationPlan, broken: Mapping[str, str], skip_broken: bool) -> None:
+    """Names the images that cannot be used, and why the first of them cannot.
 
     Raises:
       UserError: there are some, and they are not to be skipped.
     """
     if not broken:
         return
-    sentence = f"{plan.name}: {len(broken):,} of {plan.images:,} images cannot be decoded: {some(broken)}"
+    sentence = f"{plan.name}: {told_broken(broken, plan.images)}"
     if not skip_broken:
         raise UserError(f"{sentence}; mend or remove them, or give --skip_broken to leave them out.")
     say(f"{sentence}; they are left out")
@@ -170,7 +179,8 @@ def _entry(shard: Shard) -> Entry:
 
 def write_shard(stopping: threading.Event, shard: Shard) -> None:
     """Writes one file of a set and then its entry, unless it is told to stop on the way."""
-    records, offsets, lengths, labels, broken = [], [], [], [], []
+    records, offsets, lengths, labels = [], [], [], []
+    broken: dict[str, str] = {}
     place = 0
     aside = shard.entry_file.with_suffix(".part")
     try:
@@ -179,9 +189,9 @@ def write_shard(stopping: threading.Event, shard: Shard) -> None:
                 if stopping.is_set():
                     return
                 try:
-                    jpeg = reduced(content, shard.size)
-                except ValueError:
-                    broken.append(name)
+                    jpeg = reduced(content, repr(name), shard.size)
+                except UserError as error:
+                    broken[name] = str(error)
                     continue
                 record = _example(name, jpeg, label, shard.classes[label])
                 writer.write(record)
@@ -201,18 +211,24 @@ def write_shard(stopping: threading.Event, shard: Shard) -> None:
     write_json(shard.entry_file, asdict(Entry(place, digest, records, offsets, lengths, labels, broken)))
 
 
-def reduced(content: bytes, size: int) -> bytes:
-    """An image as JPEG, its short side at most 256/224 of `size`.
+def reduced(content: bytes, name: str, size: int) -> bytes:
+    """A picture as JPEG, its short side at most 256/224 of `size`.
+
+    Args:
+      content: an image file; a JPEG that is no larger, and that shows the picture as it lies there, stays as it is.
+      name: what an error calls it.
+      size: side in pixels of the input that it is for.
 
     Raises:
-      ValueError: it cannot be decoded.
+      UserError: it is no picture, see `fusion.base.pictures.decode`, or a side is too long for JPEG.
     """
-    pixels = encoded.decode(content).numpy()
-    height, width = pixels.shape[:2]
+    picture = pictures.decode(content, name)
+    height, width = picture.pixels.shape[:2]
     short = round(size * encoded.MARGIN)
-    if min(height, width) <= short and content.startswith(b"\xff\xd8\xff"):
+    plain = content.startswith(encoded.JPEG) and picture.orientation == UPRIGHT
+    if min(height, width) <= short and plain and encoded.shows(content, picture):
         return content
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(picture.pixels)
     if min(height, width) > short:
         scale = short / min(height, width)
         image = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
@@ -220,7 +236,7 @@ def reduced(content: bytes, size: int) -> bytes:
     try:
         image.save(stream, "JPEG", quality=_QUALITY)
     except OSError as error:  # a side beyond 65,535 pixels
-        raise ValueError(str(error)) from None
+        raise UserError(f"image {name} cannot be stored as JPEG: {error}.") from None
     return stream.getvalue()
 
 

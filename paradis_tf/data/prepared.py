@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 
 from fusion.base.program import UserError
+from fusion.base.streams import say
 from paradis_tf.base.files import file_sha256, read_json
 from paradis_tf.data.encoded import EncodedImages
 from paradis_tf.data.parts import Part
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Sets of version 1 are alike, but made of images as they lie in their files.
+_LYING = 1
 MANIFEST = "manifest.json"
 PARTS = ("train", "validation", "test")
 # Of an index: one row for each image.
@@ -44,7 +47,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "and started again it goes on where it was stopped."
         )
     manifest = read_json(file)
-    if not isinstance(manifest, dict) or manifest.get("schema_version") != SCHEMA_VERSION:
+    if not isinstance(manifest, dict) or manifest.get("schema_version") not in (_LYING, SCHEMA_VERSION):
         raise UserError(f"{file} is no manifest of a prepared set of version {SCHEMA_VERSION}; prepare the set again.")
     if not _is_whole(manifest):
         raise UserError(f"{file} is damaged; prepare the set again.")
@@ -85,6 +88,11 @@ def load(folder: Path, image_size: int) -> tuple[dict[str, Part], list[str]]:
       UserError: the set is not complete, or its files are not as the manifest says.
     """
     manifest = read_manifest(folder)
+    if manifest["schema_version"] == _LYING:
+        say(
+            f"{str(folder)!r} was prepared by a version that took no notice of EXIF orientation and transparent parts; "
+            "if its source has such images, prepare it again"
+        )
     size = image_size or manifest["size"]
     parts = {name: _part(folder, name, manifest["parts"][name], size) for name in PARTS if name in manifest["parts"]}
     if not {"train", "test"} <= parts.keys():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from fusion.base import pictures
 from fusion.base.program import UserError
 from paradis_tf.data import folder, tfds
 
@@ -84,8 +85,8 @@ def _chunks(images: int, read: Callable[[int, int], Iterator[_Image]]) -> list[C
 def _read_files(files: folder.Files, start: int, stop: int) -> Iterator[_Image]:
     for path, label in zip(files.paths[start:stop], files.labels[start:stop], strict=True):
         try:
-            yield str(path), path.read_bytes(), int(label)
-        except OSError:
+            yield str(path), pictures.load(path), int(label)
+        except UserError:
             yield str(path), b"", int(label)
 
 

@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
+from fusion.base import pictures
 from fusion.base.program import UserError
 from paradis_tf.base.files import replacing
 from paradis_tf.base.progress import Progress
@@ -29,14 +31,14 @@ def prepare(plan: PreparationPlan, target: Path, size: int, skip_broken: bool, t
       plan: the images.
       target: the file.
       size: side of the images in pixels.
-      skip_broken: images that cannot be decoded are left out instead of refused.
+      skip_broken: images that cannot be used are left out instead of refused.
       threads: how many work at once, at least 1.
 
     Returns:
       the arrays of the file.
 
     Raises:
-      UserError: images that cannot be decoded, more of them than fit in memory, or a file that cannot be written.
+      UserError: images that cannot be used, more of them than fit in memory, or a file that cannot be written.
     """
     needed = plan.images * size * size * 3
     if needed > _MOST_BYTES:
@@ -49,13 +51,13 @@ def prepare(plan: PreparationPlan, target: Path, size: int, skip_broken: bool, t
         # Before the work, so that it is not in vain.
         aside.touch()
         progress, done = Progress("prepared", plan.images), 0
-        broken: list[str] = []
+        broken: dict[str, str] = {}
         for part, chunks in plan.chunks.items():
             images, labels = [], []
-            for chunk, (pixels, classes, undecoded) in in_threads(partial(_squares, size), chunks, threads):
+            for chunk, (pixels, classes, unusable) in in_threads(partial(_squares, size), chunks, threads):
                 images.append(pixels)
                 labels.append(classes)
-                broken += undecoded
+                broken.update(unusable)
                 done += chunk.images
                 progress.update(done)
             arrays[f"x_{part}"], arrays[f"y_{part}"] = np.concatenate(images), np.concatenate(labels)
@@ -71,13 +73,16 @@ def prepare(plan: PreparationPlan, target: Path, size: int, skip_broken: bool, t
     return arrays
 
 
-def _squares(size: int, chunk: Chunk) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """The images uint8 (n, size, size, 3) and labels int64 (n,) of a chunk, and what could not be decoded."""
-    images, labels, broken = [], [], []
+def _squares(size: int, chunk: Chunk) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    """The images uint8 (n, size, size, 3) and labels int64 (n,) of a chunk, and why others cannot be used."""
+    images, labels = [], []
+    broken: dict[str, str] = {}
     for name, content, label in chunk.read():
         try:
-            images.append(encoded.central(encoded.decode(content), size).numpy())
-            labels.append(label)
-        except ValueError:
-            broken.append(name)
+            pixels = pictures.decode(content, repr(name)).pixels
+        except UserError as error:
+            broken[name] = str(error)
+            continue
+        images.append(encoded.central(tf.constant(pixels), size).numpy())
+        labels.append(label)
     return np.array(images, np.uint8).reshape(len(images), size, size, 3), np.array(labels, np.int64), broken

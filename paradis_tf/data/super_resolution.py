@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
+from fusion.base import pictures
 from fusion.base.paths import expand
+from fusion.base.pictures import ENDS
 from fusion.base.program import UserError
 from fusion.base.streams import say
 from fusion.base.walk import told, walk
@@ -19,7 +20,6 @@ from paradis_tf.data import patches
 from paradis_tf.data.bicubic import crop_to_multiple, shrink
 from paradis_tf.data.parts import ImagePairs, Patches
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 # All pixels are kept in memory; a larger set is a matter of a machine with more of it, and of this line.
 _MOST_BYTES = 12 * 2**30
 _MOST_PATCHES = 10**9
@@ -89,7 +89,7 @@ def load(
       scale: 2, 3 or 4.
       patch_size: side of the low-resolution training patch, 8 to 512 pixels.
       patches_per_epoch: 1 to 10^9.
-      skip_broken: images that cannot be decoded, or are too small for a patch, are named and left out instead of
+      skip_broken: images that cannot be used, or are too small for a patch, are named and left out instead of
         refused.
       data_dir: folder that relative folders are in.
       seed: draws the validation part.
@@ -181,7 +181,7 @@ class _Reader:
     def _files(self, key: str, folder: str) -> dict[str, Path]:
         path = self.root / folder
         try:
-            found = walk([path], _SUFFIXES, below=False)
+            found = walk([path], ENDS, below=False)
         except UserError as error:
             hint = "" if Path(folder).is_absolute() else f" {self._where}"
             raise UserError(f"config.dataset.{key}: {error}{hint}") from None
@@ -193,7 +193,7 @@ class _Reader:
                 raise UserError(f"folder {path} has {files[file.stem].name} and {file.name}; names differ in more.")
             files[file.stem] = file
         if not files:
-            raise UserError(f"config.dataset.{key}: folder {path} has no images ({', '.join(_SUFFIXES)}).")
+            raise UserError(f"config.dataset.{key}: folder {path} has no images ({', '.join(ENDS)}).")
         return files
 
     def _renamed(self, files: dict[str, Path], small: dict[str, Path]) -> dict[str, Path]:
@@ -214,14 +214,14 @@ class _Reader:
             )
 
     def _pair(self, file: Path, low_file: Path | None, least: int) -> tuple[np.ndarray, np.ndarray]:
-        high = self._decoded(file)
+        high = pictures.read(file)
         if low_file is None:
             high = crop_to_multiple(high, self.scale)
             if min(high.shape[:2]) < least * self.scale:
                 raise UserError(_too_small(file, high, least * self.scale))
             low = shrink(high, self.scale)
         else:
-            low = self._decoded(low_file)
+            low = pictures.read(low_file)
             height, width = high.shape[0] // self.scale, high.shape[1] // self.scale
             if low.shape[:2] != (height, width):
                 raise UserError(
@@ -238,17 +238,6 @@ class _Reader:
                 "fewer or smaller ones."
             )
         return low, high
-
-    def _decoded(self, file: Path) -> np.ndarray:
-        try:
-            with Image.open(file) as image:
-                if image.mode not in ("RGB", "L", "P", "RGBA", "LA", "1"):
-                    raise UserError(f"image {file} has pixels of mode {image.mode}; they take 8 bits, grey or RGB.")
-                return np.asarray(image.convert("RGB"))
-        except UserError:
-            raise
-        except Exception as error:  # Pillow's decoders raise whatever they like
-            raise UserError(f"image {file} cannot be decoded ({' '.join(str(error).split())}).") from None
 
 
 def _too_small(file: Path, image: np.ndarray, least: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fusion.base import pictures
 from fusion.base.program import UserError
 from paradis_tf.data.parts import part_names
 
@@ -79,7 +80,7 @@ class TfdsSet:
     def encoded(self, part: str, start: int, stop: int) -> Iterator[tuple[str, bytes, int]]:
         """Name, file content and label of the images of a part from `start` to before `stop`."""
         split = self.parts[part]
-        items = self._read(f"{split}[{start}:{stop}]", {"image": self._package.decode.SkipDecoding()})
+        items = self._read(f"{split}[{start}:{stop}]")
         for number, item in enumerate(items, start):
             yield f"{self.name} {split} {number}", item["image"], int(item["label"])
 
@@ -87,26 +88,35 @@ class TfdsSet:
         """All images as arrays, `x_train`, `y_train` and so on.
 
         Raises:
-          UserError: the images differ in size, or are more than so many bytes.
+          UserError: the images differ in size, are more than so many bytes, or one is no picture.
         """
-        size = sum(self._counts.values()) * int(np.prod([side or 0 for side in self._shape]))
-        if None in self._shape or size > most_bytes:
-            what = "images of many sizes" if None in self._shape else f"{size / 2**30:.1f} GiB of images"
-            raise UserError(
-                f"dataset {self.name!r} has {what}; run: python -m paradis_tf.prepare --source={self.name} "
-                "--target=FOLDER --size=224, and take dataset 'prepared' with that folder as its path."
-            )
+        height, width = self._shape[:2]
+        size = sum(self._counts.values()) * 3 * (height or 0) * (width or 0)
+        if not (height and width) or size > most_bytes:
+            raise self._to_be_prepared(f"{size / 2**30:.1f} GiB of images" if size else "images of many sizes")
         arrays = {"class_names": np.array(self.classes)}
-        for part, split in self.parts.items():
-            items = list(self._read(split, None))
-            arrays[f"x_{part}"] = np.stack([item["image"] for item in items])
-            arrays[f"y_{part}"] = np.array([item["label"] for item in items], np.int64)
+        for part in self.parts:
+            images, labels = [], []
+            for name, content, label in self.encoded(part, 0, self.count(part)):
+                pixels = pictures.decode(content, repr(name)).pixels
+                if pixels.shape[:2] != (height, width):
+                    raise self._to_be_prepared("images of many sizes")
+                images.append(pixels)
+                labels.append(label)
+            arrays[f"x_{part}"], arrays[f"y_{part}"] = np.stack(images), np.array(labels, np.int64)
         return arrays
 
-    def _read(self, split: str, decoders: dict[str, Any] | None) -> Any:
+    def _to_be_prepared(self, what: str) -> UserError:
+        return UserError(
+            f"dataset {self.name!r} has {what}; run: python -m paradis_tf.prepare --source={self.name} "
+            "--target=FOLDER --size=224, and take dataset 'prepared' with that folder as its path."
+        )
+
+    def _read(self, split: str) -> Any:
         # One file after another, so that the order is the files'.
         order = self._package.ReadConfig(interleave_cycle_length=1)
-        images = self._builder.as_dataset(split=split, decoders=decoders, shuffle_files=False, read_config=order)
+        undecoded = {"image": self._package.decode.SkipDecoding()}
+        images = self._builder.as_dataset(split=split, decoders=undecoded, shuffle_files=False, read_config=order)
         return images.as_numpy_iterator()
 
 

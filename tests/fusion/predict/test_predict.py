@@ -37,10 +37,12 @@ class Coordinator:
     """A server whose class is an image's first pixel, or which doubles images.
 
     `statuses` are given to the next inference requests before they are answered; a status of 0 cuts the connection.
+    `images` are those that it was asked about.
     """
 
-    def __init__(self, outputs=CLASSES):
-        self.outputs = outputs
+    def __init__(self, outputs=CLASSES, inputs=IMAGE):
+        self.outputs, self.inputs = outputs, inputs
+        self.images: list[np.ndarray] = []
         self.parameters: list[dict[str, Any]] = [COMPLETE]
         self.statuses: list[tuple[int, dict[str, str]]] = []
         self.asked: list[dict[str, Any]] = []
@@ -56,7 +58,7 @@ class Coordinator:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 if self.path.endswith("/infer"):
                     return outer.infer(self, body)
-                described = {"inputs": IMAGE, "outputs": outer.outputs}
+                described = {"inputs": outer.inputs, "outputs": outer.outputs}
                 metadata = {key: [spec.metadata() for spec in specs] for key, specs in described.items()}
                 said = [{"name": "m"}] if self.path.endswith("index") else metadata | {"parameters": {"model_id": "x"}}
                 outer.send(self, 200, json.dumps(said).encode(), {})
@@ -93,15 +95,16 @@ class Coordinator:
                 handler.close_connection = True
                 return
             return self.send(handler, status, b'{"error": "no time."}', headers)
-        request = oip.decode_request(body, handler.headers[oip.HEADER], "m", "1", IMAGE, self.outputs, 1)
+        request = oip.decode_request(body, handler.headers[oip.HEADER], "m", "1", self.inputs, self.outputs, 1)
         with self._lock:
             parameters = self.parameters[len(self.asked) % len(self.parameters)]
             self.asked.append(dict(request.parameters))
+            self.images.append(request.inputs["image"][0])
         image = request.inputs["image"]
-        if self.outputs is PIXELS:
+        if self.outputs[0].name == PIXELS[0].name:
             arrays: list[np.ndarray] = [image.repeat(2, 1).repeat(2, 2)]
         else:
-            index = int(image[0, 0, 0, 0])
+            index = int(image[0, 0, 0, 0]) % 3
             arrays = [
                 np.eye(3, dtype=np.float32)[[index]],
                 np.array([index]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fusion.base.pictures import ENDS
 from fusion.base.program import UserError
 from paradis_tf.data.datasets import load
 from paradis_tf.data.encoded import EncodedImages, central, decode
@@ -164,7 +166,7 @@ def flat_part(root: Path) -> str:
 def no_images(root: Path) -> str:
     for path in root.glob("*/*/*"):
         path.unlink()
-    return "holds no images (.bmp, .gif, .jpeg, .jpg, .png)"
+    return f"holds no images ({', '.join(ENDS)})"
 
 
 def nothing(root: Path) -> str:
@@ -227,7 +229,7 @@ def spoiled(root: Path) -> list[Path]:
 def test_broken_images_are_named_and_counted(image_folder: Make) -> None:
     root = image_folder()
     paths = spoiled(root)
-    with pytest.raises(UserError, match="4 of 16 images cannot be decoded") as caught:
+    with pytest.raises(UserError, match="4 of 16 images cannot be used") as caught:
         read(root)
     assert [path for path in paths if repr(str(path)) not in str(caught.value)] == []
 
@@ -240,7 +242,8 @@ def test_broken_images_are_left_out_if_that_is_asked_for(
     broken.write_bytes(b"nothing")
     dataset = read(root, skip_broken=True)
     assert len(dataset.train) + len(dataset.validation) == 11
-    assert f"1 of 16 images cannot be decoded: '{broken}'; they are left out" in capsys.readouterr().out
+    reason = f"file '{broken}' is not an image that can be read"
+    assert f"1 of 16 images cannot be used: '{broken}' ({reason}); they are left out" in capsys.readouterr().out
     assert dataset.train.images[:].shape == (10, 24, 24, 3)
 
 
@@ -248,25 +251,38 @@ def test_a_class_of_broken_images_is_refused(image_folder: Make) -> None:
     root = image_folder()
     for path in (root / "val" / "wasp").iterdir():
         path.write_bytes(b"nothing")
-    with pytest.raises(UserError, match=rf"{root / 'val'}: no image of 'wasp' can be decoded"):
+    with pytest.raises(UserError, match=rf"{root / 'val'}: no image of 'wasp' can be used"):
         read(root, skip_broken=True)
 
 
 def test_the_check_is_remembered_until_a_file_changes(
-    image_folder: Make, cache: Path, monkeypatch: pytest.MonkeyPatch
+    image_folder: Make, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = image_folder()
-    checked: list[bytes] = []
-    monkeypatch.setattr("paradis_tf.data.folder.encoded.decode", lambda content: checked.append(content))
+    said = "checked images 16/16"
     read(root)
-    assert len(checked) == 16
-    assert [json.loads(file.read_text()) for file in cache.iterdir()] == [[]]
+    assert said in capsys.readouterr().out
+    (memory,) = cache.glob("*/*")
+    assert {key for key, value in json.loads(memory.read_text()).items() if value} == {"fingerprint"}
     read(root)
-    assert len(checked) == 16
+    assert said not in capsys.readouterr().out
     path = next((root / "val").glob("*/*"))
     os.utime(path, ns=(1, 1))
     read(root)
-    assert len(checked) == 32
+    assert said in capsys.readouterr().out
+
+
+def test_the_memory_of_an_older_version_is_not_believed(image_folder: Make, cache: Path) -> None:
+    root = image_folder()
+    read(root)
+    (memory,) = cache.glob("*/*")
+    fingerprint = json.loads(memory.read_text())["fingerprint"]
+    spoiled(root)
+    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()
+    (cache / f"checked-{place[:16]}-{fingerprint}.json").write_text("[]")
+    memory.unlink()
+    with pytest.raises(UserError, match="4 of 16"):
+        read(root)
 
 
 def test_without_a_cache_folder_the_check_is_made_each_time(image_folder: Make, cache: Path) -> None:
@@ -278,8 +294,8 @@ def test_without_a_cache_folder_the_check_is_made_each_time(image_folder: Make, 
 def test_a_damaged_memory_is_not_believed(image_folder: Make, cache: Path) -> None:
     root = image_folder()
     spoiled(root)
-    for content in ("", "{", "{}", "null"):
+    for content in ("", "{", "{}", "null", "[" * 99999):
         with pytest.raises(UserError, match="4 of 16"):
             read(root)
-        (memory,) = cache.iterdir()
+        (memory,) = cache.glob("*/*")
         memory.write_text(content)

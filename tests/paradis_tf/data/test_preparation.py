@@ -22,10 +22,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from fusion.base import pictures
 from fusion.base.program import UserError
 from paradis_tf.data import pipeline, preparation, sources, squares
 from paradis_tf.data.datasets import load
-from paradis_tf.data.encoded import central, decode
+from paradis_tf.data.encoded import central
 from paradis_tf.data.pipeline import reading
 from tests.paradis_tf.data.conftest import COUNTS, write_images
 
@@ -121,22 +122,22 @@ def test_images_are_reduced_to_a_short_side_of_eight_sevenths(
 ) -> None:
     stream = io.BytesIO()
     Image.new("RGB", (width, height), (200, 30, 90)).save(stream, "PNG")
-    found = Image.open(io.BytesIO(preparation.reduced(stream.getvalue(), size)))
+    found = Image.open(io.BytesIO(preparation.reduced(stream.getvalue(), "x", size)))
     assert (found.format, (found.height, found.width)) == ("JPEG", stored)
     assert np.abs(np.asarray(found).astype(int) - (200, 30, 90)).max() < 5
 
 
 def test_a_small_jpeg_stays_as_it_is(image_folder: Make) -> None:
     path = next(image_folder().glob("train/*/*.jpg"))
-    assert preparation.reduced(path.read_bytes(), 224) == path.read_bytes()
-    assert preparation.reduced(path.read_bytes(), 16) != path.read_bytes()
+    assert preparation.reduced(path.read_bytes(), "x", 224) == path.read_bytes()
+    assert preparation.reduced(path.read_bytes(), "x", 16) != path.read_bytes()
 
 
 def test_an_image_too_long_for_jpeg_counts_as_broken() -> None:
     stream = io.BytesIO()
     Image.new("RGB", (70_000, 1)).save(stream, "PNG")
-    with pytest.raises(ValueError):
-        preparation.reduced(stream.getvalue(), SIZE)
+    with pytest.raises(UserError, match="image x cannot be stored as JPEG"):
+        preparation.reduced(stream.getvalue(), "x", SIZE)
 
 
 def test_the_same_source_gives_the_same_bytes(image_folder: Make, tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_another_source_or_size_is_refused(image_folder: Make, tmp_path: Path) -
     spoiled = next(root.glob("train/ant/*"))
     whole = spoiled.read_bytes()
     spoiled.write_bytes(b"")
-    with pytest.raises(UserError, match="1 of 16 images cannot be decoded"):
+    with pytest.raises(UserError, match="1 of 16 images cannot be used"):
         prepare(root, target)
     with pytest.raises(UserError, match="holds a part of a set of another source or size"):
         prepare(root, target, size=32)
@@ -208,7 +209,7 @@ def test_broken_images_are_refused_or_left_out(image_folder: Make, tmp_path: Pat
     root, target = image_folder(), tmp_path / "set"
     broken = sorted(root.glob("train/ant/*"))[1]
     broken.write_bytes(broken.read_bytes()[:60])
-    with pytest.raises(UserError, match=rf"1 of 16 images cannot be decoded: '{broken}'; .*--skip_broken"):
+    with pytest.raises(UserError, match=rf"1 of 16 images cannot be used: '{broken}' .*--skip_broken"):
         prepare(root, target)
     manifest = prepare(root, target, skip_broken=True)
     assert manifest["left_out"] == [str(broken)]
@@ -221,7 +222,7 @@ def test_a_class_of_broken_images_is_refused(image_folder: Make, tmp_path: Path)
     root = image_folder()
     for path in root.glob("train/wasp/*"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="no image of 'wasp' can be decoded"):
+    with pytest.raises(UserError, match="no image of 'wasp' can be used"):
         prepare(root, tmp_path / "set", skip_broken=True)
 
 
@@ -279,9 +280,9 @@ def other_labels(folder: Path) -> None:
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no manifest": (remove("manifest.json"), "holds no prepared set"),
     "half a manifest": (text("{"), "manifest.json is not JSON"),
-    "manifest of a list": (text("[]"), "is no manifest of a prepared set of version 1"),
-    "other version": (text('{"schema_version": 2}'), "is no manifest of a prepared set of version 1"),
-    "empty manifest": (text('{"schema_version": 1}'), "is damaged"),
+    "manifest of a list": (text("[]"), "is no manifest of a prepared set of version 2"),
+    "other version": (text('{"schema_version": 3}'), "is no manifest of a prepared set of version 2"),
+    "empty manifest": (text('{"schema_version": 2}'), "is damaged"),
     "deep manifest": (text("[" * 99999), "manifest.json is not JSON"),
     "no size": (manifest(lambda found: found.update(size="28")), "manifest.json is damaged"),
     "no classes": (manifest(lambda found: found.update(classes=3)), "manifest.json is damaged"),
@@ -391,7 +392,7 @@ def test_squares(image_folder: Make, tmp_path: Path) -> None:
     assert dataset.class_names == ("ant", "bee", "wasp")
     for part, name in ((dataset.train, "train"), (dataset.validation, "val"), (dataset.test, "test")):
         paths = sorted((root / name).glob("*/*"))
-        expected = [central(decode(path.read_bytes()), 20).numpy() for path in paths]
+        expected = [central(tf.constant(pictures.read(path)), 20).numpy() for path in paths]
         np.testing.assert_array_equal(part.images, expected)
         np.testing.assert_array_equal(part.labels, [("ant", "bee", "wasp").index(path.parent.name) for path in paths])
 
@@ -403,7 +404,7 @@ def test_squares_of_broken_images_and_of_too_many(
     broken = sorted(root.glob("val/*/*"))[0]
     broken.write_bytes(b"")
     plan = sources.plan(str(root), None, [])
-    with pytest.raises(UserError, match="1 of 16 images cannot be decoded"):
+    with pytest.raises(UserError, match="1 of 16 images cannot be used"):
         squares.prepare(plan, target, 20, False, 1)
     assert not target.exists()
     assert len(squares.prepare(plan, target, 20, True, 1)["y_test"]) == 3
