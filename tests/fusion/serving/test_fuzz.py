@@ -65,6 +65,10 @@ def recorded(model, images):
     outputs = [{"name": "logits", "parameters": {"binary_data": True}}]
     head = json.dumps({"inputs": [tensor | sizes], "outputs": outputs, "parameters": {"timeline": False}}).encode()
     binary, length = head + images.tobytes(), f"Inference-Header-Content-Length: {len(head)}"
+    known = {"content_type": "np"}
+    extras = {"model_name": model, "model_version": "1", "parameters": known}
+    extras["inputs"] = [tensor | {"parameters": known, "data": images.ravel().tolist()}]
+    extras["outputs"] = [outputs[0] | {"datatype": "FP32", "shape": [-1, 4]}]
     chunked = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     chunked += b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (as_json[:100], as_json[100:])) + b"0\r\n\r\n"
     gets = ("/v2", "/v2/health/ready", f"/v2/models/{model}", f"/v2/models/{model}/versions/1/ready", "/metrics")
@@ -72,6 +76,8 @@ def recorded(model, images):
         post(path, as_json, "Content-Type: application/json"),
         post(path, binary, length),
         post(path, gzip.compress(binary), length, "Content-Encoding: gzip"),
+        post(path, gzip.compress(binary[:50]) + gzip.compress(binary[50:]), length, "Content-Encoding: x-gzip"),
+        post(path, json.dumps(extras).encode()),
         chunked,
         post("/v2/repository/index", b"{}"),
         *(f"GET {get} HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n".encode() for get in gets),
