@@ -5,13 +5,12 @@
 It runs inside a bundle too, where `fusion` lies and TensorFlow does not.
 """
 
-import numpy as np
 from absl import app, flags
-from PIL import Image
 
 from fusion.asking.client import FusionClient
 from fusion.base.paths import define_path
 from fusion.base.program import UserError
+from fusion.images import reading
 from fusion.security.credentials import Credentials
 
 _URL = flags.DEFINE_string("url", "http://127.0.0.1:8000", "The coordinator's address.")
@@ -20,12 +19,11 @@ _TOKEN_FILE = define_path("token_file", None, "File with its token, if it asks f
 
 def main(arguments: list[str]) -> None:
     with FusionClient(_URL.value, Credentials(token_file=_TOKEN_FILE.value)) as client:
-        height, width, _ = client.shape
         for name in arguments[1:]:
-            image = Image.open(name).convert("RGB").resize((width, height))
             try:
-                answer = client.infer(np.asarray(image))
-            except UserError as error:  # refused, or nobody there; the sentence says which
+                # The picture that training would have seen in the file, in the model's size.
+                answer = client.infer(reading.read(name, client.shape, reading.CROP))
+            except UserError as error:  # no picture, refused, or nobody there; the sentence says which
                 print(f"{name}: {error}")
                 continue
             how = answer.parameters

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import itertools
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,9 @@ MOST_PIXELS = 64_000_000
 MOST_BYTES = 256 * 2**20
 """A file of more is not read: so many pixels take as much where nothing is compressed."""
 
+# Its warnings and its journal tell what is either nothing to a picture or refused here.
 _PILLOW = r"PIL\."
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 # What is asked of a file at a time.
 _AT_ONCE = 2**20
 _FEWER = f"legal: {MOST_PIXELS / 1e6:g} million in all."
@@ -149,8 +152,7 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _silence() -> None:
-    # What Pillow warns of is either nothing to a picture or refused here. Filters of a `with` block are not of a
-    # thread alone, so the filter stays.
+    # Filters of a `with` block are not of a thread alone, so the filter stays.
     if not any(getattr(where, "pattern", None) == _PILLOW for _, _, _, where, _ in warnings.filters):
         warnings.filterwarnings("ignore", module=_PILLOW)
 

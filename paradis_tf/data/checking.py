@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import PIL
+import tensorflow as tf
 from PIL import Image
 
 from fusion.base import files, pictures
@@ -72,6 +74,8 @@ def check(root: str, paths: Sequence[Path], fingerprint: str) -> Checked:
     """
     folder = _folder(root)
     memory = folder / _MEMORY
+    # Other versions may see other things.
+    fingerprint = f"{fingerprint} Pillow {PIL.__version__} TensorFlow {tf.__version__}"
     checked = _remembered(memory, fingerprint)
     if checked is None:
         checked = _decode_all(paths, folder)

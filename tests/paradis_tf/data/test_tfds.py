@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image as Pillow
 
 from fusion.base.program import UserError
 from paradis_tf.data import preparation, sources
 from paradis_tf.data.datasets import load
+from tests.odd_pictures import chunk, exif, lying, png
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 9, 8, 3), dtype=np.uint8)
 
@@ -43,6 +43,7 @@ class Builder:
     def __init__(self, name: str, data_dir: str | None) -> None:
         if name == "unknown":
             raise LookupError("Dataset unknown not found.\nDid you mean ...")
+        self.name = name
         sides = (None, None) if name == "many" else (9, 8)
         counts = {"train": 20, "validation": 10, **({"test": 5} if name == "unlabelled" else {})}
         kinds: dict[str, Any] = {"image": Image((*sides, 3)), "label": ClassLabel()}
@@ -66,11 +67,10 @@ class Builder:
         )
 
     def encode(self, image: np.ndarray) -> bytes:
-        import io
-
-        stream = io.BytesIO()
-        Pillow.fromarray(image).save(stream, "PNG")
-        return stream.getvalue()
+        if self.name == "broken":
+            return b"no image"
+        orientation = {"turned": 3, "upended": 6}.get(self.name, 1)
+        return png(lying(image, orientation), 2, 8, chunk(b"eXIf", exif(orientation)[6:]))
 
 
 @pytest.fixture
@@ -91,6 +91,12 @@ def test_images_of_one_size_are_read_into_memory() -> None:
     assert dataset.class_names == ("ant", "bee")
     np.testing.assert_array_equal(dataset.test.images, PIXELS[20:])
     np.testing.assert_array_equal(dataset.test.labels, np.arange(10) % 2)
+
+
+@pytest.mark.usefixtures("package")
+def test_images_in_memory_are_upright() -> None:
+    np.testing.assert_array_equal(load("tfds:turned").test.images, PIXELS[20:])
+    np.testing.assert_array_equal(load("tfds:upended").test.images, PIXELS[20:])
 
 
 @pytest.mark.usefixtures("package")
@@ -124,6 +130,7 @@ def test_a_part_without_labels_can_be_left_out(tmp_path: Path) -> None:
         ("unknown", None, r"'tfds:unknown' cannot be opened by tensorflow-datasets \(Dataset unknown not found.\)"),
         ("boxes", None, "'tfds:boxes' has the features .*objects.*; it takes an image and a label"),
         ("unlabelled", None, "y_test holds label -1"),
+        ("broken", None, "file 'tfds:broken train 0' is not an image that can be read"),
     ],
 )
 def test_what_cannot_be_read_is_refused(name: str, data_dir: str | None, sentence: str) -> None:
