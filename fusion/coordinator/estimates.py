@@ -18,6 +18,9 @@ _MEAN_GAIN, _DEVIATION_GAIN, _DEVIATIONS = 1 / 8, 1 / 4, 2.0
 _REFRESH_S, _REFRESH_SHARE = 30.0, 0.01
 # Seconds without a request after which a device is idle.
 _IDLE_S = 1.0
+# A slice is doubted that took so many times as long as was expected. Its estimate is then high for many answers, and if
+# that keeps it from being asked, for ever.
+_SURPRISE = 2.0
 # Seconds after which a doubted slice of a device that is never idle is measured.
 _DOUBT_S = 5.0
 
@@ -131,8 +134,11 @@ class SliceEstimates:
 
     def add(self, name: str, answer: Partial, images: int) -> None:
         """Takes in the answer to a request of so many images."""
-        self._known[name].latency.add(_alone_ms(answer) / images)
-        self._known[name].invocation.add(answer.invoke_ms / images)
+        slice_, ms = self._known[name], _alone_ms(answer) / images
+        if ms > _SURPRISE * slice_.latency.ms:
+            self.doubt(name)
+        slice_.latency.add(ms)
+        slice_.invocation.add(answer.invoke_ms / images)
 
     def raise_to(self, name: str, ms: float) -> None:
         """Takes in that an image of a slice would have taken longer than this."""

@@ -23,6 +23,9 @@ Raises `UserError` when its token or TLS files are unfit. Reading them takes a w
 thread."""
 
 _Plans = tuple[list[Plan], dict[str, str]]
+# For how long another switch has to be expected to be much faster before it takes the place of the one that runs: for
+# longer than it takes to measure a slice anew, or each late answer would change the switch.
+_HOLD_S = 10.0
 # How many plans are told that may run beside the first. Each takes as long as planning a request.
 _MOST_BESIDE = 4
 # Seconds that a plan is kept, though what is expected of devices changes a little with every answer.
@@ -66,8 +69,10 @@ class Fleet:
         self._watches: dict[str, asyncio.Task[None]] = {}
         # By the number of images: the devices' revisions, when it was, and the plans.
         self._plans: dict[int, tuple[Any, float, _Plans]] = {}
-        # The switch that devices without other work were last to run.
+        # The switch that devices without other work were last to run, and since when another is expected to be much
+        # faster.
         self._switch: str | None = None
+        self._beaten: float | None = None
         self._accuracies = {
             (entry.switch, frozenset(subset["devices"])): float(subset["exported"][precision])
             for entry in self.entries
@@ -141,10 +146,19 @@ class Fleet:
 
     def decide(self, goal: Goal, images: int = 1, idle: bool = False) -> Decision:
         """What to run for a request of so many images; with `idle`, as if no device had work before it."""
-        decision = planner.choose(*self.plans(images, idle=idle), goal, self._switch)
-        if decision.chosen is not None and not any(self.busy().values()):
-            # What a request runs on devices that others have left it is no news.
-            self._switch = decision.chosen.entry.switch
+        plans = self.plans(images, idle=idle)
+        decision = planner.choose(*plans, goal, self._switch)
+        # What a request runs on devices that others have left it is no news.
+        if decision.chosen is None or any(self.busy().values()):
+            return decision
+        if decision.chosen.entry.switch == self._switch:
+            self._beaten = None
+            return decision
+        if self._beaten is None:
+            self._beaten = now()
+        decision = planner.choose(*plans, goal, self._switch, hold=now() < self._beaten + _HOLD_S)
+        if decision.chosen is not None and decision.chosen.entry.switch != self._switch:
+            self._switch, self._beaten = decision.chosen.entry.switch, None
         return decision
 
     def meanwhile(self, goal: Goal, decision: Decision) -> list[Plan]:

@@ -15,8 +15,7 @@ Latencies = Mapping[str, Mapping[str, float]]
 _Option = tuple[float, int, str]
 """A device for a model: its latency, its preference, its name."""
 
-# The switch that runs is kept while no other is expected to answer in less than this part of its time: what is expected
-# moves a little with every answer, and another switch finds cold caches, and models that are to be loaded.
+# The switch that runs is kept while no other is expected to answer in less than this part of its time.
 _MUCH_FASTER = 0.9
 # Two accuracies that are so many images of a set apart may differ by a little more.
 _ROUNDING = 1e-9
@@ -170,11 +169,13 @@ def best_plans(
     return plans, impossible
 
 
-def choose(plans: Sequence[Plan], impossible: Mapping[str, str], goal: Goal, running: str | None = None) -> Decision:
+def choose(
+    plans: Sequence[Plan], impossible: Mapping[str, str], goal: Goal, running: str | None = None, hold: bool = False
+) -> Decision:
     """Chooses among plans, one of each switch that has any; `impossible` are the others.
 
-    Of equally fast plans the most accurate. The switch that is `running` is kept where the fastest plan is not much
-    faster.
+    Of equally fast plans the most accurate. The switch that is `running` is kept where it is within the deadline and
+    accurate enough and the fastest plan is not much faster; with `hold`, however much faster that is.
     """
 
     def by_speed(plan: Plan) -> tuple[float, ...]:
@@ -184,7 +185,7 @@ def choose(plans: Sequence[Plan], impossible: Mapping[str, str], goal: Goal, run
     chosen = min(good or plans, key=by_speed, default=None)
     if chosen is not None:
         kept = (plan for plan in good if plan.entry.switch == running)
-        chosen = next((plan for plan in kept if chosen.latency_ms >= _MUCH_FASTER * plan.latency_ms), chosen)
+        chosen = next((plan for plan in kept if hold or not _is_much_faster(chosen, plan)), chosen)
     return Decision(goal, plans, impossible, chosen)
 
 
@@ -262,6 +263,10 @@ def _in_time(plans: Sequence[Plan], goal: Goal) -> list[Plan]:
     return [plan for plan in plans if plan.latency_ms <= goal.deadline_ms]
 
 
+def _is_much_faster(plan: Plan, other: Plan) -> bool:
+    return plan.latency_ms < _MUCH_FASTER * other.latency_ms
+
+
 def _why_not_accurate(plan: Plan, best: Plan, goal: Goal) -> str:
     """Why a plan is not accurate enough, where the most accurate one in time is this."""
     if not goal.is_met(plan):
@@ -277,10 +282,10 @@ def _why_not_accurate(plan: Plan, best: Plan, goal: Goal) -> str:
 
 def _why_not_faster(plan: Plan, chosen: Plan, goal: Goal) -> str:
     """Why a plan that is accurate enough was not chosen."""
+    times = f"{plan.latency_ms:.1f} against {chosen.latency_ms:.1f} ms"
     if plan.latency_ms < chosen.latency_ms:
-        return f"is faster by less than a tenth, {plan.latency_ms:.1f} against {chosen.latency_ms:.1f} ms"
-    slower = f"takes longer, {plan.latency_ms:.1f} against {chosen.latency_ms:.1f} ms"
+        return f"is faster {'only just now' if _is_much_faster(plan, chosen) else 'by less than a tenth'}, {times}"
     if plan.accuracy is None or chosen.accuracy is None or plan.accuracy <= chosen.accuracy:
-        return slower
-    more, times = goal.task.difference_text(plan.accuracy - chosen.accuracy), plan.latency_ms / chosen.latency_ms
-    return f"is {more} more accurate, and takes {times:.1f} times as long"
+        return f"takes longer, {times}"
+    more, ratio = goal.task.difference_text(plan.accuracy - chosen.accuracy), plan.latency_ms / chosen.latency_ms
+    return f"is {more} more accurate, and takes {ratio:.1f} times as long"

@@ -135,3 +135,19 @@ def test_a_device_that_is_known_is_met_with_its_smallest_slice():
         assert estimates.sizes_to_meet() == [["a", "b"], ["c"]]
 
     tell(story)
+
+
+def test_an_answer_that_took_twice_as_long_is_a_doubt():
+    """Its estimate would else stay high where that keeps it from being asked."""
+
+    async def story(estimates, measured, due_after):
+        measured(["a", "b", "c"], 5.0)
+        before = estimates.revision
+        for ms, images in ((9.9, 1), (39.0, 4)):
+            estimates.add("c", Partial(np.zeros(1), 0.0, ms / 1e3, 0.0, ms), images)
+        assert estimates.revision == before and await due_after(5.0, running=3) == []
+        ms = 2.1 * estimates.latencies["c"]
+        estimates.add("c", Partial(np.zeros(1), 0.0, ms / 1e3, 0.0, ms), 1)
+        assert await due_after(4.9, running=3) == [] and await due_after(0.2, running=3) == ["c"]
+
+    tell(story)

@@ -165,9 +165,14 @@ def test_the_switch_that_runs_is_kept_while_no_other_is_much_faster():
         assert choose(goal, latencies, {})[0].entry.switch == "0.5+0.5"
         if switch == "0.5+0.25+0.25":
             assert said["0.5+0.5"] == "is faster by less than a tenth, 16.0 against 17.7 ms"
+        plans = planner.best_plans(SWITCHES, lambda one: ACCURACY[one.switch], by_model(latencies), {})
+        held = planner.choose(*plans, goal, "0.5+0.25+0.25", hold=True)
+        assert held.chosen is not None and held.chosen.entry.switch == "0.5+0.25+0.25"
+    assert held.rejected["0.5+0.5"] == "is faster only just now, 16.0 against 17.8 ms"
     # One that is not accurate enough, or late, or cannot be run, is not kept.
     for goal in (Goal(1000, accuracy_loss=0.03), Goal(60, 0.76), Goal(15, accuracy_loss=0.05), Goal(17, 0.9)):
         assert choose(goal, latencies, {}, running="0.5+0.25+0.25")[0] == choose(goal, latencies, {})[0]
+        assert planner.choose(*plans, goal, "0.5+0.25+0.25", hold=True).chosen == choose(goal, latencies, {})[0]
 
 
 def test_says_why_others_lost():
