@@ -12,11 +12,14 @@ import numpy as np
 
 from fusion.base.program import UserError
 from paradis_tf import models, tasks
+from paradis_tf.base.keras_settings import settle
 from paradis_tf.builders.architecture import FUSION, Architecture, Outputs, read
 from paradis_tf.builders.shared import Applied, create_layers, fuse
 from paradis_tf.cuts import WHOLE, Cut, Path, SwitchError
 from paradis_tf.operations.operation import NORMALIZATIONS, CutCall
 from paradis_tf.switches import DEFAULT_GRID, Switch, parse_switches
+
+settle(keras)
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")

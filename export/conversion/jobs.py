@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from export.conversion.job import CompressionJob, ConversionJob, SliceFile
 from fusion.base.streams import say
 from paradis_tf.base import program
+from paradis_tf.base.keras_settings import settle
 from paradis_tf.base.processes import run_all
 from paradis_tf.records.workdir import load_model
 
@@ -91,10 +93,8 @@ def _convert(job: ConversionJob) -> tuple[bytes, Graph]:
 
     if job.compression is None or job.weights is None:
         return conversion.convert_slice(model, job.file, images)
-    from export.compression import compress
-
     height, width, channels = images.shape[1:]
-    slice_model = compress.rebuild(
+    slice_model = _compression().rebuild(
         model, job.file.switch, job.file.device, job.compression, job.weights, (height, width, channels)
     )
     return conversion.convert_slice(model, job.file, images, slice_model, ranges_are_trained=trained)
@@ -103,10 +103,16 @@ def _convert(job: ConversionJob) -> tuple[bytes, Graph]:
 def _compress(job: CompressionJob) -> Any:
     model, images = _model(job), _process["images"]
     _print(f"{job}: calibrating and tracing {', then '.join(job.compression.stages)}")
-    with program.quiet():
-        from export.compression import compress
+    return _compression().compress(model, job.switch, job.compression, images, _print)
 
-    return compress.compress(model, job.switch, job.compression, images, _print)
+
+def _compression() -> ModuleType:
+    with program.quiet():
+        import tf_keras
+
+        from export.compression import compress
+    settle(tf_keras)
+    return compress
 
 
 def _print(text: str) -> None:

@@ -21,12 +21,15 @@ def expand(path: str) -> str:
     """
     if not path.startswith("~"):
         return path
+    name = path[1:].split("/")[0]
+    if not name:
+        expanded = in_home(path[1:].strip("/"))
+        if expanded is None:
+            raise UserError(f"path {path!r}: this user has no home here; legal: a path without ~, or HOME set.")
+        return expanded
     expanded = os.path.expanduser(path)
     if expanded != path:
         return expanded
-    name = path[1:].split("/")[0]
-    if not name:
-        raise UserError(f"path {path!r}: this user has no home here; legal: a path without ~, or HOME set.")
     if os.path.lexists(path):
         return path
     raise UserError(f"path {path!r}: this machine has no user {name!r}; legal: a path without ~, or {'./' + path!r}.")
@@ -34,8 +37,9 @@ def expand(path: str) -> str:
 
 def in_home(path: str) -> str | None:
     """`path`, relative, in this user's home; None where that is not known."""
-    home = os.path.expanduser("~")
-    return None if home == "~" else os.path.join(home, path)
+    # Of an empty HOME Python would make the root.
+    home = os.path.expanduser("~") if os.environ.get("HOME", "~") else "~"
+    return None if home == "~" else os.path.join(home, path) if path else home
 
 
 @overload

@@ -34,6 +34,7 @@ def test_homes_are_filled_in(home: Path) -> None:
     for written, wanted in {
         "~": f"{home}",
         "~/runs/mine": f"{home}/runs/mine",
+        "~//runs": f"{home}/runs",
         f"~{getpass.getuser()}/x": f"{ME.pw_dir}/x",
         "": "",
         "-": "-",
@@ -62,7 +63,10 @@ def test_a_user_without_a_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def unknown(number: int) -> pwd.struct_passwd:
         raise KeyError(number)
 
+    monkeypatch.setenv("HOME", "")
+    assert in_home(".cache") is None
     monkeypatch.delenv("HOME")
+    assert in_home(".cache") == f"{ME.pw_dir}/.cache"
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     assert in_home(".cache") is None
     with pytest.raises(UserError, match="path '~/x': this user has no home here; legal: a path without ~, or HOME set"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pwd
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -289,6 +290,24 @@ def test_without_a_cache_folder_the_check_is_made_each_time(image_folder: Make, 
     cache.parent.write_text("a file where the folder would be")
     root = image_folder()
     assert len(read(root).test) == len(read(root).test) == 4
+
+
+@pytest.mark.parametrize("home", ["", "/proc", "file", None])
+def test_without_a_home_the_check_is_made_each_time(
+    image_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "" if home is None else home)
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    if home is None:
+        # As for a number without a name, in a container.
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    root = image_folder()
+    before = sorted(tmp_path.iterdir())
+    assert len(read(root).test) == len(read(root).test) == 4
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_damaged_memory_is_not_believed(image_folder: Make, cache: Path) -> None:
