@@ -306,13 +306,17 @@ def _jpegs() -> list[Odd]:
         "<IIIHH", 0, len(second), len(plain) + 8, 0, 0
     )
     mpf = tiff([(0xB000, 7, 4, b"0100"), (0xB001, 4, 1, b"\2\0\0\0"), (0xB002, 7, 32, places)], b"")
-    subtractive = saved(Image.fromarray(255 - np.dstack([scene(), rgb(grey())[..., 0] * 0 + 255]), "CMYK"), "TIFF")
-    inverted = Image.open(io.BytesIO(subtractive))
+    subtractive = np.dstack([255 - scene(), np.zeros((SIDE, SIDE), np.uint8)])
     return [
         Odd("rgb.jpg", plain, scene(), 6),
         Odd("grey.jpg", jpeg(grey()), rgb(grey()), 4),
         Odd("progressive.jpg", jpeg(scene(), progressive=True), scene(), 6),
-        Odd("cmyk.jpg", saved(inverted, "JPEG", quality=98), scene(), 8),
+        Odd(
+            "cmyk.jpg",
+            saved(Image.frombytes("CMYK", (SIDE, SIDE), subtractive.tobytes()), "JPEG", quality=98),
+            scene(),
+            8,
+        ),
         *(
             Odd(f"orientation-{number}.jpg", jpeg(lying(scene(), number), exif(number)), scene(), 6)
             for number in range(1, 9)
@@ -404,10 +408,10 @@ def _tiffs() -> list[Odd]:
 def _others() -> list[Odd]:
     indices = np.arange(SIDE * SIDE).reshape(SIDE, SIDE) % 7
     colours = np.array([[9 * n, 255 - 30 * n, 40 * n] for n in range(7)], np.uint8)
-    flat = Image.fromarray(indices.astype(np.uint8), "P")
+    flat = Image.fromarray(indices.astype(np.uint8))
     flat.putpalette(colours.tobytes())
     clear = np.where((indices == 2)[..., np.newaxis], 0, colours[indices]).astype(np.uint8)
-    other = Image.fromarray(indices[::-1].astype(np.uint8), "P")
+    other = Image.fromarray(indices[::-1].astype(np.uint8))
     other.putpalette(colours[::-1].tobytes())
     two = (grey() > 100).astype(np.uint8)
     ten = (grey().astype(np.uint16) * 4 + 1).astype(">u2")
