@@ -10,20 +10,8 @@ import pytest
 
 from fusion.base import pictures
 from fusion.base.program import UserError
-from tests.odd_pictures import (
-    Odd,
-    Tag,
-    agree,
-    exif,
-    jpeg,
-    lying,
-    mutated,
-    odd_pictures,
-    png,
-    saved_lying,
-    scene,
-    tiff_image,
-)
+from tests.image_files import Tag, exif, jpeg, lying, png, saved_lying, tiff_image
+from tests.odd_pictures import Odd, agree, mutated, odd_pictures, scene
 
 ALL = odd_pictures()
 

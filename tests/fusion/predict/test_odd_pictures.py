@@ -102,7 +102,7 @@ def test_a_watched_folder(coordinator: Coordinator, tmp_path: Path) -> None:
             (tmp_path / odd.name).write_bytes(odd.content)
             (tmp_path / odd.name).rename(folder / odd.name)
             while not (line := program.stdout.readline()).startswith("{"):
-                assert line.startswith("error: ") and odd.name in line
+                assert line.startswith("error: ")
             rows.append(json.loads(line))
         assert program.poll() is None
     check(table(coordinator, rows), SOME)

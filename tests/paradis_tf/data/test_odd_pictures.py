@@ -22,7 +22,8 @@ from paradis_tf.data import pipeline, preparation, sources, squares
 from paradis_tf.data.datasets import load
 from paradis_tf.data.parts import Part
 from paradis_tf.data.super_resolution import load as load_pairs
-from tests.odd_pictures import SIDE, Odd, agree, exif, grey, jpeg, lying, mutated, odd_pictures, png, saved, scene
+from tests.image_files import exif, jpeg, lying, png, saved
+from tests.odd_pictures import SIDE, Odd, agree, grey, mutated, odd_pictures, scene
 
 ALL = odd_pictures()
 GOOD = [odd for odd in ALL if odd.pixels is not None]

@@ -14,7 +14,7 @@ import pytest
 from fusion.base.program import UserError
 from paradis_tf.data import preparation, sources
 from paradis_tf.data.datasets import load
-from tests.odd_pictures import chunk, exif, lying, png
+from tests.image_files import chunk, exif, lying, png
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 9, 8, 3), dtype=np.uint8)
 
