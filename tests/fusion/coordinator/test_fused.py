@@ -71,7 +71,7 @@ def test_a_timeline_for_those_who_ask():
             ("b", 1, 7.0),
         ]
         for value in (1, "yes"):
-            with pytest.raises(OipError, match="parameter 'timeline' is .*; legal: true or false"):
+            with pytest.raises(OipError, match="parameter 'timeline' of the request is .*; legal: true or false"):
                 await infer(timeline=value)
 
     tell(story)
