@@ -1,6 +1,6 @@
 """Says which switch a cluster runs, on which devices, and with --explain why the others lost.
 
-  python -m fusion.plan --url=http://127.0.0.1:8000 --explain                   a running coordinator's plan
+  python -m fusion.plan --explain                                               a running coordinator's plan
   python -m fusion.plan --bundle=build/digits --cluster=cluster.toml --explain  measured now, without one
 
 Where no switch can be run, the devices are printed with what is wrong with them, and the exit status is 1.
@@ -29,7 +29,9 @@ from .coordinator.fleet import Fleet, connect_by_http
 from .coordinator.planner import Goal
 from .security.credentials import Credentials
 
-_URL = flags.DEFINE_string("url", None, "A running coordinator's address; without it, --bundle and --cluster are used.")
+_URL = flags.DEFINE_string(
+    "url", "http://127.0.0.1:8000", "A running coordinator's address; with --bundle and --cluster none is asked."
+)
 _BUNDLE = define_path("bundle", manifest.default_folder(), "The bundle's folder; inside a bundle, that bundle.")
 _CLUSTER = define_path("cluster", None, "The cluster file (TOML) that names the devices.")
 _EXPLAIN = flags.DEFINE_bool("explain", False, "Also prints the other switches and why they lost, and the devices.")
@@ -45,7 +47,7 @@ flags.adopt_module_key_flags(planning)
 def main(arguments: list[str]) -> int:
     """Prints the plan; returns the exit status."""
     check_json_target(_JSON.value)
-    if _URL.value is not None:
+    if _asks_coordinator():
         credentials = Credentials(_TOKEN_FILE.value, _TLS_CA.value, _TLS_CERT.value, _TLS_KEY.value)
         with FusionClient(_URL.value, credentials, _TIMEOUT_S.value) as client:
             status = client.status()
@@ -60,6 +62,13 @@ def main(arguments: list[str]) -> int:
             write(write_json, _JSON.value, status)
         _print(status)
     return 0 if status["plan"] else 1
+
+
+def _asks_coordinator() -> bool:
+    own = [name for name in ("bundle", "cluster") if flags.FLAGS[name].present]
+    if own and flags.FLAGS["url"].present:
+        raise UserError(f"--url is of a running coordinator, --{own[0]} of a plan without one; legal: one of the two.")
+    return not own
 
 
 async def _measured(bundle: Bundle, devices: Sequence[Device], goal: Goal) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ..protocol import oip
 from ..protocol.oip import OipError, TensorSpec
 from ..protocol.tensors import DTYPES, data_to_bytes
 from ..security.credentials import Credentials, unauthorized
-from .exchange import CONNECTING, MALFORMED, ExchangeError, HttpAnswer, HttpClient
+from .exchange import CONNECTING, MALFORMED, AbsentError, ExchangeError, HttpAnswer, HttpClient
 
 _LEAST_WAIT_S = 0.05
 _DESCRIBING = "reading the model metadata"
@@ -48,6 +48,10 @@ class BusyError(RefusedError):
 
 class UnreachableError(UserError):
     """No answer came."""
+
+
+class NotThereError(UnreachableError):
+    """Nothing listens at the server's address, as while it starts."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +223,8 @@ class FusionClient:
             answer = running.result()
         except ExchangeError as error:
             phase = CONNECTING if error.phase == CONNECTING else f"asking {path}"
-            raise self._failed(phase, str(error), UnreachableError) from error
+            kind = NotThereError if isinstance(error, AbsentError) else UnreachableError
+            raise self._failed(phase, str(error), kind) from error
         except BaseException:
             # As Ctrl-C.
             running.cancel()

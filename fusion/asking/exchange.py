@@ -55,6 +55,10 @@ class GoneError(ExchangeError):
     """The server is not there, or not any more."""
 
 
+class AbsentError(GoneError):
+    """Nothing listens at the server's address."""
+
+
 class WrongAnswerError(ExchangeError):
     """What came is no answer of HTTP/1.1 with a length, or is too long."""
 
@@ -262,7 +266,7 @@ def _gone(error: aiohttp.ClientError | OSError, phase: str) -> GoneError:
     cause: BaseException = error
     while isinstance(cause, aiohttp.ClientError) and cause.__cause__ is not None:
         cause = cause.__cause__
-    return GoneError(phase, _reason(cause))
+    return (AbsentError if isinstance(cause, ConnectionRefusedError) else GoneError)(phase, _reason(cause))
 
 
 def _reason(cause: BaseException) -> str:

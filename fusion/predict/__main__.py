@@ -9,9 +9,9 @@ Folders are searched to the bottom; hidden names and files of other kinds are le
 line per image, file, label, confidence, milliseconds and switch, and what a degraded answer lacks; an image must have
 the model's size, or be made so by --resize. Of super-resolution: images of any size, cut in tiles of the model's; each
 answer is written to --target as NAME_x2.png (of scale 2). If an image cannot be used, or the coordinator refuses it,
-the others are still done, and the exit status is 2. A coordinator that has no time, or no devices, is asked again for
---timeout_s; an image that waits in vain is the last one, except with --watch and --loop. The totals of several images,
-also after Ctrl-C, are on standard error.
+the others are still done, and the exit status is 2. A coordinator that is not there yet, or has no time or no devices,
+is asked again for --timeout_s; an image that waits in vain is the last one, except with --watch and --loop. The totals
+of several images, also after Ctrl-C, are on standard error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from ..asking.client import BusyError, FusionClient, RefusedError, UnreachableError
+from ..asking.client import BusyError, FusionClient, NotThereError, RefusedError, UnreachableError
 from ..base.columns import utc_now
 from ..base.files import check_json_target, results, write_json
 from ..base.paths import define_path
@@ -76,6 +76,10 @@ _TLS_CERT = define_path("tls_cert", None, "PEM certificate to show to the coordi
 _TLS_KEY = define_path("tls_key", None, "Unencrypted PEM private key of --tls_cert.")
 
 
+# Between two tries to connect to a coordinator that is not there yet.
+_AGAIN_S = 0.25
+
+
 class _UnfitImageError(UserError):
     """An image that cannot be used; the others can."""
 
@@ -93,12 +97,7 @@ def main(arguments: list[str]) -> int:
     timeout_s = _TIMEOUT_S.value or 0.0
     tally = Tally(selection.total)
     with contextlib.ExitStack() as stack:
-        clients = [
-            stack.enter_context(
-                FusionClient(_URL.value, credentials, timeout_s, lambda error: tally.wait(error.reason, timeout_s))
-            )
-            for _ in range(_PARALLEL.value)
-        ]
+        clients = [stack.enter_context(_connected(credentials, timeout_s, tally)) for _ in range(_PARALLEL.value)]
         ask = _ask_about(clients[0], selection)
         if watched is not None:
             print(f"watching {_WATCH.value}", file=sys.stderr, flush=True)
@@ -112,6 +111,21 @@ def main(arguments: list[str]) -> int:
                 model = {"name": clients[0].name, **clients[0].model_parameters}
                 write_json(_JSON.value, {"url": _URL.value, "model": model, "images": rows})
     return 2 if tally.unfit or tally.failed or selection.unreadable else 0
+
+
+def _connected(credentials: Credentials, timeout_s: float, tally: Tally) -> FusionClient:
+    """A client of the coordinator, which may still be starting."""
+    until = time.monotonic() + timeout_s
+    while True:
+        try:
+            return FusionClient(_URL.value, credentials, timeout_s, lambda error: tally.wait(error.reason, timeout_s))
+        except (BusyError, NotThereError) as error:
+            after_s = error.after_s if isinstance(error, BusyError) else _AGAIN_S
+            if time.monotonic() + after_s >= until:
+                raise
+            busy = error.reason if isinstance(error, BusyError) else f"nothing listens at {_URL.value} yet"
+            tally.wait(busy, timeout_s)
+            time.sleep(after_s)
 
 
 def _ask_all(

@@ -29,11 +29,13 @@ class Journal:
     dropped. A file that was moved or removed, as by logrotate, is opened anew under its name before the next line,
     without a signal. Any thread may call `write`.
 
-    Raises `UserError` when the file cannot be opened.
+    Raises `UserError` when the file cannot be opened, or has an empty name.
     """
 
     def __init__(self, path: str | Path | None) -> None:
         self._lines: SimpleQueue[Any] | None = None
+        if path == "":
+            raise UserError("the log file's name is empty; legal: a file, or - for standard output.")
         # Who started it may have closed standard output.
         if path is None or (path == "-" and sys.stdout is None):
             return

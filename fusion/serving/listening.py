@@ -19,6 +19,7 @@ from typing import Any
 
 from absl import flags
 
+from ..base import streams
 from ..base.paths import define_path
 from ..base.program import LONGEST_S, UserError, define_float
 from ..security.credentials import Credentials, is_loopback
@@ -74,8 +75,10 @@ def credentials() -> Credentials:
 
 
 def say(text: str) -> None:
-    """A line of the log, on standard error: the local time, HH:MM:SS, and the text."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+    """A line of the log, on standard error: the local time, HH:MM:SS, and the text. A full disk does not end a
+    server."""
+    with contextlib.suppress(OSError):
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def at_hangup(call: Callable[[], None]) -> None:
@@ -175,7 +178,7 @@ async def serve(
         stack.callback(renewals.cancel)
         port = sockets[0].getsockname()[1]
         host = f"[{HOST.value}]" if ":" in HOST.value else HOST.value
-        print(f"{kind} ready: {'https' if context else 'http'}://{host}:{port}", flush=True)
+        streams.say(f"{kind} ready: {'https' if context else 'http'}://{host}:{port}")
         status = 128 + await signals.get()
         say(f"{kind} stops: finishing the running requests")
         return status

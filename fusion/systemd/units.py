@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..base.paths import expand
 from ..base.program import UserError
 
 _TEMPLATE = Path(__file__).parent / "unit.service"
@@ -94,7 +95,7 @@ def _passed_on(option: str, paths: Mapping[str, Path]) -> tuple[str, str]:
 
 def _existing(flag: str, path: str) -> Path:
     # Made absolute but not resolved: a virtual environment's Python is a link, and another program than its target.
-    absolute = Path(os.path.abspath(path))
+    absolute = Path(os.path.abspath(expand(path)))
     if not absolute.exists():
         raise UserError(f"--{flag}: {path!r} does not exist; legal: a file or folder that the service will find.")
     return absolute

@@ -198,7 +198,7 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
         if done:
             say(f"resuming {place} after epoch {done}")
         group.share(model)
-        say("tracing the training step ...")
+        say("tracing the training step, which takes about a minute ...")
         loop.fit(
             model,
             group,

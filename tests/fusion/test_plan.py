@@ -107,6 +107,17 @@ def test_a_bundle_that_was_not_verified(coordinator, runner):
     assert hint not in runner("plan", f"--url={coordinator.url}").stdout
 
 
+def test_whom_a_plan_comes_from(bundle, cluster_file, runner):
+    told = runner("plan", "--timeout_s=1")
+    # Whatever listens there, it is asked.
+    assert "http://127.0.0.1:8000" in told.stderr or told.stdout
+    told = runner("plan", "--url=http://127.0.0.1:1", f"--cluster={cluster_file('http://127.0.0.1:1')}")
+    assert told.returncode == 2
+    assert told.stderr == (
+        "error: --url is of a running coordinator, --cluster of a plan without one; legal: one of the two.\n"
+    )
+
+
 def test_nothing_to_plan(bundle, cluster_file, runner, free_port):
     cluster = cluster_file(f"http://127.0.0.1:{free_port}")
     told = runner("plan", f"--bundle={bundle}", f"--cluster={cluster}", "--explain")

@@ -78,7 +78,7 @@ def test_help(runner, program):
         ("predict", ["--json=none/out.json", "x.png"], "'none' is no folder"),
         ("local", ["--bundle={}", "--switch=1.0", "--json={}"], "it is a folder"),
         ("predict", ["--url=h:1", "x.png"], "url is 'h:1'; legal: http(s)://host[:port]"),
-        ("predict", ["--url=http://127.0.0.1:1", "x"], "while connecting: connection refused"),
+        ("predict", ["--url=http://127.0.0.1:1", "--timeout_s=0.1", "x"], "while connecting: connection refused"),
         ("local", ["--bundle={}"], "--switch is missing; legal: 1.0, 0.5+0.5, 0.75+0.25"),
         ("local", ["--bundle={}", "--switch=1.0", "--data=none.npz"], "does not exist"),
         ("local", ["--bundle={}", "--switch=1.0", "--data={}/manifest.json"], "not an .npz file"),

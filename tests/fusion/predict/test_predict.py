@@ -40,8 +40,8 @@ class Coordinator:
     `images` are those that it was asked about.
     """
 
-    def __init__(self, outputs=CLASSES, inputs=IMAGE):
-        self.outputs, self.inputs = outputs, inputs
+    def __init__(self, outputs=CLASSES, inputs=IMAGE, port=0):
+        self.outputs, self.inputs, self._port = outputs, inputs, port
         self.images: list[np.ndarray] = []
         self.parameters: list[dict[str, Any]] = [COMPLETE]
         self.statuses: list[tuple[int, dict[str, str]]] = []
@@ -68,7 +68,7 @@ class Coordinator:
             def log_message(self, *_):
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
@@ -237,6 +237,16 @@ def test_a_camera_outlives_its_coordinator(tmp_path):
         program.send_signal(signal.SIGTERM)
         _, err = program.communicate(timeout=60)
     assert program.returncode == 143 and " failed; " in err
+
+
+def test_a_coordinator_that_starts_is_waited_for(tmp_path, free_port):
+    path, coordinator = image(tmp_path / "a.png"), Coordinator(port=free_port)
+    coordinator.url = f"http://127.0.0.1:{free_port}"
+    with predicting(coordinator, path) as program:
+        assert program.stderr.readline() == f"waiting, up to 30 s: nothing listens at {coordinator.url} yet\n"
+        with coordinator:
+            out, _ = program.communicate(timeout=60)
+    assert program.returncode == 0 and out.startswith(str(path))
 
 
 def test_other_images_stop_when_nobody_is_there(coordinator, runner, tmp_path):

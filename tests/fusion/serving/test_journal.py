@@ -208,3 +208,8 @@ def test_no_descriptor_is_left(tmp_path):
                 (tmp_path / "log").unlink()
             log.write("e")
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_empty_name_is_refused():
+    with pytest.raises(UserError, match="^the log file's name is empty; legal: a file, or - for standard output.$"):
+        Journal("")
