@@ -17,7 +17,6 @@ from paradis_tf.pictures.style import (
     BLUE,
     GREEN,
     GRID,
-    INK,
     ORANGE,
     PURPLE,
     SKY,
@@ -171,12 +170,8 @@ def _draw_times(axis: Any, life: Life, colors: Mapping[str, str]) -> None:
     if degraded:
         at, ms = [a.at_s for a in degraded], [a.ms for a in degraded]
         axis.scatter(at, ms, 60, VERMILION, marker="X", label="slices missing", zorder=3)
-        axis.legend(loc="lower right", fontsize=11)
-    axis.axhline(life.deadline_ms, color=INK, lw=1, ls="--")
-    right_end = (1, life.deadline_ms)
-    place = dict(xycoords=axis.get_yaxis_transform(), xytext=(-4, 4), textcoords="offset points", ha="right")
-    axis.annotate(f"deadline, {life.deadline_ms:.0f} ms", right_end, fontsize=11, **place)
-    axis.set_ylim(0, 1.2 * max([life.deadline_ms, *(answer.ms for answer in life.answers)]))
+        axis.legend(loc="upper right", fontsize=11)
+    axis.set_ylim(0, 1.2 * max((answer.ms for answer in life.answers), default=1.0))
     axis.set_ylabel("ms until\nthe answer")
 
 

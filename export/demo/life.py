@@ -7,19 +7,24 @@ for a half, and the others run four quarters of the same weights.
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shutil
 import signal
 import statistics
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
 from fusion.asking.client import FusionClient
 from fusion.base.program import UserError
+from fusion.bundle import manifest
 from fusion.bundle.contents import Bundle
 from fusion.local.cluster import LocalCluster
 from fusion.runtime import memory
@@ -29,6 +34,8 @@ LARGE = "worker-0"
 """The device that dies."""
 KILLED, STARTED = f"{LARGE} is killed", f"{LARGE} is started again"
 _REPORT_S = 5.0
+# Long enough for every switch, however busy the machine.
+_DEADLINE_MS = 5000.0
 
 
 @dataclass(frozen=True)
@@ -43,10 +50,10 @@ class Script:
       rate: requests a second, which are sent one after the other.
     """
 
-    kill_s: float = 15.0
-    down_s: float = 7.0
-    after_s: float = 20.0
-    longest_s: float = 90.0
+    kill_s: float = 12.0
+    down_s: float = 6.0
+    after_s: float = 15.0
+    longest_s: float = 60.0
     rate: float = 5.0
 
 
@@ -75,14 +82,12 @@ class Life:
     """What was seen.
 
     Attributes:
-      deadline_ms: within which each request asked for its answer.
       memory_bytes: by device, what its loaded slices may take.
       requests: in the order they were sent.
       events: in the order they happened.
       seconds: how long it was.
     """
 
-    deadline_ms: float
     memory_bytes: Mapping[str, int]
     requests: list[LifeRequest] = field(default_factory=list)
     events: list[LifeEvent] = field(default_factory=list)
@@ -112,38 +117,39 @@ def watch(
     runtime: str,
     script: Script,
     say: Callable[[str], None],
-    deadline_ms: float | None = None,
 ) -> Life:
     """Runs a cluster and sends it requests while its large device dies and comes back.
 
+    It serves the bundle's switches of at most as many multiply-adds as `switch`: what runs is then a matter of who is
+    there, and not of how busy this machine is.
+
     Args:
       bundle: has `switch`, a switch of narrower slices, and one of a wider slice than any of `switch`.
-      switch: what is to run while all devices are there: the large one has memory for its largest slice alone.
+      switch: what is to run while all devices are there: the large one has no memory for a wider slice than its widest.
       precision, runtime: what the workers serve, and on what.
       script: what happens.
       say: is told each change as it happens.
-      deadline_ms: of each request; None: one that `switch` keeps, and none with more multiply-adds.
 
     Raises:
       UserError: the cluster does not come up.
     """
     limits = _memory_limits(bundle, switch, precision)
     options = [[f"--memory_limit_mb={limit / 1e6:.6f}"] for limit in limits.values()]
-    # The more devices, the less accurate the switch: so each moment shows the best that those which are there can do.
-    cluster = LocalCluster(
-        bundle,
-        None,
-        precision,
-        runtime,
-        workers=len(limits),
-        own_worker_options=options,
-        coordinator_options=["--accuracy_loss=0"],
-    )
-    with cluster, FusionClient(cluster.url, Credentials()) as client:
-        life = Life(deadline_ms or _deadline_ms(bundle, client.status(), switch), limits)
+    with contextlib.ExitStack() as stack:
+        cluster = LocalCluster(
+            stack.enter_context(_up_to(bundle, switch)),
+            None,
+            precision,
+            runtime,
+            workers=len(limits),
+            own_worker_options=options,
+            # The more devices, the less accurate the switch: each moment shows the best that those which are there can.
+            coordinator_options=["--accuracy_loss=0", f"--deadline_ms={_DEADLINE_MS:g}"],
+        )
+        client = FusionClient(stack.enter_context(cluster).url, Credentials())
+        life = Life(limits)
         say("memory for slices: " + ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in limits.items()))
-        say(f"each request asks for its answer within {life.deadline_ms:.0f} ms")
-        _Observer(cluster, client, switch, bundle.read_samples()[0][0], script, life, say).run()
+        _Observer(cluster, stack.enter_context(client), switch, bundle.read_samples()[0][0], script, life, say).run()
     return life
 
 
@@ -218,7 +224,7 @@ class _Observer:
     def _send(self) -> LifeRequest:
         sent = self._now()
         try:
-            answer = self._client.infer(self._image, deadline_ms=self._life.deadline_ms)
+            answer = self._client.infer(self._image)
         except UserError as error:
             self._note(f"a request is not answered: {error}")
             return LifeRequest(sent, 1e3 * (self._now() - sent))
@@ -249,13 +255,13 @@ def _memory_limits(bundle: Bundle, switch: str, precision: str) -> dict[str, int
     return {LARGE: large} | {f"worker-{place + 1}": small for place in range(len(bundle.find_switch(switch).slices))}
 
 
-def _deadline_ms(bundle: Bundle, status: Mapping[str, Any], switch: str) -> float:
-    """A little less than what the fastest switch with more multiply-adds takes, as the coordinator expects, so that it
-    runs `switch`."""
-    plans = [plan for plan in [status["plan"], *status["rejected"]] if plan and plan["latency_ms"] is not None]
-    expected = {plan["switch"]: float(plan["latency_ms"]) for plan in plans}
-    if switch not in expected:
-        raise UserError(f"the devices cannot run switch {switch}; they can run {', '.join(expected) or 'none'}.")
-    more = bundle.find_switch(switch).madds
-    wider = [ms for other, ms in expected.items() if bundle.find_switch(other).madds > more]
-    return max(1.05 * expected[switch], 0.9 * min(wider, default=3 * expected[switch]))
+@contextlib.contextmanager
+def _up_to(bundle: Bundle, switch: str) -> Iterator[Bundle]:
+    """The bundle without the switches of more multiply-adds than `switch`, for the time of a block."""
+    most = bundle.find_switch(switch).madds
+    content = json.loads((bundle.folder / "manifest.json").read_text("utf-8"))
+    content["switches"] = [entry for entry in content["switches"] if entry["madds"] <= most]
+    with tempfile.TemporaryDirectory() as name:
+        shutil.copytree(bundle.folder, name, dirs_exist_ok=True)
+        (Path(name) / "manifest.json").write_text(json.dumps(content), "utf-8")
+        yield manifest.load(name)

@@ -49,7 +49,7 @@ def test_a_slice_that_cannot_be_timed(tiny: Bundle) -> None:
 def test_another_switch_takes_over_until_the_device_is_back(tiny: Bundle) -> None:
     script = life.Script(kill_s=1, down_s=0.5, after_s=0.5)
     heard: list[str] = []
-    seen = life.watch(tiny, "0.75+0.25", "float32", "auto", script, heard.append, deadline_ms=10_000)
+    seen = life.watch(tiny, "0.75+0.25", "float32", "auto", script, heard.append)
     assert len(seen.answers) == len(seen.requests)
     events = [event.text.split(" on ")[0] for event in seen.events]
     assert events == ["now 0.75+0.25", life.KILLED, "now 0.5+0.5", life.STARTED, "now 0.75+0.25"]

@@ -54,7 +54,7 @@ def test_speed_has_a_bar_and_a_label_for_every_switch(drawn: list[Any]) -> None:
 
 def lived(lost: int) -> Life:
     """Ten seconds at two requests a second: one answer with a slice missing, then another switch."""
-    life = Life(50, {"worker-0": 2, "worker-1": 1}, seconds=10)
+    life = Life({"worker-0": 2, "worker-1": 1}, seconds=10)
     for number in range(20 - lost):
         before = number < 10
         devices = ("worker-0", "worker-1") if before else ("worker-1",)
@@ -78,6 +78,6 @@ def test_life_shows_switches_devices_and_what_went_wrong(drawn: list[Any], lost:
 
 
 def test_a_life_without_an_answer_is_drawn_too(drawn: list[Any]) -> None:
-    life = Life(50, {"worker-0": 2}, [LifeRequest(0.5, 3)], seconds=1)
+    life = Life({"worker-0": 2}, [LifeRequest(0.5, 3)], seconds=1)
     figures.draw_life(life, "a network", Path("unused"))
     assert "1 requests, none answered" in drawn[0].axes[0].get_title(loc="left")
