@@ -192,6 +192,7 @@ def _jpegs() -> list[Odd]:
         Odd("rational-unit.jpg", jpeg(lying(scene(), 6), exif(6, RATIONAL_UNIT)), scene(), 6),
         Odd("text-resolution.jpg", jpeg(lying(scene(), 6), exif(6, TEXT_RESOLUTION)), scene(), 6),
         Odd("nan.jpg", jpeg(lying(scene(), 6), exif(6, NAN_EXPOSURE)), scene(), 6),
+        Odd("filled.jpg", b"\xff\xd8" + b"\xff" * 50 + jpeg(lying(scene(), 6), exif(6))[2:], scene(), 6),
         Odd("nonsense-exif.jpg", jpeg(scene(), b"Exif\0\0II*\0\xff\xff\xff\xff nonsense"), scene(), 6),
         Odd("two-pictures.mpo", with_segment(plain, 0xE2, b"MPF\0" + mpf) + second, scene(), 6),
         Odd("bad-mpf.jpg", with_segment(plain, 0xE2, b"MPF\0II*\0\x08\0\0\0\1\0"), scene(), 6),

@@ -6,6 +6,7 @@ without it, and the one tag that matters is read here, whatever the others hold.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -20,13 +21,15 @@ _OF_PIXELS = frozenset(
     [*range(256, 260), 262, 266, 273, *range(277, 280), 284, 292, 293, 317, *range(320, 326), 332, 334, 338, 339, 347]
     + [*range(512, 522), 529, 530, 532]
 )
-# What the count of a classic directory can be.
-_MOST_ENTRIES = 65535
+# Segments, chunks or entries that are looked at, which is more than a file of the largest picture has.
+_MOST_PARTS = 65535
 # Types of tags: BYTE, SHORT, LONG.
 _WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I"}
-# Markers of JPEG segments: the start of a scan, EXIF's, and those of an application or a comment. Two of these say
+# How a JPEG segment begins: any number of bytes that fill, its marker, its length.
+_SEGMENT = re.compile(rb"\xff+([\xc0-\xfe])(..)", re.DOTALL)
+# Markers: those that stand alone or begin a scan, EXIF's, and those of an application or a comment. Two of these say
 # what the colours are (JFIF, Adobe).
-_SCAN, _OF_EXIF, _OF_COLOURS = 0xDA, 0xE1, (0xE0, 0xEE)
+_WITHOUT_LENGTH, _OF_EXIF, _OF_COLOURS = range(0xD0, 0xDB), 0xE1, (0xE0, 0xEE)
 _OF_APPLICATIONS = (*range(0xE0, 0xF0), 0xFE)
 
 
@@ -49,15 +52,15 @@ def divide(content: bytes) -> tuple[bytes, int]:
 
 def _of_jpeg(content: bytes) -> tuple[bytes, int]:
     kept, exif, place = [content[:2]], b"", 2
-    while place + 4 <= len(content) and content[place] == 0xFF:
-        marker, length = content[place + 1], int.from_bytes(content[place + 2 : place + 4], "big")
-        if marker == 0xFF:  # a byte that fills
-            place += 1
-            continue
-        end = place + 2 + length
-        if marker < 0xC0 or marker == _SCAN or length < 2 or end > len(content):
+    for _ in range(_MOST_PARTS):
+        head = _SEGMENT.match(content, place)
+        if head is None:
             break
-        segment = content[place:end]
+        marker, length = head[1][0], int.from_bytes(head[2], "big")
+        start, end = head.start(1) - 1, head.start(2) + length
+        if marker in _WITHOUT_LENGTH or length < 2 or end > len(content):
+            break
+        segment = content[start:end]
         if marker == _OF_EXIF and segment[4:].startswith(_EXIF):
             # One that is longer than a segment goes on in the next.
             exif += segment[4 + len(_EXIF) :]
@@ -69,7 +72,7 @@ def _of_jpeg(content: bytes) -> tuple[bytes, int]:
 
 def _of_png(content: bytes) -> tuple[bytes, int]:
     kept, exif, place = [content[:8]], b"", 8
-    while place + 12 <= len(content):
+    for _ in range(_MOST_PARTS):
         kind, end = content[place + 4 : place + 8], place + 12 + int.from_bytes(content[place : place + 4], "big")
         if end > len(content):
             break
@@ -84,7 +87,7 @@ def _of_png(content: bytes) -> tuple[bytes, int]:
 
 def _of_webp(content: bytes) -> int:
     place = 12
-    while place + 8 <= len(content):
+    for _ in range(_MOST_PARTS):
         size = int.from_bytes(content[place + 4 : place + 8], "little")
         if content[place : place + 4] == b"EXIF":
             return _orientation(content[place + 8 : place + 8 + size])
@@ -140,7 +143,7 @@ def _directory(tiff: bytes) -> tuple[_Form, int, list[tuple[int, int, bytes]]]:
         raise struct.error
     (count,) = struct.unpack_from(form.count, tiff, start)
     first, step = start + struct.calcsize(form.count), form.step
-    whole = min(count, _MOST_ENTRIES, (len(tiff) - first) // step)
+    whole = min(count, _MOST_PARTS, (len(tiff) - first) // step)
     entries = (tiff[place : place + step] for place in range(first, first + whole * step, step))
     return form, start, [(*struct.unpack_from(form.entry[:3], entry), entry) for entry in entries]
 
