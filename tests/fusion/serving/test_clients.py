@@ -4,6 +4,7 @@ import gzip
 import json
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -176,11 +177,15 @@ asyncio.run(main())
 
 
 @pytest.fixture(scope="module")
-def kserve(tmp_path_factory):
-    """The Python that has KServe's client."""
-    folder = tmp_path_factory.mktemp("kserve")
+def kserve():
+    """The Python that has KServe's client, half a gigabyte that goes afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield environment(folder)
+
+
+def environment(folder):
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    python = folder / "bin" / "python"
+    python = f"{folder}/bin/python"
     install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", KSERVE]
     try:
         done = subprocess.run(install, capture_output=True, text=True, timeout=INSTALL_S)
