@@ -82,8 +82,9 @@ async def _measured(bundle: Bundle, devices: Sequence[Device], goal: Goal) -> di
 
 def _print(status: dict[str, Any]) -> None:
     plan, others = status["plan"], status["rejected"] if _EXPLAIN.value else []
-    meanwhile = status["meanwhile"] if _EXPLAIN.value else []
-    rows = [_row(plan, f"chosen: {', '.join(filter(None, (plan['rule'], plan['lacks'])))}")] if plan else []
+    # An older coordinator tells neither rule nor what runs beside the plan.
+    meanwhile = status.get("meanwhile", ()) if _EXPLAIN.value else ()
+    rows = [_row(plan, _why_chosen(plan))] if plan else []
     rows += [_row(other, "beside it, for requests that come meanwhile") for other in meanwhile]
     rows += [_row(other, other["reason"]) for other in others]
     if not plan:
@@ -99,6 +100,11 @@ def _print(status: dict[str, Any]) -> None:
             for device in status["devices"]
         ]
         print(columns.render(("device", "address", "state", "ms per slice", "reason"), rows, left=(0, 1, 2, 4)))
+
+
+def _why_chosen(plan: dict[str, Any]) -> str:
+    why = ", ".join(filter(None, (plan.get("rule"), plan["lacks"])))
+    return f"chosen: {why}" if why else "chosen"
 
 
 def _row(plan: dict[str, Any], why: str) -> tuple[str, ...]:

@@ -1,7 +1,10 @@
 """The plan of real processes: told by a coordinator, measured without one, and what they write and show beside it."""
 
+import http.server
 import json
 import signal
+import threading
+import urllib.request
 
 import pytest
 
@@ -99,6 +102,61 @@ def test_a_plan_says_which_rule_chose(
     assert f"is 20 points less accurate than 1.0{lost}" in told.stdout
     status = json.loads(out.read_text())
     assert (status["plan"]["rule"], status["accuracy_loss"]) == (rule, loss)
+
+
+class Retold(http.server.ThreadingHTTPServer):
+    """Passes on what a coordinator answers; its status as `change` makes it."""
+
+    def __init__(self, url, change):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                length = int(self.headers.get("Content-Length", 0))
+                asked = urllib.request.Request(url + self.path, self.rfile.read(length) or None, method=self.command)
+                with urllib.request.urlopen(asked) as answer:
+                    body = answer.read()
+                if self.path == "/status":
+                    status = json.loads(body)
+                    change(status)
+                    body = json.dumps(status).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_POST = do_GET
+
+            def log_message(self, *arguments):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self.serve_forever)
+
+    def __enter__(self):
+        self._thread.start()
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def __exit__(self, *error):
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+def test_what_runs_beside_the_plan(coordinator, runner):
+    beside = {"switch": "0.5+0.5", "assignment": ["pi-2", "pi-3"], "latency_ms": 31.5, "accuracy": 0.5}
+    with Retold(coordinator.url, lambda status: status.update(meanwhile=[beside])) as url:
+        told = runner("plan", f"--url={url}", "--explain").stdout.splitlines()
+        assert len(runner("plan", f"--url={url}").stdout.splitlines()) == 3
+    assert told[3].split()[:6] == ["0.5+0.5", "pi-2,", "pi-3", "31.5", "50.00", "%"]
+    assert told[3].endswith("beside it, for requests that come meanwhile")
+
+
+def test_an_older_coordinator_says_less(coordinator, runner):
+    def older(status):
+        del status["meanwhile"], status["accuracy_loss"], status["plan"]["rule"]
+
+    with Retold(coordinator.url, older) as url:
+        told = runner("plan", f"--url={url}", "--explain")
+    assert told.returncode == 0 and told.stdout.splitlines()[2].endswith("  chosen")
 
 
 def test_a_bundle_that_was_not_verified(coordinator, runner):
