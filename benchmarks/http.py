@@ -178,7 +178,7 @@ def _bare(bundle: Bundle, switch: str, cores: Sequence[int]) -> Iterator[Contend
 @contextlib.contextmanager
 def _process(root: Path, module: str, options: Sequence[str], cores: Sequence[int]) -> Iterator[tuple[str, int]]:
     """(address, process id) of a server that is ready; it is ended after the block."""
-    with tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         with pinned(cores):
             process = subprocess.Popen(
                 [sys.executable, "-m", module, *options],
@@ -260,7 +260,7 @@ async def _ask(contender: Contender, session: ClientSession) -> bytes:
 
 def _cpu_s(pid: int) -> float:
     """Processor time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) * _TICK_S
 
 

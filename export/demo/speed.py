@@ -75,7 +75,9 @@ def _alone(
     command = [sys.executable, "-m", "export.demo.alone", str(bundle.folder), switch, str(slice_.device)]
     pipe = subprocess.PIPE
     # The runtime's own remarks on standard error are a line or two.
-    process = subprocess.Popen([*command, precision, runtime], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    process = subprocess.Popen(
+        [*command, precision, runtime], stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace"
+    )
     with process:
         yield process
 

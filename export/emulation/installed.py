@@ -37,7 +37,7 @@ def install(folder: Path, recipe: Any, make: Callable[[Path], None], report: Cal
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
+        with open(folder.with_name(f".{folder.name}.lock"), "wb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -96,7 +96,8 @@ class LocalCluster:
 
     def __enter__(self) -> LocalCluster:
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(tempfile.NamedTemporaryFile("w", prefix="cluster", suffix=".toml"))
+            named = tempfile.NamedTemporaryFile("w", prefix="cluster", suffix=".toml", encoding="utf-8")
+            file = stack.enter_context(named)
             stack.callback(self._stop)
             deadline = time.monotonic() + _STARTUP_S
             for worker in self._workers:

@@ -64,6 +64,6 @@ def _throttling(root: Path) -> tuple[str, ...] | None:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text(errors="replace").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None

@@ -26,12 +26,12 @@ def available(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/f
     """
     limits = []
     try:
-        line = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE)
+        line = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(encoding="utf-8"), re.MULTILINE)
         limits += [int(line[1]) * 1024] if line else []
     except OSError:
         pass
     try:
-        limit, used = ((cgroup / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        limit, used = ((cgroup / name).read_text(encoding="utf-8").strip() for name in ("memory.max", "memory.current"))
         limits += [max(0, int(limit) - int(used))] if limit.isdigit() else []
     except (OSError, ValueError):
         pass
@@ -51,7 +51,7 @@ def require(size: int, what: str) -> None:
 def peak(status: Path = Path("/proc/self/status")) -> int | None:
     """Bytes of memory that this process has had at most; None where the system does not tell."""
     try:
-        line = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+        line = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         return None
     return int(line[1]) * 1024 if line else None
