@@ -57,14 +57,23 @@ def listing(root: str, wanted: Sequence[str] = ()) -> tuple[dict[str, Files], tu
             )
         _check_same_classes(folder, parts["train"], name)
         _check_same_classes(folder, name, parts["train"])
-    unprintable = [name for name in classes if not name.isprintable()]
+    names = tuple(map(_as_text, classes))
+    unprintable = [name for name in names if not name.isprintable()]
     if unprintable:
         raise UserError(f"image folder {root!r}: class folder {unprintable[0]!r} is no single line of text.")
     left_out: Counter[str] = Counter()
     files = {part: _files(folder, name, classes, left_out) for part, name in parts.items()}
     if left_out:
         say(f"image folder {root!r}: left out {told(left_out)}")
-    return files, classes
+    return files, names
+
+
+def _as_text(name: str) -> str:
+    """A file's name as UTF-8 has it, also where the locale is another one."""
+    try:
+        return os.fsencode(name).decode()
+    except UnicodeDecodeError:
+        return name
 
 
 def _check_same_classes(folder: Path, name: str, other: str) -> None:

@@ -75,3 +75,24 @@ def test_ten_kills_leave_no_trace(tmp_path: Path) -> None:
     )
     for wanted, weight in pairs:
         np.testing.assert_allclose(weight.numpy(), wanted.numpy(), rtol=5e-3, atol=5e-3, err_msg=weight.path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["folder", "tracing", "first step", "checkpoint being written", "an epoch"])
+def test_signals_end_a_training_in_one_way(name: str, tmp_path: Path) -> None:
+    for number, word in ((signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), (signal.SIGHUP, "hung up")):
+        workdir, printed = tmp_path / str(int(number)), tmp_path / f"{int(number)}.txt"
+        with (
+            printed.open("w") as output,
+            subprocess.Popen(
+                command(*FLAGS, f"--workdir={workdir}"), stdout=output, stderr=subprocess.PIPE, text=True
+            ) as process,
+        ):
+            while not MOMENTS[name](workdir, printed.read_text()):
+                assert process.poll() is None
+                time.sleep(0.001)
+            process.send_signal(number)
+            errors = process.communicate(timeout=120)[1]
+        assert (process.returncode, errors.splitlines()[-1]) == (128 + number, word)
+        assert "Traceback" not in errors
+        assert f"the same command resumes {workdir}" in printed.read_text()

@@ -126,6 +126,29 @@ def test_evaluate_measures_a_part(tiny_copy: Path, tmp_path: Path) -> None:
     assert [row["accuracy"] for row in rows] == pytest.approx([last["val_accuracy/1.0"], last["val_accuracy/0.5+0.5"]])
 
 
+@pytest.mark.parametrize("full", [True, False], ids=["full output", "read-only folder"])
+def test_what_was_measured_is_not_lost(tiny_copy: Path, full: bool) -> None:
+    written = tiny_copy / "evaluation.json"
+    if not full:
+        # In place of a folder without leave to write, which root has everywhere.
+        written.mkdir()
+    with open("/dev/full", "w") as nothing:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.paradis_tf.tiny_config", "paradis_tf.evaluate", f"--workdir={tiny_copy}"],
+            stdout=nothing if full else subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 2
+    said = done.stderr.splitlines()[-1]
+    if full:
+        assert said == "error: standard output cannot be written: No space left on device."
+        assert [row["switch"] for row in json.loads(written.read_text())] == ["1.0", "0.5+0.5"]
+    else:
+        assert said == f"error: file '{written}' cannot be written: Is a directory."
+        assert done.stdout.splitlines()[-1].split()[0] == "-,1"
+
+
 @pytest.mark.usefixtures("tiny_known")
 def test_a_damaged_checkpoint_is_passed_over(
     tiny_copy: Path, tiny_run: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]

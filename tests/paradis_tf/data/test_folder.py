@@ -7,6 +7,8 @@ import json
 import os
 import pwd
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +48,21 @@ def test_images_and_labels(image_folder: Make) -> None:
     for place, path in enumerate(paths):
         if path.suffix in (".png", ".bmp"):
             np.testing.assert_array_equal(dataset.test.images.decode(place), np.asarray(Image.open(path)))
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_names_of_classes_are_utf_8_in_every_locale(image_folder: Make, locale: str) -> None:
+    root = image_folder()
+    for part in ("train", "val"):
+        (root / part / "wasp").rename(root / part / "猫")
+    code = "import sys; from paradis_tf.data import folder; print(ascii(folder.listing(sys.argv[1])[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(root)],
+        env=os.environ | {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.endswith(", '\\u732b')\n"), done.stderr
 
 
 def test_the_seed_draws_the_validation_part(image_folder: Make) -> None:
