@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from fusion.base.program import UserError
+from paradis_tf.data import pipeline
 from paradis_tf.data.augmentation import draws
 from paradis_tf.data.parts import ImagePairs, Patches
 
@@ -74,13 +75,8 @@ def training_batches(
             for pixels, by in ((low, 1), (high, scale))
         )
 
-    return (
-        tf.data.Dataset.range(first_epoch, epochs)
-        .flat_map(places)
-        .map(patch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(stop - start, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    patches = pipeline.mapped(tf.data.Dataset.range(first_epoch, epochs).flat_map(places), patch)
+    return pipeline.read_ahead(patches.batch(stop - start, drop_remainder=True))
 
 
 def evaluation_batches(
@@ -107,7 +103,7 @@ def evaluation_batches(
         rows, columns = (slice(place * pairs.scale, (place + size) * pairs.scale) for place in (row, column))
         high.append(large[rows, columns])
     patches = tf.data.Dataset.from_tensor_slices((np.stack(low), np.stack(high)))
-    return patches.shard(shard_count, shard_index).batch(batch_size).prefetch(1)
+    return pipeline.read_ahead(patches.shard(shard_count, shard_index).batch(batch_size), 1)
 
 
 class _Pixels:

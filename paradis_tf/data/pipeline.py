@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,9 @@ from fusion.base.program import UserError
 from paradis_tf.data import encoded
 from paradis_tf.data.augmentation.augment import Augmentation
 from paradis_tf.data.parts import Part
+
+# Batches that are ready before they are asked for.
+_AHEAD = 2
 
 
 def training_batches(
@@ -89,9 +93,8 @@ def training_batches(
 
     plans = tf.data.Dataset.range(first_epoch, epochs, output_type=tf.int32).flat_map(plan)
     if in_memory and augment.batched:
-        return _mapped(plans, batch).prefetch(tf.data.AUTOTUNE)
-    examples = _mapped(plans.unbatch(), example).batch(stop - start, drop_remainder=True)
-    return examples.prefetch(tf.data.AUTOTUNE)
+        return read_ahead(mapped(plans, batch))
+    return read_ahead(mapped(plans.unbatch(), example).batch(stop - start, drop_remainder=True))
 
 
 def evaluation_batches(part: Part, batch_size: int, shard_index: int = 0, shard_count: int = 1) -> tf.data.Dataset:
@@ -99,7 +102,7 @@ def evaluation_batches(part: Part, batch_size: int, shard_index: int = 0, shard_
     may be smaller. Worker `shard_index` of `shard_count` gets every `shard_count`-th image."""
     if isinstance(part.images, np.ndarray):
         rows = tf.data.Dataset.from_tensor_slices((part.images, part.labels)).shard(shard_count, shard_index)
-        return rows.batch(batch_size).prefetch(1)
+        return read_ahead(rows.batch(batch_size), 1)
     height, width = part.images.shape[1:3]
     read = part.images.reader()
 
@@ -108,7 +111,7 @@ def evaluation_batches(part: Part, batch_size: int, shard_index: int = 0, shard_
         return tf.ensure_shape(image, (height, width, 3)), label
 
     places = tf.data.Dataset.from_tensor_slices((np.arange(len(part), dtype=np.int32), part.labels))
-    return _mapped(places.shard(shard_count, shard_index), example).batch(batch_size).prefetch(1)
+    return read_ahead(mapped(places.shard(shard_count, shard_index), example).batch(batch_size), 1)
 
 
 @contextmanager
@@ -124,5 +127,22 @@ def reading() -> Iterator[None]:
         raise
 
 
-def _mapped(elements: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
-    return elements.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+def mapped(elements: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
+    """What a function makes of each element, in order, on all cores that this process may use."""
+    return elements.map(function, num_parallel_calls=len(os.sched_getaffinity(0)), deterministic=True)
+
+
+def read_ahead(batches: tf.data.Dataset, count: int = _AHEAD) -> tf.data.Dataset:
+    """The batches, some of them ready before they are asked for; `untuned`."""
+    return batches.prefetch(count).with_options(untuned())
+
+
+def untuned() -> tf.data.Options:
+    """Of datasets whose numbers of threads and buffers are given, so that TensorFlow has none to tune.
+
+    Where it tunes them each iterator has a thread that sleeps longer and longer, up to a minute. That thread is not
+    always woken when the iterator goes, which waits for it: the program seems to hang.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options

@@ -9,6 +9,7 @@ import numpy as np
 
 from fusion.base import pictures
 from fusion.base.program import UserError
+from paradis_tf.data import pipeline
 from paradis_tf.data.parts import part_names
 
 PREFIX = "tfds:"
@@ -114,7 +115,7 @@ class TfdsSet:
 
     def _read(self, split: str) -> Any:
         # One file after another, so that the order is the files'.
-        order = self._package.ReadConfig(interleave_cycle_length=1)
+        order = self._package.ReadConfig(options=pipeline.untuned(), interleave_cycle_length=1)
         undecoded = {"image": self._package.decode.SkipDecoding()}
         images = self._builder.as_dataset(split=split, decoders=undecoded, shuffle_files=False, read_config=order)
         return images.as_numpy_iterator()

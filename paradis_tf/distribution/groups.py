@@ -50,7 +50,10 @@ class Group:
         return self._local
 
     def iterator(self, batches: tf.data.Dataset) -> Any:
-        """Iterates for ever over this worker's batches, each split evenly over its devices."""
+        """Iterates over this worker's batches, each split evenly over its devices.
+
+        Nothing is read beyond the last batch, and whoever asks for one more gets an error.
+        """
         count = self._local
         if count > 1:
 
@@ -69,8 +72,7 @@ class Group:
 
             batches = batches.flat_map(split)
         # Of a set that may end, the strategy would ask all workers before each step whether all have data left.
-        endless = batches.repeat().apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-        endless = endless.prefetch(tf.data.AUTOTUNE)
+        endless = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
         return iter(self.strategy.distribute_datasets_from_function(lambda context: endless))
 
     def from_chief(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -35,7 +35,7 @@ def fit(
     Args:
       model: compiled under the group's strategy.
       group: the replicas.
-      batches: this worker's part of the training batches, from `first_epoch` on.
+      batches: this worker's part of the training batches, from `first_epoch` on and up to the last epoch's end.
       validation: this worker's part of the validation images.
       steps: batches per epoch.
       validation_steps: batches of this worker's validation part.
@@ -45,7 +45,8 @@ def fit(
     """
     train_step = _training_function(model, group)
     test_step = _function(group, model.test_step)
-    train_iterator, validation_iterator = group.iterator(batches), group.iterator(validation)
+    train_iterator = group.iterator(batches)
+    validation_iterator = group.iterator(validation.repeat(epochs - first_epoch))
     all_callbacks = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=epochs, steps=steps)
     model.stop_training = False
     all_callbacks.on_train_begin()

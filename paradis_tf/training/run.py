@@ -213,6 +213,7 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
             else [DivergenceCheck(), WorkerProgress()],
         )
         if group.chief:
+            say("making the finished model ...")
             network = selection.finished_network(
                 workdir, model, config.keep, lambda file, kept: check_belongs(file, kept, config, dataset)
             )

@@ -50,6 +50,13 @@ def test_pairs_are_aligned_and_cover_all_places_and_turns(part: Patches) -> None
     assert len({turn for turn in turns if turn[0]}) == 4 and {turn[2] for turn in turns if not turn[0]} == {1, -1}
 
 
+def test_pipelines_leave_nothing_to_be_tuned(part: Patches) -> None:
+    # An iterator waits, as it goes, for the thread that tunes it, up to a minute.
+    training = patches.training_batches(part, 8, seed=1, first_epoch=0, epochs=2)
+    for found in (training, patches.evaluation_batches(part.pairs, 2)):
+        assert found.options().autotune.enabled is False
+
+
 def test_without_turns_patches_are_upright(part: Patches) -> None:
     for low, _ in batches(part, flip=False, transpose=False):
         assert (np.diff(low[..., 0].astype(int), axis=1) == 1).all()

@@ -267,6 +267,14 @@ def test_inception_crops_of_images_from_files(from_files: Part) -> None:
     assert equal(joined(shards), encoded_run(from_files, **SINGLY))
 
 
+def test_pipelines_leave_nothing_to_be_tuned(from_files: Part) -> None:
+    # An iterator waits, as it goes, for the thread that tunes it, up to a minute.
+    for part in (PART, from_files):
+        training = training_batches(part, 4, seed=0, first_epoch=0, epochs=1, **AUGMENTED)
+        for batches in (training, evaluation_batches(part, 4), training.repeat(2)):
+            assert batches.options().autotune.enabled is False
+
+
 def test_an_image_that_vanishes_in_the_midst_of_an_epoch_is_named(from_files: Part) -> None:
     from_files.images.files[5].write_bytes(b"nothing")
     with (
