@@ -102,7 +102,7 @@ def run(
     if isinstance(failure, BrokenPipeError):
         sys.exit(1)
     if failure is not None:
-        _end(f"error: standard output cannot be written: {failure.strerror}.", 2)
+        _end(f"error: standard output cannot be written: {failure.strerror or failure}.", 2)
     sys.exit(status)
 
 

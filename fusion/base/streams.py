@@ -45,11 +45,11 @@ def failure(error: OSError | None = None) -> OSError | None:
             if error is not None:
                 # What failed may be gone from the buffer, and other files fail in the same words.
                 os.write(sys.stdout.fileno(), b"\n")
-        except OSError as found:
-            _give_up(found)
         except ValueError:
             # It is closed, or no file at all.
             pass
+        except OSError as found:
+            _give_up(found)
     return _failure
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +42,23 @@ def test_what_tells_how_work_has_come_on_does_not_stop_it() -> None:
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
                     keywords = {keyword.arg for keyword in node.keywords}
                     assert "flush" not in keywords or "file" in keywords, f"{file}:{node.lineno}: take `say`"
+
+
+CONFIG = """
+from paradis_tf.base import program
+config = program.define_config("The experiment.")
+program.run(lambda argv: print(program.config_of(config).epochs))
+"""
+
+
+def test_a_config_may_lie_in_the_home(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "paradis_tf" / "configs" / "digits_mobilenet_v1.py", tmp_path / "mine.py")
+    for flags in (["--config=~/mine.py"], ["--config=~/mine.py:paradis"]):
+        done = subprocess.run(
+            [sys.executable, "-c", CONFIG, *flags, "--config.epochs=3"],
+            cwd=ROOT,
+            env=os.environ | {"HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.stdout, done.stderr) == ("3\n", "")

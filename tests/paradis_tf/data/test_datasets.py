@@ -477,3 +477,11 @@ def test_real_sets(name: str, shape: tuple[int, int, int]) -> None:
         # Pictures, not blanks.
         assert part.images.std() > 30
     assert len(dataset.validation) == round(0.1 * (len(dataset.train) + len(dataset.validation)))
+
+
+def test_a_file_may_lie_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match=rf"{tmp_path}/none\.npz"):
+        load("npz", path="~/none.npz")
+    with pytest.raises(UserError, match="this machine has no user 'nobody-here'"):
+        load("npz", path="~nobody-here/none.npz")
