@@ -105,7 +105,7 @@ def identity(folder: AnyPath) -> tuple[int, int] | None:
 
 
 def told(left_out: Mapping[str, int]) -> str:
-    """What was left out, for people: 60 .webp, 3 hidden and 1 folder met before."""
+    """What was left out, for people: 60 .heic, 3 hidden and 1 folder met before."""
     ends = Counter({kind: count for kind, count in left_out.items() if kind not in _SEVERAL})
     counts = dict(ends.most_common(_TOLD))
     counts |= {kind: left_out.get(kind, 0) for kind in _SEVERAL}
