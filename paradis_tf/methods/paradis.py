@@ -9,7 +9,17 @@ import keras
 
 from fusion.base.program import UserError
 from paradis_tf.methods.checks import check_weights
-from paradis_tf.methods.passes import Method, Pass, Teacher, TeacherSource, distillation
+from paradis_tf.methods.passes import (
+    Features,
+    HardLabels,
+    LiveSets,
+    Method,
+    Objective,
+    Pass,
+    Teacher,
+    TeacherSource,
+    distillation,
+)
 from paradis_tf.switches import WHOLE_SWITCH, Switch
 
 _SOURCES: tuple[TeacherSource, ...] = ("in_place", "average")
@@ -30,6 +40,12 @@ class Paradis(Method):
         switches share the widest one's weights, and this says how much of a say they have in them.
       final_student_weight: what it is multiplied by at the end of the training, 0 or more; linear in between.
       temperature: softens the predictions on both sides of the soft loss, above 0.
+      live_weight: weight of what sets of live devices learn: in each step of each switch of several devices, some are
+        drawn to be missing, and the sum of the others alone learns from labels and teacher with `hard_weight` and
+        `soft_weight` (the widest switch from labels, with a weight of 1), 0 or more; 0: no set is drawn.
+      final_live_weight: what that weight is at the end of the training, 0 or more; linear in between.
+      live_sets: sets drawn for each switch in a step, 1 to 16.
+      most_missing: devices that a set lacks at most, 0 or more; 0: all but one.
       teacher: whose outputs are learnt from: `in_place`, those of the widest switch's own pass, detached; `average`,
         those of the widest switch on the moving average of the weights (`optimizer.average_decay` above 0); otherwise
         the run folder of a finished training of the same architecture, whose switch 1.0 teaches all switches, the
@@ -41,7 +57,8 @@ class Paradis(Method):
     Raises:
       UserError: an option out of range, or all three weights 0.
 
-    Source: a reconstruction following the abstract of ParaDiS and the training code of US-Nets.
+    Source: a reconstruction following the abstract of ParaDiS and the training code of US-Nets. The sets of live
+    devices are this project's own.
     """
 
     def __init__(
@@ -52,6 +69,10 @@ class Paradis(Method):
         student_weight: float = 1.0,
         final_student_weight: float = 0.1,
         temperature: float = 1.0,
+        live_weight: float = 0.0,
+        final_live_weight: float = 0.0,
+        live_sets: int = 1,
+        most_missing: int = 0,
         teacher: str = "in_place",
     ) -> None:
         check_weights(
@@ -60,12 +81,20 @@ class Paradis(Method):
             soft_weight=soft_weight,
             feature_weight=feature_weight,
             final_student_weight=final_student_weight,
+            live_weight=live_weight,
+            final_live_weight=final_live_weight,
         )
         if not hard_weight + soft_weight + feature_weight > 0:
             raise UserError("paradis: hard_weight, soft_weight and feature_weight are all 0; one is above 0.")
         for name, value in (("student_weight", student_weight), ("temperature", temperature)):
             if not 0 < value < float("inf"):
                 raise UserError(f"paradis: {name} is {value!r}; it is above 0.")
+        if live_weight + final_live_weight > 0 and not hard_weight + soft_weight > 0:
+            raise UserError("paradis: live_weight needs hard_weight or soft_weight; both are 0, set one above 0.")
+        if not isinstance(live_sets, int) or not 1 <= live_sets <= 16:
+            raise UserError(f"paradis: live_sets is {live_sets!r}; it is a whole number from 1 to 16.")
+        if not isinstance(most_missing, int) or most_missing < 0:
+            raise UserError(f"paradis: most_missing is {most_missing!r}; it is a whole number of 0 or more.")
         if not teacher:
             raise UserError(f"paradis: teacher is {teacher!r}; it is {', '.join(_SOURCES)} or a run folder.")
         self.hard_weight = hard_weight
@@ -74,6 +103,10 @@ class Paradis(Method):
         self.student_weight = student_weight
         self.final_student_weight = final_student_weight
         self.temperature = temperature
+        self.live_weight = live_weight
+        self.final_live_weight = final_live_weight
+        self.live_sets = live_sets
+        self.most_missing = most_missing
         self.teacher = teacher
         self.teacher_run = "" if teacher in _SOURCES else teacher
         self.learns_features = feature_weight > 0
@@ -85,8 +118,20 @@ class Paradis(Method):
             teacher = Teacher(widest, "average" if self.teacher == "average" else "in_place")
         objectives = distillation(teacher, self.hard_weight, self.soft_weight, self.feature_weight, self.temperature)
         factor = self.student_weight, self.final_student_weight
-        first = Pass(widest, objectives) if self.teacher_run else Pass(widest)
-        return (first, *(Pass(switch, objectives, factor) for switch in switches if switch != widest))
+        first = objectives if self.teacher_run else (HardLabels(),)
+        others = (switch for switch in switches if switch != widest)
+        return (
+            Pass(widest, first, live=self._live(widest, first)),
+            *(Pass(switch, objectives, factor, self._live(switch, objectives)) for switch in others),
+        )
+
+    def _live(self, switch: Switch, objectives: Sequence[Objective]) -> LiveSets | None:
+        """What sets of a switch's devices learn: what the switch does, but for features, which missing devices lack."""
+        kept = tuple(objective for objective in objectives if not isinstance(objective, Features))
+        if switch.devices == 1 or not self.live_weight + self.final_live_weight > 0:
+            return None
+        most = self.most_missing or switch.devices - 1
+        return LiveSets(kept, self.live_sets, most, (self.live_weight, self.final_live_weight))
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -96,5 +141,9 @@ class Paradis(Method):
             "student_weight": self.student_weight,
             "final_student_weight": self.final_student_weight,
             "temperature": self.temperature,
+            "live_weight": self.live_weight,
+            "final_live_weight": self.final_live_weight,
+            "live_sets": self.live_sets,
+            "most_missing": self.most_missing,
             "teacher": self.teacher,
         }

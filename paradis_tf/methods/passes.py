@@ -98,6 +98,27 @@ class Features(Objective):
 
 
 @dataclass(frozen=True)
+class LiveSets:
+    """Sets of the devices of a pass's path that answer without the others, drawn anew in each step.
+
+    How many devices are missing is drawn first, each number as likely as the others, then which. What the live ones
+    give is fused as the runner fuses it: nothing stands for the missing ones, which learn nothing from it.
+
+    Attributes:
+      objectives: what the fused outputs of each set learn from, at least one. The pass's own path may teach.
+      sets: how many sets are drawn in a step, at least 1; their losses are averaged.
+      most_missing: so many devices are missing at most, at least 1; never all of them.
+      factor: what their loss is multiplied by in the first step of a training and, changing linearly, after the last
+        one, before the pass's own factor; 0 or more.
+    """
+
+    objectives: tuple[Objective, ...]
+    sets: int = 1
+    most_missing: int = 1
+    factor: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass(frozen=True)
 class Pass:
     """One path run once, with one loss: the weighted sum of its objectives.
 
@@ -106,30 +127,40 @@ class Pass:
       objectives: what it learns from, at least one.
       factor: what the whole loss is multiplied by in the first step of a training and, changing linearly, after the
         last one; above 0, and 0 or more.
+      live: what it learns of sets of its devices, from the same run of each; None where all devices always answer.
     """
 
     path: Path
     objectives: tuple[Objective, ...] = (HardLabels(),)
     factor: tuple[float, float] = (1.0, 1.0)
+    live: LiveSets | None = None
 
     @property
     def teachers(self) -> set[Teacher]:
-        """Whose outputs it learns from."""
-        return {objective.teacher for objective in self.objectives if objective.teacher is not None}
+        """Whose outputs it learns from, but for its own."""
+        objectives = self.objectives + (self.live.objectives if self.live else ())
+        teachers = {objective.teacher for objective in objectives if objective.teacher is not None}
+        return teachers - {Teacher(self.path)}
 
     def loss(
-        self, task: Task, targets: Any, outputs: Mapping[str, Any], taught: Mapping[Teacher, Mapping[str, Any]]
+        self,
+        task: Task,
+        targets: Any,
+        outputs: Mapping[str, Any],
+        taught: Mapping[Teacher, Mapping[str, Any]],
+        objectives: Sequence[Objective] | None = None,
     ) -> Any:
         """The mean loss over the batch, before `factor`, a float32 scalar; arguments as of `Objective.loss`.
 
         Args:
           taught: by teacher, its outputs, detached.
+          objectives: what is learnt from; the pass's own if left out.
 
         Raises:
           ValueError: the outputs of a teacher are not given.
         """
         total = 0.0
-        for objective in self.objectives:
+        for objective in self.objectives if objectives is None else objectives:
             teacher = objective.teacher
             if teacher is not None and teacher not in taught:
                 raise ValueError(f"switch '{self.path}' learns from '{teacher.path}', which has not run before it.")

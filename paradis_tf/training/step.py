@@ -15,6 +15,7 @@ from paradis_tf.methods.passes import Draw, Method, Pass, Teacher
 from paradis_tf.supernet import Supernet
 from paradis_tf.training.divergence import FirstNonFinite
 from paradis_tf.training.gradients import combine
+from paradis_tf.training.live_sets import draw_live_sets, scaled_by
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -146,10 +147,13 @@ class TrainableSupernet(Supernet):
         )
 
     def _draw(self, draw: Draw, place: int) -> tf.Tensor:
+        return tf.random.stateless_uniform([], self._seed(place), maxval=len(draw.passes), dtype=tf.int32)
+
+    def _seed(self, place: int) -> tf.Tensor:
+        """Of what the pass at a place draws in this step; int32 (2,)."""
         # A function of the step's number, so that a resumed run draws what an undisturbed one does.
         second = (place + self.seed * len(self.passes)) % 2**31
-        seed = tf.stack([tf.cast(self.optimizer.iterations, tf.int32), second])
-        return tf.random.stateless_uniform([], seed, maxval=len(draw.passes), dtype=tf.int32)
+        return tf.stack([tf.cast(self.optimizer.iterations, tf.int32), second])
 
     def train_step(self, data: Any, passes: Sequence[Pass] | None = None) -> dict[str, Any]:
         """One step of the optimizer.
@@ -168,10 +172,10 @@ class TrainableSupernet(Supernet):
         for place, entry in enumerate(passes or self.passes):
             if isinstance(entry, Draw):
                 drawn = self._draw(entry, place)
-                loss, of_pass = self._run_drawn(entry, drawn, images, targets, taught)
+                loss, of_pass = self._run_drawn(entry, place, drawn, images, targets, taught)
                 paths.append(tf.gather([self._paths.index(each.path) for each in entry.passes], drawn))
             else:
-                loss, of_pass = self._run_pass(entry, images, targets, taught)
+                loss, of_pass = self._run_pass(entry, place, images, targets, taught)
                 paths.append(tf.constant(self._paths.index(entry.path)))
             for index, gradient in of_pass.items():
                 gradients[index] = gradients[index] + gradient if index in gradients else gradient
@@ -207,33 +211,50 @@ class TrainableSupernet(Supernet):
         return taught
 
     def _run_pass(
-        self, entry: Pass, images: Any, targets: Any, taught: dict[Teacher, dict[str, tf.Tensor]]
+        self, entry: Pass, place: int, images: Any, targets: Any, taught: dict[Teacher, dict[str, tf.Tensor]]
     ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
-        """The weighted loss of a pass and its gradients by index of the variable; its outputs are left in `taught`."""
+        """The weighted loss of a pass and its gradients by index of the variable; its outputs are left in `taught`.
+
+        `place` is that of the pass in the step.
+        """
         with tf.GradientTape() as tape:
-            outputs = self(images, path=entry.path, training=True)
+            partial = [self.call_cut(images, cut, training=True) for cut in entry.path.cuts]
+            outputs = self.fuse(images, partial)
             loss = entry.loss(self.task, targets, outputs, taught)
-            weighted = loss * self._factor(entry)
+            taught[Teacher(entry.path)] = {name: tf.stop_gradient(value) for name, value in outputs.items()}
+            weighted = loss
+            if entry.live:
+                for device_weights in draw_live_sets(entry.live, len(partial), self._seed(place)):
+                    fused = self.fuse(images, scaled_by(partial, device_weights))
+                    of_set = entry.loss(self.task, targets, fused, taught, entry.live.objectives)
+                    weighted += self._now(entry.live.factor) / entry.live.sets * of_set
+            weighted *= self._now(entry.factor)
             scaled = self.optimizer.scale_loss(weighted)
-        taught[Teacher(entry.path)] = {name: tf.stop_gradient(value) for name, value in outputs.items()}
         gradients = tape.gradient(scaled, [variable.value for variable in self.trainable_variables])
         self._losses_of[entry.path].update_state(loss)
         self._metrics_of[entry.path].update_state(targets, outputs["prediction"])
         return weighted, {index: gradient for index, gradient in enumerate(gradients) if gradient is not None}
 
-    def _factor(self, entry: Pass) -> Any:
-        first, last = entry.factor
+    def _now(self, course: tuple[float, float]) -> Any:
+        """What changes linearly in the course of the training, in this step."""
+        first, last = course
         if first == last or not self.total_steps:
             return first
         return first + (last - first) * tf.cast(self.optimizer.iterations, tf.float32) / self.total_steps
 
     def _run_drawn(
-        self, draw: Draw, drawn: tf.Tensor, images: Any, targets: Any, taught: dict[Teacher, dict[str, tf.Tensor]]
+        self,
+        draw: Draw,
+        place: int,
+        drawn: tf.Tensor,
+        images: Any,
+        targets: Any,
+        taught: dict[Teacher, dict[str, tf.Tensor]],
     ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
         """As `_run_pass`, for one pass of several; each branch is traced, one is run."""
 
         def branch(entry: Pass) -> tuple[tf.Tensor, list[tf.Tensor]]:
-            loss, gradients = self._run_pass(entry, images, targets, dict(taught))
+            loss, gradients = self._run_pass(entry, place, images, targets, dict(taught))
             variables = enumerate(self.trainable_variables)
             return loss, [gradients.get(index, tf.zeros(v.shape, v.dtype)) for index, v in variables]
 

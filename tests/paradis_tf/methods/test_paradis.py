@@ -9,7 +9,7 @@ import pytest
 from fusion.base.program import UserError
 from paradis_tf import methods
 from paradis_tf.methods.paradis import Paradis
-from paradis_tf.methods.passes import Pass, Teacher, distillation
+from paradis_tf.methods.passes import HardLabels, LiveSets, Pass, Teacher, distillation
 from paradis_tf.switches import Switch, parse_switches
 
 WIDE, SPLIT = Switch.parse("1.0"), Switch.parse("4x0.25")
@@ -51,6 +51,17 @@ def test_students_may_count_for_less() -> None:
     )
 
 
+def test_switches_of_several_devices_learn_to_do_without_some() -> None:
+    options = dict(feature_weight=1.0, live_weight=0.5, final_live_weight=0.25, live_sets=2)
+    wide, split = Paradis(**options, most_missing=2).passes((WIDE, SPLIT), WIDE)
+    assert wide == Pass(WIDE)
+    # Missing devices have no features.
+    assert split.live == LiveSets(distillation(Teacher(WIDE), 1.0, 1.0, 0.0), 2, 2, (0.5, 0.25))
+    (alone,) = Paradis(**options).passes((SPLIT,), SPLIT)
+    assert alone.live == LiveSets((HardLabels(),), 2, 3, (0.5, 0.25))
+    assert all(entry.live is None for entry in Paradis(most_missing=2).passes((WIDE, SPLIT), WIDE))
+
+
 def test_without_distillation_nobody_teaches() -> None:
     passes = Paradis(1.0, 0.0, 0.0).passes((WIDE, SPLIT), WIDE)
     assert passes == (Pass(WIDE), Pass(SPLIT, factor=(1.0, 0.1)))
@@ -65,6 +76,15 @@ def test_without_distillation_nobody_teaches() -> None:
         ({"student_weight": 0}, "student_weight is 0; it is above 0"),
         ({"final_student_weight": -1}, "final_student_weight is -1; it is a number of 0 or more"),
         ({"temperature": 0}, "temperature is 0; it is above 0"),
+        ({"live_weight": -1}, "live_weight is -1; it is a number of 0 or more"),
+        ({"final_live_weight": float("inf")}, "final_live_weight is inf"),
+        (
+            {"hard_weight": 0, "soft_weight": 0, "feature_weight": 1, "live_weight": 1},
+            "needs hard_weight or soft_weight",
+        ),
+        ({"live_sets": 0}, "live_sets is 0; it is a whole number from 1 to 16"),
+        ({"live_sets": 1.5}, "live_sets is 1.5"),
+        ({"most_missing": -1}, "most_missing is -1; it is a whole number of 0 or more"),
         ({"teacher": ""}, "teacher is ''; it is in_place, average or a run folder"),
         ({"wieght": 1}, "no option 'wieght'; it has hard_weight, soft_weight, feature_weight, student_weight"),
     ],

@@ -1,0 +1,118 @@
+"""Passes that also learn to answer without some of their devices."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from paradis_tf.methods.paradis import Paradis
+from paradis_tf.methods.passes import HardLabels, LiveSets, Pass, Teacher
+from paradis_tf.supernet import Supernet
+from paradis_tf.switches import Switch
+from paradis_tf.training.live_sets import draw_live_sets, scaled_by
+
+SPLIT = Switch.parse("4x0.25")
+LABELS = (HardLabels(),)
+
+
+def drawn(live: LiveSets, devices: int, seed: tuple[int, int]) -> list[tuple[int, ...]]:
+    """The devices that answer, in each set."""
+    return [tuple(np.flatnonzero(weights)) for weights in draw_live_sets(live, devices, tf.constant(seed))]
+
+
+def test_every_number_of_missing_devices_is_as_likely_and_every_device_too() -> None:
+    live = LiveSets(LABELS, sets=3000, most_missing=3)
+    sets = Counter(drawn(live, 4, (7, 1)))
+    # A set of k missing devices is one of 4 over k: 4, 6 and 4 of them. Five standard deviations off.
+    assert sets.keys() == {devices for count in (1, 2, 3) for devices in itertools.combinations(range(4), count)}
+    for devices, count in sets.items():
+        expected = 3000 / 3 / {1: 4, 2: 6, 3: 4}[len(devices)]
+        assert abs(count - expected) < 5 * expected**0.5
+
+
+@pytest.mark.parametrize(("devices", "most", "fewest"), [(4, 1, 3), (4, 2, 2), (2, 5, 1), (3, 3, 1)])
+def test_no_more_are_missing_than_may_be_and_never_all(devices: int, most: int, fewest: int) -> None:
+    lengths = {len(devices) for devices in drawn(LiveSets(LABELS, 500, most), devices, (0, 0))}
+    assert lengths == set(range(fewest, devices))
+
+
+def test_sets_are_a_function_of_step_and_pass() -> None:
+    live = LiveSets(LABELS, sets=8, most_missing=3)
+    first = drawn(live, 4, (3, 2))
+    assert drawn(live, 4, (3, 2)) == first
+    assert drawn(live, 4, (4, 2)) != first != drawn(live, 4, (3, 3))
+
+
+@pytest.mark.parametrize("live", [(0,), (1, 3), (0, 1, 2)])
+def test_what_live_devices_give_in_training_is_what_evaluation_fuses(
+    tiny_net: Callable[..., Supernet], batch: tuple, live: tuple[int, ...]
+) -> None:
+    model = tiny_net(("4x0.25",))
+    partial = [model.call_cut(batch[0], cut) for cut in SPLIT.cuts]
+    weights = tf.constant([float(device in live) for device in range(4)])
+    fused = model.fuse(batch[0], scaled_by(partial, weights))
+    expected = model(batch[0], path=SPLIT, devices=live)
+    np.testing.assert_allclose(fused["prediction"], expected["prediction"], rtol=1e-5, atol=1e-5)
+
+
+def test_missing_devices_learn_nothing(tiny_net: Callable[..., Supernet], batch: tuple) -> None:
+    model = tiny_net(("4x0.25",))
+    weights = tf.constant([1.0, 0.0, 1.0, 0.0])
+    variables = [variable.value for variable in model.trainable_variables]
+    with tf.GradientTape(persistent=True) as tape:
+        partial = [model.call_cut(batch[0], cut, training=True) for cut in SPLIT.cuts]
+        fused = model.fuse(batch[0], scaled_by(partial, weights))
+        loss = model.task.loss(batch[1], fused["prediction"])
+    for device, part in enumerate(partial):
+        change = tape.gradient(loss, part.prediction).numpy()
+        assert change.any() == (device in (0, 2))
+    assert any(gradient is not None and tf.reduce_any(gradient != 0) for gradient in tape.gradient(loss, variables))
+
+
+def test_a_step_learns_from_the_switch_and_from_its_sets(tiny_net: Callable[..., Supernet], batch: tuple) -> None:
+    """Against two steps of stochastic gradient descent without sets, by the sum of the gradients."""
+
+    class One(Paradis):
+        def passes(self, switches: object, widest: object) -> tuple[Pass, ...]:
+            return (dataclasses.replace(Pass(SPLIT), live=live),)
+
+    steps = {}
+    for live in (None, LiveSets(LABELS, 1, 3, (0.5, 0.5))):
+        model = tiny_net(("4x0.25",))
+        model.compile(keras.optimizers.SGD(1.0), method=One(), seed=3)
+        before = [value.numpy() for value in model.trainable_variables]
+        model.train_on_batch(*batch)
+        steps[live] = [new.numpy() - old for new, old in zip(model.trainable_variables, before, strict=True)]
+    (devices,) = drawn(live, 4, (0, 3))
+    model = tiny_net(("4x0.25",))
+    with tf.GradientTape() as tape:
+        fused = model.fuse(batch[0], [model.call_cut(batch[0], SPLIT.cuts[i], training=True) for i in devices])
+        loss = model.task.loss(batch[1], fused["prediction"])
+    gradients = tape.gradient(loss, [value.value for value in model.trainable_variables], unconnected_gradients="zero")
+    whole, both = steps.values()
+    for alone, together, gradient in zip(whole, both, gradients, strict=True):
+        np.testing.assert_allclose(together, alone - 0.5 * gradient.numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_the_graph_does_not_grow_with_the_sets_that_may_be_drawn(
+    tiny_net: Callable[..., Supernet], batch: tuple
+) -> None:
+    sizes = []
+    for most in (1, 3):
+        model = tiny_net(("1.0", "4x0.25"))
+        model.compile(keras.optimizers.SGD(0.1), method=Paradis(live_weight=1.0, most_missing=most))
+        graph = tf.function(model.train_step).get_concrete_function(tuple(map(tf.constant, batch))).graph
+        sizes.append(len(graph.get_operations()))
+    assert sizes[0] == sizes[1]
+
+
+def test_a_teacher_may_be_the_switch_itself() -> None:
+    live = LiveSets((HardLabels(), HardLabels(1.0, Teacher(SPLIT))))
+    assert Pass(SPLIT, live=live).teachers == set()
