@@ -131,7 +131,7 @@ def get_super_resolution_config(method: str = "paradis") -> ConfigDict:
     """
     config = get_config(method)
     with config.unlocked():
-        # See paradis_tf.data.super_resolution.load.
+        # See paradis_tf.data.pairs.super_resolution.load.
         config.dataset = ConfigDict(
             {
                 "name": "sr",
@@ -148,7 +148,7 @@ def get_super_resolution_config(method: str = "paradis") -> ConfigDict:
                 "skip_broken": False,
             }
         )
-        # See paradis_tf.data.patches.training_batches.
+        # See paradis_tf.data.pairs.patches.training_batches.
         config.augmentation = ConfigDict({"flip": True, "transpose": True})
         # image_shape and scale come from the dataset.
         config.model = ConfigDict(

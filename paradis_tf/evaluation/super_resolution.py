@@ -11,7 +11,7 @@ import tensorflow as tf
 from fusion.base import columns
 from paradis_tf.builders.architecture import Outputs
 from paradis_tf.builders.cost import path_costs, tail_cost
-from paradis_tf.data.bicubic import enlarge
+from paradis_tf.data.pairs.bicubic import enlarge
 from paradis_tf.data.parts import ImagePairs
 from paradis_tf.evaluation.live_subsets import live_subsets
 from paradis_tf.supernet import Supernet

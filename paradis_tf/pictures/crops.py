@@ -9,7 +9,7 @@ import numpy as np
 
 from fusion.base.program import UserError
 from paradis_tf.base.files import replacing
-from paradis_tf.data.bicubic import enlarge
+from paradis_tf.data.pairs.bicubic import enlarge
 from paradis_tf.data.parts import ImagePairs
 from paradis_tf.evaluation.super_resolution import Upscaler
 from paradis_tf.supernet import Supernet

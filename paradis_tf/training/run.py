@@ -17,7 +17,8 @@ from fusion.base.program import UserError
 from fusion.base.streams import say
 from paradis_tf import methods, models, tasks
 from paradis_tf.configs import checks, defaults
-from paradis_tf.data import datasets, pipeline, super_resolution
+from paradis_tf.data import datasets, pipeline
+from paradis_tf.data.pairs import super_resolution
 from paradis_tf.distribution import groups
 from paradis_tf.distribution.groups import Group
 from paradis_tf.evaluation import recalibration

@@ -16,7 +16,7 @@ from PIL import Image
 
 from fusion.base.program import UserError
 from paradis_tf.configs import digits_mobilenet_v1, wdsr_x2
-from paradis_tf.data.bicubic import enlarge
+from paradis_tf.data.pairs.bicubic import enlarge
 from paradis_tf.evaluation.super_resolution import Upscaler, measure, quality_table
 from paradis_tf.pictures import crops
 from paradis_tf.records.workdir import Workdir

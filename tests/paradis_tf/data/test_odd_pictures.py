@@ -20,8 +20,8 @@ from fusion.base.program import UserError
 from fusion.images import reading as images
 from paradis_tf.data import pipeline, preparation, sources, squares
 from paradis_tf.data.datasets import load
+from paradis_tf.data.pairs.super_resolution import load as load_pairs
 from paradis_tf.data.parts import Part
-from paradis_tf.data.super_resolution import load as load_pairs
 from tests.image_files import exif, jpeg, lying, png, saved
 from tests.odd_pictures import SIDE, Odd, agree, grey, mutated, odd_pictures, scene
 

@@ -52,7 +52,7 @@ def test_students_may_count_for_less() -> None:
 
 
 def test_switches_of_several_devices_learn_to_do_without_some() -> None:
-    options = dict(feature_weight=1.0, live_weight=0.5, final_live_weight=0.25, live_sets=2)
+    options: dict[str, Any] = dict(feature_weight=1.0, live_weight=0.5, final_live_weight=0.25, live_sets=2)
     wide, split = Paradis(**options, most_missing=2).passes((WIDE, SPLIT), WIDE)
     assert wide == Pass(WIDE)
     # Missing devices have no features.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Callable
@@ -76,27 +75,34 @@ def test_missing_devices_learn_nothing(tiny_net: Callable[..., Supernet], batch:
     assert any(gradient is not None and tf.reduce_any(gradient != 0) for gradient in tape.gradient(loss, variables))
 
 
+class Alone(Paradis):
+    """The split switch alone, on hard labels."""
+
+    def __init__(self, live: LiveSets | None) -> None:
+        super().__init__()
+        self.live = live
+
+    def passes(self, switches: object, widest: object) -> tuple[Pass, ...]:
+        return (Pass(SPLIT, live=self.live),)
+
+
 def test_a_step_learns_from_the_switch_and_from_its_sets(tiny_net: Callable[..., Supernet], batch: tuple) -> None:
-    """Against two steps of stochastic gradient descent without sets, by the sum of the gradients."""
-
-    class One(Paradis):
-        def passes(self, switches: object, widest: object) -> tuple[Pass, ...]:
-            return (dataclasses.replace(Pass(SPLIT), live=live),)
-
-    steps = {}
-    for live in (None, LiveSets(LABELS, 1, 3, (0.5, 0.5))):
+    """A step of stochastic gradient descent goes by the sum of both gradients."""
+    live = LiveSets(LABELS, 1, 3, (0.5, 0.5))
+    whole: list[np.ndarray] = []
+    both: list[np.ndarray] = []
+    for changes, method in ((whole, Alone(None)), (both, Alone(live))):
         model = tiny_net(("4x0.25",))
-        model.compile(keras.optimizers.SGD(1.0), method=One(), seed=3)
+        model.compile(keras.optimizers.SGD(1.0), method=method, seed=3)
         before = [value.numpy() for value in model.trainable_variables]
         model.train_on_batch(*batch)
-        steps[live] = [new.numpy() - old for new, old in zip(model.trainable_variables, before, strict=True)]
+        changes += [new.numpy() - old for new, old in zip(model.trainable_variables, before, strict=True)]
     (devices,) = drawn(live, 4, (0, 3))
     model = tiny_net(("4x0.25",))
     with tf.GradientTape() as tape:
         fused = model.fuse(batch[0], [model.call_cut(batch[0], SPLIT.cuts[i], training=True) for i in devices])
         loss = model.task.loss(batch[1], fused["prediction"])
     gradients = tape.gradient(loss, [value.value for value in model.trainable_variables], unconnected_gradients="zero")
-    whole, both = steps.values()
     for alone, together, gradient in zip(whole, both, gradients, strict=True):
         np.testing.assert_allclose(together, alone - 0.5 * gradient.numpy(), rtol=1e-3, atol=1e-5)
 

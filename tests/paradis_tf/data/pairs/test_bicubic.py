@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paradis_tf.data.bicubic import crop_to_multiple, enlarge, shrink
+from paradis_tf.data.pairs.bicubic import crop_to_multiple, enlarge, shrink
 from paradis_tf.tasks.image_quality import scores
 
 RNG = np.random.default_rng(6)

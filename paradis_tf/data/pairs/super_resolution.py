@@ -16,8 +16,8 @@ from fusion.base.pictures import ENDS
 from fusion.base.program import UserError
 from fusion.base.streams import say
 from fusion.base.walk import told, walk
-from paradis_tf.data import patches
-from paradis_tf.data.bicubic import crop_to_multiple, shrink
+from paradis_tf.data.pairs import patches
+from paradis_tf.data.pairs.bicubic import crop_to_multiple, shrink
 from paradis_tf.data.parts import ImagePairs, Patches
 
 # All pixels are kept in memory; a larger set is a matter of a machine with more of it, and of this line.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fusion.base.program import UserError
-from paradis_tf.data import patches
+from paradis_tf.data.pairs import patches
 from paradis_tf.data.parts import ImagePairs, Patches
 
 SIDES = [(12, 20), (9, 10), (30, 8)]

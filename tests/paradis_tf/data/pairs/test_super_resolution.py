@@ -12,9 +12,9 @@ from PIL import Image
 
 from fusion.base.program import UserError
 from paradis_tf.configs import defaults
-from paradis_tf.data import super_resolution
-from paradis_tf.data.bicubic import shrink
-from paradis_tf.data.super_resolution import PairDataset
+from paradis_tf.data.pairs import super_resolution
+from paradis_tf.data.pairs.bicubic import shrink
+from paradis_tf.data.pairs.super_resolution import PairDataset
 
 RNG = np.random.default_rng(8)
 

@@ -1,0 +1,1 @@
+"""Pairs of images for super-resolution: their folders, their patches, bicubic shrinking."""
