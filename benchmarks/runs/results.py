@@ -46,9 +46,7 @@ def collect(runs: Sequence[ListedRun], runs_dir: Path) -> list[dict[str, Any]]:
         for measured in workdir.evaluation():
             # Of super-resolution also each set of images and bicubic enlargement, as `bicubic.sets.Set5.psnr_y`.
             scalars = {
-                key: value
-                for key, value in flat(measured, "").items()
-                if isinstance(value, bool | int | float | str)
+                key: value for key, value in flat(measured, "").items() if isinstance(value, bool | int | float | str)
             }
             rows.append({**identity, "epochs": run.config.epochs, **scalars, **conditions})
     return rows
