@@ -27,9 +27,8 @@ def main(_: list[str]) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     switch = next(entry for entry in manifest["switches"] if entry["switch"] == _SWITCH.value)
     precision = manifest["precisions"][0]
-    image = np.asarray(Image.open(Path(_IMAGE.value).expanduser()).convert("RGB"))[
-        np.newaxis
-    ]  # raw pixels, nothing to normalize
+    picture = Image.open(Path(_IMAGE.value).expanduser()).convert("RGB")
+    image = np.asarray(picture)[np.newaxis]  # raw pixels, nothing to normalize
 
     logits = np.zeros(manifest["output"]["shape"])
     for slice_ in switch["slices"]:  # one device each; here one after the other

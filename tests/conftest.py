@@ -133,3 +133,10 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = subprocess.run([sys.executable, maker, folder], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     return folder
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Long bytes are no name, and packed ones hold the time: processes that share the tests have to agree on names."""
+    if isinstance(val, bytes) and (len(val) > 40 or not val.isascii()):
+        return f"{len(val)} bytes"
+    return None

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +20,30 @@ PRIVATE = 0o600
 """Permissions of a file that nobody else may read."""
 
 
+# Where a shell puts the pipes that it hands over, as `<(...)`; their other end closes when it has given all.
+_PIPES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")
+
+
+def is_handed_pipe(path: str | Path, what: str) -> bool:
+    """Whether a file is a pipe that the shell has handed over.
+
+    Raises `UserError`, which calls it `what`, for what might be waited for without end: another pipe, a socket, a
+    device.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        # Whoever opens it says why that cannot be.
+        return False
+    handed = stat.S_ISFIFO(mode) and str(path).startswith(_PIPES)
+    if not (handed or stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{what} {str(path)!r} is a pipe, a socket or a device; legal: a file, or a shell's <(...).")
+    return handed
+
+
 def read_bytes(path: Path, what: str) -> bytes:
     """What a file holds. Raises `UserError`, which calls it `what`, when it cannot be read."""
+    is_handed_pipe(path, what)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -61,7 +84,12 @@ def results() -> Iterator[Callable[..., None]]:
         except UserError as error:
             errors.append(error)
 
-    yield write
+    try:
+        yield write
+    except OSError:
+        # Of what cannot be written and what cannot be printed, the former is what a reader has to know.
+        if not errors:
+            raise
     if errors:
         raise errors[0]
 

@@ -12,6 +12,9 @@ from .program import UserError
 # Flags defined by a function here belong to the module that calls it, and stand in that one's --help.
 flags.disclaim_key_flags()
 
+NO_HOME = "/nonexistent"
+"""What HOME is for users without one, by a convention of Debian."""
+
 
 def expand(path: str) -> str:
     """`path` with `~` and `~/...` in this user's home, and `~NAME/...` in that of a user of this machine.
@@ -39,7 +42,7 @@ def in_home(path: str) -> str | None:
     """`path`, relative, in this user's home; None where that is not known."""
     # Of an empty HOME Python would make the root.
     home = os.path.expanduser("~") if os.environ.get("HOME", "~") else "~"
-    return None if home == "~" else os.path.join(home, path) if path else home
+    return None if home in ("~", NO_HOME) else os.path.join(home, path) if path else home
 
 
 @overload

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from . import metadata
+from .files import is_handed_pipe
 from .program import UserError
 
 FORMATS = {
@@ -89,6 +90,7 @@ def load(file: str | Path) -> bytes:
     """The bytes of an image file, one more than `MOST_BYTES` or some if it has more. Raises `UserError` when it cannot
     be read."""
     name = repr(str(file))
+    is_handed_pipe(file, "image")
     try:
         with open(file, "rb") as stream:
             # A pipe does not say how much it holds.

@@ -103,6 +103,8 @@ def run(
         sys.exit(1)
     if failure is not None:
         _end(f"error: standard output cannot be written: {failure.strerror or failure}.", 2)
+    # Nothing is left to undo, and what Python does at its end may take a while.
+    stopping.end_at_once()
     sys.exit(status)
 
 
@@ -110,4 +112,5 @@ def _end(line: str, status: int) -> NoReturn:
     streams.failure()
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
+    stopping.end_at_once()
     sys.exit(status)

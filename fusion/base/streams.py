@@ -4,9 +4,13 @@ that a name has."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
+
+# What may be wrong with an output: its reader is gone, the disk is full or fails.
+_OF_OUTPUTS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 _failure: OSError | None = None
 
@@ -31,6 +35,12 @@ def say(text: str, end: str = "\n") -> None:
         _give_up(error)
 
 
+def warn(text: str) -> None:
+    """Prints a line on standard error; where that cannot be written the work goes on."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def failure(error: OSError | None = None) -> OSError | None:
     """Why standard output could not be written, as far as is known, after writing what it holds.
 
@@ -42,7 +52,7 @@ def failure(error: OSError | None = None) -> OSError | None:
     if _failure is None:
         try:
             sys.stdout.flush()
-            if error is not None:
+            if error is not None and error.errno in _OF_OUTPUTS:
                 # What failed may be gone from the buffer, and other files fail in the same words.
                 os.write(sys.stdout.fileno(), b"\n")
         except ValueError:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -33,6 +32,7 @@ from ..base.columns import utc_now
 from ..base.files import check_json_target, results, write_json
 from ..base.paths import define_path
 from ..base.program import LONGEST_S, UserError, define_float, run
+from ..base.streams import warn
 from ..images import reading as images
 from ..rules.sum import softmax
 from ..security.credentials import Credentials
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
     every_s = _EVERY_S.value if _LOOP.value else None
     selection = sources.select(arguments, _STDIN.value == "image", watched, every_s)
     for sentence in selection.unreadable:
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
+        warn(f"error: {sentence}")
     credentials = Credentials(_TOKEN_FILE.value, _TLS_CA.value, _TLS_CERT.value, _TLS_KEY.value)
     timeout_s = _TIMEOUT_S.value or 0.0
     tally = Tally(selection.total)
@@ -100,16 +100,17 @@ def main(arguments: list[str]) -> int:
         clients = [stack.enter_context(_connected(credentials, timeout_s, tally)) for _ in range(_PARALLEL.value)]
         ask = _ask_about(clients[0], selection)
         if watched is not None:
-            print(f"watching {_WATCH.value}", file=sys.stderr, flush=True)
+            warn(f"watching {_WATCH.value}")
         rows: list[dict[str, Any]] = []
         try:
             _ask_all(selection, [functools.partial(ask, client) for client in clients], tally, rows)
         finally:
-            if tally.done and (selection.total != 1 or selection.left_out):
-                tally.finish(selection.left_out)
-            if tally.done and _JSON.value:
-                model = {"name": clients[0].name, **clients[0].model_parameters}
-                write_json(_JSON.value, {"url": _URL.value, "model": model, "images": rows})
+            with results() as keep:
+                if tally.done and _JSON.value:
+                    model = {"name": clients[0].name, **clients[0].model_parameters}
+                    keep(write_json, _JSON.value, {"url": _URL.value, "model": model, "images": rows})
+                if tally.done and (selection.total != 1 or selection.left_out):
+                    tally.finish(selection.left_out)
     return 2 if tally.unfit or tally.failed or selection.unreadable else 0
 
 
@@ -197,7 +198,7 @@ def _tell(
                 raise
         with results() as keep:
             keep(write, about | {"error": str(error)})
-            print(text, file=sys.stderr, flush=True)
+            warn(text)
         return
     degraded = lacking(row)
     tally.add(row["ms"], bool(degraded))

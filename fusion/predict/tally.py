@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping
 
 from ..base.columns import counted
+from ..base.streams import warn
 from ..base.walk import told
 from ..runtime.timing import percentile
 
@@ -42,7 +42,7 @@ class Tally:
         now = time.monotonic()
         if now >= self._silent_until:
             self._silent_until = now + seconds
-            print(f"waiting, up to {seconds:g} s: {reason}", file=sys.stderr, flush=True)
+            warn(f"waiting, up to {seconds:g} s: {reason}")
 
     def finish(self, left_out: Mapping[str, int]) -> None:
         """Prints the totals on standard error, with what of folders is left out, by kind."""
@@ -56,4 +56,4 @@ class Tally:
         if ranked:
             p50, p95 = (percentile(ranked, percent) for percent in (50, 95))
             text += f"; {self.done / max(seconds, 1e-9):.1f} per second, median {p50:.1f} ms, p95 {p95:.1f} ms"
-        print(text, file=sys.stderr, flush=True)
+        warn(text)

@@ -11,11 +11,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.files import read_text
+from ..base.files import is_handed_pipe, read_text
 from ..base.program import UserError
-
-# Where a shell puts the pipes that it hands over, as `<(...)`; their other end closes when it has given all.
-_PIPES = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")
 
 
 @dataclass(frozen=True)
@@ -93,16 +90,7 @@ class Credentials:
 
 def _token_text(name: str) -> str:
     """What a token file holds. Raises `UserError` where it cannot be read, or where that might wait for ever."""
-    path = Path(name)
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise UserError(f"token file {name!r} cannot be read: {error.strerror}.") from error
-    if stat.S_ISREG(mode):
-        return read_text(path, "token file")
-    if stat.S_ISFIFO(mode) and name.startswith(_PIPES):
-        return _piped(name)
-    raise UserError(f"token file {name!r} is no file; legal: a file, or a shell's <(...).")
+    return _piped(name) if is_handed_pipe(name, "token file") else read_text(Path(name), "token file")
 
 
 @functools.cache

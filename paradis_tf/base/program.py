@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fusion.base import program, stopping, streams
-from fusion.base.paths import expand, in_home
+from fusion.base.paths import NO_HOME, expand, in_home
 from fusion.base.program import UserError
 from paradis_tf.base.files import remove_temporary_folders
 
@@ -141,7 +141,7 @@ def loading() -> Iterator[None]:
     """For the imports of TensorFlow and of what wants it: quiet, and a signal ends the program at once."""
     if in_home("") is None:
         # Of a user without a home libraries would make a folder that is called `~`.
-        os.environ["HOME"] = "/nonexistent"
+        os.environ["HOME"] = NO_HOME
     with stopping.ending_at_once(), quiet():
         yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -136,3 +137,11 @@ def test_whatever_a_decoder_raises_is_the_images_refusal(raised: Exception, monk
     monkeypatch.setattr("PIL.Image.open", fail)
     with pytest.raises(UserError, match="image x.png cannot be read: "):
         pictures.decode(png(scene(), 2, 8), "x.png")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(UserError, match="image '.*x.png' is a pipe, a socket or a device; legal: a file, or a shell"):
+        pictures.read(tmp_path / "x.png")
+    with pytest.raises(UserError, match="image '/dev/zero' is a pipe, a socket or a device"):
+        pictures.read("/dev/zero")

@@ -100,6 +100,26 @@ program.run(main)
     assert (tmp_path / "b.json").read_text() == "8\n"
 
 
+@pytest.mark.parametrize(("output", "status"), [("", 2), (">/dev/full", 2), ("| :", 0)])
+def test_what_cannot_be_written_is_told_whatever_becomes_of_the_output(
+    output: str, status: int, tmp_path: Path
+) -> None:
+    """Of a pipeline the shell gives the reader's status."""
+    path = tmp_path / "none" / "a.json"
+    code = f"""
+def main(argv):
+    with files.results() as write:
+        write(files.write_json, {str(path)!r}, 7)
+        print("a line\\n" * 100_000)
+program.run(main)
+"""
+    done = shell(["-c", RUN.split("program.run")[0] + code], output)
+    assert (done.returncode, done.stderr) == (
+        status,
+        f"error: file '{path}' cannot be written: No such file or directory.\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("environment", "shown"),
     [
@@ -196,6 +216,18 @@ def test_a_signal_to_a_process_that_has_just_begun_ends_it(number: int) -> None:
     with started(["-m", "fusion.plan", "--help"]) as process:
         # Python itself may not be there yet, which then ends in its own way; the shell shows the same status.
         assert ended_by(process, number)[0] in (-number, 128 + number, 1)
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=NUMBERS.values())
+def test_a_signal_after_the_work_ends_it_too(number: int) -> None:
+    code = f"""
+import atexit, os
+def main(argv):
+    atexit.register(os.kill, os.getpid(), {int(number)})
+program.run(main)
+"""
+    done = shell(["-c", RUN.split("program.run")[0] + code], "")
+    assert (done.returncode, done.stderr) == (128 + number, f"{NUMBERS[signal.Signals(number)]}\n")
 
 
 def test_ignored_signals_stay_ignored() -> None:
