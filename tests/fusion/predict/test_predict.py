@@ -320,6 +320,20 @@ def test_a_reader_that_has_enough(coordinator, tmp_path):
     assert program.returncode == 1 and "Traceback" not in err and "Exception" not in err
 
 
+@pytest.mark.parametrize("full", ["stdout", "stderr"])
+def test_answers_are_on_the_disk_when_an_output_is_full(coordinator, tmp_path, full):
+    image(tmp_path / "in" / "0.png")
+    image(tmp_path / "in" / "1.png", size=(60, 80))
+    out = tmp_path / "out.json"
+    with (
+        open("/dev/full", "w") as device,
+        predicting(coordinator, f"--json={out}", tmp_path / "in", **{full: device}) as p,
+    ):
+        p.communicate(timeout=60)
+    assert p.returncode == 2
+    assert [Path(row["file"]).name for row in json.loads(out.read_text())["images"]] == ["0.png"]
+
+
 @pytest.fixture
 def client(coordinator):
     with FusionClient(coordinator.url, Credentials(), 1.0) as found:
