@@ -74,18 +74,18 @@ def _asks_coordinator() -> bool:
 async def _measured(bundle: Bundle, devices: Sequence[Device], goal: Goal) -> dict[str, Any]:
     precision, entries = bundle.check_precision(planning.PRECISION.value), planning.entries(bundle)
     connect = connect_by_http(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch=1)
-    async with Fleet(entries, precision, bundle.shape, connect, lambda device: None) as fleet:
+    async with Fleet(entries, precision, goal, bundle.shape, connect, lambda device: None) as fleet:
         await fleet.update(devices)
         await fleet.met()
-        return planning.describe(fleet, goal)
+        return planning.describe(fleet)
 
 
 def _print(status: dict[str, Any]) -> None:
     plan, others = status["plan"], status["rejected"] if _EXPLAIN.value else []
-    # An older coordinator tells neither rule nor what runs beside the plan.
+    # An older coordinator tells neither rule nor what runs meanwhile.
     meanwhile = status.get("meanwhile", ()) if _EXPLAIN.value else ()
     rows = [_row(plan, _why_chosen(plan))] if plan else []
-    rows += [_row(other, "beside it, for requests that come meanwhile") for other in meanwhile]
+    rows += [_row(other, "for requests that come meanwhile") for other in meanwhile]
     rows += [_row(other, other["reason"]) for other in others]
     if not plan:
         print("no switch can be run")

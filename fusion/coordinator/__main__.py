@@ -114,26 +114,26 @@ class _Log:
         self._journal.write("cluster", came=came, went=went)
 
 
-async def _start(fleet: Fleet, goal: Goal) -> None:
+async def _start(fleet: Fleet) -> None:
     """Returns once a switch can be run and every device was reached or could not be, or takes long to."""
     deadline = time.monotonic() + _STARTUP_TIMEOUT_S.value
     met = asyncio.create_task(fleet.met())
     await asyncio.wait({met}, timeout=_MEET_S)
-    if fleet.decide(goal).chosen is None and time.monotonic() < deadline:
+    if fleet.decide(fleet.goal).chosen is None and time.monotonic() < deadline:
         seconds = _STARTUP_TIMEOUT_S.value
         _say(f"waiting up to {seconds:g} s (--startup_timeout_s) for devices that can run a switch")
-    while fleet.decide(goal).chosen is None:
+    while fleet.decide(fleet.goal).chosen is None:
         if time.monotonic() >= deadline and met.done():
             raise UserError(fleet.no_plan())
         await asyncio.sleep(_LOOK_S)
     met.cancel()
 
 
-async def _look_after(fleet: Fleet, members: Members, goal: Goal, log: _Log, reload: asyncio.Event) -> None:
+async def _look_after(fleet: Fleet, members: Members, log: _Log, reload: asyncio.Event) -> None:
     """Takes in devices that come and go, and reports when the plan has changed. On `reload` the cluster file is read
     whether it has changed or not, and the tokens and certificates for the devices too."""
     while True:
-        log.report_plan(fleet.decide(goal))
+        log.report_plan(fleet.decide(fleet.goal))
         try:
             await asyncio.wait_for(reload.wait(), _RELOAD_S)
         except asyncio.exceptions.TimeoutError:
@@ -166,19 +166,20 @@ async def _serve(
     metrics, log = Metrics(), _Log(journal)
     async with contextlib.AsyncExitStack() as stack:
         connect = connect_by_http(bundle, entries, precision, planning.CONNECT_TIMEOUT_S.value, max_batch)
-        fleet = await stack.enter_async_context(Fleet(entries, precision, bundle.shape, connect, log.report_device))
+        fleet = Fleet(entries, precision, goal, bundle.shape, connect, log.report_device)
+        await stack.enter_async_context(fleet)
         if all(fleet.accuracy(entry) is None for entry in entries):
             _say(planning.UNVERIFIED)
         await fleet.update(members.read())
         # From the start on, since SIGHUP would else end a program that still waits for its devices.
         reload = asyncio.Event()
         serving.at_hangup(reload.set)
-        watch = asyncio.create_task(_look_after(fleet, members, goal, log, reload))
+        watch = asyncio.create_task(_look_after(fleet, members, log, reload))
         stack.callback(watch.cancel)
-        await _start(fleet, goal)
-        log.report_plan(fleet.decide(goal))
+        await _start(fleet)
+        log.report_plan(fleet.decide(fleet.goal))
         limits = Limits(max_batch, _MAX_QUEUE.value, longest_s, _EARLY_ANSWER.value)
-        model = FusedModel(bundle, fleet, goal, FleetMetrics(metrics, fleet), limits, to_answer, is_settled, journal)
+        model = FusedModel(bundle, fleet, FleetMetrics(metrics, fleet), limits, to_answer, is_settled, journal)
 
         async def page(request: web.BaseRequest) -> web.Response:
             return web.Response(body=status_page.PAGE, headers=status_page.HEADERS)

@@ -26,8 +26,8 @@ _Plans = tuple[list[Plan], dict[str, str]]
 # For how long another switch has to be expected to be much faster before it takes the place of the one that runs: for
 # longer than it takes to measure a slice anew, or each late answer would change the switch.
 _HOLD_S = 10.0
-# How many plans are told that may run beside the first. Each takes as long as planning a request.
-_MOST_BESIDE = 4
+# How many plans are told for requests that come meanwhile. Each takes as long as planning a request.
+_MOST_MEANWHILE = 4
 # Seconds that a plan is kept, though what is expected of devices changes a little with every answer.
 _PLANS_S = 0.1
 
@@ -52,27 +52,29 @@ class Fleet:
     """The devices of a cluster, watched while the `async with` block runs.
 
     The switches `entries` may be run, of the files of this `precision`, on images of (height, width, channels)
-    `image_shape`. `changed` is called with a device whose state has changed.
+    `image_shape`. What is kept running follows `goal` alone; requests may have others. `changed` is called with a
+    device whose state has changed.
     """
 
     def __init__(
         self,
         entries: Sequence[SwitchEntry],
         precision: str,
+        goal: Goal,
         image_shape: Sequence[int],
         connect: Connect,
         changed: Callable[[FleetDevice], None],
     ) -> None:
-        self.entries, self.precision = tuple(entries), precision
+        self.entries, self.precision, self.goal = tuple(entries), precision, goal
         self._image_shape, self._connect, self._changed = tuple(image_shape), connect, changed
         self._devices: dict[str, FleetDevice] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         # By the number of images: the devices' revisions, when it was, and the plans.
         self._plans: dict[int, tuple[Any, float, _Plans]] = {}
-        # The switch that devices without other work were last to run, and since when another is expected to be much
-        # faster.
+        # The switch that devices without other work were last to run for the own goal, None until all devices have been
+        # met once, and since when another is expected to be much faster.
         self._switch: str | None = None
-        self._beaten: float | None = None
+        self._much_faster_since: float | None = None
         self._accuracies = {
             (entry.switch, frozenset(subset["devices"])): float(subset["exported"][precision])
             for entry in self.entries
@@ -141,25 +143,38 @@ class Fleet:
 
     async def met(self) -> None:
         """Returns when every device has been reached, or could not be."""
-        while any(device.health.state == UNKNOWN for device in self.devices):
+        while not self._all_met:
             await asyncio.sleep(0.01)
+
+    @property
+    def _all_met(self) -> bool:
+        return all(device.health.state != UNKNOWN for device in self.devices)
 
     def decide(self, goal: Goal, images: int = 1, idle: bool = False) -> Decision:
         """What to run for a request of so many images; with `idle`, as if no device had work before it."""
-        plans = self.plans(images, idle=idle)
-        decision = planner.choose(*plans, goal, self._switch)
-        # What a request runs on devices that others have left it is no news.
-        if decision.chosen is None or any(self.busy().values()):
-            return decision
-        if decision.chosen.entry.switch == self._switch:
-            self._beaten = None
-            return decision
-        if self._beaten is None:
-            self._beaten = now()
-        decision = planner.choose(*plans, goal, self._switch, hold=now() < self._beaten + _HOLD_S)
-        if decision.chosen is not None and decision.chosen.entry.switch != self._switch:
-            self._switch, self._beaten = decision.chosen.entry.switch, None
-        return decision
+        # On what others have left it a request runs at once what is much faster there.
+        hold = not any(self.busy().values()) and self._holds()
+        return planner.choose(*self.plans(images, idle=idle), goal, self._switch, hold)
+
+    def _holds(self) -> bool:
+        """Follows what is run for the fleet's own goal while no device has work; returns whether that is kept however
+        much faster another is."""
+        if self._switch is None and not self._all_met:
+            return False
+        plans = self.plans(1)
+        chosen = planner.choose(*plans, self.goal, self._switch).chosen
+        if chosen is None:
+            return False
+        if chosen.entry.switch == self._switch:
+            self._much_faster_since = None
+            return False
+        if self._much_faster_since is None:
+            self._much_faster_since = now()
+        hold = now() < self._much_faster_since + _HOLD_S
+        chosen = planner.choose(*plans, self.goal, self._switch, hold).chosen
+        if chosen is not None and chosen.entry.switch != self._switch:
+            self._switch, self._much_faster_since = chosen.entry.switch, None
+        return hold
 
     def meanwhile(self, goal: Goal, decision: Decision) -> list[Plan]:
         """What requests run that come together with one for which this was decided, on devices that have no other work
@@ -167,7 +182,7 @@ class Fleet:
         plans: list[Plan] = []
         busy, latencies = dict(self.busy()), self.latencies()
         taken = {name for name, ms in busy.items() if ms}
-        while decision.chosen is not None and len(plans) <= _MOST_BESIDE:
+        while decision.chosen is not None and len(plans) <= _MOST_MEANWHILE:
             plan = decision.chosen
             if plan.latency_ms > goal.deadline_ms or (plans and not taken.isdisjoint(plan.devices)):
                 break

@@ -58,7 +58,6 @@ class FusedModel(ServedModel):
         self,
         bundle: Bundle,
         fleet: Fleet,
-        goal: Goal,
         metrics: FleetMetrics,
         limits: Limits,
         answers: Answers,
@@ -68,7 +67,7 @@ class FusedModel(ServedModel):
         self.name, self.max_batch = bundle.name, limits.batch
         self.inputs = (TensorSpec("image", "UINT8", (-1, *bundle.shape)),)
         self.outputs = answers.outputs
-        self._bundle, self._fleet, self._goal = bundle, fleet, goal
+        self._bundle, self._fleet, self._goal = bundle, fleet, fleet.goal
         self._limits, self._journal = limits, journal
         self._answers, self._is_settled = answers, is_settled
         # A tail takes its time, and is not thread-safe.
@@ -136,7 +135,7 @@ class FusedModel(ServedModel):
             "model_id": self._bundle.model_id,
             "uptime_s": now - self._started,
             "early_answer": self._limits.early_answer,
-            **planning.describe(self._fleet, self._goal),
+            **planning.describe(self._fleet),
             "requests": {"running": self._running, **self._counts},
             "recent": [{"age_s": now - ended, **recent} for ended, recent in reversed(self._recent)],
         }

@@ -89,12 +89,14 @@ class Decision:
       plans: the best one of each switch that can be run.
       impossible: why each other switch cannot be.
       chosen: one of the plans; None where there are none.
+      kept: whether it was chosen because its switch runs, though another is faster.
     """
 
     goal: Goal
     plans: Sequence[Plan]
     impossible: Mapping[str, str]
     chosen: Plan | None
+    kept: bool
 
     @property
     def rejected(self) -> dict[str, str]:
@@ -122,6 +124,11 @@ class Decision:
             return ""
         if len(self.plans) + len(self.impossible) == 1:
             return "the only switch"
+        if self.kept:
+            others = goal.accurate(_in_time(self.plans, goal))
+            if any(_is_much_faster(other, plan) for other in others):
+                return "kept, as another is much faster only just now"
+            return "kept, as no other that is accurate enough is much faster"
         if plan.latency_ms > goal.deadline_ms:
             return "the fastest"
         if plan.accuracy is None:
@@ -182,11 +189,11 @@ def choose(
         return (plan.latency_ms, *(-value for value in plan.rank))
 
     good = goal.accurate(_in_time(plans, goal))
-    chosen = min(good or plans, key=by_speed, default=None)
-    if chosen is not None:
-        kept = (plan for plan in good if plan.entry.switch == running)
-        chosen = next((plan for plan in kept if hold or not _is_much_faster(chosen, plan)), chosen)
-    return Decision(goal, plans, impossible, chosen)
+    chosen = fastest = min(good or plans, key=by_speed, default=None)
+    if fastest is not None:
+        runs = (plan for plan in good if plan.entry.switch == running)
+        chosen = next((plan for plan in runs if hold or not _is_much_faster(fastest, plan)), fastest)
+    return Decision(goal, plans, impossible, chosen, chosen is not fastest)
 
 
 def assign(

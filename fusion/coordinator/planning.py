@@ -66,10 +66,11 @@ def entries(bundle: Bundle) -> tuple[SwitchEntry, ...]:
     return bundle.switches if SWITCH.value is None else (bundle.find_switch(SWITCH.value),)
 
 
-def describe(fleet: Fleet, goal: Goal) -> dict[str, Any]:
+def describe(fleet: Fleet) -> dict[str, Any]:
     """The plan for the next image, the rule that chose it and what it lacks of the goal, what requests run that come
     meanwhile on devices that it leaves, why other switches are not run, and the devices."""
-    decision, time = fleet.decide(goal), now()
+    goal, time = fleet.goal, now()
+    decision = fleet.decide(goal)
     chosen, said = decision.chosen, {"rule": decision.rule, "lacks": decision.lacks}
     plans = {plan.entry.switch: plan for plan in decision.plans}
     return {

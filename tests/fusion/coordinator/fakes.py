@@ -16,11 +16,13 @@ from fusion.bundle.tasks import TASKS
 from fusion.cluster.file import Device
 from fusion.coordinator.devices import FleetDevice
 from fusion.coordinator.fleet import Fleet
+from fusion.coordinator.planner import Goal
 from fusion.coordinator.remote import DeviceError, Partial
 from fusion.security.credentials import Credentials
 
 SHAPE = (2, 2, 3)
 IMAGE = np.zeros((1, *SHAPE), np.uint8)
+GOAL = Goal(1000)
 # Longer than any test waits, in seconds of the loop.
 FOR_EVER_S = 5000.0
 
@@ -175,17 +177,18 @@ def device_of(worker, entries, same_worker=lambda device: None):
 
 
 @contextlib.asynccontextmanager
-async def fleet_of(*workers, entries):
-    """A fleet of these workers, once each of them was reached."""
+async def fleet_of(*workers, entries, goal=GOAL, met=True):
+    """A fleet of these workers, once each of them was reached, or at once where `met` is false."""
     by_name = {worker.device.name: worker for worker in workers}
 
     def connect(device):
         worker = by_name[device.name]
         return worker, slices_of(worker, entries)
 
-    async with Fleet(entries, "int8", SHAPE, connect, lambda device: None) as fleet:
+    async with Fleet(entries, "int8", goal, SHAPE, connect, lambda device: None) as fleet:
         await fleet.update([worker.device for worker in workers])
-        await fleet.met()
+        if met:
+            await fleet.met()
         for worker in workers:
             worker.asked.clear()
             worker.timeouts.clear()

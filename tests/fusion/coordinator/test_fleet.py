@@ -1,6 +1,7 @@
 """The devices of a cluster together, over workers that a test makes up."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from tests.fusion.coordinator.fakes import (
 
 ENTRIES = [entry("1.0", [16])]
 SLICE = "1.0-0"
+SWITCHES = [entry("1.0", [16], {(0,): 0.8}), entry("0.5+0.5", [4, 4], {(0, 1): 0.795})]
 
 
 def tell(story):
@@ -42,7 +44,7 @@ def tell(story):
             workers[device.name] = FakeWorker(SLICE, device=device.name)
             return workers[device.name], slices_of(workers[device.name], ENTRIES)
 
-        async with Fleet(ENTRIES, "int8", SHAPE, connect, lambda device: None) as fleet:
+        async with Fleet(ENTRIES, "int8", Goal(1000), SHAPE, connect, lambda device: None) as fleet:
             await story(fleet, workers)
 
     run(main())
@@ -141,14 +143,13 @@ def test_plans_follow_the_devices():
 
 
 def test_a_switch_that_runs_is_kept_where_another_is_as_fast():
-    entries = [entry("1.0", [16], {(0,): 0.8}), entry("0.5+0.5", [4, 4], {(0, 1): 0.79})]
     goal = Goal(1000, accuracy_loss=0.01)
 
     async def story():
         whole, halves = FakeWorker("1.0-0", device="a", ms=10.0), FakeWorker(device="b", ms=10.5)
         halves.names = ["0.5+0.5-0", "0.5+0.5-1"]
         other = FakeWorker(*halves.names, device="c", ms=10.5)
-        async with fleet_of(whole, halves, other, entries=entries) as fleet:
+        async with fleet_of(whole, halves, other, entries=SWITCHES, goal=goal) as fleet:
 
             async def takes(ms, seconds=15.0):
                 """Has a take so long from now on, and the switch that is run for that time, or at its end."""
@@ -182,6 +183,58 @@ def test_a_switch_that_runs_is_kept_where_another_is_as_fast():
             whole.error = gone()
             await until(lambda: not fleet.device("a").latencies)
             assert fleet.decide(goal).chosen.entry.switch == "0.5+0.5"
+
+    run(story())
+
+
+def test_what_runs_before_all_devices_are_met_is_not_kept():
+    goal = Goal(1000, accuracy_loss=0.01)
+
+    async def story():
+        whole = FakeWorker("1.0-0", device="a", ms=50.0)
+        halves = [FakeWorker("0.5+0.5-0", "0.5+0.5-1", device=name, ms=5000.0) for name in "bc"]
+        async with fleet_of(whole, *halves, entries=SWITCHES, goal=goal, met=False) as fleet:
+            await until(lambda: fleet.device("a").latencies)
+            for _ in range(4):
+                assert fleet.decide(goal).chosen.entry.switch == "1.0"
+                await asyncio.sleep(1)
+            for worker in halves:
+                worker.ms = 10.0
+            await fleet.met()
+            assert fleet.decide(goal).chosen.entry.switch == "0.5+0.5"
+            # From now on it is.
+            whole.ms = 5.0
+            while fleet.device("a").latencies["1.0-0"] > 6:
+                await fleet.device("a").infer("1.0-0", IMAGE, 1)
+            assert fleet.decide(goal).chosen.entry.switch == "0.5+0.5"
+
+    run(story())
+
+
+def test_only_the_own_goal_changes_what_is_kept():
+    goal = Goal(1000, accuracy_loss=0.01)
+
+    async def story():
+        whole = FakeWorker("1.0-0", device="a", ms=50.0)
+        halves = [FakeWorker("0.5+0.5-0", "0.5+0.5-1", device=name, ms=60.0) for name in "bc"]
+        async with fleet_of(whole, *halves, entries=SWITCHES, goal=goal) as fleet:
+
+            def switch(deadline_ms=1000.0, images=1):
+                return fleet.decide(replace(goal, deadline_ms=deadline_ms), images).chosen.entry.switch
+
+            assert switch() == "1.0"
+            # Requests that leave no time for what runs have another.
+            for worker in halves:
+                worker.ms = 20.0
+            await until(lambda: all(fleet.device(name).latencies["0.5+0.5-0"] < 21 for name in "bc"))
+            started = now()
+            assert switch() == "1.0"
+            while now() < started + 9.9:
+                assert [switch(30.0), switch(200.0, images=5)] == ["0.5+0.5"] * 2
+                assert [switch(), switch(999.0)] == ["1.0"] * 2
+                await asyncio.sleep(0.5)
+            # Ten seconds after it was much faster first, whatever was asked for meanwhile, by whatever request.
+            assert switch(999.0) == switch() == "0.5+0.5"
 
     run(story())
 

@@ -12,7 +12,6 @@ import pytest
 
 from fusion.coordinator.fleet_metrics import FleetMetrics
 from fusion.coordinator.fused import FusedModel, Limits
-from fusion.coordinator.planner import Goal
 from fusion.protocol.oip import OipError, Request
 from fusion.rules import answers
 from fusion.serving.journal import Journal
@@ -33,7 +32,7 @@ def tell(story, is_settled=None, running=64):
         async with fleet_of(a, b, entries=[HALVES]) as fleet:
             limits = Limits(32, running, 10, "off")
             counted = FleetMetrics(Metrics(), fleet), limits, answers.of(bundle, "auto", 1), is_settled, Journal(None)
-            model = FusedModel(bundle, fleet, Goal(1000), *counted)
+            model = FusedModel(bundle, fleet, *counted)
 
             async def infer(**parameters):
                 arrived = time.perf_counter()

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -28,14 +29,16 @@ def together(count, *workers, deadline_ms=1000.0, loss=POINT, entries=(WHOLE, HA
     """What became of so many requests at one moment, in their order: the switch and the devices of the answer, and
     after how many milliseconds it came; or the status of the refusal."""
 
+    goal = Goal(deadline_ms, accuracy_loss=loss)
+
     async def story():
-        async with fleet_of(*workers, entries=entries) as fleet:
+        async with fleet_of(*workers, entries=entries, goal=goal) as fleet:
             then()
 
             async def ask():
                 started = now()
                 try:
-                    dispatch = Dispatch(fleet, IMAGE, Goal(deadline_ms, accuracy_loss=loss), deadline_ms / 1e3, None)
+                    dispatch = Dispatch(fleet, IMAGE, goal, deadline_ms / 1e3, None)
                     outcome = await dispatch.run()
                 except OipError as error:
                     return error.status
@@ -179,24 +182,26 @@ def test_as_brute_force_over_what_the_devices_have_before_them(seed):
 
 
 def test_what_requests_run_that_come_meanwhile():
+    own = Goal(1000, accuracy_loss=POINT)
+
     async def story():
         left = worker("e", "1.0-0", ms=[80.0])
         workers = [*pairs("abcd"), left]
-        async with fleet_of(*workers, entries=[WHOLE, HALVES]) as fleet:
+        async with fleet_of(*workers, entries=[WHOLE, HALVES], goal=own) as fleet:
 
-            def beside(deadline_ms=1000.0):
-                goal = Goal(deadline_ms, accuracy_loss=POINT)
+            def meanwhile(deadline_ms=1000.0):
+                goal = replace(own, deadline_ms=deadline_ms)
                 found = fleet.meanwhile(goal, fleet.decide(goal))
                 return [(plan.entry.switch, "".join(sorted(plan.devices)), plan.latency_ms) for plan in found]
 
-            assert beside() == [("0.5+0.5", "cd", pytest.approx(50)), ("1.0", "e", pytest.approx(80))]
-            assert beside(70.0) == [("0.5+0.5", "cd", pytest.approx(50))] and beside(20.0) == []
+            assert meanwhile() == [("0.5+0.5", "cd", pytest.approx(50)), ("1.0", "e", pytest.approx(80))]
+            assert meanwhile(70.0) == [("0.5+0.5", "cd", pytest.approx(50))] and meanwhile(20.0) == []
             # A device with work is not idle, and neither is one that is gone.
             work = fleet.device("e").infer("1.0-0", IMAGE, 1)
-            assert [devices for _, devices, _ in beside()] == ["cd"]
+            assert [devices for _, devices, _ in meanwhile()] == ["cd"]
             await work
             workers[2].error = gone()
             await until(lambda: not fleet.device("c").latencies)
-            assert [devices for _, devices, _ in beside()] == ["e"]
+            assert [devices for _, devices, _ in meanwhile()] == ["e"]
 
     run(story())

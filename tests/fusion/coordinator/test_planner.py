@@ -160,14 +160,20 @@ def test_the_switch_that_runs_is_kept_while_no_other_is_much_faster():
     for first_half, switch in ((17.7, "0.5+0.25+0.25"), (17.8, "0.5+0.5")):
         for i in range(4):
             latencies[f"pi-{i}", "0.5+0.25+0.25-0"] = first_half
-        chosen, said = choose(goal, latencies, {}, running="0.5+0.25+0.25")
-        assert chosen.entry.switch == switch
+        decision = decide(goal, latencies, {}, lambda one: ACCURACY[one.switch], running="0.5+0.25+0.25")
+        assert decision.chosen.entry.switch == switch
         assert choose(goal, latencies, {})[0].entry.switch == "0.5+0.5"
         if switch == "0.5+0.25+0.25":
-            assert said["0.5+0.5"] == "is faster by less than a tenth, 16.0 against 17.7 ms"
+            assert decision.rule == "kept, as no other that is accurate enough is much faster"
+            assert decision.rejected["0.5+0.5"] == "is faster by less than a tenth, 16.0 against 17.7 ms"
+        else:
+            # What runs and is the fastest too is not kept for anything.
+            again = decide(goal, latencies, {}, lambda one: ACCURACY[one.switch], running="0.5+0.5")
+            assert again.rule == decision.rule == "the fastest within 5 points of the most accurate"
         plans = planner.best_plans(SWITCHES, lambda one: ACCURACY[one.switch], by_model(latencies), {})
         held = planner.choose(*plans, goal, "0.5+0.25+0.25", hold=True)
         assert held.chosen is not None and held.chosen.entry.switch == "0.5+0.25+0.25"
+    assert held.rule == "kept, as another is much faster only just now"
     assert held.rejected["0.5+0.5"] == "is faster only just now, 16.0 against 17.8 ms"
     # One that is not accurate enough, or late, or cannot be run, is not kept.
     for goal in (Goal(1000, accuracy_loss=0.03), Goal(60, 0.76), Goal(15, accuracy_loss=0.05), Goal(17, 0.9)):

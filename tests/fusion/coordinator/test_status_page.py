@@ -223,7 +223,7 @@ def test_shows_the_cluster(debugger):
                 "imagenette_resnet50 int8 · model 9f2c41d7ab0e · up 1 d 2 h",
                 "0.5+0.25+0.25 · expected: 34.2 ms, accuracy 74.31 %",
                 "chosen: the fastest within 1 point of the most accurate · deadline 100.0 ms · early answers: off",
-                "beside it, for requests that come meanwhile: 1.0 on cellar-pi5",
+                "for requests that come meanwhile: 1.0 on cellar-pi5",
                 "kitchen-pi5 slice 0: 0.5",
                 "● up for 1 d 2 h",
                 "0.5+0.25+0.25-0 31.0 ms",
