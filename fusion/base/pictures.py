@@ -38,6 +38,9 @@ or hold no pixels, are not even looked at."""
 ENDS = tuple(end for ends in FORMATS.values() for end in ends)
 """How the names of image files end, in small letters. What a file is decides its content."""
 
+VERSION = 1
+"""Counted up when a file comes to mean something else. What was found out by another version is not believed."""
+
 MOST_PIXELS = 64_000_000
 """An image of more is refused by its head, before any of it is decoded: decoding it would take 200 MB and more."""
 

@@ -3,7 +3,7 @@
 What a file shows is what `fusion.base.pictures` says, in training as on boards. Pipelines read files by TensorFlow,
 without Python. So all files are decoded once by both. Where TensorFlow sees the same, at most turned, the pipeline
 reads the file itself. Of another that can be read, such as TIFF, or a palette with transparent parts, it reads a copy,
-which is a PNG of the picture in the user's cache folder.
+which is a PNG of the picture in the user's cache folder, by the name of its hash.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import PIL
 import tensorflow as tf
@@ -26,7 +28,7 @@ from fusion.base.metadata import UPRIGHT
 from fusion.base.paths import in_home
 from fusion.base.program import UserError
 from fusion.base.streams import say
-from paradis_tf.base.files import temporary_folder
+from paradis_tf.base.files import file_sha256, temporary_folder
 from paradis_tf.base.progress import Progress
 from paradis_tf.base.threads import in_threads
 from paradis_tf.data import encoded
@@ -34,11 +36,15 @@ from paradis_tf.data import encoded
 _MEMORY = "checked.json"
 # Images that a thread checks at a time.
 _CHUNK = 32
+# Seconds after which a copy is removed that nobody has begun to use in them: a training may last for weeks, and a file
+# that it reads a copy of may change meanwhile.
+_UNUSED = 30 * 24 * 3600
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What is not so with all image files, by their paths.
+    """What is not so with all image files, by their paths in their root.
 
     Attributes:
       broken: why a file cannot be used, a sentence.
@@ -57,43 +63,51 @@ class Checked:
         self.copies.update(other.copies)
 
 
-def check(root: str, paths: Sequence[Path], fingerprint: str) -> Checked:
+def check(root: str, names: Sequence[str], fingerprint: str) -> Checked:
     """How some files are read.
 
     All are decoded once; what is found is remembered in the user's cache folder, beside the copies, for as long as the
-    fingerprint stays. A user without one that can be written waits for the check each time, and his copies lie in a
-    temporary folder, which goes with the process.
+    fingerprint stays. Of copies that are no longer whole the files are decoded again. A user without a cache folder
+    that can be written waits for the check each time, and his copies lie in a temporary folder, which goes with the
+    process.
 
     Args:
-      root: the folder that they are in; what is known of it before is forgotten.
-      paths: the files.
+      root: the folder that they are in, by any of its names.
+      names: the files' paths in it.
       fingerprint: of the files, their sizes and times.
 
     Raises:
       UserError: a copy cannot be written.
     """
-    folder = _folder(root)
+    # What is remembered, and the sentences in it, are for all names of the root.
+    place = Path(root).resolve()
+    folder = _folder(place)
     memory = folder / _MEMORY
     # Other versions may see other things.
-    fingerprint = f"{fingerprint} Pillow {PIL.__version__} TensorFlow {tf.__version__}"
-    checked = _remembered(memory, fingerprint)
-    if checked is None:
-        checked = _decode_all(paths, folder)
+    versions = f"definition {pictures.VERSION} Pillow {PIL.__version__} TensorFlow {tf.__version__}"
+    fingerprint = f"{fingerprint} {versions}"
+    checked = _remembered(memory, fingerprint, frozenset(names))
+    missing = names if checked is None else _not_whole(checked.copies, folder)
+    checked = checked or Checked()
+    for found in _at_once("checked images", missing, lambda chunk: _decode(chunk, place, folder)):
+        checked.add(found)
+    if missing:
         with contextlib.suppress(UserError):
             files.write_json(memory, {"fingerprint": fingerprint, **asdict(checked)})
-        _remove_others(folder, checked)
-    if checked.copies:
-        size = sum(os.stat(copy).st_size for copy in checked.copies.values())
+    _remove_unused(folder)
+    copies = {name: str(folder / copy) for name, copy in checked.copies.items()}
+    if copies:
+        size = sum(map(_size, set(copies.values())))
         say(
-            f"image folder {root!r}: {len(checked.copies):,} of {len(paths):,} images are read from copies, "
+            f"image folder {root!r}: {len(copies):,} of {len(names):,} images are read from copies, "
             f"{size / 2**20:,.1f} MB in {str(folder)!r}"
         )
-    return checked
+    return replace(checked, copies=copies)
 
 
-def _folder(root: str) -> Path:
+def _folder(root: Path) -> Path:
     """The folder for what is known of an image folder; it can be written."""
-    name = hashlib.sha256(os.fsencode(Path(root).resolve())).hexdigest()
+    name = hashlib.sha256(os.fsencode(root)).hexdigest()
     cache = os.environ.get("XDG_CACHE_HOME") or in_home(".cache")
     if cache:
         folder = Path(cache) / "paradis_tf" / f"pictures-{name[:16]}"
@@ -104,61 +118,95 @@ def _folder(root: str) -> Path:
     return temporary_folder()
 
 
-def _remembered(memory: Path, fingerprint: str) -> Checked | None:
-    """What is remembered of these files, if its copies are still there."""
+def _remembered(memory: Path, fingerprint: str, names: Set[str]) -> Checked | None:
+    """What is remembered of these files."""
     try:
         known = json.loads(memory.read_text(encoding="utf-8"))
         if known.pop("fingerprint") != fingerprint:
             return None
         checked = Checked(**known)
-        return checked if all(os.path.isfile(copy) for copy in checked.copies.values()) else None
+        tables = ((checked.broken, str), (checked.turned, int), (checked.copies, str))
+        whole = asdict(checked) == known and all(
+            name in names and type(value) is kind for table, kind in tables for name, value in table.items()
+        )
+        return checked if whole and set(checked.turned.values()) <= set(range(1, 9)) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
-def _decode_all(paths: Sequence[Path], folder: Path) -> Checked:
-    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    progress, done = Progress("checked images", len(paths)), 0
-    checked = Checked()
-    for chunk, found in in_threads(lambda chunk: _decode(chunk, folder), chunks, len(os.sched_getaffinity(0))):
-        checked.add(found)
+def _at_once(what: str, names: Sequence[str], work: Callable[[Sequence[str]], _Found]) -> Iterator[_Found]:
+    """What is found by work on some of the files at a time, in several threads."""
+    chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
+    progress, done = Progress(what, len(names)), 0
+    for chunk, found in in_threads(work, chunks, len(os.sched_getaffinity(0))):
+        yield found
         done += len(chunk)
         progress.update(done)
-    return checked
 
 
-def _decode(paths: Sequence[Path], folder: Path) -> Checked:
+def _decode(names: Sequence[str], root: Path, folder: Path) -> Checked:
     checked = Checked()
-    for path in paths:
-        name = str(path)
+    for name in names:
+        path = root / name
         try:
             content = pictures.load(path)
-            picture = pictures.decode(content, repr(name))
+            picture = pictures.decode(content, repr(str(path)))
         except UserError as error:
             checked.broken[name] = str(error)
             continue
         if not encoded.shows(content, picture):
-            checked.copies[name] = str(_copy(path, picture, folder))
+            checked.copies[name] = _copy(path, picture, folder)
         elif picture.orientation != UPRIGHT:
             checked.turned[name] = picture.orientation
     return checked
 
 
-def _copy(path: Path, picture: pictures.Picture, folder: Path) -> Path:
-    """Writes a copy of a picture, by a name that changes with the file."""
-    status = os.stat(path)
-    state = f"{path}\0{status.st_size}\0{status.st_ctime_ns}"
-    copy = folder / f"{hashlib.sha256(os.fsencode(state)).hexdigest()[:32]}.png"
+def _copy(path: Path, picture: pictures.Picture, folder: Path) -> str:
+    """Writes a copy of a picture; its name."""
     stream = io.BytesIO()
     Image.fromarray(picture.pixels).save(stream, "PNG", compress_level=1)
-    files.write_bytes(copy, stream.getvalue())
-    return copy
+    name = _name(hashlib.sha256(stream.getvalue()).hexdigest())
+    try:
+        files.write_bytes(folder / name, stream.getvalue())
+    except UserError as error:
+        reason = str(error).rstrip(".")
+        raise UserError(
+            f"the copy of image {str(path)!r} cannot be kept, {reason}; XDG_CACHE_HOME=FOLDER puts copies elsewhere."
+        ) from None
+    return name
 
 
-def _remove_others(folder: Path, checked: Checked) -> None:
-    """Removes copies of files that have changed or gone."""
-    copies = set(checked.copies.values())
-    with contextlib.suppress(OSError):
-        for file in folder.glob("*.png"):
-            if str(file) not in copies:
+def _name(digest: str) -> str:
+    return f"{digest[:32]}.png"
+
+
+def _not_whole(copies: Mapping[str, str], folder: Path) -> list[str]:
+    """The files whose copies have gone or changed. The others' count as used from now on."""
+
+    def damaged(names: Sequence[str]) -> list[str]:
+        return [name for name in names if not _is_whole(folder / copies[name])]
+
+    return [name for found in _at_once("checked copies", list(copies), damaged) for name in found]
+
+
+def _is_whole(copy: Path) -> bool:
+    try:
+        os.utime(copy)
+        return copy.name == _name(file_sha256(copy))
+    except (OSError, UserError, ValueError):  # of values: a name with a zero byte
+        return False
+
+
+def _remove_unused(folder: Path) -> None:
+    """Removes copies that nobody needs any more, and what was left of writing some."""
+    for file in folder.glob("*"):
+        with contextlib.suppress(OSError):
+            if file.name != _MEMORY and file.stat().st_mtime < time.time() - _UNUSED:
                 file.unlink()
+
+
+def _size(file: str) -> int:
+    try:
+        return os.stat(file).st_size
+    except OSError:  # somebody has emptied the cache folder meanwhile
+        return 0

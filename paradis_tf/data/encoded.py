@@ -22,6 +22,8 @@ from paradis_tf.base.threads import in_threads
 MARGIN = 256 / 224
 # What JPEG files begin with.
 JPEG = b"\xff\xd8\xff"
+# How a part of a GIF begins.
+_GIF_IMAGE, _GIF_EXTENSION = b"\x2c", b"\x21"
 # By it an error of TensorFlow is known to be of reading images, and of whose.
 _SCOPE = "encoded_image_{}_"
 # What is read of a file at a time, in bytes: most images at once, and little beyond.
@@ -48,6 +50,7 @@ class EncodedImages:
       size: the side of the square input in pixels.
       records: of TFRecord files, integer (n,): where the record starts that holds the image.
       orientations: integer (n,), the EXIF orientation by which each is to be turned; None if all are upright.
+      originals: of each file what it is a copy of, or the file itself; None if none is a copy.
     """
 
     dtype = np.dtype(np.uint8)
@@ -62,8 +65,10 @@ class EncodedImages:
         size: int,
         records: np.ndarray | None = None,
         orientations: np.ndarray | None = None,
+        originals: Sequence[Path] | None = None,
     ) -> None:
         self.files, self.size, self._records = files, size, records
+        self._originals = files if originals is None else originals
         self._orientations = np.full(len(file_of), UPRIGHT) if orientations is None else orientations
         self._file_of, self._offsets, self._lengths = file_of, offsets, lengths
 
@@ -97,6 +102,7 @@ class EncodedImages:
             self.size,
             records,
             self._orientations[places],
+            self._originals,
         )
 
     def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -151,16 +157,21 @@ class EncodedImages:
           UserError: it cannot be read or decoded.
         """
         path, length = self._file(place), int(self._lengths[place])
-        name = f"image {str(path)!r}" if length == 0 else f"image {place} in {str(path)!r}"
+        original = self._originals[self._file_of[place]]
+        name = f"image {str(original)!r}" if length == 0 else f"image {place} in {str(path)!r}"
+        whole, anew = "; it was whole when the set was checked", ""
+        if original != path:
+            name, whole = f"the copy {str(path)!r} of {name}", ""
+            anew = "; start again: copies that are not whole are made anew"
         try:
             with open(path, "rb") as file:
                 file.seek(self._offsets[place])
                 content = file.read(length or -1)
             return _turned(decode(content), tf.constant(self._orientations[place], tf.int32))
         except OSError as error:
-            raise UserError(f"{name} cannot be read: {error.strerror}.") from None
+            raise UserError(f"{name} cannot be read: {error.strerror}{anew}.") from None
         except ValueError as error:
-            raise UserError(f"{name} cannot be decoded ({error}); it was whole when the set was checked.") from None
+            raise UserError(f"{name} cannot be decoded ({error}){whole}{anew}.") from None
 
 
 def decode(content: bytes) -> tf.Tensor:
@@ -176,7 +187,9 @@ def decode(content: bytes) -> tf.Tensor:
 
 
 def shows(content: bytes, picture: Picture) -> bool:
-    """Whether TensorFlow sees this picture in an image file, at most turned."""
+    """Whether TensorFlow sees this picture in an image file, at most turned, and decodes no more than that."""
+    if _has_several(content):
+        return False
     try:
         seen = turned(decode(content).numpy(), picture.orientation)
     except ValueError:
@@ -185,6 +198,32 @@ def shows(content: bytes, picture: Picture) -> bool:
         return False
     larger, smaller = np.maximum(seen, picture.pixels), np.minimum(seen, picture.pixels)
     return int((larger - smaller).max()) <= (_ROOM if content.startswith(JPEG) else 0)
+
+
+def _has_several(content: bytes) -> bool:
+    """Whether a file is a GIF of more than one image. TensorFlow decodes all of them, whatever it is asked for."""
+    if not content.startswith(b"GIF8"):
+        return False
+    images, place = 0, 13 + _palette(content[10:11])
+    while (kind := content[place : place + 1]) in (_GIF_IMAGE, _GIF_EXTENSION):
+        if kind == _GIF_IMAGE:
+            images += 1
+            if images > 1:
+                return True
+            place += 11 + _palette(content[place + 9 : place + 10])
+        else:
+            place += 2
+        # Blocks, each after its length; an empty one is the last.
+        while length := int.from_bytes(content[place : place + 1], "big"):
+            place += 1 + length
+        place += 1
+    return False
+
+
+def _palette(flags: bytes) -> int:
+    """The bytes of a GIF's palette, by the byte that says whether there is one."""
+    bits = int.from_bytes(flags, "big")
+    return 3 << (bits & 7) + 1 if bits & 128 else 0
 
 
 def fault_behind(error: tf.errors.OpError) -> UserError | None:

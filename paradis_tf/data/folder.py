@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,8 @@ def listing(root: str, wanted: Sequence[str] = ()) -> tuple[dict[str, Files], tu
     if unprintable:
         raise UserError(f"image folder {root!r}: class folder {unprintable[0]!r} is no single line of text.")
     left_out: Counter[str] = Counter()
-    files = {part: _files(folder, name, classes, left_out) for part, name in parts.items()}
+    class_folders = {name: [str(folder / name / one) for one in classes] for name in parts.values()}
+    files = {part: _files(folder, name, class_folders, left_out) for part, name in parts.items()}
     if left_out:
         say(f"image folder {root!r}: left out {told(left_out)}")
     return files, names
@@ -92,16 +93,18 @@ def _subfolders(folder: Path) -> list[str]:
         raise UserError(f"folder {str(folder)!r} cannot be read: {error.strerror}.") from None
 
 
-def _files(root: Path, part: str, classes: Sequence[str], left_out: Counter[str]) -> Files:
-    """The images of a part; adds to `left_out` what else is there, by kind."""
-    folders = [str(root / part / name) for name in classes]
+def _files(root: Path, part: str, class_folders: Mapping[str, list[str]], left_out: Counter[str]) -> Files:
+    """The images of a part, by the class folders of all; adds to `left_out` what else is there, by kind."""
+    folders = class_folders[part]
     known: dict[tuple[int, int] | None, str] = {}
     for folder in folders:
         other = known.setdefault(identity(folder), folder)
         if other != folder:
             raise UserError(f"class folders {other!r} and {folder!r} are one folder; an image is of one class.")
-    # A link from a class to the whole set makes no images of that class.
-    found = walk(folders, ENDS, met=[root, root / part])
+    # A link from a class to the whole set or to another part makes no images of that class. But parts may be one
+    # folder.
+    below = [place for others in class_folders.values() for other in others for place in _below(other, known)]
+    found = walk(folders, ENDS, met=[root, *(root / name for name in class_folders), *below])
     beside = walk([root / part], ENDS, below=False)
     del beside.left_out[FOLDER]
     left_out.update(found.left_out + beside.left_out + Counter({BESIDE: len(beside.files[str(root / part)])}))
@@ -118,6 +121,15 @@ def _files(root: Path, part: str, classes: Sequence[str], left_out: Counter[str]
         paths += here
         labels += [label] * len(here)
     return Files(paths, np.array(labels, np.int64))
+
+
+def _below(folder: str, but: Container[tuple[int, int] | None]) -> Iterator[str]:
+    """A folder and those that lie in it; not some, and not what is in them."""
+    for place, folders, _ in os.walk(folder):
+        if identity(place) in but:
+            folders.clear()
+        else:
+            yield place
 
 
 def _whole(
@@ -172,16 +184,21 @@ def load(root: str, image_size: int, skip_broken: bool) -> tuple[dict[str, Part]
       UserError: the folders are not as `listing` wants them, or images cannot be used.
     """
     parts, classes = listing(root)
-    paths = [path for files in parts.values() for path in files.paths]
-    checked = checking.check(root, paths, fingerprint(parts, Path(root), times=True))
-    whole = _whole(root, parts, classes, checked.broken, skip_broken)
-    return {part: _part(files, image_size, checked) for part, files in whole.items()}, list(classes)
+    folder = Path(root)
+    names = [str(path.relative_to(folder)) for files in parts.values() for path in files.paths]
+    checked = checking.check(root, names, fingerprint(parts, folder, times=True))
+    broken = {str(folder / name): reason for name, reason in checked.broken.items()}
+    whole = _whole(root, parts, classes, broken, skip_broken)
+    return {part: _part(folder, files, image_size, checked) for part, files in whole.items()}, list(classes)
 
 
-def _part(files: Files, size: int, checked: checking.Checked) -> Part:
-    nothing = np.zeros(len(files.paths), np.int64)
-    read = [Path(checked.copies.get(str(path), path)) for path in files.paths]
-    orientations = np.array([checked.turned.get(str(path), UPRIGHT) for path in files.paths])
+def _part(root: Path, files: Files, size: int, checked: checking.Checked) -> Part:
+    names = [str(path.relative_to(root)) for path in files.paths]
+    nothing = np.zeros(len(names), np.int64)
+    read = [Path(checked.copies.get(name, path)) for name, path in zip(names, files.paths, strict=True)]
+    orientations = np.array([checked.turned.get(name, UPRIGHT) for name in names])
     # A length of 0 is the whole file.
-    images = encoded.EncodedImages(read, np.arange(len(read)), nothing, nothing, size, orientations=orientations)
+    images = encoded.EncodedImages(
+        read, np.arange(len(read)), nothing, nothing, size, orientations=orientations, originals=files.paths
+    )
     return Part(images, files.labels)

@@ -101,17 +101,30 @@ def test_what_is_no_image_is_left_out_and_counted(image_folder: Make, capsys: py
     )
 
 
-@pytest.mark.parametrize("target", [".", "..", "../../..", "../bee", "../../val/bee/.."])
+@pytest.mark.parametrize(
+    "target",
+    [".", "..", "../../..", "../bee", "../../val", "../../val/ant", "../../val/bee/deep", "../../val/bee/.."]
+    + ["../../val/wasp", "../../../wasps/deep", "../../../elsewhere"],
+)
 def test_a_folder_is_walked_once(image_folder: Make, target: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = image_folder()
+    # Of the other part a folder below a class, and a class folder that is a link; and one of neither part.
+    deep, elsewhere = root / "val" / "bee" / "deep", root.parent / "elsewhere"
+    for folder in (deep, elsewhere, root / "val" / "wasp" / "deep"):
+        folder.mkdir()
+        shutil.copy(root / "val" / "bee" / "01.png", folder / "1.png")
+    (root / "val" / "wasp").rename(root.parent / "wasps")
+    (root / "val" / "wasp").symlink_to("../../wasps")
     expected = listing(str(root))[0]
     assert capsys.readouterr().out == ""
     (root / "train" / "ant" / "link").symlink_to(target)
     found = listing(str(root))[0]
     added = [path for path in found["train"].paths if path not in expected["train"].paths]
-    # A link to the other part is followed, as any link to a folder that is none of this part's.
-    assert len(added) == (4 if "val" in target else 0)
-    assert ("left out 1 folder met before\n" in capsys.readouterr().out) == (not added)
+    assert len(added) == (target in ("../../..", "../../../elsewhere"))
+    assert [str(path) for path in found["test"].paths] == [str(path) for path in expected["test"].paths]
+    said = capsys.readouterr().out
+    assert ("met before\n" in said) == (target != "../../../elsewhere")
+    assert ("left out 1 folder met before\n" in said) == (not added)
 
 
 def test_linked_class_folders_and_parts_are_walked(image_folder: Make) -> None:
@@ -120,10 +133,23 @@ def test_linked_class_folders_and_parts_are_walked(image_folder: Make) -> None:
     (root / "val").symlink_to("train")
     (root / "train" / "bee").rename(root / "bees")
     (root / "train" / "bee").symlink_to("../bees")
+    (root / "train" / "ant" / "deep").mkdir()
+    shutil.move(next((root / "train" / "ant").glob("*.*")), root / "train" / "ant" / "deep")
     parts, classes = listing(str(root))
     assert classes == ("ant", "bee", "wasp")
     np.testing.assert_array_equal(parts["train"].labels, parts["test"].labels)
     assert len(parts["train"].labels) == 12
+
+
+def test_a_class_folder_within_one_of_another_part(image_folder: Make) -> None:
+    root = image_folder()
+    held = root / "train" / "ant" / "held"
+    (root / "val" / "ant").rename(held)
+    (root / "val" / "ant").symlink_to("../train/ant/held")
+    (held / "deep").mkdir()
+    shutil.copy(next(held.glob("*.*")), held / "deep" / "1.png")
+    parts = listing(str(root))[0]
+    assert (len(parts["train"].paths), len(parts["test"].paths)) == (12, 5)
 
 
 def test_images_in_folders_within_a_class_folder(image_folder: Make) -> None:
