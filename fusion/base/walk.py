@@ -27,17 +27,17 @@ _SEVERAL = {
     _OTHER: "other files",
 }
 _END = re.compile(r"\.[a-z0-9]{1,8}$")
-# So many ends are told one by one.
-_TOLD = 5
+# So many ends are named one by one.
+_NAMED_ENDS = 5
 
 
 @dataclass(frozen=True)
-class Found:
+class WalkedFolders:
     """What a walk found.
 
     Attributes:
       files: of each folder that was walked the pictures in it and below, in the order of their names.
-      left_out: how many other things there are, by kind; see `told`.
+      left_out: how many other things there are, by kind; see `left_out_text`.
       unreadable: a sentence for each folder below that cannot be read.
     """
 
@@ -46,7 +46,9 @@ class Found:
     unreadable: list[str] = field(default_factory=list)
 
 
-def walk(folders: Sequence[AnyPath], ends: Sequence[str], below: bool = True, met: Iterable[AnyPath] = ()) -> Found:
+def walk(
+    folders: Sequence[AnyPath], ends: Sequence[str], below: bool = True, met: Iterable[AnyPath] = ()
+) -> WalkedFolders:
     """The pictures of folders: files whose names end in one of `ends`, in lower or upper case.
 
     What begins with a dot is hidden and left out, files and folders alike. Links are followed. A folder is walked once,
@@ -62,7 +64,7 @@ def walk(folders: Sequence[AnyPath], ends: Sequence[str], below: bool = True, me
     Raises `UserError` when one of `folders` cannot be read.
     """
     roots = [os.fspath(folder) for folder in folders]
-    found = Found({root: [] for root in roots})
+    found = WalkedFolders({root: [] for root in roots})
     done = {identity(folder) for folder in (*roots, *met)} - {None}
     real, linked = deque((root, root) for root in roots), deque[tuple[str, str]]()
     while real or linked:
@@ -104,12 +106,12 @@ def identity(folder: AnyPath) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def told(left_out: Mapping[str, int]) -> str:
+def left_out_text(left_out: Mapping[str, int]) -> str:
     """What was left out, for people: 60 .heic, 3 hidden and 1 folder met before."""
     ends = Counter({kind: count for kind, count in left_out.items() if kind not in _SEVERAL})
-    counts = dict(ends.most_common(_TOLD))
+    counts = dict(ends.most_common(_NAMED_ENDS))
     counts |= {kind: left_out.get(kind, 0) for kind in _SEVERAL}
-    counts[_OTHER] += sum(ends.values()) - sum(count for _, count in ends.most_common(_TOLD))
+    counts[_OTHER] += sum(ends.values()) - sum(count for _, count in ends.most_common(_NAMED_ENDS))
     texts = [f"{count:,} {kind if count == 1 else _SEVERAL.get(kind, kind)}" for kind, count in counts.items() if count]
     return " and ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))
 

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from ..base.paths import expand
 from ..base.pictures import ENDS, MOST_BYTES
 from ..base.program import UserError
-from ..base.walk import Found, told, walk
+from ..base.walk import WalkedFolders, left_out_text, walk
 
 STDIN = "-"
 """The argument that stands for standard input."""
@@ -42,7 +42,7 @@ class Selection:
 
     known: Sequence[ImageSource]
     all: Iterable[ImageSource]
-    found: Sequence[Found] = ()
+    found: Sequence[WalkedFolders] = ()
 
     @property
     def left_out(self) -> Counter[str]:
@@ -126,14 +126,14 @@ def select(
     return Selection(known, itertools.chain(before, names, after, watched or ()), found)
 
 
-def files(arguments: Sequence[str]) -> tuple[list[ImageSource], list[Found]]:
+def files(arguments: Sequence[str]) -> tuple[list[ImageSource], list[WalkedFolders]]:
     """The images of files and folders, and what was found in each of the folders.
 
     A folder stands for the files in it and below that end in one of `ENDS`, as `walk` finds them; a file that is named
     itself is taken whatever its name. Raises `UserError` for a folder without images, or one that cannot be read.
     """
     sources: list[ImageSource] = []
-    walks: list[Found] = []
+    walks: list[WalkedFolders] = []
     for argument in map(expand, arguments):
         if not os.path.isdir(argument):
             sources.append(ImageSource(argument))
@@ -141,7 +141,7 @@ def files(arguments: Sequence[str]) -> tuple[list[ImageSource], list[Found]]:
         found = walk([argument], ENDS)
         paths = found.files[argument]
         if not paths:
-            other = f"; it holds {told(found.left_out)}" if found.left_out else ""
+            other = f"; it holds {left_out_text(found.left_out)}" if found.left_out else ""
             raise UserError(f"folder {argument!r} has no images; legal: files ending in {', '.join(ENDS)}{other}.")
         sources += map(ImageSource, paths)
         walks.append(found)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from ..base.columns import counted
 from ..base.streams import warn
-from ..base.walk import told
+from ..base.walk import left_out_text
 from ..runtime.timing import percentile
 
 _LATEST = 10_000
@@ -51,7 +51,7 @@ class Tally:
         counts = [f"{self.answered} answered" + (f" ({self.degraded} degraded)" if self.degraded else "")]
         counts += [f"{count} {what}" for count, what in ((self.unfit, "unfit"), (self.failed, "failed")) if count]
         counts += [f"{self._total - self.done} not done"] if self._total and self._total > self.done else []
-        counts += [f"left out {told(left_out)}"] if left_out else []
+        counts += [f"left out {left_out_text(left_out)}"] if left_out else []
         text = f"{counted(self.done, 'image')} in {seconds:.1f} s: {', '.join(counts)}"
         if ranked:
             p50, p95 = (percentile(ranked, percent) for percent in (50, 95))

@@ -112,7 +112,7 @@ def _folder(root: Path) -> Path:
     if cache:
         folder = Path(cache) / "paradis_tf" / f"pictures-{name[:16]}"
         with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if os.access(folder, os.W_OK | os.X_OK):
                 return folder
     return temporary_folder()
@@ -167,7 +167,7 @@ def _copy(path: Path, picture: pictures.Picture, folder: Path) -> str:
     Image.fromarray(picture.pixels).save(stream, "PNG", compress_level=1)
     name = _name(hashlib.sha256(stream.getvalue()).hexdigest())
     try:
-        files.write_bytes(folder / name, stream.getvalue())
+        files.write_bytes(folder / name, stream.getvalue(), files.PRIVATE)
     except UserError as error:
         reason = str(error).rstrip(".")
         raise UserError(

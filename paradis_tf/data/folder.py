@@ -15,9 +15,9 @@ from fusion.base.metadata import UPRIGHT
 from fusion.base.pictures import ENDS
 from fusion.base.program import UserError
 from fusion.base.streams import say
-from fusion.base.walk import BESIDE, FOLDER, identity, told, walk
+from fusion.base.walk import BESIDE, FOLDER, identity, left_out_text, walk
 from paradis_tf.data import checking, encoded
-from paradis_tf.data.parts import Part, part_names, require_all_classes, some, told_broken
+from paradis_tf.data.parts import Part, broken_text, part_names, require_all_classes, some
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def listing(root: str, wanted: Sequence[str] = ()) -> tuple[dict[str, Files], tu
     class_folders = {name: [str(folder / name / one) for one in classes] for name in parts.values()}
     files = {part: _files(folder, name, class_folders, left_out) for part, name in parts.items()}
     if left_out:
-        say(f"image folder {root!r}: left out {told(left_out)}")
+        say(f"image folder {root!r}: left out {left_out_text(left_out)}")
     return files, names
 
 
@@ -143,7 +143,7 @@ def _whole(
     if not broken:
         return parts
     total = sum(len(files.paths) for files in parts.values())
-    sentence = f"image folder {root!r}: {told_broken(broken, total)}"
+    sentence = f"image folder {root!r}: {broken_text(broken, total)}"
     if not skip_broken:
         raise UserError(f"{sentence}; mend or remove them, or set config.dataset.skip_broken.")
     say(f"{sentence}; they are left out")

@@ -64,7 +64,7 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:_NAMED])) + (f" and {more:,} more" if more > 0 else "")
 
 
-def told_broken(broken: Mapping[str, str], total: int) -> str:
+def broken_text(broken: Mapping[str, str], total: int) -> str:
     """Of so many images those that cannot be used, by their names, and why the first cannot."""
     first = min(broken)
     return f"{len(broken):,} of {total:,} images cannot be used: {some(sorted(broken))} ({broken[first].rstrip('.')})"

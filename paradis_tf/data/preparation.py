@@ -27,7 +27,7 @@ from paradis_tf.base.files import file_sha256, locked, read_json, replacing
 from paradis_tf.base.progress import Progress
 from paradis_tf.base.threads import in_threads
 from paradis_tf.data import encoded, prepared
-from paradis_tf.data.parts import require_all_classes, some, told_broken
+from paradis_tf.data.parts import broken_text, require_all_classes, some
 from paradis_tf.data.sources import Chunk, PreparationPlan
 
 _WORK = "work"
@@ -116,7 +116,7 @@ def report_broken(plan: PreparationPlan, broken: Mapping[str, str], skip_broken:
     """
     if not broken:
         return
-    sentence = f"{plan.name}: {told_broken(broken, plan.images)}"
+    sentence = f"{plan.name}: {broken_text(broken, plan.images)}"
     if not skip_broken:
         raise UserError(f"{sentence}; mend or remove them, or give --skip_broken to leave them out.")
     say(f"{sentence}; they are left out")

@@ -15,7 +15,7 @@ from fusion.base.paths import expand
 from fusion.base.pictures import ENDS
 from fusion.base.program import UserError
 from fusion.base.streams import say
-from fusion.base.walk import told, walk
+from fusion.base.walk import left_out_text, walk
 from paradis_tf.data.pairs import patches
 from paradis_tf.data.pairs.bicubic import crop_to_multiple, shrink
 from paradis_tf.data.parts import ImagePairs, Patches
@@ -186,7 +186,7 @@ class _Reader:
             hint = "" if Path(folder).is_absolute() else f" {self._where}"
             raise UserError(f"config.dataset.{key}: {error}{hint}") from None
         if found.left_out:
-            say(f"config.dataset.{key}: of folder {str(path)!r} left out {told(found.left_out)}")
+            say(f"config.dataset.{key}: of folder {str(path)!r} left out {left_out_text(found.left_out)}")
         files: dict[str, Path] = {}
         for file in map(Path, found.files[str(path)]):
             if file.stem in files:

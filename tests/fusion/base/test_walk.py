@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fusion.base.program import UserError
-from fusion.base.walk import told, walk
+from fusion.base.walk import left_out_text, walk
 
 ENDS = (".png", ".jpg")
 
@@ -54,7 +54,7 @@ def test_other_kinds_are_counted_by_their_ends(tmp_path: Path) -> None:
     fill(tmp_path, "0.png", *(f"{number}.webp" for number in range(60)), "a.WEBP", "note.txt", "README", "x.a b")
     found = walk([tmp_path], ENDS)
     assert found.left_out == Counter({".webp": 61, ".txt": 1, "other file": 2})
-    assert told(found.left_out) == "61 .webp, 1 .txt and 2 other files"
+    assert left_out_text(found.left_out) == "61 .webp, 1 .txt and 2 other files"
 
 
 @pytest.mark.parametrize(("target", "below"), [(".", 0), ("..", 0), ("../..", 1), ("deep", 0)])
@@ -98,7 +98,7 @@ def test_pipes_and_sockets_are_no_pictures(tmp_path: Path, monkeypatch: pytest.M
         open_socket.bind("e.jpg")
         found = walk([tmp_path], ENDS)
     assert inside(tmp_path, found.files[str(tmp_path)]) == ["a.png"]
-    assert told(found.left_out) == "4 pipes or devices"
+    assert left_out_text(found.left_out) == "4 pipes or devices"
 
 
 def test_several_folders_share_no_part(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_flat_walk_counts_the_folders(tmp_path: Path) -> None:
     fill(tmp_path, "1.png", "below/2.png", "other.png/3.png")
     found = walk([tmp_path], ENDS, below=False)
     assert inside(tmp_path, found.files[str(tmp_path)]) == ["1.png"]
-    assert told(found.left_out) == "2 folders"
+    assert left_out_text(found.left_out) == "2 folders"
 
 
 @contextlib.contextmanager
@@ -143,7 +143,7 @@ def test_folders_that_cannot_be_read_are_named() -> None:
         found = walk([folder], ENDS)
         assert inside(folder, found.files[str(folder)]) == ["a/1.png", "c/3.png"]
         assert found.unreadable == [f"folder '{folder / 'b'}' cannot be read: Permission denied."]
-        assert told(found.left_out) == "1 unreadable folder"
+        assert left_out_text(found.left_out) == "1 unreadable folder"
         with pytest.raises(UserError, match=r"b' cannot be read: Permission denied\."):
             walk([folder / "b"], ENDS)
 
@@ -169,4 +169,4 @@ def test_no_folder_is_refused(tmp_path: Path, name: str, reason: str) -> None:
     ],
 )
 def test_what_is_left_out_is_told(left_out: dict[str, int], text: str) -> None:
-    assert told(left_out) == text
+    assert left_out_text(left_out) == text

@@ -60,6 +60,11 @@ def copies(part: Part) -> list[Path]:
     return [part.images.files[place] for place in COPIED]
 
 
+def test_copies_of_private_pictures_are_private(root: Path) -> None:
+    copy = copies(read(root))[0]
+    assert (copy.stat().st_mode & 0o777, copy.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
 def is_whole(part: Part) -> bool:
     """Whether all but the broken file show the picture, as an array and in a pipeline."""
     ((piped, _),) = pipeline.evaluation_batches(part, 16)
