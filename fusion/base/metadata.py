@@ -23,10 +23,15 @@ _OF_PIXELS = frozenset(
 )
 # Segments, chunks or entries that are looked at, which is more than a file of the largest picture has.
 _MOST_PARTS = 65535
+# Scans of a progressive JPEG, which are all decoded, one after the other. Encoders write about ten.
+_MOST_SCANS = 100
 # Types of tags: BYTE, SHORT, LONG.
 _WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I"}
 # How a JPEG segment begins: any number of bytes that fill, its marker, its length.
 _SEGMENT = re.compile(rb"\xff+([\xc0-\xfe])(..)", re.DOTALL)
+# The next marker among what is packed, where no other byte but 0 and the marks of restarts follows one of 255.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
+_SCAN, _END = 0xDA, 0xD9
 # Markers: those that stand alone or begin a scan, EXIF's, and those of an application or a comment. Two of these say
 # what the colours are (JFIF, Adobe).
 _WITHOUT_LENGTH, _OF_EXIF, _OF_COLOURS = range(0xD0, 0xDB), 0xE1, (0xE0, 0xEE)
@@ -38,6 +43,8 @@ def divide(content: bytes) -> tuple[bytes, int]:
 
     Of a JPEG, PNG or TIFF all that is not for its pixels is left out, of a TIFF also the images after the first. Other
     files, and what is damaged, are left as they are, for the decoder to refuse.
+
+    Raises `ValueError` for a JPEG that would take without end.
     """
     if content.startswith(b"\xff\xd8\xff"):
         return _of_jpeg(content)
@@ -67,7 +74,25 @@ def _of_jpeg(content: bytes) -> tuple[bytes, int]:
         if marker not in _OF_APPLICATIONS or marker in _OF_COLOURS:
             kept.append(segment)
         place = end
+    if _has_many_scans(content, place):
+        raise ValueError(f"it has more than {_MOST_SCANS} scans")
     return b"".join([*kept, content[place:]]), _orientation(exif)
+
+
+def _has_many_scans(content: bytes, place: int) -> bool:
+    """Whether a JPEG has more than `_MOST_SCANS` between a place and its end."""
+    if content.count(bytes([0xFF, _SCAN]), place) <= _MOST_SCANS:
+        return False
+    scans = 0
+    for _ in range(_MOST_PARTS):
+        head = _MARKER.search(content, place)
+        if head is None or head[0][1] == _END:
+            return False
+        scans += head[0][1] == _SCAN
+        if scans > _MOST_SCANS:
+            return True
+        place = head.end() + int.from_bytes(content[head.end() : head.end() + 2], "big")
+    return True
 
 
 def _of_png(content: bytes) -> tuple[bytes, int]:

@@ -38,7 +38,7 @@ or hold no pixels, are not even looked at."""
 ENDS = tuple(end for ends in FORMATS.values() for end in ends)
 """How the names of image files end, in small letters. What a file is decides its content."""
 
-VERSION = 1
+VERSION = 2
 """Counted up when a file comes to mean something else. What was found out by another version is not believed."""
 
 MOST_PIXELS = 64_000_000
@@ -57,10 +57,10 @@ _FEWER = f"legal: {MOST_PIXELS / 1e6:g} million in all."
 _COVERED = ("P", "PA", "LA", "La", "RGBA", "RGBa")
 _COLOURS = ("RGB", "RGBX", "CMYK", "YCbCr", "LAB")
 _REFUSED = {"F": "floating-point numbers", "I": "whole numbers of 32 bits or with a sign"}
-# Where PNG stores grey in fewer bits, Pillow gives 8, but the transparent level as it is stored.
-_LEVELS = {"1": 255, "L;2": 85, "L;4": 17}
-# Tags of TIFF, and the value of the second where 0 is white.
-_BITS, _PHOTOMETRIC, _INVERTED = 258, 262, 0
+# Where PNG stores grey in fewer bits, Pillow gives 8, but the transparent level as it is stored; of 1 bit either way.
+_LEVELS = {"L;2": 85, "L;4": 17}
+# Tags of TIFF, and the values of the second where 0 is white, and of the third where numbers have a sign.
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _INVERTED, _SIGNED = 258, 262, 339, 0, 2
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,12 @@ def decode(content: bytes, name: str, size: tuple[int, int] | None = None) -> Pi
         raise UserError(f"image {name} cannot be read: {_reason(error)}.") from error
 
 
+def seven_eighths(length: Any) -> Any:
+    """How much evaluation takes of the short side of a picture, in pixels: of two whole numbers that are as near, the
+    smaller. `length` is an int, or whole numbers of NumPy or TensorFlow."""
+    return (7 * length + 3) // 8
+
+
 def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split()).rstrip(".")[:200] or type(error).__name__
@@ -175,11 +181,17 @@ def _rgb(image: Image.Image, stored: Any, name: str) -> np.ndarray:
     """The pixels of a loaded image as they lie in the file, uint8 (height, width, 3); `stored` is Pillow's name of how
     they are stored there."""
     mode, clear = image.mode, image.info.get("transparency")
+    if image.format == "TIFF" and _SIGNED in _tags(image).get(_SAMPLE_FORMAT, ()):
+        mode = "I"
+    if mode in ("P", "PA"):
+        _check_palette(image, clear, name)
     if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
         return _repeated(_of_16_bits(image, clear))
     if mode in ("1", "L"):
         grey = np.asarray(image.convert("L"))
-        return _repeated(grey if clear is None else grey * (grey != clear * _LEVELS.get(stored, 1)))
+        if clear is not None:
+            grey = grey * (grey != (bool(clear) * 255 if mode == "1" else clear * _LEVELS.get(stored, 1)))
+        return _repeated(grey)
     if mode == "RGB" and clear is not None:
         if stored == "RGB;16B":
             raise UserError(f"image {name} has 16 bits and a transparent colour; legal: 8 bits, or an alpha channel.")
@@ -200,13 +212,29 @@ def _of_16_bits(image: Image.Image, clear: int | None) -> np.ndarray:
     transparent."""
     values, bits = np.asarray(image), 16
     if image.format == "TIFF":
-        tags: Any = image.tag_v2  # type: ignore[attr-defined]
+        tags = _tags(image)
         bits = tags[_BITS][0]
         if tags.get(_PHOTOMETRIC) == _INVERTED:
             values = (1 << bits) - 1 - values
     if clear is not None:
         values = values * (values != clear)
     return (values >> (bits - 8)).astype(np.uint8)
+
+
+def _check_palette(image: Image.Image, clear: Any, name: str) -> None:
+    """Raises `UserError` for colours beyond the palette's last, which decoders show as they like. The index that is
+    transparent, whatever its colour, may be one."""
+    palette = image.palette
+    colours = 0 if palette is None else len(palette.palette) // len(palette.mode)
+    # Of mode PA the first 256 counts are of indices too.
+    counts = image.histogram()[:256]
+    last = max((index for index, count in enumerate(counts) if count and index != clear), default=0)
+    if last >= colours:
+        raise UserError(f"image {name} is damaged: it uses colour {last}, and its palette has {colours}.")
+
+
+def _tags(image: Image.Image) -> Any:
+    return image.tag_v2  # type: ignore[attr-defined]
 
 
 def _repeated(grey: np.ndarray) -> np.ndarray:

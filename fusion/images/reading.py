@@ -13,8 +13,6 @@ from ..base.program import UserError
 REFUSE, STRETCH, CROP, PAD = RESIZES = ("refuse", "stretch", "crop", "pad")
 """What is done with a picture of another size than the model's."""
 
-_CENTRE = 224 / 256
-
 
 def read(source: str | Path | bytes, shape: tuple[int, int, int] | None, resize: str = REFUSE) -> np.ndarray:
     """The picture as uint8 (height, width, 3), RGB, 0..255. `shape` None takes pictures of any size.
@@ -42,17 +40,19 @@ def read(source: str | Path | bytes, shape: tuple[int, int, int] | None, resize:
 
 def _resized(pixels: np.ndarray, shape: tuple[int, int, int], resize: str) -> np.ndarray:
     rgb, size, bilinear = Image.fromarray(pixels), (shape[1], shape[0]), Image.Resampling.BILINEAR
-    if resize == PAD:
-        rgb = ImageOps.pad(rgb, size, bilinear, "black")
-    else:
-        rgb = rgb.resize(size, bilinear, _centre(rgb.size, size) if resize == CROP else None)
+    if resize == CROP:
+        # Not by `resize` itself, which looks beyond a box.
+        rgb = rgb.crop(_centre(rgb.size, size))
+    rgb = ImageOps.pad(rgb, size, bilinear, "black") if resize == PAD else rgb.resize(size, bilinear)
     return np.asarray(rgb, np.uint8)
 
 
 def _centre(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
     """The (left, top, right, bottom) of the centre that `crop` takes of an image of `size` for one of `target`."""
-    largest = min(size[0] / target[0], size[1] / target[1])
-    scale = max(_CENTRE * largest, min(largest, 1.0))
-    width, height = (max(1, round(side * scale)) for side in target)
+    across = size[0] * target[1] <= size[1] * target[0]
+    # The side that limits it, of the picture and of the model.
+    length, wanted = (size[0], target[0]) if across else (size[1], target[1])
+    taken = max(pictures.seven_eighths(length), min(length, wanted))
+    width, height = (max(1, round(taken * side / wanted)) for side in target)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return left, top, left + width, top + height

@@ -20,13 +20,15 @@ class OipError(Exception):
 def parse_object(text: bytes, what: str) -> dict[str, Any]:
     """The JSON object in `text`, which is of a `what`. Raises `OipError` (400) where there is none."""
     try:
-        message = _DECODER.decode(text.decode("utf-8"))
+        message = _DECODER.decode(text.decode("utf-8").removeprefix(_BYTE_ORDER_MARK))
     except UnicodeDecodeError as error:
         refuse(f"the JSON of the {what} is not UTF-8 at byte {error.start}")
     except RecursionError:
         refuse(f"the JSON of the {what} is nested too deeply")
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         refuse(f"the {what} is not JSON: {error}")
+    except ValueError:  # Python's own limit
+        refuse(f"the JSON of the {what} has a number of thousands of digits; legal: numbers of 64 bits")
     if not isinstance(message, dict):
         refuse(f"the {what} is {brief(message)}; legal: a JSON object")
     return message
@@ -64,5 +66,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+# Some programs write it before UTF-8.
+_BYTE_ORDER_MARK = "\ufeff"
 _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _DECODER = json.JSONDecoder(parse_constant=_constant, object_pairs_hook=_object)

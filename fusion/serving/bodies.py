@@ -65,6 +65,7 @@ class BodyReader:
 
     def unpack(self, body: bytes | memoryview) -> bytes:
         """What the members of the gzip file `body`, or the zlib stream, hold together; unpacks no more than the limit.
+        Zeros that fill a gzip file up are no part of it.
 
         Raises `OipError`: 413 (too large, or too many members) and 400 (no such file).
         """
@@ -76,6 +77,8 @@ class BodyReader:
             if stream.eof:
                 if not is_gzip:
                     raise _wrongly_packed()
+                if not rest[0] and not bytes(rest).strip(b"\0"):
+                    break
                 if members == _MOST_MEMBERS:
                     raise OipError(413, f"the request body has too many gzip members; legal: at most {_MOST_MEMBERS}.")
                 stream, members = zlib.decompressobj(wbits), members + 1

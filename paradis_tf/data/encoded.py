@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from fusion.base.metadata import UPRIGHT
-from fusion.base.pictures import Picture, turned
+from fusion.base.pictures import Picture, seven_eighths, turned
 from fusion.base.program import UserError
 from paradis_tf.base.threads import in_threads
 
@@ -290,8 +290,7 @@ def central(image: tf.Tensor, size: int) -> tf.Tensor:
     """
     shape = tf.shape(image)[:2]
     short = tf.reduce_min(shape)
-    side = tf.cast(tf.round(tf.cast(short, tf.float32) / MARGIN), tf.int32)
-    side = tf.maximum(side, tf.minimum(short, size))
+    side = tf.maximum(seven_eighths(short), tf.minimum(short, size))
     corner = (shape - side) // 2
     return crop(image, tf.stack([corner[0], corner[1], side, side]), size, size)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fusion.base import pictures
 from fusion.base.program import UserError
-from tests.image_files import Tag, exif, jpeg, lying, png, saved_lying, tiff_image
+from tests.image_files import Tag, bmp, chunk, exif, jpeg, lying, png, saved, saved_lying, tiff_image, with_segment
 from tests.odd_pictures import Odd, agree, mutated, odd_pictures, scene
 
 ALL = odd_pictures()
@@ -40,6 +42,95 @@ def test_numbers_that_are_not_scaled_are_named(name: str) -> None:
     what = "floating-point numbers" if name == "float.tif" else "whole numbers of 32 bits or with a sign"
     with pytest.raises(UserError, match=f"holds {what}; legal: whole numbers of 8 bits, or of 16 without a sign."):
         pictures.decode(odd.content, odd.name)
+
+
+@pytest.mark.parametrize(("bits", "clear"), [(bits, clear) for bits in (1, 2, 4) for clear in range(2**bits)])
+def test_every_transparent_level_of_few_bits(bits: int, clear: int) -> None:
+    levels = np.arange(64).reshape(8, 8) % 2**bits
+    found = look(png(levels, 0, bits, chunk(b"tRNS", struct.pack(">H", clear))))
+    assert found is not None
+    expected = np.where(levels == clear, 0, levels * (255 // (2**bits - 1)))
+    np.testing.assert_array_equal(found, np.repeat(expected[..., np.newaxis], 3, axis=2))
+
+
+INDICES = np.arange(64).reshape(8, 8) % 7
+COLOURS = np.array([[9 * n, 255 - 30 * n, 40 * n] for n in range(7)], np.uint8)
+
+
+def palettes(colours: np.ndarray) -> dict[str, bytes]:
+    """Files of `INDICES` with a palette of these colours, by what they are; some also with transparent colours."""
+    table = chunk(b"PLTE", colours.tobytes())
+    columns = (colours.T.astype("<u2") * 257).tobytes()
+    return {
+        "png": png(INDICES, 3, 8, table),
+        "png of 4 bits": png(INDICES, 3, 4, table),
+        "png with transparent colours": png(INDICES, 3, 8, table, chunk(b"tRNS", bytes([255, 128]))),
+        "png with a transparent colour": png(INDICES, 3, 8, table, chunk(b"tRNS", bytes([255, 0]))),
+        "bmp": bmp(INDICES, 8, colours),
+        "tiff": tiff_image(INDICES.astype(np.uint8), 3, (0x140, 3, 3 * len(colours), columns)),
+    }
+
+
+@pytest.mark.parametrize("kind", palettes(COLOURS))
+def test_palettes_have_the_colours_that_are_used(kind: str) -> None:
+    found = look(palettes(COLOURS)[kind])
+    assert found is not None and np.array_equal(found, COLOURS[INDICES]) == ("transparent" not in kind)
+    for colours in (COLOURS[:6], COLOURS[:2]):
+        with pytest.raises(UserError, match="image x is damaged: it uses colour 6, and its palette has "):
+            pictures.decode(palettes(colours)[kind], "x")
+
+
+def test_a_palette_that_is_missing() -> None:
+    for bits in (1, 4, 8):
+        with pytest.raises(UserError, match="image x is damaged: it uses colour 1, and its palette has 0."):
+            pictures.decode(png(INDICES % 2, 3, bits), "x")
+
+
+def test_a_transparent_colour_may_lie_beyond_the_palette() -> None:
+    flat = Image.fromarray(np.where(INDICES == 6, 200, INDICES).astype(np.uint8))
+    flat.putpalette(COLOURS.tobytes())
+    found = look(saved(flat, "GIF", transparency=200, optimize=False))
+    assert found is not None
+    assert look(saved(flat, "GIF", optimize=False)) is None
+    np.testing.assert_array_equal(found, np.where((INDICES == 6)[..., np.newaxis], 0, COLOURS[INDICES]))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_bytes_with_a_sign_are_refused(order: str) -> None:
+    levels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    assert look(tiff_image(levels, 1, order=order)) is not None
+    for stored in (levels.astype(np.int8), levels.astype(np.int16)):
+        with pytest.raises(UserError, match="image x holds whole numbers of 32 bits or with a sign; legal: "):
+            pictures.decode(tiff_image(stored, 1, order=order, form=2), "x")
+
+
+def scanned(times: int, behind: bytes = b"") -> bytes:
+    """A progressive JPEG whose last scan is there so many times."""
+    content = jpeg(np.arange(4096, dtype=np.uint8).reshape(64, 64), progressive=True)
+    last = content.rindex(b"\xff\xda")
+    return content[:-2] + content[last:-2] * (times - 1) + b"\xff\xd9" + behind
+
+
+def test_scans_without_end_are_refused() -> None:
+    usual = look(scanned(1))
+    assert usual is not None
+    some = look(scanned(50))
+    assert some is not None and some.shape == usual.shape
+    for content in (scanned(101), scanned(500), with_segment(scanned(500), 0xFE, b"\xff\xd9" * 50)):
+        with pytest.raises(UserError, match="image x cannot be read: it has more than 100 scans."):
+            pictures.decode(content, "x")
+    # What follows the picture, as a film does in files of telephones, or stands in a comment is none of its scans.
+    for content in (scanned(1, b"\xff\xda\0\2" * 500), with_segment(scanned(1), 0xFE, b"\xff\xda\0\2" * 500)):
+        found = look(content)
+        assert found is not None and np.array_equal(found, usual)
+
+
+def test_seven_eighths() -> None:
+    for length in range(1, 4001):
+        # The nearest whole number; of two, the smaller one.
+        exact = Fraction(7 * length, 8)
+        found = pictures.seven_eighths(length)
+        assert abs(found - exact) < Fraction(1, 2) or found == exact - Fraction(1, 2)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -114,6 +114,8 @@ TAKEN = {
     ),
     "tensors for outputs": body(outputs=[entry(datatype="BYTES", shape=[1])]),
     "other tensors for outputs": body(outputs=[entry(datatype="FP64", shape=[7, -1], data=[])]),
+    "a byte-order mark": b"\xef\xbb\xbf" + body(),
+    "a byte-order mark and space": b"\xef\xbb\xbf\r\n" + body(),
     "unknown keys": body(raw_output_contents=[], tensor={"dtype": "FP32"}, outputs=[entry(tags={})]),
 }
 
@@ -122,16 +124,17 @@ TAKEN = {
 def test_takes_what_other_servers_take(sent):
     request = decode(sent)
     np.testing.assert_array_equal(request.inputs["image"], [[[1], [2]]])
-    asked = json.loads(sent).get("outputs")
+    asked = json.loads(sent.decode("utf-8-sig")).get("outputs")
     assert request.outputs == ({"logits": False, "label": False} if asked is None else {"label": False})
 
 
 def test_takes_it_in_binary_too():
     more = {"parameters": {"content_type": "np", "binary_data_size": 2}, "data": None}
-    head = body(model_name="tiny", parameters={"content_type": "np", "binary_data_output": True}, tensor=more)
-    request = decode(head + b"\1\2", str(len(head)))
-    np.testing.assert_array_equal(request.inputs["image"], [[[1], [2]]])
-    assert request.outputs == {"logits": True, "label": True}
+    plain = body(model_name="tiny", parameters={"content_type": "np", "binary_data_output": True}, tensor=more)
+    for head in (plain, b"\xef\xbb\xbf" + plain):
+        request = decode(head + b"\1\2", str(len(head)))
+        np.testing.assert_array_equal(request.inputs["image"], [[[1], [2]]])
+        assert request.outputs == {"logits": True, "label": True}
 
 
 def test_a_request_that_is_known_is_not_taken_for_another_model():
@@ -143,13 +146,19 @@ def test_a_request_that_is_known_is_not_taken_for_another_model():
 
 
 BINARY = {"without": ["data"], "tensor": {"parameters": {"binary_data_size": 2}}}
+LONG = "the JSON of the request has a number of thousands of digits; legal: numbers of 64 bits."
 JSON_CASES = {
     "not JSON": (b"{", "not JSON"),
     "not an object": (b"[]", "JSON object"),
     "not UTF-8": (b'{"\xff": 1}', "not UTF-8 at byte 2"),
     "NaN": (b'{"inputs": NaN}', "NaN"),
     "too deep": (b"[" * 100_000, "nested too deeply"),
-    "long integer": (b'{"id": ' + b"1" * 5000 + b"}", "not JSON"),
+    "long integer": (b'{"id": ' + b"1" * 5000 + b"}", LONG),
+    "long integer in data": (b'{"inputs": [{"data": [-' + b"7" * 9000 + b"]}]}", LONG),
+    "long integer in a list": (b"[" + b"0, " * 50 + b"9" * 5000 + b"]", LONG),
+    "two byte-order marks": (b"\xef\xbb\xbf" * 2 + body(), "not JSON"),
+    "a byte-order mark alone": (b"\xef\xbb\xbf", "not JSON"),
+    "not UTF-8 behind one": (b'\xef\xbb\xbf{"\xff": 1}', "not UTF-8 at byte 5"),
     "key twice": (b'{"id": "a", "id": "b"}', '"id" twice'),
     "another model": (body(model_name="other"), 'model_name is "other"; legal: "tiny", as the path says, or none'),
     "a model's number": (body(model_name=5), "model_name is 5; legal"),

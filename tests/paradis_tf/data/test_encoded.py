@@ -10,7 +10,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from fusion.base import pictures
 from fusion.base.program import UserError
+from fusion.images import reading
 from paradis_tf.data.encoded import EncodedImages, central, crop, decode
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -101,6 +103,34 @@ def test_a_small_or_narrow_image_is_enlarged() -> None:
         found = central(tf.constant(pixels), 16).numpy()
         assert found.shape == (16, 16, 3)
         assert whole.min() <= found.min() and found.max() <= whole.max()
+
+
+@pytest.mark.parametrize("short", [*range(1, 38), 68, 100, 276, 500, 1004])
+def test_evaluation_and_predict_cut_the_same_square(short: int) -> None:
+    # A model of that size takes it as it is.
+    side = max(1, int(np.ceil(short * 7 / 8 - 0.5)))
+    for height, width in ((short, short + 3), (short + 8, short)):
+        pixels, expected = centre(height, width, side)
+        np.testing.assert_array_equal(central(tf.constant(pixels), side), expected)
+        png = encode(Image.fromarray(pixels), "PNG", compress_level=0)
+        np.testing.assert_array_equal(reading.read(png, (side, side, 3), reading.CROP), expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 7), (2, 9), (3, 50), (4, 30), (9, 4), (20, 20), (31, 40)])
+def test_predict_looks_at_nothing_beside_the_square(height: int, width: int) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    found = reading.read(encode(Image.fromarray(pixels), "PNG"), (32, 32, 3), reading.CROP)
+    assert np.abs(found.astype(int) - central(tf.constant(pixels), 32).numpy()).max() <= 2
+
+
+def test_existing_evaluations_do_not_move() -> None:
+    lengths = np.arange(1, 4001)
+    # In single precision, as long as that was how it was done.
+    earlier = np.rint(lengths.astype(np.float32) / np.float32(256 / 224)).astype(int)
+    now = pictures.seven_eighths(tf.constant(lengths)).numpy()
+    halves = lengths % 8 == 4
+    np.testing.assert_array_equal(now[~halves], earlier[~halves])
+    np.testing.assert_array_equal(now, [pictures.seven_eighths(length) for length in lengths.tolist()])
 
 
 def test_crop_takes_the_box() -> None:
