@@ -104,6 +104,8 @@ def main(arguments: list[str]) -> int:
         rows: list[dict[str, Any]] = []
         try:
             _ask_all(selection, [functools.partial(ask, client) for client in clients], tally, rows)
+            if not tally.done:
+                raise UserError("standard input names no image; legal: the name of a file on each line.")
         finally:
             with results() as keep:
                 if tally.done and _JSON.value:

@@ -193,6 +193,14 @@ def test_paths_on_standard_input_are_answered_as_they_come(coordinator, tmp_path
     assert "3 images in" in err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("lines", ["", "\n\n"])
+def test_no_name_on_standard_input(coordinator, lines):
+    with predicting(coordinator, "-") as program:
+        out, err = program.communicate(lines, timeout=60)
+    assert (program.returncode, out) == (2, "")
+    assert err == "error: standard input names no image; legal: the name of a file on each line.\n"
+
+
 def test_an_image_on_standard_input(coordinator, tmp_path):
     path = image(tmp_path / "x.png", 1)
     with path.open("rb") as stream, predicting(coordinator, "--stdin=image", "-", stdin=stream) as program:

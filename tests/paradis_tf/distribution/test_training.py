@@ -90,7 +90,8 @@ def assert_same_run(workdir: Path, expected: Path) -> None:
     found, wanted = metrics(workdir), metrics(expected)
     assert [row["epoch"] for row in found] == [1, 2, 3, 4]
     for mine, theirs in zip(found, wanted, strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+        # Two devices add in another order; another draw would be off by more than a hundredth.
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-5)
     values, kept = weights(workdir), weights(expected)
     assert values.keys() == kept.keys()
     for name, value in values.items():

@@ -518,7 +518,7 @@ def test_evaluation(workdir: Workdir) -> None:
     assert workdir.evaluation() == [{"model_id": "ab", "switch": "1.0", "accuracy": 0.5}]
     for content in (b"", b"[{", b"\xff"):
         workdir.evaluation_file.write_bytes(content)
-        with pytest.raises(UserError, match=r"evaluation\.json is not JSON"):
+        with pytest.raises(UserError, match=r"evaluation\.json is not (JSON|UTF-8 text)"):
             workdir.evaluation()
     for content in (b"{}", b"3", b"null", b"[1]", b'[{"accuracy": 0.5}]', b'[{"model_id": "ab", "switch": 1}]'):
         workdir.evaluation_file.write_bytes(content)
