@@ -90,8 +90,7 @@ def assert_same_run(workdir: Path, expected: Path) -> None:
     found, wanted = metrics(workdir), metrics(expected)
     assert [row["epoch"] for row in found] == [1, 2, 3, 4]
     for mine, theirs in zip(found, wanted, strict=True):
-        # Two devices add in another order; another draw would be off by more than a hundredth.
-        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-5)
+        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-5)
     values, kept = weights(workdir), weights(expected)
     assert values.keys() == kept.keys()
     for name, value in values.items():
@@ -161,9 +160,11 @@ def test_one_process_goes_on_with_the_run_of_two(tiny_data: Path, tiny_run: Path
 @pytest.mark.slow
 def test_passes_are_drawn_alike_on_two_devices(tiny_data: Path, tmp_path: Path) -> None:
     flags = ("--config.switches=('1.0','0.75','0.5','0.25')", "--config.method.random_widths=1")
-    finish(start(tiny_data, tmp_path / "one", *flags, method="us_slimmable"))
+    # oneDNN rounds by the size of the batch, and these few steps at a high rate make much of it.
+    kernels = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+    finish(start(tiny_data, tmp_path / "one", *flags, method="us_slimmable", **kernels))
     devices = ("--devices=CPU:0,CPU:1", *flags)
-    finish(start(tiny_data, tmp_path / "two", *devices, method="us_slimmable", TINY_CPUS="2"))
+    finish(start(tiny_data, tmp_path / "two", *devices, method="us_slimmable", TINY_CPUS="2", **kernels))
     assert_same_run(tmp_path / "two", tmp_path / "one")
 
 
