@@ -4,7 +4,7 @@ It is copied whole into every bundle, so it imports neither TensorFlow nor Keras
 modules import each other relatively: `fusion` in the repository is `fusion` inside a bundle. Its rooms, from the ground
 up, each of which imports only those before it:
 
-  base          how programs end, files written aside, tables for the terminal
+  base          how programs begin and end, files, paths and outputs, what an image file means, tables for the terminal
   bundle        what a bundle holds: its manifest, its tasks
   protocol      the Open Inference Protocol: messages and tensors
   security      tokens and TLS
