@@ -2,9 +2,10 @@
 
     python -m paradis_tf.evaluate --workdir=runs/digits
 
-Writes evaluation.json into the run folder (evaluation_validation.json with --part=validation) and prints two tables:
-the switches, and what remains of each when devices are missing, as the plain sum of the slices that arrived. Of
-a classifier the bias is in the first slice, so it is missing along with device 0.
+Writes evaluation.json into the run folder (evaluation_validation.json with --part=validation) and prints three tables:
+the switches; what remains of each when devices are missing, as the plain sum of the slices that arrived; and the mean
+of that over the sets with so many devices left. Of a classifier the bias is in the first slice, so it is missing along
+with device 0.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fusion.base.paths import define_path
 from fusion.base.streams import say
 from paradis_tf.base import program
 from paradis_tf.base.files import file_sha256
+from paradis_tf.base.metrics import METRICS
 from paradis_tf.evaluation.live_subsets import ALL_SUBSETS_UP_TO
 from paradis_tf.records.workdir import Workdir
 
@@ -46,6 +48,10 @@ def main(argv: list[str]) -> None:
             print(f"\nwith devices missing (-), all {len(part)} images\n{all_switches.live_table(rows)}")
         if any(row["devices"] > ALL_SUBSETS_UP_TO for row in rows):
             print(f"(of switches with more than {ALL_SUBSETS_UP_TO} devices, only sets that miss at most 2)")
+        if any(row["devices"] > 1 for row in rows):
+            metric = METRICS[rows[0]["metric"]]
+            print(f"\n{metric.heading}, the mean over the sets with so many devices left")
+            print(all_switches.left_table(rows))
 
 
 if __name__ == "__main__":

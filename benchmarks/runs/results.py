@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +49,9 @@ def collect(runs: Sequence[ListedRun], runs_dir: Path) -> list[dict[str, Any]]:
             scalars = {
                 key: value for key, value in flat(measured, "").items() if isinstance(value, bool | int | float | str)
             }
-            rows.append({**identity, "epochs": run.config.epochs, **scalars, **conditions})
+            # A list, so the column holds JSON.
+            live = {"live_subsets": json.dumps(measured["live_subsets"])} if "live_subsets" in measured else {}
+            rows.append({**identity, "epochs": run.config.epochs, **scalars, **live, **conditions})
     return rows
 
 

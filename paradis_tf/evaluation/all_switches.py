@@ -9,7 +9,7 @@ from fusion.base import columns
 from paradis_tf.base.metrics import metric_of
 from paradis_tf.builders.cost import path_costs, tail_cost
 from paradis_tf.evaluation import classification, super_resolution
-from paradis_tf.evaluation.live_subsets import text_form
+from paradis_tf.evaluation.live_subsets import means_by_left, text_form
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 
@@ -98,3 +98,21 @@ def live_table(rows: Sequence[dict[str, Any]]) -> str:
         for number, subset in enumerate(row["live_subsets"])
     ]
     return columns.render(("switch", "answering", metric.heading), lines)
+
+
+def left_table(rows: Sequence[dict[str, Any]]) -> str:
+    """A line per switch of several devices, a column per number of them that are left: the mean over such sets."""
+    metric = metric_of(rows[0], "evaluation")
+    means = {
+        row["switch"]: means_by_left(
+            {tuple(subset["devices"]): subset[metric.key] for subset in row["live_subsets"]}, row["devices"]
+        )
+        for row in rows
+        if row["devices"] > 1
+    }
+    numbers = sorted({left for of_switch in means.values() for left in of_switch}, reverse=True)
+    lines = [
+        (switch, *(metric.text(of_switch[left]) if left in of_switch else "" for left in numbers))
+        for switch, of_switch in means.items()
+    ]
+    return columns.render(("switch", *(f"{left} left" for left in numbers)), lines)

@@ -1,8 +1,10 @@
-"""Which devices of a switch may answer while others are missing."""
+"""Which devices of a switch may answer while others are missing, and what is left of it then."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 ALL_SUBSETS_UP_TO = 6
@@ -22,3 +24,20 @@ def live_subsets(devices: int) -> Iterator[tuple[int, ...]]:
 def text_form(live: Sequence[int], devices: int) -> str:
     """`0,1,-,3`: the devices that answer, and a dash for each that is missing."""
     return ",".join(str(device) if device in live else "-" for device in range(devices))
+
+
+def means_by_left(values: Mapping[tuple[int, ...], float], devices: int) -> dict[int, float]:
+    """By number of devices left, most first: the mean over the sets of so many, each of which is as likely to be left.
+
+    Args:
+      values: by set of devices that answer.
+      devices: of the switch. A number of which `values` lacks a set has no mean.
+    """
+    of_left: dict[int, list[float]] = {}
+    for live, value in values.items():
+        of_left.setdefault(len(live), []).append(value)
+    return {
+        left: statistics.fmean(of_left[left])
+        for left in sorted(of_left, reverse=True)
+        if len(of_left[left]) == math.comb(devices, left)
+    }

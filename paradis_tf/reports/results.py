@@ -48,7 +48,8 @@ def read_csv(path: str) -> list[Run]:
 
     Columns: name, entry (the name without the seed), method (what the line is called), seed, epochs, switch, devices,
     images, metric and the metric's own, madds_total, madds_largest, parameters, config.method.name. Optional are
-    command, sets.NAME.images and the like, and config.KEY and version.PACKAGE. Others are passed over.
+    live_subsets (JSON, as in evaluation.json), command, sets.NAME.images and the like, and config.KEY and
+    version.PACKAGE. Others are passed over.
 
     Raises:
       UserError: the file cannot be read, has no row, lacks a column or holds a malformed value.
@@ -66,6 +67,8 @@ def _read_rows(path: str) -> list[tuple[str, dict[str, str]]]:
     """Where each row of a CSV stands, and its values by column."""
     try:
         text = text_of(Path(path).read_bytes(), f"--results={path}")
+        # The text is in memory, so no field is too long; the sets of some sixty devices are more than the usual limit.
+        csv.field_size_limit(max(csv.field_size_limit(), len(text)))
         reader = csv.DictReader(io.StringIO(text, newline=""))
         header = list(reader.fieldnames or [])
         rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
@@ -94,6 +97,10 @@ def _values(row: Mapping[str, str], where: str) -> dict[str, Any]:
     for key, least in (("seed", 0), ("epochs", 1)):
         if values[key] < least:
             raise UserError(f"{where}: {key} is {values[key]}; it is a whole number of at least {least}.")
+    try:
+        values["live_subsets"] = json.loads(row.get("live_subsets") or "[]")
+    except (ValueError, RecursionError) as error:  # brackets within brackets end the recursion
+        raise UserError(f"{where}: live_subsets is not JSON ({error}).") from None
     return {**values, "row": make_row(values, where, row["metric"])}
 
 

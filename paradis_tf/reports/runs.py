@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fusion.base.program import UserError
 from paradis_tf.base.files import file_sha256, read_json
-from paradis_tf.base.metrics import metric_of
+from paradis_tf.base.metrics import Metric, metric_of
 from paradis_tf.configs.checks import check_types
 from paradis_tf.records.workdir import Workdir, flat
 from paradis_tf.switches import parse_switches
@@ -172,15 +174,7 @@ def make_row(values: Mapping[str, Any], where: str, metric_key: str) -> Row:
     _check_counts(values, where)
     metric = metric_of({**values, "metric": metric_key}, where)
     value = values[metric.key]
-    if not math.isfinite(value):
-        raise UserError(f"{where}: {metric.key} is {value}; it is a finite number.")
-    if metric.unit == "%" and not 0 <= value <= 1:
-        raise UserError(f"{where}: {metric.key} is {value}; it lies between 0 and 1.")
-    try:
-        subsets = values.get("live_subsets") or ()
-        live = {tuple(map(int, subset["devices"])): float(subset[metric.key]) for subset in subsets}
-    except (TypeError, KeyError, ValueError, AttributeError):
-        raise UserError(f"{where}: live_subsets is not a list of devices and {metric.key}.") from None
+    _check_value(value, metric, where)
     return Row(
         switch=values["switch"],
         devices=values["devices"],
@@ -189,7 +183,7 @@ def make_row(values: Mapping[str, Any], where: str, metric_key: str) -> Row:
         madds_total=values["madds_total"],
         madds_largest=values["madds_largest"],
         parameters=values.get("parameters") or None,
-        live=live,
+        live=_live(values.get("live_subsets") or [], values["devices"], metric, where),
         sets=_sets(flat(values, ""), metric.key, where),
     )
 
@@ -201,6 +195,39 @@ def _check_counts(values: Mapping[str, Any], where: str) -> None:
             raise UserError(f"{where}: {key} is {values.get(key)!r}; it is a whole number of at least 1.")
         if values[key] > _MOST_COUNT:
             raise UserError(f"{where}: {key} has {len(str(values[key]))} digits; it is at most {_MOST_COUNT}.")
+
+
+def _check_value(value: float, metric: Metric, where: str) -> None:
+    # JSON has whole numbers that are too large for a float.
+    if not -sys.float_info.max <= value <= sys.float_info.max:
+        raise UserError(f"{where}: {metric.key} is {value}; it is a finite number.")
+    if metric.unit == "%" and not 0 <= value <= 1:
+        raise UserError(f"{where}: {metric.key} is {value}; it lies between 0 and 1.")
+
+
+def _live(subsets: Any, devices: int, metric: Metric, where: str) -> dict[tuple[int, ...], float]:
+    """The values by set of devices that answer, of `devices` in all."""
+    malformed = UserError(f"{where}: live_subsets is not a list of devices and {metric.key}.")
+    if not isinstance(subsets, list):
+        raise malformed
+    live: dict[tuple[int, ...], float] = {}
+    for subset in subsets:
+        answering = subset.get("devices") if isinstance(subset, dict) else None
+        if not isinstance(answering, list) or type(subset.get(metric.key)) not in (int, float):
+            raise malformed
+        if not _is_ascending(answering, devices):
+            legal = f"one or more from 0 to {devices - 1}, ascending"
+            raise UserError(f"{where}: live_subsets has devices {answering}; they are {legal}.")
+        if tuple(answering) in live:
+            raise UserError(f"{where}: live_subsets has devices {answering} twice.")
+        _check_value(subset[metric.key], metric, f"{where}: live_subsets, devices {answering}")
+        live[tuple(answering)] = float(subset[metric.key])
+    return live
+
+
+def _is_ascending(answering: Sequence[Any], devices: int) -> bool:
+    numbers = all(type(device) is int and 0 <= device < devices for device in answering)
+    return bool(answering) and numbers and all(a < b for a, b in itertools.pairwise(answering))
 
 
 def _sets(values: Mapping[str, Any], metric: str, where: str) -> dict[str, OfSet]:

@@ -12,6 +12,7 @@ import pytest
 from benchmarks.runs import results, run_list
 from fusion.base.program import UserError
 from paradis_tf.records.workdir import Workdir
+from paradis_tf.reports.results import read_csv
 
 LIST = """
 [defaults]
@@ -90,6 +91,18 @@ def test_sets_of_images_and_bicubic_have_columns(runs: tuple[run_list.ListedRun,
     write_evaluation(Workdir(tmp_path / "four_seed1"), ACCURACIES["four_seed1"], sets=sets, bicubic=bicubic)
     last = results.collect(runs, tmp_path)[-1]
     assert (last["sets.Set5.psnr_y"], last["bicubic.sets.Set5.psnr_y"], last["bicubic.psnr_y"]) == (36.5, 33.7, 33.0)
+
+
+def test_sets_of_live_devices_are_read_back(runs: tuple[run_list.ListedRun, ...], tmp_path: Path) -> None:
+    live = [{"devices": [0, 1], "accuracy": 0.75}, {"devices": [0], "accuracy": 0.5}, {"devices": [1], "accuracy": 0.3}]
+    more = {"devices": 2, "metric": "accuracy", "madds_largest": 4, "parameters": 9}
+    write_evaluation(Workdir(tmp_path / "four_seed1"), {"4x0.25": 0.75}, live_subsets=live, **more)
+    rows = [row for row in results.collect(runs, tmp_path) if row["name"] == "four_seed1"]
+    results.write(tmp_path / "out.csv", rows)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert [json.loads(row["live_subsets"]) for row in csv.DictReader(file)] == [live]
+    [run] = read_csv(str(tmp_path / "out.csv"))
+    assert run.rows[0].live == {(0, 1): 0.75, (0,): 0.5, (1,): 0.3}
 
 
 def test_other_measures_are_taken_as_they_are(runs: tuple[run_list.ListedRun, ...], tmp_path: Path) -> None:

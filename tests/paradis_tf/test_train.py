@@ -119,7 +119,10 @@ def test_evaluate_measures_a_part(tiny_copy: Path, tmp_path: Path) -> None:
     rows = json.loads(table.read_text())
     assert [(row["switch"], row["devices"], row["images"]) for row in rows] == [("1.0", 1, 12), ("0.5+0.5", 2, 12)]
     assert json.loads((tiny_copy / "evaluation_validation.json").read_text()) == rows
-    assert done.stdout.splitlines()[-1].split()[0] == "-,1"
+    [alone, other] = [one["accuracy"] for one in rows[1]["live_subsets"] if len(one["devices"]) == 1]
+    *_, header, _, last_line = done.stdout.splitlines()
+    assert header.split() == ["switch", "2", "left", "1", "left"]
+    assert last_line.split() == ["0.5+0.5", f"{100 * rows[1]['accuracy']:.2f}", f"{50 * (alone + other):.2f}"]
     names, values = metrics(tiny_copy)
     last = dict(zip(names, values[-1], strict=True))
     # The model is the last epoch's, and the part the one that the epoch was judged by.

@@ -12,9 +12,9 @@ import pytest
 
 from paradis_tf.builders.static import extract
 from paradis_tf.data.parts import Part
-from paradis_tf.evaluation.all_switches import evaluate, live_table, switch_table
+from paradis_tf.evaluation.all_switches import evaluate, left_table, live_table, switch_table
 from paradis_tf.evaluation.classification import label_places
-from paradis_tf.evaluation.live_subsets import live_subsets, text_form
+from paradis_tf.evaluation.live_subsets import live_subsets, means_by_left, text_form
 from paradis_tf.operations import SwitchableBatchNormalization
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
@@ -123,3 +123,31 @@ def test_the_tables() -> None:
     ]
     rows[0]["top5_accuracy"] = 0.99
     assert switch_table(rows).splitlines()[2].endswith("97.50      99.00")
+
+
+def test_means_over_the_sets_of_so_many_devices() -> None:
+    values = {(0, 1, 2): 0.9, (0, 1): 0.8, (0, 2): 0.7, (1, 2): 0.3, (0,): 0.5, (1,): 0.25, (2,): 0.0}
+    assert means_by_left(values, 3) == pytest.approx({3: 0.9, 2: 0.6, 1: 0.25})
+    assert list(means_by_left(dict(reversed(values.items())), 3)) == [3, 2, 1]
+    assert means_by_left({(0,): 0.5}, 1) == {1: 0.5}
+    # A mean over some of the sets would be of luckier or unluckier ones.
+    del values[1, 2]
+    assert list(means_by_left(values, 3)) == [3, 1]
+    assert means_by_left({}, 3) == {}
+
+
+@pytest.mark.parametrize(("metric", "unit"), [("accuracy", 100), ("psnr_y", 1)])
+def test_the_table_of_devices_left(metric: str, unit: int) -> None:
+    def row(switch: str, devices: int, values: dict[tuple[int, ...], float]) -> dict[str, Any]:
+        live = [{"devices": list(answering), metric: value / unit} for answering, value in values.items()]
+        return {"switch": switch, "devices": devices, "metric": metric, metric: 0.5, "live_subsets": live}
+
+    three = {(0, 1, 2): 90.0, (0, 1): 80.0, (0, 2): 70.0, (1, 2): 30.0, (0,): 50.0, (1,): 25.0, (2,): 0.0}
+    rows = [row("1.0", 1, {(0,): 99.0}), row("0.5+0.25+0.25", 3, three), row("0.5+0.5", 2, {(0, 1): 95.0})]
+    rows[2]["live_subsets"] += [{"devices": [0], metric: 61.5 / unit}, {"devices": [1], metric: 60.0 / unit}]
+    assert left_table(rows) == (
+        "switch         3 left  2 left  1 left\n"
+        "-------------  ------  ------  ------\n"
+        "0.5+0.25+0.25   90.00   60.00   25.00\n"
+        "0.5+0.5                 95.00   60.75"
+    )

@@ -135,6 +135,47 @@ BAD_RESULTS = {
 }
 
 
+TWO = ROW.replace(",1.0,1,", ",0.5+0.5,2,")
+BAD_LIVE = {
+    "no JSON": ("0: 0.5", "line 2: live_subsets is not JSON (Extra data"),
+    "brackets": ("[" * 100_000, "line 2: live_subsets is not JSON ("),
+    "long": ("[" + " " * 200_000, "line 2: live_subsets is not JSON ("),
+    "no list": ('{"0": 0.5}', "line 2: live_subsets is not a list of devices and accuracy."),
+    "truth": ('[{"devices": [0], "accuracy": true}]', "live_subsets is not a list of devices and accuracy."),
+    "beyond": (
+        '[{"devices": [0, 2], "accuracy": 0.5}]',
+        "has devices [0, 2]; they are one or more from 0 to 1, ascending",
+    ),
+    "order": ('[{"devices": [1, 0], "accuracy": 0.5}]', "live_subsets has devices [1, 0]; they are one or more from 0"),
+    "none": ('[{"devices": [], "accuracy": 0.5}]', "live_subsets has devices []; they are one or more from 0 to 1"),
+    "parts": ('[{"devices": [0.0], "accuracy": 0.5}]', "live_subsets has devices [0.0]; they are one or more from 0"),
+    "twice": (
+        '[{"devices": [1], "accuracy": 0.5}, {"devices": [1], "accuracy": 0.6}]',
+        "live_subsets has devices [1] twice.",
+    ),
+    "percent": ('[{"devices": [0], "accuracy": 50}]', "devices [0]: accuracy is 50; it lies between 0 and 1"),
+    "finite": ('[{"devices": [0], "accuracy": NaN}]', "devices [0]: accuracy is nan; it is a finite number"),
+    "huge": (f'[{{"devices": [0], "accuracy": 1{400 * "0"}}}]', "0; it is a finite number"),
+}
+
+
+@pytest.mark.parametrize(("text", "sentence"), BAD_LIVE.values(), ids=BAD_LIVE.keys())
+def test_sets_of_live_devices_that_cannot_be_used(text: str, sentence: str, tmp_path: Path) -> None:
+    quoted = text.replace('"', '""')
+    (tmp_path / "results.csv").write_text(f'{HEADER},live_subsets\n{TWO},"{quoted}"\n')
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        read_csv(str(tmp_path / "results.csv"))
+
+
+def test_rows_without_sets_of_live_devices(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_text(f"{HEADER}\n{TWO}\n")
+    (tmp_path / "empty.csv").write_text(f"{HEADER},live_subsets\n{TWO},\n")
+    assert [one.rows[0].live for name in ("old", "empty") for one in read_csv(str(tmp_path / f"{name}.csv"))] == [
+        {},
+        {},
+    ]
+
+
 @pytest.mark.parametrize(("text", "sentence"), BAD_RESULTS.values(), ids=BAD_RESULTS.keys())
 def test_results_that_cannot_be_used(text: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "results.csv").write_text(text)
