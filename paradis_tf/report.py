@@ -5,8 +5,12 @@
 
 Runs of one config that differ in the seed alone are averaged; runs of the method `individual`, one per switch, make one
 line. Super-resolution is shown for each set of test images, beside bicubic enlargement; Set5, or else the first set, is
-drawn. Writes into --target: report.png and report.svg (the metric against the multiply-adds of all devices and of the
-largest one), report.json (points and comparisons) and index.html, which holds everything.
+drawn. Where switches were measured with devices missing, what remains of them is drawn and listed too, beside that of
+the first line; so give the run that others are to be compared with first.
+
+Writes into --target: report.png and report.svg (the metric against the multiply-adds of all devices and of the largest
+one), devices_left.png and devices_left.svg (the metric against the number of devices left), report.json (points and
+comparisons) and index.html, which holds everything.
 """
 
 from __future__ import annotations
@@ -55,13 +59,19 @@ def main(argv: list[str]) -> None:
     write_json(target / "report.json", values)
     if _JSON.value:
         write_json(_JSON.value, values)
-    picture = (target / "report.svg").read_text(encoding="utf-8")
-    write_bytes(target / "index.html", page.render(title, all_images, sets, metric, picture).encode())
+    pictures = [(target / "report.svg").read_text(encoding="utf-8")]
+    left = tables.devices_left(all_images.lines, metric)
+    if left.rows:
+        figures.draw_devices_left(all_images, metric, title, target / "devices_left")
+        pictures.append((target / "devices_left.svg").read_text(encoding="utf-8"))
+    write_bytes(target / "index.html", page.render(title, all_images, sets, metric, *pictures).encode())
     for of_set in sets:
         means = tables.means(of_set, metric)
         images = f"{of_set.name}, {of_set.images} images" if of_set.name else f"{of_set.images} test images"
         name = f"{title}, {images}"
         print(f"{name}\n{columns.render(means.header, means.rows)}\n")
+    if left.rows:
+        print(f"{title}, {metric.heading} with so many devices left\n{columns.render(left.header, left.rows)}\n")
     if unequal := tables.unequal_training(all_images.lines):
         print(f"{unequal}\n")
     print(f"{target / 'index.html'} has the picture, the comparisons and the runs.")

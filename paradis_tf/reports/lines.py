@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fusion.base.program import UserError
+from paradis_tf.evaluation.live_subsets import means_by_left
 from paradis_tf.records.workdir import flat
 from paradis_tf.reports.runs import TITLES, Row, Run
 
@@ -41,6 +42,7 @@ class LinePoint:
     Attributes:
       by_seed: the value of each seed.
       live: by set of devices that answer, over the seeds for which it was measured.
+      left: by number of devices left, most first: each seed's mean over the sets of so many.
     """
 
     switch: str
@@ -51,6 +53,7 @@ class LinePoint:
     parameters: int | None
     by_seed: Mapping[int, float]
     live: Mapping[tuple[int, ...], SeedMean]
+    left: Mapping[int, SeedMean]
 
     @property
     def value(self) -> SeedMean:
@@ -70,6 +73,11 @@ class Line:
     def epochs(self) -> tuple[int, ...]:
         """How long its runs were trained, each number once."""
         return tuple(sorted({run.epochs for run in self.runs}))
+
+    @property
+    def with_missing(self) -> tuple[LinePoint, ...]:
+        """Its points that were measured with devices missing."""
+        return tuple(point for point in self.points if len(point.left) > 1)
 
     @property
     def is_reference(self) -> bool:
@@ -101,6 +109,19 @@ def make_lines(runs: Sequence[Run]) -> list[Line]:
     return sorted(lines, key=lambda line: REFERENCES.index(line.method) + 1 if line.is_reference else 0)
 
 
+def with_missing(lines: Sequence[Line]) -> dict[str, dict[str, LinePoint]]:
+    """The points that were measured with devices missing: by switch, the costliest first, and by the line's label."""
+    points = [(line.label, point) for line in lines for point in line.with_missing]
+    by_switch: dict[str, dict[str, LinePoint]] = {}
+    for label, point in sorted(points, key=lambda one: _costliest_first(one[1])):
+        by_switch.setdefault(point.switch, {})[label] = point
+    return by_switch
+
+
+def _costliest_first(point: LinePoint) -> tuple[int, int, str]:
+    return -point.madds_total, point.devices, point.switch
+
+
 def _points(group: Sequence[Run]) -> tuple[LinePoint, ...]:
     by_switch: dict[str, dict[int, tuple[Run, Row]]] = {}
     for run in group:
@@ -113,13 +134,14 @@ def _points(group: Sequence[Run]) -> tuple[LinePoint, ...]:
                 )
             seeds[run.seed] = run, row
     points = [_point(seeds) for seeds in by_switch.values()]
-    return tuple(sorted(points, key=lambda point: (-point.madds_total, point.devices, point.switch)))
+    return tuple(sorted(points, key=_costliest_first))
 
 
 def _point(seeds: Mapping[int, tuple[Run, Row]]) -> LinePoint:
     """A switch, of its run and row for each seed."""
     first_run, first = next(iter(seeds.values()))
     live: dict[tuple[int, ...], list[float]] = {}
+    left: dict[int, list[float]] = {}
     for run, row in seeds.values():
         if (row.madds_total, row.madds_largest) != (first.madds_total, first.madds_largest):
             raise UserError(
@@ -128,6 +150,8 @@ def _point(seeds: Mapping[int, tuple[Run, Row]]) -> LinePoint:
             )
         for devices, value in row.live.items():
             live.setdefault(devices, []).append(value)
+        for number, value in means_by_left(row.live, row.devices).items():
+            left.setdefault(number, []).append(value)
     return LinePoint(
         switch=first.switch,
         devices=first.devices,
@@ -137,6 +161,7 @@ def _point(seeds: Mapping[int, tuple[Run, Row]]) -> LinePoint:
         parameters=first.parameters,
         by_seed={seed: seeds[seed][1].value for seed in sorted(seeds)},
         live={devices: SeedMean.of(values) for devices, values in live.items()},
+        left={number: SeedMean.of(left[number]) for number in sorted(left, reverse=True)},
     )
 
 

@@ -48,14 +48,27 @@ _CLAIMS = (
 )
 
 
-def render(title: str, all_images: ImageSet, sets: Sequence[ImageSet], metric: Metric, picture: str) -> str:
-    """The page, with the SVG `picture` in it, which is of the first of the sets."""
+def render(
+    title: str,
+    all_images: ImageSet,
+    sets: Sequence[ImageSet],
+    metric: Metric,
+    picture: str,
+    left_picture: str = "",
+) -> str:
+    """The page, with two SVG pictures in it.
+
+    `picture` is of the first of the sets, `left_picture` of the devices left; empty where nothing was measured of them.
+    """
     lines = all_images.lines
     seeds = max(point.value.seeds for line in lines for point in line.points)
     texts = (_introduction(all_images, metric, seeds), tables.unequal_training(lines))
     sections = [
         *(f"<p>{escape(text)}</p>" for text in texts if text),
-        f"<figure>{picture[picture.index('<svg') :]}</figure>",
+        _figure(
+            picture,
+            f"{metric.heading} of every switch against the multiply-adds of all devices and of the largest one.",
+        ),
     ]
     for of_set in sets:
         heading = f"{of_set.name}, {of_set.images} images: Every switch" if of_set.name else "Every switch"
@@ -66,6 +79,19 @@ def render(title: str, all_images: ImageSet, sets: Sequence[ImageSet], metric: M
             table = tables.comparisons(of_set.comparisons, claim, metric)
             if table.rows:
                 sections.append(_section(heading + (of_set.name and f", {of_set.name}"), text, table))
+    left = tables.devices_left(lines, metric)
+    if left.rows:
+        sections.append("<h2>Devices left</h2>")
+        alternative = (
+            f"{metric.heading} against the number of devices left, a panel for each of "
+            f"{', '.join(dict.fromkeys(row[0] for row in left.rows))}; the table has the values."
+        )
+        sections.append(_figure(left_picture, alternative))
+        text = f"{metric.heading}: the mean over the sets of so many devices, each as likely to be left."
+        judged = [line for line in lines if line.with_missing and not line.is_reference]
+        if len(judged) > 1:
+            text += f" Differences are to {judged[0].label}."
+        sections.append(f"<p>{escape(text)}</p>\n{_html(left)}")
     live = tables.live(lines, metric)
     if live.rows:
         text = "The plain sum of the slices that arrived; a dash stands for a device that is missing."
@@ -80,6 +106,12 @@ def render(title: str, all_images: ImageSet, sets: Sequence[ImageSet], metric: M
         f'<meta name="viewport" content="width=device-width">\n<style>{_STYLE}</style>\n</head>\n<body>\n'
         f"<h1>{escape(title)}</h1>\n" + "\n".join(sections) + "\n</body>\n</html>\n"
     )
+
+
+def _figure(picture: str, alternative: str) -> str:
+    """An SVG picture, and for whom does not see it what it shows."""
+    drawing = picture[picture.index("<svg") + len("<svg") :]
+    return f'<figure><svg role="img" aria-label="{escape(alternative)}"{drawing}</figure>'
 
 
 def _introduction(all_images: ImageSet, metric: Metric, seeds: int) -> str:

@@ -10,7 +10,7 @@ from paradis_tf.base.metrics import Metric
 from paradis_tf.evaluation.live_subsets import text_form
 from paradis_tf.reports.claims import Comparison
 from paradis_tf.reports.image_sets import ImageSet
-from paradis_tf.reports.lines import Line, SeedMean
+from paradis_tf.reports.lines import Line, SeedMean, with_missing
 
 NONE = "–"
 
@@ -82,6 +82,27 @@ def comparisons(all_claims: Sequence[Comparison], claim: str, metric: Metric) ->
     return TextTable(("line", "switch", *values), rows)
 
 
+def devices_left(lines: Sequence[Line], metric: Metric) -> TextTable:
+    """A row per switch of several devices and number of them that are left, a column per line measured so.
+
+    Then what each line that is no reference has above the first line. No row where nothing was measured so.
+    """
+    shown = [line for line in lines if line.with_missing]
+    compared = [line for line in shown[1:] if not line.is_reference]
+    rows = []
+    for switch, of_switch in with_missing(lines).items():
+        for left in sorted({left for point in of_switch.values() for left in point.left}, reverse=True):
+            value_of = {label: point.left[left] for label, point in of_switch.items() if left in point.left}
+            first = value_of.get(shown[0].label)
+            values = [show(value_of.get(line.label), metric) for line in shown]
+            others = [value_of.get(line.label) for line in compared]
+            above = [show(other.minus(first) if other and first else None, metric, signed=True) for other in others]
+            rows.append((switch, str(left), *values, *above))
+    difference = f"difference ({metric.difference_unit})"
+    heads = [difference] if len(compared) == 1 else [f"{line.label}: {difference}" for line in compared]
+    return TextTable(("switch", "devices left", *(line.label for line in shown), *heads), tuple(rows), left=1)
+
+
 def live(lines: Sequence[Line], metric: Metric) -> TextTable:
     """By switch of several devices and set of them that answer: the value, and what the others' absence costs."""
     rows = []
@@ -115,8 +136,9 @@ def _set_json(of_set: ImageSet) -> dict[str, Any]:
             keys = ("switch", "devices", "images", "madds_total", "madds_largest", "parameters")
             values = {key: getattr(point, key) for key in keys}
             live = [{"devices": list(devices), **asdict(value)} for devices, value in point.live.items()]
+            left = [{"left": number, **asdict(value)} for number, value in point.left.items()]
             about = {"line": line.label, "method": line.method}
-            points.append({**about, **values, **asdict(point.value), "live_subsets": live})
+            points.append({**about, **values, **asdict(point.value), "live_subsets": live, "devices_left": left})
     comparisons = [
         {**asdict(compared), "difference": asdict(compared.difference) if compared.difference else None}
         for compared in of_set.comparisons

@@ -35,6 +35,8 @@ def test_the_files_of_a_report(four_methods: list[Path], tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert sorted(path.name for path in target.iterdir()) == [
+        "devices_left.png",
+        "devices_left.svg",
         "index.html",
         "report.json",
         "report.png",
@@ -52,20 +54,22 @@ def test_the_files_of_a_report(four_methods: list[Path], tmp_path: Path) -> None
 
     page = (target / "index.html").read_text()
     assert "<h1>A &lt; B</h1>" in page
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == page.count('<svg role="img" aria-label="') == 2
     assert not re.search(r'(?:src|href)="(?!#)', page)  # all of it is in this file
-    text = html.unescape(re.sub(r"<[^>]+>", " ", page))
+    text = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
     for piece in (
         "81.00 ± 1.41",  # mean and spread of 4x0.25
         "+3.00",
         "-,1,-,3",
+        "4x0.25 2 40.50 ± 0.71",  # two left: half of 81.00 ± 1.41
         "python 3.11.9, keras 3.15.1",
     ):
         assert piece in text, piece
     for letter in "ABC":
         assert f"<h2>{letter}. Against" in page
-    with Image.open(target / "report.png") as picture:
-        assert min(picture.size) > 600
+    for name in ("report.png", "devices_left.png"):
+        with Image.open(target / name) as picture:
+            assert min(picture.size) > 600
 
     # The same bytes come out of the same runs.
     before = {path.name: path.read_bytes() for path in target.iterdir()}
@@ -108,6 +112,7 @@ def test_the_results_of_the_project_can_be_reported(tmp_path: Path) -> None:
     done = run("--results=benchmarks/results/wdsr_x2.csv", f"--target={target}")
     assert done.returncode == 0, done.stderr
     assert "PSNR-Y (dB)" in done.stdout
+    assert not (target / "devices_left.png").exists()  # that table is older than the column of live devices
     page = (target / "index.html").read_text()
     assert "33.68" in page and "python -m paradis_tf.train" in page
     assert "points" not in re.sub(r"<svg.*</svg>|<style.*</style>", "", page, flags=re.S)
