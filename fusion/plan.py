@@ -111,7 +111,7 @@ def _row(plan: dict[str, Any], why: str) -> tuple[str, ...]:
     latency, accuracy = plan["latency_ms"], plan["accuracy"]
     return (
         plan["switch"],
-        ", ".join(plan["assignment"]) or "-",
+        ", ".join(name or "-" for name in plan["assignment"]) or "-",
         "-" if latency is None else f"{latency:.1f}",
         "?" if accuracy is None else accuracy_text(accuracy),
         why,

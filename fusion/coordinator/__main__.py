@@ -80,7 +80,7 @@ class _Log:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._switch: str | None = None
+        self._running: tuple[str, tuple[int, ...]] | None = None
 
     def report_device(self, device: FleetDevice) -> None:
         """Takes in a device that came or went."""
@@ -92,16 +92,21 @@ class _Log:
         """Takes in what would be run now."""
         plan = decision.chosen
         # Not the devices: those that are equally fast change places all the time.
-        switch = None if plan is None else plan.entry.switch
-        if switch == self._switch:
+        running = None if plan is None else (plan.entry.switch, plan.missing)
+        if running == self._running:
             return
-        self._switch = switch
+        self._running = running
         if plan is None:
             _say("plan: no switch can be run")
             self._journal.write("plan", switch=None)
             return
         accuracy = None if plan.accuracy is None else f"accuracy {accuracy_text(plan.accuracy)}"
-        phrases = [f"{switch} on {', '.join(plan.devices)}", f"expected in {plan.latency_ms:.1f} ms", accuracy]
+        switch = plan.entry.switch
+        phrases = [
+            f"{switch} on {', '.join(filter(None, plan.devices))}",
+            f"expected in {plan.latency_ms:.1f} ms",
+            accuracy,
+        ]
         _say(f"plan: switch {', '.join(filter(None, [*phrases, decision.rule, decision.lacks]))}")
         fields = {"expected_ms": plan.latency_ms, "expected_accuracy": plan.accuracy, "rule": decision.rule}
         self._journal.write("plan", switch=switch, devices=plan.devices, **fields)
@@ -115,16 +120,23 @@ class _Log:
 
 
 async def _start(fleet: Fleet) -> None:
-    """Returns once a switch can be run and every device was reached or could not be, or takes long to."""
+    """Returns once a switch can be run and every device was reached or could not be, or takes long to. Until the time
+    to wait is over, that is a whole switch."""
     deadline = time.monotonic() + _STARTUP_TIMEOUT_S.value
     met = asyncio.create_task(fleet.met())
     await asyncio.wait({met}, timeout=_MEET_S)
-    if fleet.decide(fleet.goal).chosen is None and time.monotonic() < deadline:
+
+    def is_whole() -> bool:
+        return any(not plan.missing for plan in fleet.decide(fleet.goal).plans)
+
+    if not is_whole() and time.monotonic() < deadline:
         seconds = _STARTUP_TIMEOUT_S.value
         _say(f"waiting up to {seconds:g} s (--startup_timeout_s) for devices that can run a switch")
-    while fleet.decide(fleet.goal).chosen is None:
+    while not is_whole():
         if time.monotonic() >= deadline and met.done():
-            raise UserError(fleet.no_plan())
+            if fleet.decide(fleet.goal).chosen is None:
+                raise UserError(fleet.no_plan())
+            break
         await asyncio.sleep(_LOOK_S)
     met.cancel()
 

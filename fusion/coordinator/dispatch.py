@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,9 +86,11 @@ class _Sent:
 class Dispatch:
     """One request: uint8 images (N, height, width, channels), for which these seconds are left from now on.
 
-    A failing or slow device does not fail the request: its slices go to others, or another switch is run on them,
+    A failing or slow device does not fail the request. Where what the others answer is accurate enough for the goal
+    beside all that could still come, it is the answer. Else its slices go to others, or another switch is run on them,
     whichever is the more accurate in the time that is left. At the deadline what has arrived is fused, of the one
-    switch of which that is expected to be the most accurate. Without `is_settled`, every slice is waited for.
+    switch of which that is expected to be the most accurate. Without `is_settled`, every slice is waited for that a
+    device serves.
 
     Attributes:
       failures: of devices.
@@ -105,6 +107,8 @@ class Dispatch:
         self._running: dict[asyncio.Task[Partial], _Sent] = {}
         self._arrived: dict[str, dict[int, Arrival]] = {}
         self._entries: dict[str, SwitchEntry] = {}
+        # The slices of each switch that are an answer.
+        self._wanted: dict[str, frozenset[int]] = {}
         # Devices that failed this request or were too slow for it.
         self._avoided: set[str] = set()
         # When those that have not answered are taken for slow.
@@ -121,17 +125,18 @@ class Dispatch:
         504 when nothing has arrived by the deadline.
         """
         plan = self._first_plan()
-        self._send(plan.entry, range(len(plan.devices)), plan.devices, plan.latency_ms)
+        self._send(plan, range(len(plan.devices)))
         try:
             while (left := self._deadline - now()) > 0 and self._running:
                 wait_s = min(left, max(0.0, self._patience_ends - now()))
                 await asyncio.wait(self._running, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
                 has_failed = not all([self._take_in(task) for task in list(self._running) if task.done()])
                 outcome = self._finished()
+                if outcome is None and (has_failed or now() >= self._patience_ends):
+                    self._recover()
+                    outcome = self._finished()
                 if outcome is not None:
                     return outcome
-                if has_failed or now() >= self._patience_ends:
-                    self._recover()
         finally:
             await self._cancel_running()
         return self._best()
@@ -154,11 +159,14 @@ class Dispatch:
     def _left_ms(self) -> float:
         return (self._deadline - now()) * 1e3
 
-    def _send(self, entry: SwitchEntry, slices: Sequence[int], devices: Sequence[str], expected_ms: float) -> None:
-        """Asks devices for slices of a switch, and gives them the time that is expected and some more."""
+    def _send(self, plan: Plan, slices: Sequence[int]) -> None:
+        """Asks a plan's devices for these slices, and gives them the time that is expected and some more."""
+        entry, expected_ms = plan.entry, plan.latency_ms
         self._entries[entry.switch] = entry
-        for number, name in zip(slices, devices, strict=True):
-            device = self._fleet.device(name)
+        self._wanted[entry.switch] = plan.answering
+        for number in slices:
+            # None serves the slice, or it has left the cluster.
+            device = self._fleet.device(plan.devices[number])
             if device is None:
                 continue
             answer = device.infer(entry.slices[number].model, self._images, max(0.001, self._left_ms() / 1e3))
@@ -183,7 +191,7 @@ class Dispatch:
     def _finished(self) -> Outcome | None:
         for switch, arrivals in self._arrived.items():
             entry = self._entries[switch]
-            if len(arrivals) == len(entry.slices):
+            if self._wanted[switch] <= arrivals.keys():
                 return self._outcome(entry, early=False)
             if self._is_settled is not None:
                 contributions = {number: arrival.partial.outputs for number, arrival in arrivals.items()}
@@ -192,7 +200,8 @@ class Dispatch:
         return None
 
     def _recover(self) -> None:
-        """Sends what does not come, of the switch that runs or of another, to devices that do not keep it waiting."""
+        """Is content with what comes, or sends the rest, of the switch that runs or of another, to devices that do not
+        keep it waiting."""
         for sent in self._running.values():
             if now() >= self._patience_ends and sent.device.name not in self._avoided:
                 self._avoided.add(sent.device.name)
@@ -201,38 +210,60 @@ class Dispatch:
         plans, _ = self._fleet.plans(len(self._images), self._avoided)
         options = self._completions()
         options += [(plan, range(len(plan.devices))) for plan in plans if plan.entry.switch not in self._entries]
+        comes = max(self._comes(self._avoided), key=lambda plan: plan.rank, default=None)
+        if comes is not None:
+            # What is no better than that would be sent for nothing.
+            options = [option for option in options if option[0].rank > comes.rank]
         in_time = [option for option in options if option[0].latency_ms <= left_ms]
-        if not in_time:
+        if options and not in_time and not self._running:
+            in_time = [min(options, key=lambda option: option[0].latency_ms)]
+        if comes is not None:
+            # What still runs may come too, however slow.
+            rivals = [comes, *self._comes(()), *(plan for plan, _ in in_time)]
+            if comes in self._goal.accurate(rivals):
+                self._wanted[comes.entry.switch] = comes.answering
+                return
+        if in_time:
+            self.retries += 1
+            self._send(*max(in_time, key=lambda option: (*option[0].rank, -option[0].latency_ms)))
+        elif now() >= self._patience_ends:
             # Nothing better than to wait for what still runs.
             self._patience_ends = self._deadline
-            if self._running or not options:
-                return
-            in_time = [min(options, key=lambda option: option[0].latency_ms)]
-        plan, slices = max(in_time, key=lambda option: (*option[0].rank, -option[0].latency_ms))
-        if slices:
-            self.retries += 1
-        self._send(plan.entry, slices, plan.devices, plan.latency_ms)
+
+    def _comes(self, without: Collection[str]) -> list[Plan]:
+        """What is to come of each switch that runs, where that is anything: of the devices that were asked, but these,
+        and what has arrived."""
+        coming = ((entry, self._coming(entry, without)) for entry in self._entries.values())
+        return [self._plan(entry, devices, 0.0) for entry, devices in coming if devices]
 
     def _completions(self) -> list[tuple[Plan, Sequence[int]]]:
-        """For each switch that runs: a plan for the slices that have not come and run on no device but avoided ones,
+        """For each switch that runs: a plan with the slices that have not come and run on no device but avoided ones,
         and their numbers."""
         completions: list[tuple[Plan, Sequence[int]]] = []
         latencies = self._fleet.latencies(len(self._images), self._avoided)
-        for switch, entry in self._entries.items():
-            waiting = [
-                sent
-                for sent in self._running.values()
-                if sent.entry.switch == switch and sent.device.name not in self._avoided
-            ]
-            covered = {sent.slice for sent in waiting} | set(self._arrived.get(switch, ()))
-            slices = [number for number in range(len(entry.slices)) if number not in covered]
-            assigned = planner.assign([entry.slices[i].model for i in slices], latencies, self._fleet.busy())
-            if assigned is None:
+        for entry in self._entries.values():
+            coming, models = self._coming(entry, self._avoided), [slice_.model for slice_ in entry.slices]
+            slices = [number for number, model in enumerate(models) if number not in coming and latencies.get(model)]
+            assigned = planner.assign([models[number] for number in slices], latencies, self._fleet.busy())
+            if not slices or assigned is None:
                 continue
             devices, latency_ms = assigned
+            waiting = [sent for sent in self._running.values() if sent.entry is entry and sent.slice in coming]
             latest_ms = max([latency_ms, *((sent.expected - now()) * 1e3 for sent in waiting)])
-            completions.append((Plan(entry, devices, latest_ms, self._fleet.accuracy(entry)), slices))
+            plan = self._plan(entry, coming | dict(zip(slices, devices, strict=True)), latest_ms)
+            completions.append((plan, slices))
         return completions
+
+    def _coming(self, entry: SwitchEntry, without: Collection[str]) -> dict[int, str]:
+        """By slice of a switch, the device that has answered, or was asked and is none of these."""
+        running = (sent for sent in self._running.values() if sent.entry is entry)
+        asked = {sent.slice: sent.device.name for sent in running if sent.device.name not in without}
+        return asked | {number: arrival.device for number, arrival in self._arrived.get(entry.switch, {}).items()}
+
+    def _plan(self, entry: SwitchEntry, devices: Mapping[int, str], latency_ms: float) -> Plan:
+        """That of a switch with the slices that have a device here."""
+        names = tuple(devices.get(number, "") for number in range(len(entry.slices)))
+        return Plan(entry, names, latency_ms, self._fleet.accuracy(entry, devices))
 
     def _best(self) -> Outcome:
         """What has arrived of the switch of which that is worth most."""

@@ -187,9 +187,10 @@ class Fleet:
             if plan.latency_ms > goal.deadline_ms or (plans and not taken.isdisjoint(plan.devices)):
                 break
             plans.append(plan)
-            taken.update(plan.devices)
             for slice_, name in zip(plan.entry.slices, plan.devices, strict=True):
-                busy[name] += self._devices[name].invocation_ms(slice_.model)
+                if name:
+                    taken.add(name)
+                    busy[name] += self._devices[name].invocation_ms(slice_.model)
             others = planner.best_plans(self.entries, self.accuracy, latencies, busy)
             decision = planner.choose(*others, goal, self._switch)
         return plans[1:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..base.columns import accuracy_text
@@ -27,9 +27,10 @@ class Plan:
 
     Attributes:
       entry: the switch.
-      devices: the names of the devices, in slice order; one device may run several slices, one after the other.
+      devices: the names of the devices, in slice order; one device may run several slices, one after the other. Empty
+        for a slice that no device serves: the answer is the sum of the others.
       latency_ms: when the last of them is expected to answer.
-      accuracy: of the whole switch, in the metric of its verification; None where the bundle was not verified.
+      accuracy: of the switch without the missing slices, in the metric of its verification; None where that is unknown.
     """
 
     entry: SwitchEntry
@@ -38,9 +39,25 @@ class Plan:
     accuracy: float | None
 
     @property
-    def rank(self) -> tuple[float, int]:
-        """How good its answers are; without an accuracy, more multiply-adds are taken for better."""
-        return (-1.0 if self.accuracy is None else self.accuracy, self.entry.madds)
+    def answering(self) -> frozenset[int]:
+        """The slices that a device serves."""
+        return frozenset(number for number, device in enumerate(self.devices) if device)
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The slices that none serves."""
+        return tuple(number for number, device in enumerate(self.devices) if not device)
+
+    @property
+    def rank(self) -> tuple[float, bool, int]:
+        """How good its answers are; without an accuracy, whole ones before others, then those of more multiply-adds."""
+        return (-1.0 if self.accuracy is None else self.accuracy, not self.missing, self.madds)
+
+    @property
+    def madds(self) -> int:
+        """Multiply-adds of all that answer."""
+        entry = self.entry
+        return sum(entry.slices[number].madds for number in self.answering) if self.missing else entry.madds
 
 
 @dataclass(frozen=True)
@@ -113,6 +130,10 @@ class Decision:
                 reason = _why_not_faster(plan, self.chosen, self.goal)
             else:
                 reason = _why_not_accurate(plan, max(in_time, key=lambda one: one.rank), self.goal)
+            if plan.missing:
+                # Of unknown accuracies a whole one is better for that alone.
+                is_known = plan.accuracy is not None or self.chosen.missing
+                reason = _unserved(plan.missing) + (f"; the rest: {reason}" if is_known else "")
             reasons[plan.entry.switch] = reason
         return reasons
 
@@ -142,9 +163,14 @@ class Decision:
     @property
     def lacks(self) -> str:
         """What of the goal the chosen plan does not meet, as a phrase; empty where that is nothing."""
-        plan, goal = self.chosen, self.goal
+        plan = self.chosen
         if plan is None:
             return ""
+        unserved = f"though {_unserved(plan.missing)}" if plan.missing else ""
+        return ", ".join(filter(None, [unserved, self._lacks_of_goal(plan)]))
+
+    def _lacks_of_goal(self, plan: Plan) -> str:
+        goal = self.goal
         if plan.latency_ms > goal.deadline_ms:
             return f"though it is over the deadline of {goal.deadline_ms:g} ms"
         if goal.is_met(plan):
@@ -157,22 +183,31 @@ class Decision:
 
 def best_plans(
     switches: Sequence[SwitchEntry],
-    accuracy: Callable[[SwitchEntry], float | None],
+    accuracy: Callable[[SwitchEntry, Collection[int]], float | None],
     latencies: Latencies,
     busy: Mapping[str, float],
 ) -> tuple[list[Plan], dict[str, str]]:
-    """The best assignment of each switch, and why other switches have none; `busy` has the milliseconds of work that
-    devices have before them, by name."""
+    """The best assignment of each switch, and why other switches have none.
+
+    A switch of which devices serve some slices alone is run without the others.
+
+    Args:
+      switches: those that may be run.
+      accuracy: that of a switch with these slices answering.
+      latencies: of the living devices.
+      busy: by device, the milliseconds of work that it has before it.
+    """
     plans: list[Plan] = []
     impossible: dict[str, str] = {}
     for entry in switches:
-        models = [slice_.model for slice_ in entry.slices]
-        assigned = assign(models, latencies, busy)
-        if assigned is None:
-            absent = ", ".join(str(i) for i, model in enumerate(models) if not latencies.get(model))
-            impossible[entry.switch] = f"no living device serves slice {absent}"
-        else:
-            plans.append(Plan(entry, *assigned, accuracy(entry)))
+        served = [number for number, slice_ in enumerate(entry.slices) if latencies.get(slice_.model)]
+        assigned = assign([entry.slices[number].model for number in served], latencies, busy)
+        if not served or assigned is None:
+            impossible[entry.switch] = _unserved(range(len(entry.slices)))
+            continue
+        device_of = dict(zip(served, assigned[0], strict=True))
+        devices = tuple(device_of.get(number, "") for number in range(len(entry.slices)))
+        plans.append(Plan(entry, devices, assigned[1], accuracy(entry, served)))
     return plans, impossible
 
 
@@ -270,6 +305,10 @@ def _in_time(plans: Sequence[Plan], goal: Goal) -> list[Plan]:
     return [plan for plan in plans if plan.latency_ms <= goal.deadline_ms]
 
 
+def _unserved(slices: Collection[int]) -> str:
+    return f"no living device serves slice {', '.join(map(str, slices))}"
+
+
 def _is_much_faster(plan: Plan, other: Plan) -> bool:
     return plan.latency_ms < _MUCH_FASTER * other.latency_ms
 
@@ -280,7 +319,7 @@ def _why_not_accurate(plan: Plan, best: Plan, goal: Goal) -> str:
         return f"its accuracy is {accuracy_text(plan.accuracy)}, at least {accuracy_text(goal.min_accuracy)} is wanted"
     if plan.accuracy is None or best.accuracy is None:
         if plan.accuracy == best.accuracy:
-            return f"has fewer multiply-adds, {plan.entry.madds:,} against {best.entry.madds:,}"
+            return f"has fewer multiply-adds, {plan.madds:,} against {best.madds:,}"
         return "its accuracy is unknown"
     less = goal.task.difference_text(best.accuracy - plan.accuracy)
     most = f", at most {goal.task.difference_text(goal.accuracy_loss)} may be lost" if goal.accuracy_loss else ""

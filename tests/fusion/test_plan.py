@@ -150,6 +150,17 @@ def test_what_runs_meanwhile(coordinator, runner):
     assert told[3].endswith("  for requests that come meanwhile")
 
 
+def test_a_plan_without_a_slice(coordinator, runner):
+    lacks = "though no living device serves slice 1"
+
+    def without(status):
+        status["plan"].update(switch="0.5+0.5", assignment=["pi-0", ""], rule="the only switch", lacks=lacks)
+
+    with Retold(coordinator.url, without) as url:
+        line = runner("plan", f"--url={url}").stdout.splitlines()[2]
+    assert line.startswith("0.5+0.5  pi-0, -  ") and line.endswith(f"  chosen: the only switch, {lacks}")
+
+
 def test_an_older_coordinator_says_less(coordinator, runner):
     def older(status):
         del status["meanwhile"], status["accuracy_loss"], status["plan"]["rule"]

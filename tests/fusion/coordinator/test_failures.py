@@ -156,15 +156,37 @@ def test_what_has_arrived_is_fused_at_the_deadline(bundle, start, cluster_file, 
     said = check(answer, logits)
     assert (status, said["devices"], said["missing"], said["degraded"]) == (200, "pi-0,", "1", True)
     assert metric(curl, coordinator, 'fusion_answers_total{kind="degraded",switch="0.5+0.5"}') == 1
-    # Once it is known to be away, the switch cannot be run.
+    # Once it is known to be away, the other answers alone.
     until(lambda: device(curl, coordinator, "pi-1")["state"] == "down")
+    status, answer = infer(coordinator)
+    said = check(answer, logits)
+    assert (status, said["devices"], said["missing"], said["degraded"]) == (200, "pi-0,", "1", True)
+    assert ready(curl, coordinator)[0] == 200
+    plan = status_of(curl, coordinator)["plan"]
+    assert (plan["assignment"], plan["lacks"]) == (["pi-0", ""], "though no living device serves slice 1")
+    # Without both the switch cannot be run.
+    workers[0].process.send_signal(signal.SIGSTOP)
+    until(lambda: device(curl, coordinator, "pi-0")["state"] == "down")
     status, answer = infer(coordinator)
     assert (status, answer["error"].split(".")[0]) == (503, "no switch can be run")
     assert ready(curl, coordinator)[0] == 503
     index = json.loads(curl(f"{coordinator.url}/v2/repository/index")[2])
     assert index[0]["state"] == "UNAVAILABLE"
+    workers[0].process.send_signal(signal.SIGCONT)
     workers[1].process.send_signal(signal.SIGCONT)
     until(lambda: infer(coordinator)[0] == 200)
+
+
+def test_a_start_without_a_device(bundle, start, cluster_file, infer, logits, free_port):
+    """A whole switch is waited for; then the half that is there has to do."""
+    options = [f"--bundle={bundle}", "--switch=0.5+0.5"]
+    worker = start("worker", *options, "--device=0")
+    cluster = cluster_file(worker.url, f"http://127.0.0.1:{free_port}")
+    coordinator = start("coordinator", *options, f"--cluster={cluster}", "--startup_timeout_s=2")
+    assert check(infer(coordinator)[1], logits)["devices"] == "pi-0,"
+    said = coordinator.stop()[2]
+    waited, plan = said.index("waiting up to 2 s"), said.index("plan: switch 0.5+0.5 on pi-0, ")
+    assert waited < plan and "though no living device serves slice 1" in said[plan:]
 
 
 def foreign(data):

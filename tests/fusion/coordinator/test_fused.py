@@ -82,6 +82,11 @@ def test_it_is_ready_where_a_switch_can_be_run():
         b.refused = refusal()
         with contextlib.suppress(OipError):
             await infer()
+        # The other half is an answer too.
+        assert await model.not_ready() is None
+        a.refused = refusal()
+        with contextlib.suppress(OipError):
+            await infer()
         assert (await model.not_ready()).startswith("no switch can be run. device a refuses.")
 
     tell(story)

@@ -14,6 +14,12 @@ from fusion.coordinator.planner import Goal
 
 WIDTHS = {"1.0": [8], "0.5+0.5": [4, 4], "0.5+0.25+0.25": [4, 2, 2], "4x0.25": [2, 2, 2, 2]}
 ACCURACY = {"1.0": 0.8, "0.5+0.5": 0.77, "0.5+0.25+0.25": 0.75, "4x0.25": 0.7}
+# What each missing slice costs.
+MISSED = 0.02
+
+
+def accuracy_of(one, slices):
+    return ACCURACY[one.switch] - MISSED * (len(one.slices) - len(slices))
 
 
 def by_model(latencies):
@@ -30,7 +36,7 @@ def decide(goal, latencies, busy, accuracy, running=None):
 
 def choose(goal, latencies, busy, accuracy=None, running=None):
     """The chosen plan, and the reasons against the other switches."""
-    decision = decide(goal, latencies, busy, accuracy or (lambda one: ACCURACY[one.switch]), running)
+    decision = decide(goal, latencies, busy, accuracy or accuracy_of, running)
     return decision.chosen, decision.rejected
 
 
@@ -58,18 +64,22 @@ def ends(one, devices, latencies, busy):
     """When each device is done with an assignment."""
     found: dict[str, float] = {}
     for part, device in zip(one.slices, devices, strict=True):
+        if not device:
+            continue
         found[device] = found.get(device, busy.get(device, 0)) + latencies[device, part.model]
     return found
 
 
 def brute_force(latencies, busy, goal, running):
-    """(latency, -accuracy, switch) by trying every assignment of every switch."""
+    """(latency, -accuracy, switch) by trying every assignment of every switch, of the slices that any device has."""
     names = sorted({device for device, _ in latencies})
     plans = []
     for one in SWITCHES:
-        for devices in itertools.product(names, repeat=len(one.slices)):
-            if all((device, part.model) in latencies for device, part in zip(devices, one.slices, strict=True)):
-                plans.append((max(ends(one, devices, latencies, busy).values()), -ACCURACY[one.switch], one.switch))
+        options = [[name for name in names if (name, part.model) in latencies] or [""] for part in one.slices]
+        accuracy = accuracy_of(one, [part for part in options if part != [""]])
+        for devices in itertools.product(*options):
+            if any(devices):
+                plans.append((max(ends(one, devices, latencies, busy).values()), -accuracy, one.switch))
     in_time = [plan for plan in plans if plan[0] <= goal.deadline_ms]
     if not in_time:
         return min(plans, default=None)
@@ -98,6 +108,51 @@ def test_chooses_as_brute_force_does(seed):
     assert (chosen.entry.switch, chosen.latency_ms) == (wanted[2], pytest.approx(wanted[0]))
     assert max(ends(chosen.entry, chosen.devices, latencies, busy).values()) == pytest.approx(chosen.latency_ms)
     assert set(others) == set(WIDTHS) - {chosen.entry.switch}
+
+
+def left(*models, ms=4.0):
+    """Latencies of a device for each of some slices."""
+    return {(f"pi-{i}", model): ms for i, model in enumerate(models)}
+
+
+QUARTERS = ("4x0.25-0", "4x0.25-1", "4x0.25-3")
+
+
+def test_a_switch_is_run_without_a_slice_that_no_device_serves():
+    decision = decide(Goal(100), left(*QUARTERS), {}, accuracy_of)
+    plan = decision.chosen
+    assert (plan.entry.switch, plan.devices, plan.latency_ms) == ("4x0.25", ("pi-0", "pi-1", "", "pi-2"), 4.0)
+    assert (plan.missing, plan.answering, plan.madds) == ((2,), {0, 1, 3}, 12)
+    assert plan.accuracy == pytest.approx(0.68) and decision.lacks == "though no living device serves slice 2"
+    assert decision.rejected["0.5+0.5"] == "no living device serves slice 0, 1"
+
+
+@pytest.mark.parametrize(("loss", "switch"), [(0.0, "1.0"), (0.119, "1.0"), (0.12, "4x0.25")])
+def test_of_whole_switches_and_others_the_accuracy_decides(loss, switch):
+    decision = decide(Goal(100, accuracy_loss=loss), left(*QUARTERS) | {("pi-9", "1.0-0"): 60.0}, {}, accuracy_of)
+    assert decision.chosen.entry.switch == switch
+    if switch == "1.0":
+        begins = "no living device serves slice 2; the rest: is 12 points less accurate than 1.0"
+        assert decision.rejected["4x0.25"].startswith(begins)
+    late = decide(Goal(50, accuracy_loss=loss), left(*QUARTERS) | {("pi-9", "1.0-0"): 60.0}, {}, accuracy_of)
+    assert late.chosen.entry.switch == "4x0.25"
+    both = "though no living device serves slice 2, though none reaches 90.00 %"
+    assert decide(Goal(50, 0.9), left(*QUARTERS), {}, accuracy_of).lacks == both
+
+
+def test_without_accuracies_whole_switches_come_first_then_what_is_left_of_most():
+    def unknown(one, slices):
+        return None
+
+    whole, half = left(*(f"4x0.25-{i}" for i in range(4))), left("0.5+0.5-1", ms=16.0)
+    for latencies, missing in ((whole | half, ()), (left(*QUARTERS), (2,))):
+        plan = decide(Goal(100), latencies, {}, unknown).chosen
+        assert (plan.entry.switch, plan.missing) == ("4x0.25", missing)
+    assert decide(Goal(100), whole | half, {}, unknown).rejected["0.5+0.5"] == "no living device serves slice 0"
+    decision = decide(Goal(100), left(*QUARTERS) | {("pi-9", "0.5+0.5-1"): 16.0}, {}, unknown)
+    assert (decision.chosen.entry.switch, decision.chosen.missing) == ("0.5+0.5", (0,))
+    reason = "no living device serves slice 2; the rest: has fewer multiply-adds, 12 against 16"
+    assert decision.rejected["4x0.25"] == reason
 
 
 def test_a_fast_board_gets_the_half_and_slow_ones_the_quarters():
@@ -143,7 +198,7 @@ def test_a_loss_of_as_much_as_is_allowed_is_none_too_much(accuracy):
     """Whatever the differences of their binary fractions are."""
     for loss in (0.01, 0.1, 0.0001):
         accuracies = {"1.0": accuracy, "0.5+0.5": round(accuracy - loss, 4), "4x0.25": round(accuracy - loss - 1e-4, 4)}
-        plans, _ = planner.best_plans(SWITCHES, lambda one: None, by_model(four_boards()), {})
+        plans, _ = planner.best_plans(SWITCHES, lambda one, slices: None, by_model(four_boards()), {})
         known = [replace(plan, accuracy=accuracies.get(plan.entry.switch)) for plan in plans]
         chosen = planner.choose(known, {}, Goal(100, accuracy_loss=loss)).chosen
         assert chosen is not None and chosen.entry.switch == "0.5+0.5"
@@ -151,7 +206,9 @@ def test_a_loss_of_as_much_as_is_allowed_is_none_too_much(accuracy):
 
 def test_one_without_an_accuracy_is_not_near_any():
     accuracies = {"0.5+0.5": 0.7, "4x0.25": None}
-    chosen, said = choose(Goal(100, accuracy_loss=1.0), four_boards(), {}, lambda one: accuracies.get(one.switch))
+    chosen, said = choose(
+        Goal(100, accuracy_loss=1.0), four_boards(), {}, lambda one, slices: accuracies.get(one.switch)
+    )
     assert (chosen.entry.switch, said["4x0.25"]) == ("0.5+0.5", "its accuracy is unknown")
 
 
@@ -160,7 +217,7 @@ def test_the_switch_that_runs_is_kept_while_no_other_is_much_faster():
     for first_half, switch in ((17.7, "0.5+0.25+0.25"), (17.8, "0.5+0.5")):
         for i in range(4):
             latencies[f"pi-{i}", "0.5+0.25+0.25-0"] = first_half
-        decision = decide(goal, latencies, {}, lambda one: ACCURACY[one.switch], running="0.5+0.25+0.25")
+        decision = decide(goal, latencies, {}, accuracy_of, running="0.5+0.25+0.25")
         assert decision.chosen.entry.switch == switch
         assert choose(goal, latencies, {})[0].entry.switch == "0.5+0.5"
         if switch == "0.5+0.25+0.25":
@@ -168,9 +225,9 @@ def test_the_switch_that_runs_is_kept_while_no_other_is_much_faster():
             assert decision.rejected["0.5+0.5"] == "is faster by less than a tenth, 16.0 against 17.7 ms"
         else:
             # What runs and is the fastest too is not kept for anything.
-            again = decide(goal, latencies, {}, lambda one: ACCURACY[one.switch], running="0.5+0.5")
+            again = decide(goal, latencies, {}, accuracy_of, running="0.5+0.5")
             assert again.rule == decision.rule == "the fastest within 5 points of the most accurate"
-        plans = planner.best_plans(SWITCHES, lambda one: ACCURACY[one.switch], by_model(latencies), {})
+        plans = planner.best_plans(SWITCHES, accuracy_of, by_model(latencies), {})
         held = planner.choose(*plans, goal, "0.5+0.25+0.25", hold=True)
         assert held.chosen is not None and held.chosen.entry.switch == "0.5+0.25+0.25"
     assert held.rule == "kept, as another is much faster only just now"
@@ -220,38 +277,38 @@ def test_says_why_others_lost():
 )
 def test_says_what_the_chosen_plan_lacks(goal, lacks):
     latencies = {("a", part.model): float(part.madds) for one in SWITCHES for part in one.slices}
-    assert decide(goal, latencies, {}, lambda one: ACCURACY[one.switch]).lacks == lacks
+    assert decide(goal, latencies, {}, accuracy_of).lacks == lacks
 
 
 def test_without_accuracies_none_is_reached():
     latencies = {("a", part.model): 1.0 for one in SWITCHES for part in one.slices}
     for least, lacks in ((None, ""), (0.5, "though no accuracy is known")):
-        assert decide(Goal(100, least), latencies, {}, lambda one: None).lacks == lacks
-    assert decide(Goal(1), {}, {}, lambda one: None).lacks == ""
+        assert decide(Goal(100, least), latencies, {}, lambda one, slices: None).lacks == lacks
+    assert decide(Goal(1), {}, {}, lambda one, slices: None).lacks == ""
 
 
 def test_without_accuracies_more_multiply_adds_are_better():
     latencies = {("a", part.model): 1.0 for one in SWITCHES for part in one.slices}
-    chosen, said = choose(Goal(100), latencies, {}, lambda one: None)
+    chosen, said = choose(Goal(100), latencies, {}, lambda one, slices: None)
     assert chosen.entry.switch == "1.0"
     assert said["0.5+0.5"] == "has fewer multiply-adds, 32 against 64"
 
 
 def test_of_equal_accuracies_the_faster_is_better_then_more_multiply_adds():
     latencies = {("a", part.model): 1.0 for one in SWITCHES for part in one.slices}
-    chosen, said = choose(Goal(100), latencies, {}, lambda one: 0.5)
+    chosen, said = choose(Goal(100), latencies, {}, lambda one, slices: 0.5)
     assert chosen.entry.switch == "1.0"
     assert said["0.5+0.5"] == "takes longer, 2.0 against 1.0 ms"
     latencies |= {("b", "0.5+0.5-0"): 0.5, ("c", "0.5+0.5-1"): 0.5}
-    assert choose(Goal(100), latencies, {}, lambda one: 0.5)[0].entry.switch == "0.5+0.5"
+    assert choose(Goal(100), latencies, {}, lambda one, slices: 0.5)[0].entry.switch == "0.5+0.5"
     latencies |= {("b", "0.5+0.5-0"): 1.0}
-    assert choose(Goal(100), latencies, {}, lambda one: 0.5)[0].entry.switch == "1.0"
+    assert choose(Goal(100), latencies, {}, lambda one, slices: 0.5)[0].entry.switch == "1.0"
 
 
 def test_of_super_resolution_it_is_said_in_decibels():
     task, psnr = TASKS["super_resolution"], {"1.0": 31.05, "0.5+0.5": 30.97}
     goal = Goal(100, accuracy_loss=task.accuracy_loss / task.accuracy_scale, task=task)
-    decision = decide(goal, four_boards(), {}, lambda one: psnr.get(one.switch, 30.0))
+    decision = decide(goal, four_boards(), {}, lambda one, slices: psnr.get(one.switch, 30.0))
     assert (decision.chosen.entry.switch, decision.rule) == (
         "0.5+0.5",
         "the fastest within 0.1 dB of the most accurate",
@@ -273,10 +330,10 @@ def test_of_super_resolution_it_is_said_in_decibels():
 )
 def test_says_which_rule_chose(goal, rule):
     latencies = {("a", part.model): float(part.madds) for one in SWITCHES for part in one.slices}
-    assert decide(goal, latencies, {}, lambda one: ACCURACY[one.switch]).rule == rule
+    assert decide(goal, latencies, {}, accuracy_of).rule == rule
     if goal == Goal(100):
-        assert decide(goal, latencies, {}, lambda one: None).rule == "the one with the most multiply-adds"
-        plans, impossible = planner.best_plans(SWITCHES[:1], lambda one: None, by_model(latencies), {})
+        assert decide(goal, latencies, {}, lambda one, slices: None).rule == "the one with the most multiply-adds"
+        plans, impossible = planner.best_plans(SWITCHES[:1], lambda one, slices: None, by_model(latencies), {})
         assert planner.choose(plans, impossible, goal).rule == "the only switch"
         assert planner.choose([], {}, goal).rule == ""
 

@@ -1,0 +1,152 @@
+"""What a request makes of a dead device, by the accuracies of digits trained without and with live sets."""
+
+from itertools import combinations
+
+import pytest
+
+from fusion.coordinator.dispatch import Dispatch
+from fusion.coordinator.planner import Goal
+from tests.fusion.coordinator.fakes import IMAGE, FakeWorker, entry, fleet_of, gone, now, run
+
+# Of `0.5+0.5` and `4x0.25`, by how many devices are left.
+NEVER = {"0.5+0.5": {2: 0.98, 1: 0.91}, "4x0.25": {4: 0.975, 3: 0.93, 2: 0.86, 1: 0.63}}
+LIVE = {"0.5+0.5": {2: 0.98, 1: 0.96}, "4x0.25": {4: 0.975, 3: 0.97, 2: 0.954, 1: 0.88}}
+UNKNOWN: dict[str, dict[int, float]] = {"0.5+0.5": {}, "4x0.25": {}}
+MADDS = {"0.5+0.5": [4, 4], "4x0.25": [1, 1, 1, 1]}
+POINT = 0.01
+
+
+def entries_of(table):
+    return [
+        entry(
+            switch,
+            madds,
+            {live: table[switch][count] for count in table[switch] for live in combinations(range(len(madds)), count)},
+        )
+        for switch, madds in MADDS.items()
+    ]
+
+
+def quarters(ms=10):
+    """Four boards, each with memory for one quarter alone."""
+    return [FakeWorker(f"4x0.25-{i}", device=f"quarter {i}", ms=ms) for i in range(4)]
+
+
+def halves(ms=60):
+    return [FakeWorker(f"0.5+0.5-{i}", device=f"half {i}", ms=ms) for i in range(2)]
+
+
+def request(table, workers, dies=(), hangs=(), deadline_ms=500, loss=POINT):
+    """(switch, slices that answered, accuracy, ms, times sent anew); `dies` and `hangs` when all devices are known."""
+
+    async def story():
+        goal = Goal(deadline_ms, accuracy_loss=loss)
+        async with fleet_of(*workers, entries=entries_of(table), goal=goal) as fleet:
+            for one in dies:
+                one.refused = one.error = gone()
+            for one in hangs:
+                one.hanging = one.names
+            started = now()
+            dispatch = Dispatch(fleet, IMAGE, goal, deadline_ms / 1e3, None)
+            outcome = await dispatch.run()
+            assert outcome.degraded == bool(outcome.missing)
+            ms = pytest.approx((now() - started) * 1e3)
+            return outcome.entry.switch, tuple(outcome.arrivals), outcome.accuracy, ms, dispatch.retries
+
+    return run(story())
+
+
+@pytest.mark.parametrize(
+    ("table", "deadline_ms", "answer"),
+    [
+        # At once, of the three that are left: a point less than the halves, which would take 60 ms more.
+        (LIVE, 500, ("4x0.25", (0, 1, 2), 0.97, 10, 0)),
+        (NEVER, 500, ("0.5+0.5", (0, 1), 0.98, 70, 1)),
+        # No time for the halves. They are tried where they would be worth more, and at the deadline it is as before.
+        (LIVE, 50, ("4x0.25", (0, 1, 2), 0.97, 10, 0)),
+        (NEVER, 50, ("4x0.25", (0, 1, 2), 0.93, 50, 1)),
+        (UNKNOWN, 50, ("4x0.25", (0, 1, 2), None, 50, 1)),
+    ],
+)
+def test_a_device_dies_in_mid_request(table, deadline_ms, answer):
+    boards = quarters()
+    assert request(table, [*boards, *halves()], boards[3:], deadline_ms=deadline_ms) == answer
+
+
+@pytest.mark.parametrize(
+    ("table", "loss", "answer"),
+    [
+        (LIVE, POINT, ("0.5+0.5", (0, 1), 0.98, 70, 1)),
+        (LIVE, 0.03, ("4x0.25", (0, 2), 0.954, 10, 0)),
+        (NEVER, 0.03, ("0.5+0.5", (0, 1), 0.98, 70, 1)),
+    ],
+)
+def test_two_devices_die_in_mid_request(table, loss, answer):
+    boards = quarters()
+    assert request(table, [*boards, *halves()], [boards[1], boards[3]], loss=loss) == answer
+
+
+@pytest.mark.parametrize(
+    ("table", "deadline_ms", "loss", "answer"),
+    [
+        (LIVE, 500, 0.02, ("0.5+0.5", (1,), 0.96, 20, 0)),
+        (NEVER, 500, 0.02, ("4x0.25", (0, 1, 2, 3), 0.975, 80, 1)),
+        # Who wants the most accurate one waits for it.
+        (LIVE, 500, 0.0, ("4x0.25", (0, 1, 2, 3), 0.975, 80, 1)),
+        # There is no time for four quarters.
+        (NEVER, 70, 0.02, ("0.5+0.5", (1,), 0.91, 70, 1)),
+    ],
+)
+def test_one_half_of_two_is_left(table, deadline_ms, loss, answer):
+    boards = halves(20)
+    assert request(table, [*quarters(60), *boards], boards[:1], deadline_ms=deadline_ms, loss=loss) == answer
+
+
+@pytest.mark.parametrize(
+    ("table", "others", "answer"),
+    [
+        # It is waited for twice as long as was expected of it, and 20 ms.
+        (LIVE, halves(), ("4x0.25", (0, 1, 2), 0.97, 40, 0)),
+        (LIVE, [], ("4x0.25", (0, 1, 2), 0.97, 40, 0)),
+        (NEVER, halves(), ("0.5+0.5", (0, 1), 0.98, 100, 1)),
+        # It might come yet.
+        (NEVER, [], ("4x0.25", (0, 1, 2), 0.93, 500, 0)),
+        (UNKNOWN, [], ("4x0.25", (0, 1, 2), None, 500, 0)),
+    ],
+)
+def test_a_device_hangs_in_mid_request(table, others, answer):
+    boards = quarters()
+    assert request(table, [*boards, *others], hangs=boards[3:]) == answer
+
+
+@pytest.mark.parametrize(
+    ("table", "others", "answer"),
+    [
+        (LIVE, [], ("4x0.25", (0, 2, 3), 0.97, 10, 0)),
+        (LIVE, halves(), ("4x0.25", (0, 2, 3), 0.97, 10, 0)),
+        (NEVER, [], ("4x0.25", (0, 2, 3), 0.93, 10, 0)),
+        (NEVER, halves(), ("0.5+0.5", (0, 1), 0.98, 60, 0)),
+        (UNKNOWN, [], ("4x0.25", (0, 2, 3), None, 10, 0)),
+    ],
+)
+def test_a_device_that_was_never_there(table, others, answer):
+    """None has its slice, and the others are not kept from answering."""
+    boards = quarters()
+    boards[1].error = gone()
+    assert request(table, [*boards, *others]) == answer
+
+
+def test_a_slice_is_sent_anew_though_another_has_no_device():
+    boards = quarters()
+    spare = FakeWorker("4x0.25-1", device="spare", ms=30)
+    boards[3].error = gone()
+    answer = ("4x0.25", (0, 1, 2), 0.93, 40, 1)
+    assert request(NEVER, [*boards, spare], dies=[boards[1]]) == answer
+
+
+def test_a_device_that_is_left_hangs_too():
+    """What was good enough is not waited for till the deadline."""
+    boards = quarters()
+    dead, hung = boards[3:], boards[2:3]
+    assert request(LIVE, [*boards, *halves()], dead, hung, loss=0.03) == ("4x0.25", (0, 1), 0.954, 40, 0)
+    assert request(LIVE, [*boards, *halves()], dead, hung) == ("0.5+0.5", (0, 1), 0.98, 100, 1)
