@@ -31,7 +31,7 @@ from fusion.bench.load import Attempt, Target
 from fusion.bench.phases import slowest_invoke_ms
 from fusion.bundle import manifest
 from fusion.bundle.contents import Bundle, SwitchEntry
-from fusion.local.cluster import LocalCluster
+from fusion.local.cluster import LocalCluster, Python
 from fusion.local.cores import place
 from fusion.runtime import choosing as runtime
 from fusion.runtime import timing
@@ -133,7 +133,8 @@ def _clusters(bundle: Bundle, switch: str, precision: str, joined: Network) -> I
         return [f"http://{address}:{port}" for address, port in zip(joined.addresses, ports, strict=False)]
 
     options = [["--host=0.0.0.0", "--insecure"]] * count
-    distant = cluster(worker_prefixes=joined.prefixes, own_worker_options=options, front=front)
+    pythons = [Python((*prefix, sys.executable)) for prefix in joined.prefixes]
+    distant = cluster(worker_pythons=pythons, own_worker_options=options, front=front)
     # They start on the faster network.
     joined.relay.use(ETHERNET)
     with cluster() as near, distant as far:

@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +22,24 @@ from .cores import ANYWHERE, Placement, pinned
 # All processes together.
 _STARTUP_S, _STOP_S = 180.0, 10.0
 _LAST_LINES = 5
+
+
+@dataclass(frozen=True)
+class Python:
+    """The Python that runs a process.
+
+    Attributes:
+      command: what `-m MODULE` and its options are put after, e.g. `("ip", "netns", "exec", "NAME", sys.executable)`.
+      environment: its environment variables; None takes those of this process, and this process's runner.
+      folder: where it runs, whose runner it then takes; None is the current one.
+    """
+
+    command: Sequence[str] = (sys.executable,)
+    environment: Mapping[str, str] | None = None
+    folder: Path | None = None
+
+
+_THIS_PYTHON = Python()
 
 
 class LocalCluster:
@@ -36,7 +55,7 @@ class LocalCluster:
       placement: the cores that worker i, one of `workers[i % len(workers)]`, and the coordinator are pinned to.
       own_worker_options: more of each worker's command line, by worker.
       coordinator_options: more of the coordinator's, e.g. `--max_queue=4`.
-      worker_prefixes: what is put before each worker's command, by worker, e.g. `("ip", "netns", "exec", "NAME")`.
+      worker_pythons: what runs each worker, by worker; this process's Python unless told otherwise.
       front: given the workers' addresses, the ones that the coordinator is told in their place.
 
     Attributes:
@@ -58,12 +77,12 @@ class LocalCluster:
         placement: Placement = ANYWHERE,
         own_worker_options: Sequence[Sequence[str]] = (),
         coordinator_options: Sequence[str] = (),
-        worker_prefixes: Sequence[Sequence[str]] = (),
+        worker_pythons: Sequence[Python] = (),
         front: Callable[[Sequence[str]], Sequence[str]] = lambda urls: urls,
     ) -> None:
         self.url = ""
         entry = None if switch is None else bundle.find_switch(switch)
-        common = [f"--bundle={bundle.folder}", f"--precision={bundle.check_precision(precision)}"]
+        common = [f"--bundle={bundle.folder.absolute()}", f"--precision={bundle.check_precision(precision)}"]
         fixed = [] if entry is None else [f"--switch={entry.switch}"]
         self._coordinator_options = [*common, *fixed, *coordinator_options]
         roles: list[tuple[str, list[str]]] = []
@@ -79,7 +98,8 @@ class LocalCluster:
             own = own_worker_options[i] if own_worker_options else ()
             options = [*common, *served, f"--runtime={runtime}", "--threads=1", *own]
             cores = [placement.workers[i % len(placement.workers)]] if placement.workers else []
-            self._workers.append(_Child(name, "worker", options, cores, worker_prefixes[i] if worker_prefixes else ()))
+            python = worker_pythons[i] if worker_pythons else _THIS_PYTHON
+            self._workers.append(_Child(name, "worker", options, cores, python))
         # Those that are started.
         self._children: list[_Child] = []
         self._coordinator_cores, self._front = placement.coordinator, front
@@ -149,17 +169,22 @@ class _Child:
       program: `worker` or `coordinator`.
       options: its command line, without the port.
       cores: the cores it is pinned to; none leaves it free.
-      prefix: what is put before its command, e.g. `ip netns exec NAME`.
+      python: what runs it.
 
     Attributes:
       url: its address, once it is ready, which it keeps when it is started again.
     """
 
     def __init__(
-        self, name: str, program: str, options: Sequence[str], cores: Sequence[int] = (), prefix: Sequence[str] = ()
+        self,
+        name: str,
+        program: str,
+        options: Sequence[str],
+        cores: Sequence[int] = (),
+        python: Python = _THIS_PYTHON,
     ) -> None:
-        self._name, self._program, self._cores = name, program, cores
-        self._command = [*prefix, sys.executable, "-m", f"fusion.{program}", *options, "--stop_at_stdin_end"]
+        self._name, self._program, self._cores, self._python = name, program, cores, python
+        self._command = [*python.command, "-m", f"fusion.{program}", *options, "--stop_at_stdin_end"]
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes]
         self.url = ""
@@ -174,8 +199,11 @@ class _Child:
     def start(self) -> None:
         """Starts the process, on its earlier port if it had one."""
         port = self.url.rsplit(":", 1)[1] if self.url else "0"
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
+        environment = self._python.environment
+        if environment is None:
+            root = str(Path(__file__).resolve().parents[2])
+            path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
+            environment = os.environ | {"PYTHONPATH": path}
         self._errors = tempfile.TemporaryFile("a+b")  # noqa: SIM115
         with pinned(self._cores):
             # In its own session it gets no Ctrl-C from the terminal: the parent ends all in order.
@@ -184,7 +212,8 @@ class _Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                env=os.environ | {"PYTHONPATH": path},
+                env=environment,
+                cwd=self._python.folder,
                 start_new_session=True,
             )
 

@@ -20,6 +20,7 @@ from benchmarks.chaos.schedule import Event
 from fusion.bench.load import Attempt
 from fusion.bundle import manifest
 from fusion.runtime import choosing as runtime
+from fusion.runtime.interpreters import SliceInterpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -134,7 +135,9 @@ def test_oracle_is_right_of_whole_and_of_missing_slices(bundle, oracle):
         # Within rounding of NumPy, so the oracle calls it another output, and says by how little.
         fault = judge.fault(1, {"logits": wanted[1].astype(np.float32)}, said)
         assert fault is None or float(fault.split(" ")[3]) < 1e-4
-    true = judge._outputs["0.5+0.5"][1]
+    loaded, chosen = manifest.load(bundle), runtime.choose("auto")
+    files = [part.files["float32"] for part in loaded.find_switch("0.5+0.5").slices]
+    true = [SliceInterpreter(loaded, file, chosen, 1)(images[1]).astype(np.float64) for file in files]
     logits = {"logits": (true[0] + true[1]).astype(np.float32)}
     assert judge.fault(1, logits, claim) is None
     assert judge.fault(1, {"logits": true[1].astype(np.float32)}, partly) is None

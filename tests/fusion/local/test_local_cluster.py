@@ -2,14 +2,16 @@
 
 import os
 import signal
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fusion.base.program import UserError
 from fusion.bundle import manifest
-from fusion.local.cluster import LocalCluster
+from fusion.local.cluster import LocalCluster, Python
 from fusion.local.cores import Placement
 from fusion.local.evaluation import evaluate
 
@@ -38,6 +40,21 @@ def test_workers_on_cores_come_back_on_their_address(bundle, data, reference):
         assert cluster.worker_urls == urls and not set(cluster.pids[:2]) & set(workers)
         assert os.sched_getaffinity(cluster.pids[1]) == {core}
         assert soon(lambda: np.allclose(evaluate(cluster.url, images).answers, logits, atol=1e-4))
+
+
+def test_workers_of_another_python_run_the_runner_of_its_folder(bundle, data, reference, monkeypatch):
+    monkeypatch.setenv("OTHER", "of this process")
+    monkeypatch.chdir(bundle.parent)
+    folder = Path(bundle.name)
+    pythons = [Python(), Python(("env", "MARK=1", sys.executable), {"PATH": os.environ["PATH"]}, folder)]
+    with LocalCluster(manifest.load(folder), "0.5+0.5", "float32", workers=2, worker_pythons=pythons) as cluster:
+        first, second = ({*Path(f"/proc/{pid}/environ").read_text().split("\0")} for pid in cluster.pids[:2])
+        assert "OTHER=of this process" in first and "MARK=1" not in first
+        # Python itself may add one that says how text is encoded.
+        assert {name for name in second if not name.startswith("LC_")} == {f"PATH={os.environ['PATH']}", "MARK=1", ""}
+        assert Path(f"/proc/{cluster.pids[1]}/cwd").resolve() == bundle.resolve()
+        images = data[0][:3]
+        np.testing.assert_allclose(evaluate(cluster.url, images).answers, reference(0, 8)[:3], atol=1e-4)
 
 
 def soon(call):

@@ -1,0 +1,94 @@
+"""Whether a cluster of emulated boards has answered rightly while one of them was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from export.emulation.cluster import KILLED, Trial
+from export.proof import engines
+from export.proof.claims import Claims
+from export.proof.engines import EngineOutputs
+from fusion.base.program import UserError
+from fusion.bench.load import Attempt
+from fusion.bundle.contents import Bundle, SwitchEntry
+from fusion.rules import answers
+from fusion.rules.sum import Sum
+
+BOARDS = ("aarch64", "aarch64", "armhf")
+"""The boards of the cluster, in the order of its devices."""
+
+
+def find_switch(bundle: Bundle) -> SwitchEntry:
+    """The first switch with a slice for each board.
+
+    Raises:
+      UserError: there is none.
+    """
+    for entry in bundle.switches:
+        if len(entry.slices) == len(BOARDS):
+            return entry
+    have = ", ".join(entry.switch for entry in bundle.switches)
+    raise UserError(f"bundle {str(bundle.folder)!r} has the switches {have}; legal: one of {len(BOARDS)} slices.")
+
+
+def make_claims(
+    bundle: Bundle, precision: str, images: np.ndarray, boards: Mapping[str, str], offline: Mapping[str, EngineOutputs]
+) -> Claims:
+    """The judge of a cluster of boards.
+
+    Args:
+      bundle, precision, images: what is asked for.
+      boards: by device, the name of its board.
+      offline: by that name, what the slices give there.
+    """
+    outputs = {slice_.model: slice_.files[precision].output for entry in bundle.switches for slice_ in entry.slices}
+
+    def contributions(device: str, model: str) -> np.ndarray | None:
+        if device not in boards:
+            return None
+        return Sum().contribution(outputs[model], offline[boards[device]].stored[f"{model}/{precision}"])
+
+    return Claims(bundle, images, answers.of(bundle, engines.REFERENCE.runtime, 1), contributions)
+
+
+def expected_answers(bundle: Bundle, entry: SwitchEntry, precision: str) -> np.ndarray:
+    """The answers of a switch to the samples that a bundle expects: in int8 those of ARM."""
+    images, stored = bundle.read_samples()
+    end = "/arm" if precision == "int8" else ""
+    contributions = [
+        Sum().contribution(slice_.files[precision].output, stored[f"{slice_.model}/{precision}{end}"])
+        for slice_ in entry.slices
+    ]
+    return answers.of(bundle, engines.REFERENCE.runtime, 1)(images, contributions)[0]
+
+
+def faults(trial: Trial, claims: Claims, expected: np.ndarray | None) -> list[str]:
+    """What went wrong in a trial; `expected` are the answers to its images that those of all devices have to be."""
+    found = []
+    for number, attempt in enumerate(trial.attempts):
+        where = f"request {number}, image {attempt.image}"
+        if attempt.status == 200:
+            fault = claims.fault(attempt.image, attempt.outputs, attempt.parameters)
+            found += [f"{where}: {fault}"] if fault else []
+        # That the time was over is the one answer that is none.
+        elif attempt.status != 504:
+            found.append(f"{where}: status {attempt.status}: {attempt.error}")
+    for attempt in trial.shared:
+        if expected is not None and not equals(attempt, expected[attempt.image]):
+            found.append(f"image {attempt.image}: the answer of all boards is not the one that the bundle expects.")
+    for image in sorted({attempt.image for attempt in trial.calm} - {attempt.image for attempt in trial.shared}):
+        found.append(f"image {image}: no answer that all boards have a part in.")
+    for attempt in trial.after:
+        if KILLED in str(attempt.parameters.get("devices")).split(","):
+            found.append(f"image {attempt.image}: {KILLED} has a part in an answer to what was sent after its end.")
+    if not trial.under_way:
+        found.append(f"no request was under way when {KILLED} was killed.")
+    return found
+
+
+def equals(attempt: Attempt, expected: np.ndarray) -> bool:
+    """Whether an answer is this, to the bit."""
+    (output,) = attempt.outputs.values()
+    return np.array_equal(output, expected)
