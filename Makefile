@@ -15,12 +15,13 @@ BUNDLE := $(DEMO_BUNDLE)
 TEST_PROCESSES := $(shell cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); \
 	echo $$((cores < 2 ? 2 : cores > 4 ? 4 : cores)))
 
-.PHONY: help install demo emulated-boards test test-slow lint format clean
+.PHONY: help install demo emulated-boards emulated-cluster test test-slow lint format clean
 
 help:
 	@echo "make install    .venv with all that the programs need (2 GB)"
 	@echo "make demo       train on handwritten digits, convert, verify, serve every switch; what slices buy; tables and pictures (10 to 15 minutes)"
 	@echo "make emulated-boards  self-test of BUNDLE=$(DEMO_BUNDLE) on emulated ARM boards (downloads 200 MB; x86_64 Linux with apt)"
+	@echo "make emulated-cluster  workers of BUNDLE on three of them, of which one is killed, and every answer judged"
 	@echo "make test       the tests (a quarter of an hour)"
 	@echo "make test-slow  the tests that take minutes each"
 	@echo "make lint       ruff, mypy and the rules of imports (import-linter)"
@@ -45,6 +46,9 @@ demo: $(VENV)/.host
 
 emulated-boards: $(VENV)/.host
 	$(BIN)/python -m export.emulation.run --bundle=$(BUNDLE) -- fusion.selftest --bundle=. --runs=0
+
+emulated-cluster: $(VENV)/.host
+	$(BIN)/python -m export.emulated_cluster --bundle=$(BUNDLE)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist=loadfile
