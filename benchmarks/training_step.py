@@ -1,12 +1,14 @@
-"""Times one joint training step over all switches against a step of each switch as a stock Keras model of its own.
+"""Times one joint training step over all switches against a step of each switch as a stock Keras model of its own, and
+against itself with sets of live devices.
 
     python -m benchmarks.training_step --csv=benchmarks/results/training_step_4cores.csv
     python -m benchmarks.training_step --model=resnet --depth=50 --rounds=5 \
         --csv=benchmarks/results/training_step_resnet50_4cores.csv
 
-The joint step is the supernet's under `compile`; the others are what a user without this project would build: for each
-switch the same parallel slices from stock layers, logits added, trained alone on hard labels. Both sides run in turn
-in one process, so that a busy machine weighs on both. See METHODOLOGY.md.
+The joint step is the supernet's under `compile`, once as method `paradis` makes it without sets of live devices and
+once with the sets that it has by default; the others are what a user without this project would build: for each
+switch the same parallel slices from stock layers, logits added, trained alone on hard labels. All run in turn in one
+process, so that a busy machine weighs on both. See METHODOLOGY.md.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 
@@ -46,10 +48,19 @@ _PROFILE = flags.DEFINE_bool(
 
 _SWITCHES = ("1.0", "0.5+0.5", "0.5+0.25+0.25", "4x0.25")
 _SIDE, _CLASSES = 32, 10
+# The joint step as `paradis` makes it by default, and without what live devices learn.
+_JOINT, _WITHOUT = "joint", "joint, no live sets"
 # Each traces every model once.
 _TRACED_ROUNDS = 3
 # Of a strided 1x1 convolution; with fewer, oneDNN's gradient of the stock layer writes past its buffer.
 _FEWEST_CHANNELS = 8
+
+
+class Times(NamedTuple):
+    """What a step took: seconds to trace it and run it once, then milliseconds in each round."""
+
+    traced_s: float
+    steps_ms: list[float]
 
 
 def main(argv: list[str]) -> None:
@@ -64,21 +75,26 @@ def main(argv: list[str]) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (_BATCH.value, _SIDE, _SIDE, 3), dtype=np.uint8)
     labels = rng.integers(0, _CLASSES, _BATCH.value)
-    supernet = TrainableSupernet(_architecture(), _SWITCHES)
-    models = {"joint": _joint(supernet, keras), **_apart(supernet, keras)}
+    supernet, without = (TrainableSupernet(_architecture(), _SWITCHES) for _ in range(2))
+    models = {
+        _JOINT: _joint(supernet, keras),
+        _WITHOUT: _joint(without, keras, live_weight=0.0, final_live_weight=0.0),
+        **_apart(supernet, keras),
+    }
     steps: dict[str, Callable[[], Any]] = {
         name: functools.partial(model.train_on_batch, images, labels) for name, model in models.items()
     }
+    times = {}
     for name, step in steps.items():
         started = time.perf_counter()
         step()
-        say(f"{name}: traced and run once in {time.perf_counter() - started:.1f} s")
-    times: dict[str, list[float]] = {name: [] for name in steps}
+        times[name] = Times(time.perf_counter() - started, [])
+        say(f"{name}: traced and run once in {times[name].traced_s:.1f} s")
     for number in range(_ROUNDS.value):
         for name, step in steps.items():
             started = time.perf_counter()
             step()
-            times[name].append(1e3 * (time.perf_counter() - started))
+            times[name].steps_ms.append(1e3 * (time.perf_counter() - started))
         say(f"round {number + 1}/{_ROUNDS.value}")
     _report(times)
     if _PROFILE.value:
@@ -100,10 +116,10 @@ def _optimizer(keras: Any) -> Any:
     return keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True, name=kernels.OPTIMIZER)
 
 
-def _joint(supernet: Any, keras: Any) -> Any:
+def _joint(supernet: Any, keras: Any, **options: Any) -> Any:
     from paradis_tf.methods import Paradis
 
-    supernet.compile(_optimizer(keras), method=Paradis(), weight_decay=1e-4)
+    supernet.compile(_optimizer(keras), method=Paradis(**options), weight_decay=1e-4)
     return supernet
 
 
@@ -136,25 +152,31 @@ def _check_strides(model: Any, keras: Any) -> None:
                 )
 
 
-def _report(times: dict[str, list[float]]) -> None:
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    apart = sum(value for name, value in medians.items() if name != "joint")
-    sums = [sum(values) for values in zip(*(v for n, v in times.items() if n != "joint"), strict=True)]
-    ratio = statistics.median(joint / together for joint, together in zip(times["joint"], sums, strict=True))
-    rows = [
-        (name, f"{value:.0f}", f"{min(times[name]):.0f}", f"{max(times[name]):.0f}") for name, value in medians.items()
-    ]
-    lines = [
-        (name, round(value, 1), round(min(times[name]), 1), round(max(times[name]), 1))
-        for name, value in medians.items()
-    ]
+def _report(times: dict[str, Times]) -> None:
+    medians = {name: statistics.median(each.steps_ms) for name, each in times.items()}
+    apart = [name for name in times if name not in (_JOINT, _WITHOUT)]
+    sums = [sum(steps) for steps in zip(*(times[name].steps_ms for name in apart), strict=True)]
+    ratio = _median_ratio(times[_JOINT].steps_ms, sums)
+    live = _median_ratio(times[_JOINT].steps_ms, times[_WITHOUT].steps_ms)
+    live_traced = times[_JOINT].traced_s / times[_WITHOUT].traced_s
+    figures = {
+        name: (medians[name], min(each.steps_ms), max(each.steps_ms), each.traced_s) for name, each in times.items()
+    }
+    lines: list[Sequence[Any]] = [(name, *(round(value, 1) for value in values)) for name, values in figures.items()]
+    lines += [("joint/apart", round(ratio, 3), "", "", ""), (f"{_JOINT}/{_WITHOUT}", round(live, 3), "", "", "")]
     with results() as write:
         if _CSV.value:
-            header = ("step", "median_ms", "min_ms", "max_ms")
-            write(_write, Path(_CSV.value), header, [*lines, ("joint/apart", round(ratio, 3), "", "")])
-        print("\n" + columns.render(("step", "median (ms)", "min", "max"), rows))
-        print(f"apart, together {apart:.0f} ms; joint / apart {ratio:.2f} (median over the rounds)")
+            write(_write, Path(_CSV.value), ("step", "median_ms", "min_ms", "max_ms", "traced_s"), lines)
+        rows = [(name, *(f"{ms:.0f}" for ms in steps_ms), f"{s:.1f}") for name, (*steps_ms, s) in figures.items()]
+        print("\n" + columns.render(("step", "median (ms)", "min", "max", "traced in (s)"), rows))
+        together = sum(medians[name] for name in apart)
+        print(f"apart, together {together:.0f} ms; joint / apart {ratio:.2f} (median over the rounds)")
+        print(f"with sets of live devices / without: {live:.2f} (median over the rounds), tracing {live_traced:.2f}")
         print(f"{_model()}, width {_WIDTH.value}, batch {_BATCH.value}, {describe()}")
+
+
+def _median_ratio(values: Sequence[float], others: Sequence[float]) -> float:
+    return statistics.median(value / other for value, other in zip(values, others, strict=True))
 
 
 def _trace(steps: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
@@ -167,8 +189,9 @@ def _trace(steps: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
 
 
 def _report_kernels(spent: dict[str, dict[str, float]]) -> None:
-    joint = spent["joint"]
-    apart = {kind: sum(spent[name][kind] for name in spent if name != "joint") for kind in kernels.CATEGORIES}
+    joint = spent[_JOINT]
+    names = [name for name in spent if name not in (_JOINT, _WITHOUT)]
+    apart = {kind: sum(spent[name][kind] for name in names) for kind in kernels.CATEGORIES}
     rows = []
     for kind, joint_ms, apart_ms in [
         *((kind, joint[kind], apart[kind]) for kind in kernels.CATEGORIES),

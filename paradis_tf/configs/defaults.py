@@ -20,9 +20,9 @@ _METHODS: dict[str, dict[str, Any]] = {
             "student_weight": 1.0,
             "final_student_weight": 0.1,
             "temperature": 1.0,
-            "live_weight": 0.0,
-            "final_live_weight": 0.0,
-            "live_sets": 1,
+            "live_weight": 1.0,
+            "final_live_weight": 1.0,
+            "live_sets": 4,
             "most_missing": 0,
             # Or "average", or the run folder of a finished training.
             "teacher": "in_place",

@@ -39,7 +39,7 @@ def measure(model: Supernet, part: Any, report: Callable[[str], None]) -> dict[S
             for switch in model.switches:
                 if not seen:
                     report(f"evaluating switch {switch}")
-                    slices[switch] = _partial_logits(model, switch)
+                    slices[switch] = partial_logits(model, switch)
                 partial = [logits.numpy().astype(np.float64) for logits in slices[switch](images)]
                 for live, count in hits[switch].items():
                     fused = np.sum([partial[device] for device in live], axis=0).astype(np.float32)
@@ -69,7 +69,8 @@ def label_places(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return logits.shape[1] - behind.sum(axis=1)
 
 
-def _partial_logits(model: Supernet, switch: Switch) -> Callable[[tf.Tensor], list[tf.Tensor]]:
+def partial_logits(model: Supernet, switch: Switch) -> Callable[[tf.Tensor], list[tf.Tensor]]:
+    """From uint8 images (batch, height, width, 3) to the logits of each device, float32 (batch, classes)."""
     image = tf.TensorSpec((None, *model.architecture.image_shape), tf.uint8)
 
     @tf.function(input_signature=[image])

@@ -40,12 +40,13 @@ class Paradis(Method):
         switches share the widest one's weights, and this says how much of a say they have in them.
       final_student_weight: what it is multiplied by at the end of the training, 0 or more; linear in between.
       temperature: softens the predictions on both sides of the soft loss, above 0.
-      live_weight: weight of what sets of live devices learn: in each step of each switch of several devices, some are
-        drawn to be missing, and the sum of the others alone learns from labels and teacher with `hard_weight` and
-        `soft_weight` (the widest switch from labels, with a weight of 1), 0 or more; 0: no set is drawn.
+      live_weight: weight of what sets of live devices learn, 0 or more; 0: no set is drawn. In each step of each switch
+        of several devices, some are drawn to be missing, and the sum of the others alone learns from labels and teacher
+        with `hard_weight` and `soft_weight` (the widest switch from labels, with a weight of 1). The switch's loss is
+        the weighted mean of this one and of what all devices together learn, whose weight is 1.
       final_live_weight: what that weight is at the end of the training, 0 or more; linear in between.
       live_sets: sets drawn for each switch in a step, 1 to 16.
-      most_missing: devices that a set lacks at most, 0 or more; 0: all but one.
+      most_missing: devices that a set lacks at most, less than the switch with most devices has; 0: all but one.
       teacher: whose outputs are learnt from: `in_place`, those of the widest switch's own pass, detached; `average`,
         those of the widest switch on the moving average of the weights (`optimizer.average_decay` above 0); otherwise
         the run folder of a finished training of the same architecture, whose switch 1.0 teaches all switches, the
@@ -55,7 +56,8 @@ class Paradis(Method):
     hard labels added or not.
 
     Raises:
-      UserError: an option out of range, or all three weights 0.
+      UserError: an option out of range, or all three weights 0; from `passes`, live devices to draw of switches that
+        have one device each, or more missing than a switch can lack.
 
     Source: a reconstruction following the abstract of ParaDiS and the training code of US-Nets. The sets of live
     devices are this project's own.
@@ -69,9 +71,9 @@ class Paradis(Method):
         student_weight: float = 1.0,
         final_student_weight: float = 0.1,
         temperature: float = 1.0,
-        live_weight: float = 0.0,
-        final_live_weight: float = 0.0,
-        live_sets: int = 1,
+        live_weight: float = 1.0,
+        final_live_weight: float = 1.0,
+        live_sets: int = 4,
         most_missing: int = 0,
         teacher: str = "in_place",
     ) -> None:
@@ -116,6 +118,7 @@ class Paradis(Method):
             teacher = Teacher(WHOLE_SWITCH, "fixed")
         else:
             teacher = Teacher(widest, "average" if self.teacher == "average" else "in_place")
+        self._check_live(switches)
         objectives = distillation(teacher, self.hard_weight, self.soft_weight, self.feature_weight, self.temperature)
         factor = self.student_weight, self.final_student_weight
         first = objectives if self.teacher_run else (HardLabels(),)
@@ -124,6 +127,22 @@ class Paradis(Method):
             Pass(widest, first, live=self._live(widest, first)),
             *(Pass(switch, objectives, factor, self._live(switch, objectives)) for switch in others),
         )
+
+    def _check_live(self, switches: Sequence[Switch]) -> None:
+        """Raises UserError where sets of live devices are asked for that no switch has."""
+        if not self.live_weight + self.final_live_weight > 0:
+            return
+        most = max(switch.devices for switch in switches)
+        if most == 1:
+            raise UserError(
+                f"paradis: every switch has one device, {', '.join(map(str, switches))}, so none can be missing; set "
+                "live_weight and final_live_weight to 0."
+            )
+        if self.most_missing >= most:
+            raise UserError(
+                f"paradis: most_missing is {self.most_missing}, and no switch has more than {most} devices, of which "
+                f"one answers; it is 1 to {most - 1}, or 0 for all but one."
+            )
 
     def _live(self, switch: Switch, objectives: Sequence[Objective]) -> LiveSets | None:
         """What sets of a switch's devices learn: what the switch does, but for features, which missing devices lack."""

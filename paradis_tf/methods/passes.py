@@ -108,14 +108,14 @@ class LiveSets:
       objectives: what the fused outputs of each set learn from, at least one. The pass's own path may teach.
       sets: how many sets are drawn in a step, at least 1; their losses are averaged.
       most_missing: so many devices are missing at most, at least 1; never all of them.
-      factor: what their loss is multiplied by in the first step of a training and, changing linearly, after the last
-        one, before the pass's own factor; 0 or more.
+      weight: of their loss in its weighted mean with that of all devices, whose weight is 1: in the first step of a
+        training and, changing linearly, after the last one; 0 or more.
     """
 
     objectives: tuple[Objective, ...]
     sets: int = 1
     most_missing: int = 1
-    factor: tuple[float, float] = (1.0, 1.0)
+    weight: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -224,10 +224,13 @@ class TrainableSupernet(Supernet):
             taught[Teacher(entry.path)] = {name: tf.stop_gradient(value) for name, value in outputs.items()}
             weighted = loss
             if entry.live:
+                of_sets = []
                 for device_weights in draw_live_sets(entry.live, len(partial), self._seed(place)):
                     fused = self.fuse(images, scaled_by(partial, device_weights))
-                    of_set = entry.loss(self.task, targets, fused, taught, entry.live.objectives)
-                    weighted += self._now(entry.live.factor) / entry.live.sets * of_set
+                    of_sets.append(entry.loss(self.task, targets, fused, taught, entry.live.objectives))
+                # A mean, not a sum: the path's say in the shared weights stays what it is.
+                weight = self._now(entry.live.weight)
+                weighted = (loss + weight / len(of_sets) * tf.add_n(of_sets)) / (1.0 + weight)
             weighted *= self._now(entry.factor)
             scaled = self.optimizer.scale_loss(weighted)
         gradients = tape.gradient(scaled, [variable.value for variable in self.trainable_variables])

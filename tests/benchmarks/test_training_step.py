@@ -37,10 +37,12 @@ def test_it_times_every_model(tmp_path: Path, flags: list[str], model: str, slic
     done = run(*flags, "--batch_size=4", "--rounds=2", "--profile", f"--csv={file}")
     assert done.returncode == 0, done.stderr
     rows = rows_of(file)
-    assert [row["step"] for row in rows] == ["joint", *SWITCHES, "joint/apart"]
+    models = ["joint", "joint, no live sets", *SWITCHES]
+    assert [row["step"] for row in rows] == [*models, "joint/apart", "joint/joint, no live sets"]
     assert all(float(row["median_ms"]) > 0 and row["model"] == model for row in rows)
+    assert all(float(row["traced_s"]) > 0 for row in rows[: len(models)])
     traced = {(row["step"], row["kernels"]): float(row["mean_ms"]) for row in rows_of(file.with_stem("step_profile"))}
-    assert list(traced) == [(step, kind) for step in ("joint", *SWITCHES) for kind in CATEGORIES]
+    assert list(traced) == [(step, kind) for step in models for kind in CATEGORIES]
     always = {"batch norm", "convolution", "activation", "optimizer", "variables", "other"}
     assert all(traced["joint", kind] > 0 for kind in always | sliced)
     assert all(traced[switch, kind] > 0 for switch in SWITCHES for kind in always)

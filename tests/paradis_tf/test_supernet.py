@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from paradis_tf.cuts import SwitchError
-from paradis_tf.methods import Paradis
+from paradis_tf.methods import Individual, Paradis
 from paradis_tf.methods.passes import Pass, Teacher
 from paradis_tf.operations import SlicedConv2D, SlicedDense, SwitchableBatchNormalization
 from paradis_tf.supernet import Supernet
@@ -116,7 +116,7 @@ def test_the_teacher_learns_nothing_from_its_students(tiny_net: Callable[..., Su
     """With students' losses added, the gradient is the sum of each pass's own, teacher tensors held constant."""
     images, labels = batch
     model = tiny_net(("1.0", "4x0.25"))
-    model.compile(keras.optimizers.SGD(1.0), method=Paradis(feature_weight=2.0))
+    model.compile(keras.optimizers.SGD(1.0), method=Paradis(feature_weight=2.0, live_weight=0.0, final_live_weight=0.0))
     kernels = [layer.kernel for layer in model.shared_layers if isinstance(layer, SlicedConv2D | SlicedDense)]
     taught = {k: tf.constant(v.numpy()) for k, v in model(images, path=model.widest, training=True).items()}
     expected = [np.zeros(kernel.shape) for kernel in kernels]
@@ -138,13 +138,13 @@ def test_training_steps_follow_the_slices_and_the_decay(tiny_net: Callable[..., 
     model = tiny_net(("1.0",))
     layers = {layer.name: layer for layer in model.shared_layers}
     before = {name: layer.kernel.numpy() for name, layer in layers.items() if hasattr(layer, "kernel")}
-    model.compile(keras.optimizers.SGD(0.5), method=Paradis(), weight_decay=0.0)
+    model.compile(keras.optimizers.SGD(0.5), method=Individual(), weight_decay=0.0)
     plain = [weight.numpy() for weight in model.weights]
     model.train_on_batch(*batch)
     moved = {name: layers[name].kernel.numpy() for name in before}
     for weight, value in zip(model.weights, plain, strict=True):
         weight.assign(value)
-    model.compile(keras.optimizers.SGD(0.5), method=Paradis(), weight_decay=0.1)
+    model.compile(keras.optimizers.SGD(0.5), method=Individual(), weight_decay=0.1)
     model.train_on_batch(*batch)
     for name, old in before.items():
         decay = 0.0 if name == "depthwise_conv" else 0.5 * 0.1
@@ -167,7 +167,7 @@ def test_one_training_step_is_traced_once(batch: tuple, tiny_net: Callable[..., 
 
 def test_fit_reports_each_switch_and_learns(batch: tuple, tiny_net: Callable[..., Supernet]) -> None:
     model = tiny_net()
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), method=Paradis())
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), method=Paradis(live_weight=0.0, final_live_weight=0.0))
     seen: list[str] = []
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.extend(logs))
     history = model.fit(*batch, batch_size=16, epochs=40, verbose=0, callbacks=[watch], validation_data=batch).history

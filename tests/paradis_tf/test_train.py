@@ -254,7 +254,7 @@ def test_a_checkpoint_of_another_training_is_refused(
 @pytest.mark.usefixtures("tiny_known")
 def test_a_training_that_diverges_says_so_and_keeps_no_broken_model(tiny_data: Path, tmp_path: Path) -> None:
     config = config_of(tiny_data)
-    config.update_from_flattened_dict({"switches": ("1.0",), "optimizer.learning_rate": 1e30})
+    config.update_from_flattened_dict({"switches": ("1.0", "0.5+0.5"), "optimizer.learning_rate": 1e30})
     config.optimizer.warmup_epochs = 0.0
     with pytest.raises(
         UserError, match=r"training has diverged: the loss of switch 1\.0 was not finite in step \d+ of "

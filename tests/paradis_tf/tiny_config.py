@@ -40,8 +40,6 @@ def config_of(data: Path, method: str = "paradis") -> ConfigDict:
     config.dataset.path = str(data)
     config.augmentation.crop_padding = 1
     config.optimizer.average_decay = 0.9
-    if method == "paradis":
-        config.method.live_weight = 0.5
     with config.unlocked():
         config.model = ConfigDict({"name": "tiny"})
     return config

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 
 from paradis_tf.distribution.groups import fits
-from paradis_tf.methods import Paradis
+from paradis_tf.methods import Individual
 from paradis_tf.supernet import Supernet
 
 
@@ -15,7 +15,7 @@ def test_a_second_optimizer_of_a_process_fits_the_first_one(tiny_net: Callable[.
     models = [tiny_net(("1.0",)) for _ in range(3)]
     optimizers = (keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1), keras.optimizers.Adam(0.1))
     for model, optimizer in zip(models, optimizers, strict=True):
-        model.compile(optimizer, method=Paradis())
+        model.compile(optimizer, method=Individual())
     one, other, adam = models
     # Keras names what a process makes apart.
     assert one.optimizer.name != other.optimizer.name

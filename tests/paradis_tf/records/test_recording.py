@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fusion.base.program import UserError
-from paradis_tf.methods import Paradis
+from paradis_tf.methods import Individual
 from paradis_tf.records.recording import RunRecorder
 from paradis_tf.records.training_progress import Speed
 from paradis_tf.records.workdir import Workdir
@@ -21,7 +21,7 @@ def test_a_weight_that_is_not_finite_is_named_with_what_to_do(
     tiny_net: Callable[..., Supernet], tmp_path: Path
 ) -> None:
     model = tiny_net(("1.0",))
-    model.compile(keras.optimizers.SGD(0.1), method=Paradis())
+    model.compile(keras.optimizers.SGD(0.1), method=Individual())
     kernel = next(weight for weight in model.weights if "pointwise_conv" in weight.path)
     values = kernel.numpy()
     values.flat[3] = np.nan

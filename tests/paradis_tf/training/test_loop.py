@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from paradis_tf.data.pipeline import read_ahead
 from paradis_tf.distribution.groups import Group
-from paradis_tf.methods import Paradis
+from paradis_tf.methods import Individual
 from paradis_tf.supernet import Supernet
 from paradis_tf.training import loop
 
@@ -35,7 +35,7 @@ def test_nothing_is_read_beyond_the_last_batch(
     tiny_net: Callable[..., Supernet], batch: Batch, first_epoch: int, epochs: int
 ) -> None:
     model = tiny_net(("1.0",))
-    model.compile(keras.optimizers.SGD(0.01), method=Paradis())
+    model.compile(keras.optimizers.SGD(0.01), method=Individual())
     left = epochs - first_epoch
     training, trained = counted(batch, 5 * left)
     validation, validated = counted(batch, 2)

@@ -18,6 +18,9 @@ from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 from paradis_tf.training.step import TrainableSupernet
 
+# Without sets of live devices.
+NEVER: dict[str, Any] = dict(live_weight=0.0, final_live_weight=0.0)
+
 
 def weights_of(model: Supernet) -> list[np.ndarray]:
     return [weight.numpy() for layer in model.shared_layers for weight in layer.weights]
@@ -88,7 +91,11 @@ def test_the_average_of_the_weights_teaches(tiny_net: Callable[..., Supernet], b
     for layer in teacher.shared_layers:
         layer.set_weights([value * 0.9 for value in layer.get_weights()])
     taught = {name: value.numpy() for name, value in teacher(batch[0], path="1.0").items()}
-    model.compile(keras.optimizers.SGD(1.0), method=Paradis(teacher="average"), average_decay=0.9)
+    model.compile(
+        keras.optimizers.SGD(1.0),
+        method=Paradis(teacher="average", **NEVER),
+        average_decay=0.9,
+    )
     for kept, value in zip(model._average, weights_of(teacher), strict=True):
         kept.assign(value)
     wide, student = model.passes
@@ -171,9 +178,9 @@ def test_the_students_weight_changes_in_the_course_of_a_training(
     faded, steady = tiny_net(("1.0", "4x0.25")), tiny_net(("1.0", "4x0.25"))
     for layer, like in zip(steady.shared_layers, faded.shared_layers, strict=True):
         layer.set_weights(like.get_weights())
-    faded.compile(keras.optimizers.SGD(0.1), method=Paradis(final_student_weight=0.0), total_steps=4)
+    faded.compile(keras.optimizers.SGD(0.1), method=Paradis(final_student_weight=0.0, **NEVER), total_steps=4)
     for weight in (1.0, 0.75, 0.5):
-        method = Paradis(student_weight=weight, final_student_weight=weight)
+        method = Paradis(student_weight=weight, final_student_weight=weight, **NEVER)
         steady.compile(keras.optimizers.SGD(0.1), method=method)
         for model in (faded, steady):
             found = model.train_on_batch(*batch, return_dict=True)
@@ -186,7 +193,7 @@ def test_the_students_weight_changes_in_the_course_of_a_training(
 
 def test_without_a_length_the_students_weight_stays(tiny_net: Callable[..., Supernet], batch: tuple) -> None:
     model = tiny_net(("1.0", "4x0.25"))
-    model.compile(keras.optimizers.SGD(0.1), method=Paradis(student_weight=0.5, final_student_weight=0.0))
+    model.compile(keras.optimizers.SGD(0.1), method=Paradis(student_weight=0.5, final_student_weight=0.0, **NEVER))
     for _ in range(2):
         found = model.train_on_batch(*batch, return_dict=True)
         assert found["loss"] == pytest.approx(found["loss/1.0"] + 0.5 * found["loss/4x0.25"], rel=1e-5)
