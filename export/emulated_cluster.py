@@ -3,14 +3,16 @@
     python -m export.emulated_cluster --bundle=build/digits
 
 Two boards are 64-bit and one is 32-bit ARM; they are set up where they are not there yet. Their workers are the
-bundle's own, and the coordinator runs on this machine. First each sample is asked for until all three have had a part
-in its answer, then one board is killed while requests run. Exits 1 if an answer is not, to the bit, the sum of what the
-slices that it claims give on the boards that it claims, outside of the cluster; if an int8 answer to a sample is not
-the one that the bundle expects of ARM; or if a request gets no answer but for its deadline.
+bundle's own, and the coordinator runs on this machine. There are two trials: in one each board serves its own slice
+alone, so that the others answer without it when it is gone, in the other any serves any, so that they do its work. Each
+asks for the bundle's samples, and kills one board while requests run. Exits 1 if an answer is not, to the bit, the sum
+of what the slices that it claims give on the boards that it claims, outside of the cluster; if an int8 answer to a
+sample is not the one that the bundle expects of ARM; or if a request gets no answer but for its deadline.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,40 +52,59 @@ def main(arguments: list[str]) -> int:
     offline = engines.run_all(
         bundle, [Engine(engines.REFERENCE.runtime, board=board) for board in boards.values()], images, say
     )
-    trial = run_trial(bundle, entry.switch, precision, [boards[name] for name in trials.BOARDS], images, say)
-    claims = trials.make_claims(bundle, precision, images, trial.boards, dict(zip(boards, offline, strict=True)))
-    found = trials.faults(trial, claims, expected if precision == "int8" else None)
+    by_board = dict(zip(boards, offline, strict=True))
+    made, found = [], []
+    for own_slices in (True, False):
+        cluster = [boards[name] for name in trials.BOARDS]
+        trial = run_trial(bundle, entry.switch, precision, cluster, own_slices, images, say)
+        claims = trials.make_claims(bundle, precision, images, trial.boards, by_board)
+        made.append(trial)
+        found.append(trials.faults(trial, claims, expected if precision == "int8" else None))
     with results() as write:
         if _JSON.value:
             content = {
                 "model_id": bundle.model_id,
                 "switch": entry.switch,
                 "precision": precision,
-                "boards": trial.boards,
-                "killed": KILLED,
-                "requests": [_row(attempt, trial) for attempt in trial.attempts],
-                "faults": found,
+                "trials": [_content(trial, faults) for trial, faults in zip(made, found, strict=True)],
             }
             write(write_json, _JSON.value, content)
-        _show(trial, entry, expected)
-        for fault in found[:_SHOWN]:
-            print(f"fault: {fault}")
-    print(columns.counted(len(found), "fault") if found else f"passed: {len(trial.attempts)} requests")
-    return 1 if found else 0
+        for trial, faults in zip(made, found, strict=True):
+            _show(trial, entry, expected)
+            for fault in faults[:_SHOWN]:
+                print(f"fault: {fault}")
+    count = sum(map(len, found))
+    requests = sum(len(trial.attempts) for trial in made)
+    print(f"\n{columns.counted(count, 'fault') if count else f'passed: {requests} requests'}")
+    return 1 if count else 0
 
 
 def _show(trial: Trial, entry: SwitchEntry, expected: np.ndarray) -> None:
-    equal = sum(trials.equals(attempt, expected[attempt.image]) for attempt in trial.shared)
     answered = [attempt for attempt in trial.attempts if attempt.status == 200]
+    equal = sum(trials.equals(attempt, expected[attempt.image]) for attempt in trial.calm if attempt.status == 200)
     degraded = sum(attempt.parameters.get("degraded") is True for attempt in answered)
     late = sum(attempt.status == 504 for attempt in trial.attempts)
-    print(f"\nswitch    {entry.switch} on {', '.join(f'{device} ({name})' for device, name in trial.boards.items())}")
-    print(f"samples   {len(trial.shared)} answers by all boards, {equal} to the bit what the bundle expects")
-    print(f"kill      of {KILLED}, {len(trial.under_way)} requests under way, {len(trial.after)} sent later")
+    served = "its own slice" if trial.own_slices else "any slice"
     print(
-        f"requests  {len(trial.attempts)}: {len(answered)} answered, {degraded} of them with slices missing; "
-        f"{late} refused at the deadline, {len(trial.attempts) - len(answered) - late} lost"
+        f"\nswitch    {entry.switch} on {', '.join(f'{device} ({name})' for device, name in trial.boards.items())}, "
+        f"each serves {served}\n"
+        f"samples   {len(trial.calm)}, answered by all boards together: {len(trial.shared)}, "
+        f"to the bit as the bundle expects: {equal}\n"
+        f"kill      of {KILLED}, requests under way: {len(trial.under_way)}, sent later: {len(trial.after)}\n"
+        f"requests  {len(trial.attempts)}, answered: {len(answered)}, with slices missing: {degraded}, "
+        f"refused at the deadline: {late}, lost: {len(trial.attempts) - len(answered) - late}"
     )
+
+
+def _content(trial: Trial, faults: Sequence[str]) -> dict[str, Any]:
+    """A trial for JSON."""
+    return {
+        "own_slices": trial.own_slices,
+        "boards": trial.boards,
+        "killed": KILLED,
+        "requests": [_row(attempt, trial) for attempt in trial.attempts],
+        "faults": faults,
+    }
 
 
 def _row(attempt: Attempt, trial: Trial) -> dict[str, Any]:

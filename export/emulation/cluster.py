@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.emulation.boards import Board
-from fusion.bench.load import Ask, Attempt, Target
+from fusion.bench.load import Attempt, Target
 from fusion.bundle.contents import Bundle
 from fusion.local.cluster import LocalCluster, Python
 from fusion.security.credentials import Credentials
@@ -24,8 +24,6 @@ KILLED = "worker-0"
 """The device that is killed."""
 # Long enough for boards that are emulated beside other work.
 _DEADLINE_MS = 10_000
-# How often each image is asked for at most, until all devices have shared it.
-_ROUNDS = 10
 # Requests on their way at any time; how many are answered before the kill, and how many that are sent after it.
 _CONNECTIONS, _BEFORE, _AFTER = 4, 20, 60
 
@@ -36,12 +34,14 @@ class Trial:
 
     Attributes:
       boards: by device, the name of its board.
+      own_slices: whether each device serves its own slice alone.
       calm: the requests that were sent one after the other while all boards were there.
       busy: the other requests, `_CONNECTIONS` at a time.
       killed_at: when the board was killed, as the requests' times.
     """
 
     boards: dict[str, str]
+    own_slices: bool
     calm: Sequence[Attempt]
     busy: Sequence[Attempt]
     killed_at: float
@@ -54,7 +54,7 @@ class Trial:
     @property
     def shared(self) -> Sequence[Attempt]:
         """The answers that all devices have a part in."""
-        return [attempt for attempt in self.calm if _is_shared(attempt, len(self.boards))]
+        return [attempt for attempt in self.calm if len({*devices_of(attempt)} - {""}) == len(self.boards)]
 
     @property
     def under_way(self) -> Sequence[Attempt]:
@@ -67,21 +67,28 @@ class Trial:
         return [attempt for attempt in self.busy if attempt.started > self.killed_at]
 
 
+def devices_of(attempt: Attempt) -> Sequence[str]:
+    """The devices that an answer claims, in slice order; "" for a slice that is missing."""
+    return str(attempt.parameters.get("devices", "")).split(",")
+
+
 def run_trial(
     bundle: Bundle,
     switch: str,
     precision: str,
     boards: Sequence[Board],
+    own_slices: bool,
     images: np.ndarray,
     say: Callable[[str], None],
 ) -> Trial:
     """Starts a worker on each board, asks for all images, and kills one worker while more requests run.
 
     Args:
-      bundle: whose workers; any of them serves any slice.
+      bundle: whose workers.
       switch: the one that is run, of as many slices as there are boards.
       precision: one of the bundle's precisions.
       boards: `worker-0` runs on the first, and so on; one board may come several times.
+      own_slices: whether worker i serves slice i alone, so that nobody takes its place; else any serves any slice.
       images: uint8 (N, *`Bundle.shape`).
       say: is told how far it is.
 
@@ -95,23 +102,24 @@ def run_trial(
         switch,
         precision,
         runtime,
-        workers=len(boards),
+        workers=None if own_slices else len(boards),
         worker_pythons=[Python(board.command([]), board.environment(), bundle.folder) for board in boards],
         coordinator_options=[*options, f"--runtime={runtime}"],
     )
     names = {f"worker-{number}": board.name for number, board in enumerate(boards)}
-    say("starting " + ", ".join(f"{device} on {board}" for device, board in names.items()))
+    served = "its own slice" if own_slices else "any slice"
+    say(f"starting {', '.join(f'{device} on {board}' for device, board in names.items())}; each serves {served}")
     with cluster:
-        target = Target(cluster.url, Credentials())
-        return asyncio.run(_ask_all(cluster, target, names, images, say))
+        calm, busy, killed_at = asyncio.run(_ask_all(cluster, images, say))
+    return Trial(names, own_slices, calm, busy, killed_at)
 
 
 async def _ask_all(
-    cluster: LocalCluster, target: Target, boards: dict[str, str], images: np.ndarray, say: Callable[[str], None]
-) -> Trial:
-    async with target.asking(images, {}) as ask:
+    cluster: LocalCluster, images: np.ndarray, say: Callable[[str], None]
+) -> tuple[list[Attempt], list[Attempt], float]:
+    async with Target(cluster.url, Credentials()).asking(images, {}) as ask:
         say(f"asking for {len(images)} images, one after the other")
-        calm = await _ask_calmly(ask, len(images), len(boards))
+        calm = [await ask(number) for number in range(len(images))]
         say(f"asking for {_CONNECTIONS} images at a time")
         busy: list[Attempt] = []
         numbers, killed_at = itertools.count(), 0.0
@@ -127,20 +135,4 @@ async def _ask_all(
                     say(f"{KILLED} is killed")
 
         await asyncio.gather(*(client() for _ in range(_CONNECTIONS)))
-    return Trial(boards, calm, busy, killed_at)
-
-
-async def _ask_calmly(ask: Ask, images: int, devices: int) -> list[Attempt]:
-    """Asks for each image until all devices have shared one of its answers."""
-    attempts, left = [], set(range(images))
-    for number in range(_ROUNDS * images):
-        if number % images in left:
-            attempts.append(await ask(number))
-            if _is_shared(attempts[-1], devices):
-                left.remove(number % images)
-    return attempts
-
-
-def _is_shared(attempt: Attempt, devices: int) -> bool:
-    named = str(attempt.parameters.get("devices", "")).split(",")
-    return len(set(filter(None, named))) == devices
+    return calm, busy, killed_at

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from export.emulation.cluster import KILLED, Trial
+from export.emulation.cluster import KILLED, Trial, devices_of
 from export.proof import engines
 from export.proof.claims import Claims
 from export.proof.engines import EngineOutputs
@@ -65,7 +65,7 @@ def expected_answers(bundle: Bundle, entry: SwitchEntry, precision: str) -> np.n
 
 
 def faults(trial: Trial, claims: Claims, expected: np.ndarray | None) -> list[str]:
-    """What went wrong in a trial; `expected` are the answers to its images that those of all devices have to be."""
+    """What went wrong in a trial; `expected` are the answers that its images have to get while all boards are there."""
     found = []
     for number, attempt in enumerate(trial.attempts):
         where = f"request {number}, image {attempt.image}"
@@ -75,13 +75,15 @@ def faults(trial: Trial, claims: Claims, expected: np.ndarray | None) -> list[st
         # That the time was over is the one answer that is none.
         elif attempt.status != 504:
             found.append(f"{where}: status {attempt.status}: {attempt.error}")
-    for attempt in trial.shared:
-        if expected is not None and not equals(attempt, expected[attempt.image]):
-            found.append(f"image {attempt.image}: the answer of all boards is not the one that the bundle expects.")
-    for image in sorted({attempt.image for attempt in trial.calm} - {attempt.image for attempt in trial.shared}):
-        found.append(f"image {image}: no answer that all boards have a part in.")
+    for attempt in trial.calm:
+        if attempt.status != 200:
+            continue
+        if trial.own_slices and attempt not in trial.shared:
+            found.append(f"image {attempt.image}: not all boards have a part in its answer.")
+        elif expected is not None and not equals(attempt, expected[attempt.image]):
+            found.append(f"image {attempt.image}: its answer is not the one that the bundle expects.")
     for attempt in trial.after:
-        if KILLED in str(attempt.parameters.get("devices")).split(","):
+        if KILLED in devices_of(attempt):
             found.append(f"image {attempt.image}: {KILLED} has a part in an answer to what was sent after its end.")
     if not trial.under_way:
         found.append(f"no request was under way when {KILLED} was killed.")

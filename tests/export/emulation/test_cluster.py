@@ -18,8 +18,8 @@ from fusion.bundle import manifest
 from tests.export.conftest import Exported
 
 SWITCH = "0.5+0.25+0.25"
-Offline = Callable[[str, str], np.ndarray]
-"""What a device gives by a slice file, as stored, for all samples."""
+Offline = Mapping[str, Mapping[str, np.ndarray]]
+"""What a device gives by a slice file, as stored, for all samples: by device, by file."""
 
 
 def answer(bundle: Path, image: int, devices: str, offline: Offline) -> np.ndarray:
@@ -30,7 +30,7 @@ def answer(bundle: Path, image: int, devices: str, offline: Offline) -> np.ndarr
     for device, part in zip(devices.split(","), parts, strict=True):
         if device:
             output = part["files"]["int8"]["output"]
-            stored = offline(device, part["files"]["int8"]["path"])[image].astype(np.float64)
+            stored = offline[device][part["files"]["int8"]["path"]][image].astype(np.float64)
             total = total + (stored - output["zero_point"]) * output["scale"]
     return total.astype(np.float32)
 
@@ -46,7 +46,8 @@ def samples(bundle: Path, end: str) -> Mapping[str, np.ndarray]:
         }
 
 
-def test_workers_run_on_boards_and_others_do_the_work_of_the_dead(exported: Exported, tmp_path: Path) -> None:
+@pytest.mark.parametrize("own_slices", [True, False])
+def test_the_others_answer_when_a_board_is_killed(exported: Exported, tmp_path: Path, own_slices: bool) -> None:
     emulator = tmp_path / "emulator"
     emulator.write_text(
         f'#!/bin/sh\nshift 3\nunset PYTHONHOME PYTHONPATH LD_LIBRARY_PATH\nexec "{sys.executable}" "$@"\n'
@@ -55,17 +56,22 @@ def test_workers_run_on_boards_and_others_do_the_work_of_the_dead(exported: Expo
     made = [Board(name, tmp_path / name, emulator) for name in ("aarch64", "aarch64", "armhf")]
     bundle = manifest.load(exported.bundle)
     told: list[str] = []
-    trial = run_trial(bundle, SWITCH, "int8", made, bundle.read_samples()[0], told.append)
+    trial = run_trial(bundle, SWITCH, "int8", made, own_slices, bundle.read_samples()[0], told.append)
     assert trial.boards == {"worker-0": "aarch64", "worker-1": "aarch64", "worker-2": "armhf"}
-    assert {attempt.image for attempt in trial.shared} == set(range(len(bundle.samples)))
+    assert [attempt.image for attempt in trial.calm] == list(range(len(bundle.samples)))
     assert "worker-0 is killed" in told and trial.under_way and len(trial.after) >= 60
-    stored = samples(exported.bundle, "")
+    stored = dict.fromkeys(trial.boards, samples(exported.bundle, ""))
     for attempt in trial.attempts:
         assert attempt.status == 200, attempt.error
         devices = attempt.parameters["devices"]
-        expected = answer(exported.bundle, attempt.image, devices, lambda device, file: stored[file])
+        expected = answer(exported.bundle, attempt.image, devices, stored)
         np.testing.assert_array_equal(attempt.outputs["logits"], expected)
-    assert not any("worker-0" in attempt.parameters["devices"] for attempt in trial.after)
+    if own_slices:
+        assert {attempt.parameters["devices"] for attempt in trial.calm} == {"worker-0,worker-1,worker-2"}
+        assert {attempt.parameters["devices"] for attempt in trial.after} == {",worker-1,worker-2"}
+    else:
+        assert not any("worker-0" in attempt.parameters["devices"] for attempt in trial.after)
+        assert not any(attempt.parameters["missing"] for attempt in trial.after)
 
 
 ALONE = """
@@ -98,21 +104,25 @@ def test_emulated_boards_answer_to_the_bit_while_one_is_killed(
     done = run_program("export.emulated_cluster", *flags, f"--json={tmp_path / 'a.json'}")
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads((tmp_path / "a.json").read_text())
-    assert list(told["boards"].values()) == ["aarch64", "aarch64", "armhf"] and told["faults"] == []
     expected = samples(exported.bundle, "/arm")
-    shared, after = set(), 0
-    for request in told["requests"]:
-        devices, image = request["devices"], request["image"]
-        assert request["status"] == 200 and request["switch"] == SWITCH
-        logits = answer(exported.bundle, image, devices, lambda device, file: alone[told["boards"][device]][file])
-        np.testing.assert_array_equal(np.float32(request["logits"]), logits)
-        if len(set(devices.split(","))) == 3:
-            shared.add(image)
-            logits = answer(exported.bundle, image, devices, lambda device, file: expected[file])
-            np.testing.assert_array_equal(np.float32(request["logits"]), logits)
-        if request["sent_s"] > 0:
-            after += 1
-            assert told["killed"] not in devices.split(",")
-    assert len(shared) == len(next(iter(expected.values()))) and after >= 60
-    assert f"passed: {len(told['requests'])} requests" in done.stdout
+    for trial in told["trials"]:
+        assert list(trial["boards"].values()) == ["aarch64", "aarch64", "armhf"] and trial["faults"] == []
+        offline = {device: alone[name] for device, name in trial["boards"].items()}
+        for place, request in enumerate(trial["requests"]):
+            devices, image, given = request["devices"], request["image"], np.float32(request["logits"])
+            assert request["status"] == 200 and request["switch"] == SWITCH
+            logits = answer(exported.bundle, image, devices, offline)
+            np.testing.assert_array_equal(given, logits)
+            if place < len(next(iter(expected.values()))):
+                logits = answer(exported.bundle, place, devices, dict.fromkeys(trial["boards"], expected))
+                np.testing.assert_array_equal(given, logits)
+                assert image == place and not request["missing"]
+                assert devices == "worker-0,worker-1,worker-2" or not trial["own_slices"]
+        after = [request["devices"].split(",") for request in trial["requests"] if request["sent_s"] > 0]
+        assert len(after) >= 60 and not any(trial["killed"] in devices for devices in after)
+        wanted = {1, 2} if trial["own_slices"] else {0, 1, 2}
+        assert all({i for i, name in enumerate(devices) if name} == wanted for devices in after)
+    assert [trial["own_slices"] for trial in told["trials"]] == [True, False]
+    requests = sum(len(trial["requests"]) for trial in told["trials"])
+    assert f"passed: {requests} requests" in done.stdout
     assert not list(exported.bundle.rglob("__pycache__"))
