@@ -53,13 +53,11 @@ def make_claims(
     return Claims(bundle, images, answers.of(bundle, engines.REFERENCE.runtime, 1), contributions)
 
 
-def expected_answers(bundle: Bundle, entry: SwitchEntry, precision: str) -> np.ndarray:
-    """The answers of a switch to the samples that a bundle expects: in int8 those of ARM."""
+def expected_answers(bundle: Bundle, entry: SwitchEntry) -> np.ndarray:
+    """The answers of a switch's int8 files to the samples that a bundle expects of ARM."""
     images, stored = bundle.read_samples()
-    end = "/arm" if precision == "int8" else ""
     contributions = [
-        Sum().contribution(slice_.files[precision].output, stored[f"{slice_.model}/{precision}{end}"])
-        for slice_ in entry.slices
+        Sum().contribution(slice_.files["int8"].output, stored[f"{slice_.model}/int8/arm"]) for slice_ in entry.slices
     ]
     return answers.of(bundle, engines.REFERENCE.runtime, 1)(images, contributions)[0]
 

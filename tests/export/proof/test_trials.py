@@ -65,7 +65,7 @@ class Cluster:
         claims = trials.make_claims(self.bundle, "int8", self.images, BOARDS, offline)
         under_way = self.answer(0, "worker-0,worker-1,worker-2", KILLED_AT - 0.5)
         trial = Trial(BOARDS, own, calm, [under_way, *busy], KILLED_AT)
-        expected = trials.expected_answers(self.bundle, self.bundle.find_switch(SWITCH), "int8")
+        expected = trials.expected_answers(self.bundle, self.bundle.find_switch(SWITCH))
         return trials.faults(trial, claims, expected if expects else None)
 
 
