@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     precision = bundle.check_precision(_PRECISION.value)
     entry = trials.find_switch(bundle)
     images, _ = bundle.read_samples()
-    # Of floats no two processors give the same bits.
+    # Floats are rounded elsewhere on each processor.
     expected = trials.expected_answers(bundle, entry) if precision == "int8" else None
     boards = {board.name: board for board in set_up(sorted(set(trials.BOARDS)), _CACHE.value, _MIRROR.value, say)}
     say(f"computing on {' and '.join(boards)} what the slices give")
