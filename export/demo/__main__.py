@@ -68,6 +68,7 @@ def _show_accuracy(workdir: Workdir, bundle: Bundle, summary: dict[str, Any]) ->
     if len(images) < len(dataset.test):
         say(f"(float accuracy is of all {len(dataset.test)} test images)")
     say(accuracy.table(rows))
+    say("(one device dead: what the others then answer rightly without it, in the mean over which one it is)")
     summary["accuracy"] = rows
     figures.draw_accuracy(rows, len(images), workdir.path / "accuracy")
     return workdir.path / "accuracy.png"

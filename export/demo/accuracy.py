@@ -11,9 +11,10 @@ import numpy as np
 from fusion.base import columns
 from fusion.base.program import UserError
 from fusion.base.streams import say
-from fusion.bundle.contents import Bundle
+from fusion.bundle.contents import Bundle, SwitchEntry
 from fusion.local.cluster import LocalCluster
 from fusion.local.evaluation import evaluate
+from paradis_tf.evaluation.live_subsets import means_by_left
 from paradis_tf.records.workdir import Workdir
 
 
@@ -63,17 +64,29 @@ def measure(
                 "madds_largest": max(slice_.madds for slice_ in entry.slices),
                 "bytes_largest": max(slice_.files[precision].bytes for slice_ in entry.slices),
                 "float_accuracy": floats[entry.switch],
+                "accuracy_without_one": without_one(entry, precision),
                 "served_accuracy": result.accuracy,
             }
         )
     return rows
 
 
+def without_one(entry: SwitchEntry, precision: str) -> float | None:
+    """How accurate a switch is, by the bundle's verification, while one of its devices is dead: the mean over which one
+    that is. None of a switch of one device, and where the bundle was not verified."""
+    devices = len(entry.slices)
+    values = {
+        tuple(subset["devices"]): subset["exported"][precision]
+        for subset in (entry.accuracy or {}).get("live_subsets", ())
+    }
+    return means_by_left(values, devices).get(devices - 1)
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows for the terminal."""
     header = (
         *("switch", "devices", "MAdds total (M)", "largest slice (M)", "its file (kB)"),
-        *("float (%)", "served (%)"),
+        *("float (%)", "served (%)", "one device dead (%)"),
     )
     lines = [
         (
@@ -84,6 +97,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['bytes_largest'] / 1e3:.0f}",
             f"{100 * row['float_accuracy']:.2f}",
             f"{100 * row['served_accuracy']:.2f}",
+            "-" if row["accuracy_without_one"] is None else f"{100 * row['accuracy_without_one']:.2f}",
         )
         for row in rows
     ]
