@@ -8,9 +8,9 @@ from fusion.coordinator.dispatch import Dispatch
 from fusion.coordinator.planner import Goal
 from tests.fusion.coordinator.fakes import IMAGE, FakeWorker, entry, fleet_of, gone, now, run
 
-# Of `0.5+0.5` and `4x0.25`, by how many devices are left.
-NEVER = {"0.5+0.5": {2: 0.98, 1: 0.91}, "4x0.25": {4: 0.975, 3: 0.93, 2: 0.86, 1: 0.63}}
-LIVE = {"0.5+0.5": {2: 0.98, 1: 0.96}, "4x0.25": {4: 0.975, 3: 0.97, 2: 0.954, 1: 0.88}}
+# Of int8 files on the 359 test images, in the mean over which of the devices are left, by how many are.
+NEVER = {"0.5+0.5": {2: 0.9777, 1: 0.8844}, "4x0.25": {4: 0.9805, 3: 0.9387, 2: 0.8672, 1: 0.6463}}
+LIVE = {"0.5+0.5": {2: 0.9805, 1: 0.9749}, "4x0.25": {4: 0.9861, 3: 0.9798, 2: 0.9587, 1: 0.9130}}
 UNKNOWN: dict[str, dict[int, float]] = {"0.5+0.5": {}, "4x0.25": {}}
 MADDS = {"0.5+0.5": [4, 4], "4x0.25": [1, 1, 1, 1]}
 POINT = 0.01
@@ -60,11 +60,11 @@ def request(table, workers, dies=(), hangs=(), deadline_ms=500, loss=POINT):
     ("table", "deadline_ms", "answer"),
     [
         # At once, of the three that are left: a point less than the halves, which would take 60 ms more.
-        (LIVE, 500, ("4x0.25", (0, 1, 2), 0.97, 10, 0)),
-        (NEVER, 500, ("0.5+0.5", (0, 1), 0.98, 70, 1)),
+        (LIVE, 500, ("4x0.25", (0, 1, 2), 0.9798, 10, 0)),
+        (NEVER, 500, ("0.5+0.5", (0, 1), 0.9777, 70, 1)),
         # No time for the halves. They are tried where they would be worth more, and at the deadline it is as before.
-        (LIVE, 50, ("4x0.25", (0, 1, 2), 0.97, 10, 0)),
-        (NEVER, 50, ("4x0.25", (0, 1, 2), 0.93, 50, 1)),
+        (LIVE, 50, ("4x0.25", (0, 1, 2), 0.9798, 10, 0)),
+        (NEVER, 50, ("4x0.25", (0, 1, 2), 0.9387, 50, 1)),
         (UNKNOWN, 50, ("4x0.25", (0, 1, 2), None, 50, 1)),
     ],
 )
@@ -76,9 +76,9 @@ def test_a_device_dies_in_mid_request(table, deadline_ms, answer):
 @pytest.mark.parametrize(
     ("table", "loss", "answer"),
     [
-        (LIVE, POINT, ("0.5+0.5", (0, 1), 0.98, 70, 1)),
-        (LIVE, 0.03, ("4x0.25", (0, 2), 0.954, 10, 0)),
-        (NEVER, 0.03, ("0.5+0.5", (0, 1), 0.98, 70, 1)),
+        (LIVE, POINT, ("0.5+0.5", (0, 1), 0.9805, 70, 1)),
+        (LIVE, 0.03, ("4x0.25", (0, 2), 0.9587, 10, 0)),
+        (NEVER, 0.03, ("0.5+0.5", (0, 1), 0.9777, 70, 1)),
     ],
 )
 def test_two_devices_die_in_mid_request(table, loss, answer):
@@ -89,12 +89,12 @@ def test_two_devices_die_in_mid_request(table, loss, answer):
 @pytest.mark.parametrize(
     ("table", "deadline_ms", "loss", "answer"),
     [
-        (LIVE, 500, 0.02, ("0.5+0.5", (1,), 0.96, 20, 0)),
-        (NEVER, 500, 0.02, ("4x0.25", (0, 1, 2, 3), 0.975, 80, 1)),
-        # Who wants the most accurate one waits for it.
-        (LIVE, 500, 0.0, ("4x0.25", (0, 1, 2, 3), 0.975, 80, 1)),
+        (LIVE, 500, 0.02, ("0.5+0.5", (1,), 0.9749, 20, 0)),
+        (NEVER, 500, 0.02, ("4x0.25", (0, 1, 2, 3), 0.9805, 80, 1)),
+        # Who wants it more accurate waits for that.
+        (LIVE, 500, 0.006, ("4x0.25", (0, 1, 2, 3), 0.9861, 80, 1)),
         # There is no time for four quarters.
-        (NEVER, 70, 0.02, ("0.5+0.5", (1,), 0.91, 70, 1)),
+        (NEVER, 70, 0.02, ("0.5+0.5", (1,), 0.8844, 70, 1)),
     ],
 )
 def test_one_half_of_two_is_left(table, deadline_ms, loss, answer):
@@ -106,11 +106,11 @@ def test_one_half_of_two_is_left(table, deadline_ms, loss, answer):
     ("table", "others", "answer"),
     [
         # It is waited for twice as long as was expected of it, and 20 ms.
-        (LIVE, halves(), ("4x0.25", (0, 1, 2), 0.97, 40, 0)),
-        (LIVE, [], ("4x0.25", (0, 1, 2), 0.97, 40, 0)),
-        (NEVER, halves(), ("0.5+0.5", (0, 1), 0.98, 100, 1)),
+        (LIVE, halves(), ("4x0.25", (0, 1, 2), 0.9798, 40, 0)),
+        (LIVE, [], ("4x0.25", (0, 1, 2), 0.9798, 40, 0)),
+        (NEVER, halves(), ("0.5+0.5", (0, 1), 0.9777, 100, 1)),
         # It might come yet.
-        (NEVER, [], ("4x0.25", (0, 1, 2), 0.93, 500, 0)),
+        (NEVER, [], ("4x0.25", (0, 1, 2), 0.9387, 500, 0)),
         (UNKNOWN, [], ("4x0.25", (0, 1, 2), None, 500, 0)),
     ],
 )
@@ -122,10 +122,10 @@ def test_a_device_hangs_in_mid_request(table, others, answer):
 @pytest.mark.parametrize(
     ("table", "others", "answer"),
     [
-        (LIVE, [], ("4x0.25", (0, 2, 3), 0.97, 10, 0)),
-        (LIVE, halves(), ("4x0.25", (0, 2, 3), 0.97, 10, 0)),
-        (NEVER, [], ("4x0.25", (0, 2, 3), 0.93, 10, 0)),
-        (NEVER, halves(), ("0.5+0.5", (0, 1), 0.98, 60, 0)),
+        (LIVE, [], ("4x0.25", (0, 2, 3), 0.9798, 10, 0)),
+        (LIVE, halves(), ("4x0.25", (0, 2, 3), 0.9798, 10, 0)),
+        (NEVER, [], ("4x0.25", (0, 2, 3), 0.9387, 10, 0)),
+        (NEVER, halves(), ("0.5+0.5", (0, 1), 0.9777, 60, 0)),
         (UNKNOWN, [], ("4x0.25", (0, 2, 3), None, 10, 0)),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_slice_is_sent_anew_though_another_has_no_device():
     boards = quarters()
     spare = FakeWorker("4x0.25-1", device="spare", ms=30)
     boards[3].error = gone()
-    answer = ("4x0.25", (0, 1, 2), 0.93, 40, 1)
+    answer = ("4x0.25", (0, 1, 2), 0.9387, 40, 1)
     assert request(NEVER, [*boards, spare], dies=[boards[1]]) == answer
 
 
@@ -148,5 +148,5 @@ def test_a_device_that_is_left_hangs_too():
     """What was good enough is not waited for till the deadline."""
     boards = quarters()
     dead, hung = boards[3:], boards[2:3]
-    assert request(LIVE, [*boards, *halves()], dead, hung, loss=0.03) == ("4x0.25", (0, 1), 0.954, 40, 0)
-    assert request(LIVE, [*boards, *halves()], dead, hung) == ("0.5+0.5", (0, 1), 0.98, 100, 1)
+    assert request(LIVE, [*boards, *halves()], dead, hung, loss=0.03) == ("4x0.25", (0, 1), 0.9587, 40, 0)
+    assert request(LIVE, [*boards, *halves()], dead, hung) == ("0.5+0.5", (0, 1), 0.9805, 100, 1)
