@@ -33,6 +33,8 @@ PROGRAMS: Mapping[str, Sequence[str]] = {
 _POLL_S = 0.1
 _STOP_S = 10.0
 _PR_SET_PDEATHSIG = 1
+# What the program did before it had a key, where that is not the default.
+_BEFORE = {"config.method.live_weight": 0.0, "config.method.final_live_weight": 0.0}
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,7 @@ def _end_with_parent() -> None:
 def _fault(workdir: Workdir, run: ListedRun) -> str:
     """Says that the folder's run is another than the list's; nothing if it is the same.
 
-    A key that the program had not yet when it began the run counts as its default.
+    A key that the program had not yet when it began the run counts as what it did then, which mostly is its default.
     """
     try:
         kept = flat(workdir.config())
@@ -250,7 +252,7 @@ def _fault(workdir: Workdir, run: ListedRun) -> str:
         return str(error)
     listed, default = (flat(json.loads(config.to_json())) for config in (run.config, defaults.get_config()))
     for key in sorted(kept.keys() | listed.keys()):
-        old, new = kept.get(key, default.get(key)), listed.get(key, default.get(key))
+        old, new = kept.get(key, _BEFORE.get(key, default.get(key))), listed.get(key, default.get(key))
         if old != new:
             held = f"{workdir.path} holds a run with {key}={old!r}"
             return f"{held}, and the list says {new!r}; give the entry another name."

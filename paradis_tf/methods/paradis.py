@@ -91,8 +91,12 @@ class Paradis(Method):
         for name, value in (("student_weight", student_weight), ("temperature", temperature)):
             if not 0 < value < float("inf"):
                 raise UserError(f"paradis: {name} is {value!r}; it is above 0.")
-        if live_weight + final_live_weight > 0 and not hard_weight + soft_weight > 0:
-            raise UserError("paradis: live_weight needs hard_weight or soft_weight; both are 0, set one above 0.")
+        draws_live = live_weight + final_live_weight > 0
+        if draws_live and not hard_weight + soft_weight > 0:
+            raise UserError(
+                f"paradis: live_weight is {live_weight!r}, and live devices learn with hard_weight and soft_weight, "
+                "which are 0; set one above 0, or live_weight and final_live_weight to 0."
+            )
         if not isinstance(live_sets, int) or not 1 <= live_sets <= 16:
             raise UserError(f"paradis: live_sets is {live_sets!r}; it is a whole number from 1 to 16.")
         if not isinstance(most_missing, int) or most_missing < 0:
@@ -112,6 +116,7 @@ class Paradis(Method):
         self.teacher = teacher
         self.teacher_run = "" if teacher in _SOURCES else teacher
         self.learns_features = feature_weight > 0
+        self._draws_live = draws_live
 
     def passes(self, switches: Sequence[Switch], widest: Switch) -> tuple[Pass, ...]:
         if self.teacher_run:
@@ -130,7 +135,7 @@ class Paradis(Method):
 
     def _check_live(self, switches: Sequence[Switch]) -> None:
         """Raises UserError where sets of live devices are asked for that no switch has."""
-        if not self.live_weight + self.final_live_weight > 0:
+        if not self._draws_live:
             return
         most = max(switch.devices for switch in switches)
         if most == 1:
@@ -147,7 +152,7 @@ class Paradis(Method):
     def _live(self, switch: Switch, objectives: Sequence[Objective]) -> LiveSets | None:
         """What sets of a switch's devices learn: what the switch does, but for features, which missing devices lack."""
         kept = tuple(objective for objective in objectives if not isinstance(objective, Features))
-        if switch.devices == 1 or not self.live_weight + self.final_live_weight > 0:
+        if switch.devices == 1 or not self._draws_live:
             return None
         most = self.most_missing or switch.devices - 1
         return LiveSets(kept, self.live_sets, most, (self.live_weight, self.final_live_weight))

@@ -33,7 +33,7 @@ def get_config():
         "hold": False,
         "switches": ("1.0", "0.5+0.5"),
         "model": {"width": 1.0},
-        "method": {"name": "paradis", "teacher": ""},
+        "method": {"name": "paradis", "teacher": "", "live_weight": 0.0, "final_live_weight": 0.0, "live_sets": 4},
     })
 """
 
@@ -179,6 +179,19 @@ def test_the_folder_of_another_run_is_refused_and_left_alone(tmp_path: Path) -> 
     assert any("holds a run with config.model.width=1.0, and the list says 0.5" in line for line in lines)
 
 
+def test_a_run_from_before_sets_of_live_devices_had_none(tmp_path: Path) -> None:
+    without = '[[runs]]\nname = "a"\n'
+    assert carry_on(tmp_path, without)[0] == []
+    file = tmp_path / "runs" / "a_seed0" / "config.json"
+    config = json.loads(file.read_text())
+    config["method"] = {"name": "paradis", "teacher": ""}
+    file.write_text(json.dumps(config))
+    (run,) = load(tmp_path, without)
+    assert schedule.read(run, tmp_path / "runs").complete
+    (run,) = load(tmp_path, f"{without}overrides.method.live_weight = 1.0\n")
+    assert "with config.method.live_weight=0.0, and the list says 1.0" in schedule.read(run, tmp_path / "runs").fault
+
+
 def test_a_damaged_run_folder_is_refused_and_damaged_metrics_are_not(tmp_path: Path) -> None:
     (run,) = load(tmp_path, '[[runs]]\nname = "a"\n')
     assert carry_on(tmp_path, '[[runs]]\nname = "a"\n')[0] == []
@@ -234,7 +247,7 @@ def test_real_runs_end_in_a_table(tmp_path: Path) -> None:
     overrides = 'overrides = {epochs = 1, optimizer.warmup_epochs = 0.5, model.width_multiplier = 0.125, switches = ["'
     config = '[defaults]\nconfig = "paradis_tf/configs/digits_mobilenet_v1.py"\n[defaults.overrides]\nbatch_size = 64\n'
     entries = [
-        f'[[runs]]\nname = "{n}"\n{overrides}{s}"]}}\n' for n, s in (("joint", '1.0", "0.5+0.5'), ("one", "1.0"))
+        f'[[runs]]\nname = "{n}"\n{overrides}{s}"]}}\n' for n, s in (("joint", '1.0", "0.5+0.5'), ("one", "0.5+0.5"))
     ]
     (tmp_path / "list.toml").write_text(config + "".join(entries))
     flags = [f"--list={tmp_path / 'list.toml'}", f"--runs_dir={tmp_path / 'runs'}", f"--results={tmp_path / 'r.csv'}"]
@@ -247,6 +260,6 @@ def test_real_runs_end_in_a_table(tmp_path: Path) -> None:
     assert [(row["name"], row["switch"], row["images"]) for row in rows] == [
         ("joint_seed0", "1.0", "359"),
         ("joint_seed0", "0.5+0.5", "359"),
-        ("one_seed0", "1.0", "359"),
+        ("one_seed0", "0.5+0.5", "359"),
     ]
     assert all(0 <= float(row["accuracy"]) <= 1 and int(row["madds_total"]) > 0 for row in rows)

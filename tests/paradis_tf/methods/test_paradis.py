@@ -96,8 +96,8 @@ def test_without_distillation_nobody_teaches() -> None:
         ({"live_weight": -1}, "live_weight is -1; it is a number of 0 or more"),
         ({"final_live_weight": float("inf")}, "final_live_weight is inf"),
         (
-            {"hard_weight": 0, "soft_weight": 0, "feature_weight": 1, "live_weight": 1},
-            "needs hard_weight or soft_weight",
+            {"hard_weight": 0, "soft_weight": 0, "feature_weight": 1},
+            "live_weight is 1.0, .* set one above 0, or live_weight and final_live_weight to 0",
         ),
         ({"live_sets": 0}, "live_sets is 0; it is a whole number from 1 to 16"),
         ({"live_sets": 1.5}, "live_sets is 1.5"),
