@@ -4,8 +4,8 @@
 
 Each worker serves one slice of one switch, so without it no other plan is possible, whatever the deadline. One after
 the other is killed, and stopped so that it takes requests and never answers; each time the test images are asked for.
-Exits 1 if a request was answered wrongly, late or not at all, or if the answers are more than three standard errors
-from what `export.verify` has measured of the slices that they are of. See METHODOLOGY.md.
+Exits 1 if a request was answered wrongly, late or not at all, if `export.verify` has not measured the slices that an
+answer is of, or if the answers are more than three standard errors from what it has. See METHODOLOGY.md.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class Survival:
       table: what the bundle says of these slices, in the mean over the answers.
       error: the standard error of such a share.
       median_ms: of the answers, at the client.
-      bad: a sentence for each request that was answered wrongly, late or not at all.
+      bad: a sentence for each request that was answered wrongly, late or not at all, and for each answer of slices
+        that were not measured.
     """
 
     worker: int | None
@@ -105,7 +106,7 @@ def main(argv: list[str]) -> int:
     bundle = manifest.load(_BUNDLE.value)
     precision = bundle.check_precision(_PRECISION.value)
     entry = bundle.find_switch(_SWITCH.value)
-    if not bundle.task.has_classes or not table_of(entry, precision) or len(entry.slices) < 2:
+    if not bundle.task.has_classes or not entry.accuracies(precision) or len(entry.slices) < 2:
         raise UserError(
             f"switch {entry.switch!r} of bundle {str(bundle.folder)!r} has nothing to lose; legal: a classifier's "
             "switch of several slices, measured by export.verify."
@@ -147,7 +148,7 @@ def measure(
     """
     say("computing what the slices give in this process")
     oracle = Oracle(dataclasses.replace(bundle, switches=(entry,)), precision, chosen, images)
-    table, options = table_of(entry, precision), [f"--deadline_ms={deadline_ms:g}"]
+    table, options = entry.accuracies(precision), [f"--deadline_ms={deadline_ms:g}"]
     rows = []
     with LocalCluster(bundle, entry.switch, precision, chosen.name, coordinator_options=options) as cluster:
         for worker, was in itertools.product(range(len(entry.slices)), _SIGNALS):
@@ -164,12 +165,6 @@ def measure(
             faults = [oracle.fault(attempt.image, attempt.outputs, attempt.parameters) for attempt in attempts]
             rows.append(judge(worker, was, attempts, faults, labels, table, deadline_ms))
     return rows
-
-
-def table_of(entry: SwitchEntry, precision: str) -> dict[tuple[int, ...], float]:
-    """The accuracy by the slices that answer, as the bundle has it; empty of one that was not verified."""
-    subsets = (entry.accuracy or {}).get("live_subsets", ())
-    return {tuple(subset["devices"]): float(subset["exported"][precision]) for subset in subsets}
 
 
 def _test_images() -> tuple[np.ndarray, np.ndarray]:
@@ -206,7 +201,7 @@ def judge(
     attempts: Sequence[Attempt],
     faults: Sequence[str | None],
     labels: np.ndarray,
-    table: Mapping[tuple[int, ...], float],
+    table: Mapping[frozenset[int], float],
     deadline_ms: float,
 ) -> Survival:
     """What became of the requests.
@@ -216,25 +211,28 @@ def judge(
       attempts: the requests.
       faults: of each, why its answer is not what it claims to be, if it is not.
       labels: the right classes of the images.
-      table: as of `table_of`.
+      table: as of `SwitchEntry.accuracies`.
       deadline_ms: the coordinator's; an answer may come 50 ms later.
     """
     bad, right, sets, times = [], [], [], []
     for attempt, fault in zip(attempts, faults, strict=True):
+        devices = str(attempt.parameters.get("devices")).split(",")
+        live = tuple(slice_ for slice_, device in enumerate(devices) if device)
         if attempt.status != 200:
             bad.append(f"status {attempt.status}: {attempt.error[:200]}")
         elif fault is not None:
             bad.append(fault)
+        elif frozenset(live) not in table:
+            bad.append(f"the bundle has no accuracy of {text_form(live, len(devices))}, which its answer is of")
         else:
             if attempt.ms > deadline_ms + LATE_MS:
                 bad.append(f"answered after {attempt.ms:.0f} ms")
             times.append(attempt.ms)
             (logits,) = attempt.outputs.values()
             right.append(int(np.argmax(logits)) == labels[attempt.image])
-            devices = str(attempt.parameters["devices"]).split(",")
-            sets.append(tuple(slice_ for slice_, device in enumerate(devices) if device))
+            sets.append(live)
     share = float(np.mean(right)) if right else math.nan
-    expected = float(np.mean([table[live] for live in sets])) if sets else math.nan
+    expected = float(np.mean([table[frozenset(live)] for live in sets])) if sets else math.nan
     error, median_ms = _standard_error(expected, len(right)), statistics.median(times) if times else math.nan
     return Survival(worker, was, len(attempts), Counter(sets), share, expected, error, median_ms, bad)
 

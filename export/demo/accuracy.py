@@ -75,11 +75,7 @@ def without_one(entry: SwitchEntry, precision: str) -> float | None:
     """How accurate a switch is, by the bundle's verification, while one of its devices is dead: the mean over which one
     that is. None of a switch of one device, and where the bundle was not verified."""
     devices = len(entry.slices)
-    values = {
-        tuple(subset["devices"]): subset["exported"][precision]
-        for subset in (entry.accuracy or {}).get("live_subsets", ())
-    }
-    return means_by_left(values, devices).get(devices - 1)
+    return means_by_left(entry.accuracies(precision), devices).get(devices - 1)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -89,6 +89,18 @@ class SwitchEntry:
     slices: tuple[SliceModel, ...]
     early: Mapping[str, EarlyMargins] = field(default_factory=dict)
 
+    def accuracies(self, precision: str) -> dict[frozenset[int], float]:
+        """What the verification measured of the files of one of the bundle's precisions, by the slices that answer.
+
+        A set of slices that it did not measure is not there; none is where the bundle was not verified.
+        """
+        if self.accuracy is None:
+            return {}
+        return {
+            frozenset(subset["devices"]): float(subset["exported"][precision])
+            for subset in self.accuracy["live_subsets"]
+        }
+
 
 @dataclass(frozen=True)
 class Tail:

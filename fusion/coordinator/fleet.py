@@ -76,10 +76,9 @@ class Fleet:
         self._switch: str | None = None
         self._much_faster_since: float | None = None
         self._accuracies = {
-            (entry.switch, frozenset(subset["devices"])): float(subset["exported"][precision])
+            (entry.switch, answering): accuracy
             for entry in self.entries
-            for subset in (entry.accuracy or {}).get("live_subsets", ())
-            if subset["exported"].get(precision) is not None
+            for answering, accuracy in entry.accuracies(precision).items()
         }
 
     async def __aenter__(self) -> Fleet:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import TypeVar
 
 ALL_SUBSETS_UP_TO = 6
 _MISSING_BEYOND = 2
+_Devices = TypeVar("_Devices", bound=Collection[int])
 
 
 def live_subsets(devices: int) -> Iterator[tuple[int, ...]]:
@@ -26,7 +28,7 @@ def text_form(live: Sequence[int], devices: int) -> str:
     return ",".join(str(device) if device in live else "-" for device in range(devices))
 
 
-def means_by_left(values: Mapping[tuple[int, ...], float], devices: int) -> dict[int, float]:
+def means_by_left(values: Mapping[_Devices, float], devices: int) -> dict[int, float]:
     """By number of devices left, most first: the mean over the sets of so many, each of which is as likely to be left.
 
     Args:

@@ -13,7 +13,7 @@ from fusion.bundle import manifest
 from fusion.runtime import choosing as runtime
 from tests.benchmarks.test_chaos import parts_by_numpy
 
-TABLE = {(0, 1): 0.9, (0,): 0.8, (1,): 0.6}
+TABLE = {frozenset({0, 1}): 0.9, frozenset({0}): 0.8, frozenset({1}): 0.6}
 
 
 def attempt(image, winner, devices, status=200, ms=20.0):
@@ -50,6 +50,19 @@ def test_bad_answers_are_counted_and_judged_apart():
     assert none.answered == 0 and math.isnan(none.right) and not none.is_as_expected
 
 
+@pytest.mark.parametrize(
+    ("devices", "text"),
+    [("a,b,c,d,,,", "0,1,2,3,-,-,-"), (",,c,,e,f,g", "-,-,2,-,4,5,6"), (",,,d,,,", "-,-,-,3,-,-,-")],
+)
+def test_answers_of_slices_that_nobody_has_measured_are_bad(devices, text):
+    """Of more than six devices a verification measures the sets that miss two at most."""
+    table = {frozenset(range(7)) - {missing}: 0.75 for missing in range(7)}
+    given = [attempt(0, 0, devices), attempt(1, 1, "a,b,c,d,e,f,")]
+    row = survivors.judge(6, "killed", given, [None, None], np.arange(4), table, 300.0)
+    assert row.bad == [f"the bundle has no accuracy of {text}, which its answer is of"]
+    assert (row.asked, row.sets, row.right, row.table) == (2, {(0, 1, 2, 3, 4, 5): 1}, 1.0, 0.75)
+
+
 def test_all_in_the_mean_over_the_answers():
     rows = [judge(attempt(0, 0, "a,"), attempt(1, 1, "a,")), judge(attempt(2, 0, ",b")), judge(attempt(0, 0, "", 503))]
     row = survivors.together(rows, 2)
@@ -64,7 +77,8 @@ def test_real_workers_that_are_killed_and_stopped(bundle, tmp_path):
         images, labels = data["x_test"], data["y_test"]
     parts = parts_by_numpy(bundle, images)
     right = {
-        live: float(((parts[0] * (0 in live) + parts[1] * (1 in live)).argmax(1) == labels).mean()) for live in TABLE
+        live: float(((parts[0] * (0 in live) + parts[1] * (1 in live)).argmax(1) == labels).mean())
+        for live in ((0, 1), (0,), (1,))
     }
     folder = tmp_path / "bundle"
     shutil.copytree(bundle, folder)

@@ -39,6 +39,21 @@ def test_reads_accuracies(bundle, altered):
     assert found is not None and found["live_subsets"][2]["devices"] == [0, 1]
 
 
+def test_tells_accuracies_by_the_slices_that_answer(altered):
+    def change(data):
+        shares = {(0,): 0.5, (1,): 0, (0, 1): 0.75}
+        live = [
+            {"devices": list(devices), "float": 1, "exported": {"int8": share, "float32": share + 0.125}}
+            for devices, share in shares.items()
+        ]
+        accuracy(data, live_subsets=live)
+
+    unverified, entry, _ = manifest.load(altered(change)).switches
+    assert entry.accuracies("int8") == {frozenset({0}): 0.5, frozenset({1}): 0.0, frozenset({0, 1}): 0.75}
+    assert entry.accuracies("float32") == {frozenset({0}): 0.625, frozenset({1}): 0.125, frozenset({0, 1}): 0.875}
+    assert unverified.accuracies("int8") == {}
+
+
 def test_reads_a_calibration(bundle, altered):
     assert not any(entry.early for entry in manifest.load(bundle).switches)
     assert not manifest.load(altered(lambda d: d["switches"][1].update(early=None))).switches[1].early
