@@ -83,6 +83,10 @@ class _Sent:
     expected: float
 
 
+_Option = tuple[Plan, Sequence[int]]
+"""A plan that may be run, and the slices that are sent for it."""
+
+
 class Dispatch:
     """One request: uint8 images (N, height, width, channels), for which these seconds are left from now on.
 
@@ -153,17 +157,21 @@ class Dispatch:
                 raise OipError(
                     503, f"the devices have {plan.latency_ms:.0f} ms of work before them; try again later.", RETRY
                 )
-        self._fastest_ms = min(plan.latency_ms for plan in decision.plans)
+        # What lacks slices is no plan to fall back on, unless it is what was chosen.
+        whole_ms = (other.latency_ms for other in decision.plans if not other.missing)
+        self._fastest_ms = min([plan.latency_ms, *whole_ms])
         return plan
 
     def _left_ms(self) -> float:
         return (self._deadline - now()) * 1e3
 
-    def _send(self, plan: Plan, slices: Sequence[int]) -> None:
-        """Asks a plan's devices for these slices, and gives them the time that is expected and some more."""
+    def _send(self, plan: Plan, slices: Sequence[int], rivals: Sequence[Plan] = ()) -> None:
+        """Asks a plan's devices for these slices, and gives them the time that is expected and some more. What they
+        answer without the others is an answer where it is accurate enough beside the rivals."""
         entry, expected_ms = plan.entry, plan.latency_ms
         self._entries[entry.switch] = entry
-        self._wanted[entry.switch] = plan.answering
+        is_enough = plan in self._goal.accurate([plan, *rivals])
+        self._wanted[entry.switch] = plan.answering if is_enough else frozenset(range(len(entry.slices)))
         for number in slices:
             # None serves the slice, or it has left the cluster.
             device = self._fleet.device(plan.devices[number])
@@ -191,44 +199,54 @@ class Dispatch:
     def _finished(self) -> Outcome | None:
         for switch, arrivals in self._arrived.items():
             entry = self._entries[switch]
-            if self._wanted[switch] <= arrivals.keys():
-                return self._outcome(entry, early=False)
-            if self._is_settled is not None:
+            # First, since what the others cannot change is not worse without them, whatever became of these.
+            if self._is_settled is not None and len(arrivals) < len(entry.slices):
                 contributions = {number: arrival.partial.outputs for number, arrival in arrivals.items()}
                 if self._is_settled(entry, contributions):
                     return self._outcome(entry, early=True)
+            if self._wanted[switch] <= arrivals.keys():
+                return self._outcome(entry, early=False)
         return None
 
     def _recover(self) -> None:
         """Is content with what comes, or sends the rest, of the switch that runs or of another, to devices that do not
         keep it waiting."""
+        self._avoid_slow()
+        comes = max(self._comes(self._avoided), key=lambda plan: plan.rank, default=None)
+        options = self._options(comes)
+        # What still runs may come too, however slow.
+        rivals = [*self._comes(()), *(plan for plan, _ in options)]
+        if comes is not None and comes in self._goal.accurate([comes, *rivals]):
+            self._wanted[comes.entry.switch] = comes.answering
+        elif options:
+            self.retries += 1
+            plan, slices = max(options, key=lambda option: (*option[0].rank, -option[0].latency_ms))
+            self._send(plan, slices, rivals)
+        elif now() >= self._patience_ends:
+            # Nothing better than to wait for what still runs.
+            self._patience_ends = self._deadline
+
+    def _avoid_slow(self) -> None:
+        """Takes those for slow that have not answered in the time that they were given."""
+        if now() < self._patience_ends:
+            return
         for sent in self._running.values():
-            if now() >= self._patience_ends and sent.device.name not in self._avoided:
+            if sent.device.name not in self._avoided:
                 self._avoided.add(sent.device.name)
                 sent.device.doubt(sent.entry.slices[sent.slice].model)
+
+    def _options(self, comes: Plan | None) -> list[_Option]:
+        """What may be sent in the time that is left and is better than what comes anyway."""
         left_ms = self._left_ms()
         plans, _ = self._fleet.plans(len(self._images), self._avoided)
         options = self._completions()
         options += [(plan, range(len(plan.devices))) for plan in plans if plan.entry.switch not in self._entries]
-        comes = max(self._comes(self._avoided), key=lambda plan: plan.rank, default=None)
         if comes is not None:
-            # What is no better than that would be sent for nothing.
             options = [option for option in options if option[0].rank > comes.rank]
         in_time = [option for option in options if option[0].latency_ms <= left_ms]
         if options and not in_time and not self._running:
             in_time = [min(options, key=lambda option: option[0].latency_ms)]
-        if comes is not None:
-            # What still runs may come too, however slow.
-            rivals = [comes, *self._comes(()), *(plan for plan, _ in in_time)]
-            if comes in self._goal.accurate(rivals):
-                self._wanted[comes.entry.switch] = comes.answering
-                return
-        if in_time:
-            self.retries += 1
-            self._send(*max(in_time, key=lambda option: (*option[0].rank, -option[0].latency_ms)))
-        elif now() >= self._patience_ends:
-            # Nothing better than to wait for what still runs.
-            self._patience_ends = self._deadline
+        return in_time
 
     def _comes(self, without: Collection[str]) -> list[Plan]:
         """What is to come of each switch that runs, where that is anything: of the devices that were asked, but these,
@@ -236,10 +254,10 @@ class Dispatch:
         coming = ((entry, self._coming(entry, without)) for entry in self._entries.values())
         return [self._plan(entry, devices, 0.0) for entry, devices in coming if devices]
 
-    def _completions(self) -> list[tuple[Plan, Sequence[int]]]:
+    def _completions(self) -> list[_Option]:
         """For each switch that runs: a plan with the slices that have not come and run on no device but avoided ones,
         and their numbers."""
-        completions: list[tuple[Plan, Sequence[int]]] = []
+        completions: list[_Option] = []
         latencies = self._fleet.latencies(len(self._images), self._avoided)
         for entry in self._entries.values():
             coming, models = self._coming(entry, self._avoided), [slice_.model for slice_ in entry.slices]

@@ -36,16 +36,19 @@ def halves(ms=60):
     return [FakeWorker(f"0.5+0.5-{i}", device=f"half {i}", ms=ms) for i in range(2)]
 
 
-def request(table, workers, dies=(), hangs=(), deadline_ms=500, loss=POINT):
-    """(switch, slices that answered, accuracy, ms, times sent anew); `dies` and `hangs` when all devices are known."""
+def request(table, workers, dies=(), hangs=(), deadline_ms=500, loss=POINT, slow=None, entries=None, min_accuracy=None):
+    """(switch, slices that answered, accuracy, ms, times sent anew); `dies` and `hangs` when all devices are known, and
+    the workers `slow` take so many ms from then on."""
 
     async def story():
-        goal = Goal(deadline_ms, accuracy_loss=loss)
-        async with fleet_of(*workers, entries=entries_of(table), goal=goal) as fleet:
+        goal = Goal(deadline_ms, min_accuracy, loss)
+        async with fleet_of(*workers, entries=entries or entries_of(table), goal=goal) as fleet:
             for one in dies:
                 one.refused = one.error = gone()
             for one in hangs:
                 one.hanging = one.names
+            for one, ms in (slow or {}).items():
+                one.ms = ms
             started = now()
             dispatch = Dispatch(fleet, IMAGE, goal, deadline_ms / 1e3, None)
             outcome = await dispatch.run()
@@ -150,3 +153,59 @@ def test_a_device_that_is_left_hangs_too():
     dead, hung = boards[3:], boards[2:3]
     assert request(LIVE, [*boards, *halves()], dead, hung, loss=0.03) == ("4x0.25", (0, 1), 0.9587, 40, 0)
     assert request(LIVE, [*boards, *halves()], dead, hung) == ("0.5+0.5", (0, 1), 0.9805, 100, 1)
+
+
+@pytest.mark.parametrize(
+    ("count", "early", "accuracy", "ms"),
+    [(2, True, 0.9861, 20), (3, True, 0.9861, 30), (4, False, 0.9798, 30)],
+)
+def test_what_is_settled_without_a_dead_board_is_no_worse_for_it(count, early, accuracy, ms):
+    """Settled by so many slices, of the three that there are."""
+    boards = [FakeWorker(f"4x0.25-{i}", device=f"quarter {i}", ms=10 * (i + 1)) for i in range(4)]
+    boards[3].error = gone()
+
+    async def story():
+        async with fleet_of(*boards, entries=entries_of(LIVE)) as fleet:
+            started = now()
+            dispatch = Dispatch(fleet, IMAGE, Goal(500), 0.5, lambda one, contributions: len(contributions) >= count)
+            outcome = await dispatch.run()
+            assert (now() - started) * 1e3 == pytest.approx(ms)
+            return outcome.early, outcome.degraded, outcome.accuracy
+
+    assert run(story()) == (early, not early, accuracy)
+
+
+def test_of_what_was_sent_anew_the_first_is_no_answer_where_more_may_come():
+    def answer(ms, loss=POINT):
+        boards, pair = quarters(), halves(20)
+        pair[0].error = gone()
+        return request(NEVER, [*boards, *pair], slow=dict.fromkeys(boards[2:], ms), loss=loss)
+
+    assert answer(75) == ("4x0.25", (0, 1, 2, 3), 0.9805, 75, 1)
+    # Nothing more comes: it is waited for all the same.
+    assert answer(5000) == ("0.5+0.5", (1,), 0.8844, 500, 1)
+    # What loses little is an answer.
+    assert answer(75, 0.1) == ("0.5+0.5", (1,), 0.8844, 60, 1)
+
+
+def test_a_slice_that_was_sent_anew_is_no_answer_where_a_slow_one_may_come():
+    def answer(ms, loss=POINT):
+        boards = quarters()
+        spare = FakeWorker("4x0.25-1", device="spare", ms=30)
+        slow = {boards[1]: 45, boards[3]: ms}
+        return request(NEVER, [*boards, spare], dies=[boards[1]], slow=slow, loss=loss)
+
+    assert answer(80) == ("4x0.25", (0, 1, 2, 3), 0.9805, 80, 1)
+    assert answer(65) == ("4x0.25", (0, 1, 2, 3), 0.9805, 70, 1)
+    assert answer(80, 0.05) == ("4x0.25", (0, 1, 2), 0.9387, 70, 1)
+
+
+@pytest.mark.parametrize("others", [[], [FakeWorker("0.5+0.5-1", device="half", ms=3)]])
+@pytest.mark.parametrize(("ms", "answered"), [(40, 95), (30, 85)])
+def test_time_is_left_for_a_whole_switch_and_not_for_what_nobody_wants(others, ms, answered):
+    """Quarters of 50 ms, one of which hangs."""
+    boards, whole = quarters(50), FakeWorker("1.0-0", device="whole", ms=ms)
+    table = [*entries_of(NEVER), entry("1.0", [16], {(0,): 0.955})]
+    table[0] = entry("0.5+0.5", MADDS["0.5+0.5"], {(0,): 0.5, (1,): 0.5})
+    answer = request(NEVER, [*boards, whole, *others], hangs=boards[3:], deadline_ms=100, loss=0.0, entries=table)
+    assert answer == ("1.0", (0,), 0.955, answered, 1)
