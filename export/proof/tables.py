@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from export.proof.judges import Judge
 from export.proof.records import Verification
 from fusion.base import columns
-from paradis_tf.evaluation.live_subsets import text_form
+from paradis_tf.evaluation.live_subsets import means_by_left, text_form
 
 
 def render(verification: Verification, judge: Judge, slices: bool) -> str:
-    """The fused switches, with all devices and with some missing; with `slices` each slice file before them."""
+    """The fused switches, with all devices, with some missing, and that in the mean over which ones; with `slices` each
+    slice file before them."""
     texts = [_slices(verification, judge)] if slices else []
     texts.append(_switches(verification, judge))
     if any(len(subsets) > 1 for subsets in verification.live.values()):
-        texts.append(_live(verification, judge))
+        texts += [_live(verification, judge), _left(verification, judge)]
     return "\n" + "\n\n".join(texts) + "\n"
 
 
@@ -69,6 +70,25 @@ def _live(verification: Verification, judge: Judge) -> str:
             rows.append((switch, devices, _text(judge, subset["float"]), *exported))
     header = ("switch", "devices that answer", "Keras", *precisions)
     return f"{_name(judge)} with devices missing, files on tflite-runtime\n{columns.render(header, rows)}"
+
+
+def _left(verification: Verification, judge: Judge) -> str:
+    means = {
+        (switch, of): means_by_left(
+            {tuple(subset["devices"]): {"Keras": subset["float"], **subset["exported"]}[of] for subset in subsets},
+            len(subsets[0]["devices"]),
+        )
+        for switch, subsets in verification.live.items()
+        if len(subsets) > 1
+        for of in ("Keras", *subsets[0]["exported"])
+    }
+    numbers = sorted({left for found in means.values() for left in found}, reverse=True)
+    rows = [
+        (*of, *(_text(judge, found[left]) if left in found else "" for left in numbers)) for of, found in means.items()
+    ]
+    header = ("switch", "of", *(f"{left} left" for left in numbers))
+    title = f"{_name(judge)}, the mean over the sets with so many devices left"
+    return f"{title}\n{columns.render(header, rows, left=(0, 1))}"
 
 
 def _name(judge: Judge) -> str:
