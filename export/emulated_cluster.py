@@ -7,7 +7,8 @@ bundle's own, and the coordinator runs on this machine. There are two trials: in
 alone, so that the others answer without it when it is gone, in the other any serves any, so that they do its work. Each
 asks for the bundle's samples, and kills one board while requests run. Exits 1 if an answer is not, to the bit, the sum
 of what the slices that it claims give on the boards that it claims, outside of the cluster; if an int8 answer to a
-sample is not the one that the bundle expects of ARM; or if a request gets no answer but for its deadline.
+sample is not the one that the bundle expects of ARM; if a request gets no answer but for its deadline, or all do after
+the kill; or if an answer lacks what the boards that are left can give.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -65,6 +66,15 @@ class Trial:
     def after(self) -> Sequence[Attempt]:
         """The requests that were sent after it."""
         return [attempt for attempt in self.busy if attempt.started > self.killed_at]
+
+    @property
+    def known_at(self) -> float:
+        """When the coordinator knew of it at the latest, as the requests' times; infinite where nobody can tell.
+
+        That is when the first answer came to what was sent after it: the requests that were under way, and that one,
+        have found the board gone.
+        """
+        return min((attempt.ended for attempt in self.after if attempt.status == 200), default=math.inf)
 
 
 def devices_of(attempt: Attempt) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -80,12 +80,31 @@ def faults(trial: Trial, claims: Claims, expected: np.ndarray | None) -> list[st
             found.append(f"image {attempt.image}: not all boards have a part in its answer.")
         elif expected is not None and not equals(attempt, expected[attempt.image]):
             found.append(f"image {attempt.image}: its answer is not the one that the bundle expects.")
-    for attempt in trial.after:
-        if KILLED in devices_of(attempt):
-            found.append(f"image {attempt.image}: {KILLED} has a part in an answer to what was sent after its end.")
+    found += _faults_after(trial)
     if not trial.under_way:
         found.append(f"no request was under way when {KILLED} was killed.")
+    if not any(attempt.status == 200 and attempt.started >= trial.known_at for attempt in trial.after):
+        found.append(f"no request was answered that was sent when the coordinator knew that {KILLED} is gone.")
     return found
+
+
+def _faults_after(trial: Trial) -> Iterator[str]:
+    """What is wrong with who has answered the requests that were sent after the kill."""
+    left, known_at = ["" if device == KILLED else device for device in trial.boards], trial.known_at
+    for attempt in trial.after:
+        if attempt.status != 200:
+            continue
+        devices = devices_of(attempt)
+        said = f"image {attempt.image}: its answer is of '{','.join(devices)}'; legal:"
+        if KILLED in devices:
+            yield f"image {attempt.image}: {KILLED} has a part in an answer to what was sent after its end."
+        elif trial.own_slices:
+            # Nothing else is possible, whether the coordinator knows yet or finds it out by this request.
+            if devices != left:
+                yield f"{said} '{','.join(left)}', all boards that are left."
+        elif "" in devices and attempt.started >= known_at:
+            # Before, the coordinator may be content with what the others have been asked for.
+            yield f"{said} no slice missing, since the boards that are left have all."
 
 
 def equals(attempt: Attempt, expected: np.ndarray) -> bool:

@@ -23,6 +23,8 @@ from tests.export.conftest import Exported
 SWITCH = "0.5+0.25+0.25"
 BOARDS = {"worker-0": "aarch64", "worker-1": "aarch64", "worker-2": "armhf"}
 KILLED_AT = 10.0
+TOGETHER, MOVED, LEFT = "worker-0,worker-1,worker-2", "worker-2,worker-1,worker-1", ",worker-1,worker-2"
+"""Who answers while all are there; then, where any serves any slice, and where each serves its own."""
 
 
 class Cluster:
@@ -55,16 +57,31 @@ class Cluster:
         whole = Attempt(image, 200, started, started + 1, 1, 1, {"logits": logits}, said, "")
         return dataclasses.replace(whole, **changed)
 
+    def after(self, *devices: str) -> list[Attempt]:
+        """Answers of these devices to requests that were sent one after the other when one was killed."""
+        return [self.answer(place % 4, named, KILLED_AT + 1 + 2 * place) for place, named in enumerate(devices)]
+
+    def late(self, started: float) -> Attempt:
+        return self.answer(0, TOGETHER, started, status=504, outputs={}, parameters={})
+
     def faults(
-        self, *busy: Attempt, calm: Sequence[Attempt] = (), own: bool = False, expects: bool = False
+        self,
+        *busy: Attempt,
+        calm: Sequence[Attempt] = (),
+        after: Sequence[Attempt] | None = None,
+        own: bool = False,
+        expects: bool = False,
     ) -> list[str]:
+        """What is wrong with these requests, with one under way at the kill and with these `after` it; by default with
+        two that are answered rightly."""
         offline: Mapping[str, EngineOutputs] = {
             name: EngineOutputs(Engine("tflite_runtime", board=Board(name, Path("a"), Path("q"))), "made up", stored)
             for name, stored in self.stored.items()
         }
         claims = trials.make_claims(self.bundle, "int8", self.images, BOARDS, offline)
-        under_way = self.answer(0, "worker-0,worker-1,worker-2", KILLED_AT - 0.5)
-        trial = Trial(BOARDS, own, calm, [under_way, *busy], KILLED_AT)
+        under_way = self.answer(0, TOGETHER, KILLED_AT - 0.5)
+        ended = self.after(*[LEFT if own else MOVED] * 2) if after is None else after
+        trial = Trial(BOARDS, own, calm, [under_way, *busy, *ended], KILLED_AT)
         expected = trials.expected_answers(self.bundle, self.bundle.find_switch(SWITCH))
         return trials.faults(trial, claims, expected if expects else None)
 
@@ -75,13 +92,43 @@ def cluster(exported: Exported) -> Cluster:
 
 
 def test_answers_of_the_boards_that_they_claim_are_right(cluster: Cluster) -> None:
-    late = cluster.answer(0, "worker-0,worker-1,worker-2", status=504, outputs={}, parameters={})
     assert not cluster.faults(
-        cluster.answer(0, "worker-0,worker-1,worker-2"),
+        cluster.answer(0, TOGETHER),
+        # Under way at the kill.
+        cluster.answer(1, ",worker-2,worker-1", KILLED_AT - 0.5),
         cluster.answer(1, "worker-2,worker-1,worker-1", KILLED_AT + 1),
-        cluster.answer(1, ",worker-2,worker-1", KILLED_AT + 2),
-        late,
+        cluster.late(0.0),
     )
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_some_are_answered_when_a_board_is_gone(cluster: Cluster, own: bool) -> None:
+    said = "no request was answered that was sent when the coordinator knew that worker-0 is gone."
+    refused = [cluster.late(KILLED_AT + 1 + place) for place in range(60)]
+    first, second = cluster.after(*[LEFT if own else MOVED] * 2)
+    for after in (refused, [], [first, *refused[:1]]):
+        assert cluster.faults(after=after, own=own) == [said]
+    assert cluster.faults(after=[*refused, first, second], own=own) == []
+
+
+def test_boards_with_slices_of_their_own_all_answer_but_the_killed(cluster: Cluster) -> None:
+    for devices in (",worker-1,", ",,worker-2", ",worker-1,worker-1", "worker-1,worker-1,worker-2"):
+        for place in (0, 1):
+            after = cluster.after(LEFT, LEFT, LEFT)
+            after[place] = cluster.after(*[devices] * 3)[place]
+            said = f"image {place}: its answer is of {devices!r}; legal: {LEFT!r}, all boards that are left."
+            assert cluster.faults(after=after, own=True) == [said]
+    assert cluster.faults(cluster.answer(1, ",worker-1,", KILLED_AT - 0.5), own=True) == []
+
+
+def test_boards_with_all_slices_do_the_work_of_the_killed(cluster: Cluster) -> None:
+    for devices in (LEFT, "worker-2,,worker-1", ",,worker-1"):
+        legal = "no slice missing, since the boards that are left have all."
+        for after in (cluster.after(MOVED, MOVED, devices), cluster.after(LEFT, MOVED, devices)):
+            assert cluster.faults(after=after) == [f"image 2: its answer is of {devices!r}; legal: {legal}"]
+    # The coordinator finds it out by requests: by those under way, and the first that is sent then.
+    assert cluster.faults(after=cluster.after(LEFT, MOVED)) == []
+    assert cluster.faults(cluster.answer(3, LEFT, KILLED_AT - 0.5), cluster.answer(3, LEFT, KILLED_AT + 1.5)) == []
 
 
 def test_what_other_boards_give_is_wrong(cluster: Cluster) -> None:
