@@ -61,7 +61,7 @@ _RUNTIME = flags.DEFINE_enum(
     "runtime", "auto", runtime.RUNTIMES, "What runs the tail of a super-resolution bundle, here."
 )
 _STARTUP_TIMEOUT_S = define_float(
-    "startup_timeout_s", 30, "Seconds to wait at the start for devices that can run a switch.", 0, LONGEST_S
+    "startup_timeout_s", 30, "Seconds to wait at the start for devices that can run a whole switch.", 0, LONGEST_S
 )
 flags.adopt_module_key_flags(planning)
 flags.adopt_module_key_flags(serving)
@@ -120,8 +120,8 @@ class _Log:
 
 
 async def _start(fleet: Fleet) -> None:
-    """Returns once a switch can be run and every device was reached or could not be, or takes long to. Until the time
-    to wait is over, that is a whole switch."""
+    """Returns once a whole switch can be run and every device was reached or could not be, or takes long to. When the
+    time to wait is over, what can be run will do; where that is nothing, the devices that take long are waited for."""
     deadline = time.monotonic() + _STARTUP_TIMEOUT_S.value
     met = asyncio.create_task(fleet.met())
     await asyncio.wait({met}, timeout=_MEET_S)
@@ -131,12 +131,13 @@ async def _start(fleet: Fleet) -> None:
 
     if not is_whole() and time.monotonic() < deadline:
         seconds = _STARTUP_TIMEOUT_S.value
-        _say(f"waiting up to {seconds:g} s (--startup_timeout_s) for devices that can run a switch")
+        _say(f"waiting up to {seconds:g} s (--startup_timeout_s) for devices that can run a whole switch")
     while not is_whole():
-        if time.monotonic() >= deadline and met.done():
-            if fleet.decide(fleet.goal).chosen is None:
+        if time.monotonic() >= deadline:
+            if fleet.decide(fleet.goal).chosen is not None:
+                break
+            if met.done():
                 raise UserError(fleet.no_plan())
-            break
         await asyncio.sleep(_LOOK_S)
     met.cancel()
 

@@ -261,7 +261,7 @@ def test_absent_worker_at_start(bundle, free_port, cluster_file, runner):
     last, errors = refusal(runner, bundle, cluster_file(url), "--startup_timeout_s=1")
     assert last.startswith("error: no switch can be run. device pi-0")
     assert f"device pi-0 at {url}, while connecting (asking whether it is there): connection refused." in last
-    waits = "coordinator: waiting up to 1 s (--startup_timeout_s) for devices that can run a switch\n"
+    waits = "coordinator: waiting up to 1 s (--startup_timeout_s) for devices that can run a whole switch\n"
     assert errors.count(waits) == 1
     assert f":{free_port} is down, while connecting (asking whether it is there): connection refused.\n" in errors
 

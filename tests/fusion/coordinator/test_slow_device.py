@@ -47,6 +47,36 @@ class Slow(socketserver.ThreadingTCPServer):
         self.server_close()
 
 
+class Stuck(Slow):
+    """Passes on all but inferences, and nothing after one."""
+
+    @staticmethod
+    def copy(source, target, delay_s):
+        with contextlib.suppress(OSError):
+            is_stuck = False
+            while part := source.recv(1 << 16):
+                is_stuck |= b"/infer " in part
+                if not is_stuck:
+                    target.sendall(part)
+
+
+def test_a_start_beside_a_device_that_is_not_measured_in_time(bundle, start, cluster_file, curl):
+    """The half that is there has to do once the time for a whole switch is over."""
+    options = [f"--bundle={bundle}", "--switch=0.5+0.5"]
+    workers = [start("worker", *options, f"--device={i}") for i in (0, 1)]
+    with Stuck(workers[1].url) as stuck:
+        cluster = cluster_file(workers[0].url, stuck.url)
+        coordinator = start("coordinator", *options, f"--cluster={cluster}", "--startup_timeout_s=0")
+        status, _, answer = curl(
+            f"{coordinator.url}/v2/models/tiny/infer", body=json.dumps({"inputs": [IMAGE]}).encode()
+        )
+        assert (status, json.loads(answer)["parameters"]["devices"]) == (200, "pi-0,")
+        # It was there all the time.
+        found = {one["name"]: one["state"] for one in json.loads(curl(f"{coordinator.url}/status")[2])["devices"]}
+        assert found["pi-0"] == "up" and found["pi-1"] != "down"
+        coordinator.stop()
+
+
 def test_the_plan_spares_a_slow_device(bundle, worker, start, cluster_file, curl):
     """Both devices have all slices; the one that the file names first answers 300 ms later."""
     body = json.dumps({"inputs": [IMAGE]}).encode()
