@@ -75,12 +75,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Sent:
-    """A slice that a device was asked for, and when its answer is expected."""
+    """A slice that a device was asked for, when its answer is expected, and whether other devices were asked for slices
+    of the switch before."""
 
     entry: SwitchEntry
     slice: int
     device: FleetDevice
     expected: float
+    again: bool
 
 
 _Option = tuple[Plan, Sequence[int]]
@@ -138,6 +140,8 @@ class Dispatch:
                 outcome = self._finished()
                 if outcome is None and (has_failed or now() >= self._patience_ends):
                     self._recover()
+                if outcome is None and self._avoided:
+                    self._want_what_is_enough()
                     outcome = self._finished()
                 if outcome is not None:
                     return outcome
@@ -168,7 +172,7 @@ class Dispatch:
     def _send(self, plan: Plan, slices: Sequence[int], rivals: Sequence[Plan] = ()) -> None:
         """Asks a plan's devices for these slices, and gives them the time that is expected and some more. What they
         answer without the others is an answer where it is accurate enough beside the rivals."""
-        entry, expected_ms = plan.entry, plan.latency_ms
+        entry, expected_ms, again = plan.entry, plan.latency_ms, plan.entry.switch in self._entries
         self._entries[entry.switch] = entry
         is_enough = plan in self._goal.accurate([plan, *rivals])
         self._wanted[entry.switch] = plan.answering if is_enough else frozenset(range(len(entry.slices)))
@@ -178,7 +182,7 @@ class Dispatch:
             if device is None:
                 continue
             answer = device.infer(entry.slices[number].model, self._images, max(0.001, self._left_ms() / 1e3))
-            self._running[answer] = _Sent(entry, number, device, now() + expected_ms / 1e3)
+            self._running[answer] = _Sent(entry, number, device, now() + expected_ms / 1e3, again)
         most_ms = max(1.1 * expected_ms, self._left_ms() - _FALLBACK_TIMES * self._fastest_ms)
         self._patience_ends = now() + min(_PATIENCE * expected_ms + _PATIENCE_MS, most_ms) / 1e3
 
@@ -226,6 +230,19 @@ class Dispatch:
             # Nothing better than to wait for what still runs.
             self._patience_ends = self._deadline
 
+    def _want_what_is_enough(self) -> None:
+        """Makes an answer of what has come of a switch by all that were asked first and are not avoided, where that is
+        accurate enough beside what may still come."""
+        waited_for = {sent.entry.switch for sent in self._running.values() if self._is_waited_for(sent)}
+        for switch in self._arrived.keys() - waited_for:
+            entry, rivals = self._entries[switch], self._comes(())
+            has_come = self._plan(entry, self._arrivals_of(entry), 0.0)
+            if has_come in self._goal.accurate([has_come, *rivals]):
+                self._wanted[switch] = has_come.answering
+
+    def _is_waited_for(self, sent: _Sent) -> bool:
+        return not sent.again and sent.device.name not in self._avoided
+
     def _avoid_slow(self) -> None:
         """Takes those for slow that have not answered in the time that they were given."""
         if now() < self._patience_ends:
@@ -236,7 +253,8 @@ class Dispatch:
                 sent.device.doubt(sent.entry.slices[sent.slice].model)
 
     def _options(self, comes: Plan | None) -> list[_Option]:
-        """What may be sent in the time that is left and is better than what comes anyway."""
+        """What may be sent in the time that is left and is better than what comes anyway; where nothing comes or runs,
+        the fastest, however late."""
         left_ms = self._left_ms()
         plans, _ = self._fleet.plans(len(self._images), self._avoided)
         options = self._completions()
@@ -244,7 +262,7 @@ class Dispatch:
         if comes is not None:
             options = [option for option in options if option[0].rank > comes.rank]
         in_time = [option for option in options if option[0].latency_ms <= left_ms]
-        if options and not in_time and not self._running:
+        if options and not in_time and comes is None and not self._running:
             in_time = [min(options, key=lambda option: option[0].latency_ms)]
         return in_time
 
@@ -276,7 +294,11 @@ class Dispatch:
         """By slice of a switch, the device that has answered, or was asked and is none of these."""
         running = (sent for sent in self._running.values() if sent.entry is entry)
         asked = {sent.slice: sent.device.name for sent in running if sent.device.name not in without}
-        return asked | {number: arrival.device for number, arrival in self._arrived.get(entry.switch, {}).items()}
+        return asked | self._arrivals_of(entry)
+
+    def _arrivals_of(self, entry: SwitchEntry) -> dict[int, str]:
+        """By slice of a switch, the device that has answered."""
+        return {number: arrival.device for number, arrival in self._arrived.get(entry.switch, {}).items()}
 
     def _plan(self, entry: SwitchEntry, devices: Mapping[int, str], latency_ms: float) -> Plan:
         """That of a switch with the slices that have a device here."""

@@ -65,10 +65,10 @@ def request(table, workers, dies=(), hangs=(), deadline_ms=500, loss=POINT, slow
         # At once, of the three that are left: a point less than the halves, which would take 60 ms more.
         (LIVE, 500, ("4x0.25", (0, 1, 2), 0.9798, 10, 0)),
         (NEVER, 500, ("0.5+0.5", (0, 1), 0.9777, 70, 1)),
-        # No time for the halves. They are tried where they would be worth more, and at the deadline it is as before.
+        # There is no time for the halves.
         (LIVE, 50, ("4x0.25", (0, 1, 2), 0.9798, 10, 0)),
-        (NEVER, 50, ("4x0.25", (0, 1, 2), 0.9387, 50, 1)),
-        (UNKNOWN, 50, ("4x0.25", (0, 1, 2), None, 50, 1)),
+        (NEVER, 50, ("4x0.25", (0, 1, 2), 0.9387, 10, 0)),
+        (UNKNOWN, 50, ("4x0.25", (0, 1, 2), None, 10, 0)),
     ],
 )
 def test_a_device_dies_in_mid_request(table, deadline_ms, answer):
@@ -97,7 +97,7 @@ def test_two_devices_die_in_mid_request(table, loss, answer):
         # Who wants it more accurate waits for that.
         (LIVE, 500, 0.006, ("4x0.25", (0, 1, 2, 3), 0.9861, 80, 1)),
         # There is no time for four quarters.
-        (NEVER, 70, 0.02, ("0.5+0.5", (1,), 0.8844, 70, 1)),
+        (NEVER, 70, 0.02, ("0.5+0.5", (1,), 0.8844, 20, 0)),
     ],
 )
 def test_one_half_of_two_is_left(table, deadline_ms, loss, answer):
@@ -209,3 +209,49 @@ def test_time_is_left_for_a_whole_switch_and_not_for_what_nobody_wants(others, m
     table[0] = entry("0.5+0.5", MADDS["0.5+0.5"], {(0,): 0.5, (1,): 0.5})
     answer = request(NEVER, [*boards, whole, *others], hangs=boards[3:], deadline_ms=100, loss=0.0, entries=table)
     assert answer == ("1.0", (0,), 0.955, answered, 1)
+
+
+@pytest.mark.parametrize(("dies_at", "ms"), [(5, 10), (10, 10), (12, 12)])
+@pytest.mark.parametrize("pair", [halves(), halves(400), []])
+def test_whatever_the_order_a_dead_board_keeps_no_answer_waiting(dies_at, ms, pair):
+    boards = quarters()
+    answer = request(NEVER, [*boards, *pair], boards[3:], deadline_ms=50, slow={boards[3]: dies_at})
+    assert answer == ("4x0.25", (0, 1, 2), 0.9387, ms, 0)
+
+
+@pytest.mark.parametrize(
+    ("table", "comes_at", "answer"),
+    [
+        (LIVE, 50, ("4x0.25", (0, 1, 2), 0.9798, 50, 1)),
+        (LIVE, 139, ("4x0.25", (0, 1, 2), 0.9798, 139, 1)),
+        (LIVE, 150, ("0.5+0.5", (0, 1), 0.9805, 140, 1)),
+        (NEVER, 50, ("0.5+0.5", (0, 1), 0.9777, 140, 1)),
+    ],
+)
+def test_a_slow_board_answers_while_another_switch_runs(table, comes_at, answer):
+    """Another one hangs."""
+    boards = quarters()
+    found = request(table, [*boards, *halves(100)], hangs=boards[3:], slow={boards[2]: comes_at})
+    assert found == answer
+
+
+@pytest.mark.parametrize("spare_ms", [100, 200])
+def test_a_slow_board_answers_while_a_spare_one_runs(spare_ms):
+    boards, spare = quarters(), FakeWorker("4x0.25-3", device="spare", ms=spare_ms)
+    answer = request(LIVE, [*boards, spare], hangs=boards[3:], slow={boards[2]: 50})
+    assert answer == ("4x0.25", (0, 1, 2), 0.9798, 50, 1)
+
+
+@pytest.mark.parametrize("dies_at", [60, 80, 90])
+def test_three_of_four_are_enough_whichever_they_are(dies_at):
+    """Slice 2 was sent to a spare board, which dies; slice 3 is slow, and was not waited for any more."""
+    boards, spare = quarters(), FakeWorker("4x0.25-2", device="spare", ms=100)
+    slow = {boards[3]: 80, spare: dies_at - 40}
+    answer = request(LIVE, [*boards, spare], [spare], boards[2:3], slow=slow)
+    assert answer == ("4x0.25", (0, 1, 3), 0.9798, 80, 1)
+
+
+def test_who_allows_a_large_loss_still_waits_for_those_that_are_in_time():
+    boards = quarters()
+    slow = {boards[0]: 2, boards[1]: 3, boards[3]: 4}
+    assert request(LIVE, boards, boards[3:], slow=slow, loss=0.03) == ("4x0.25", (0, 1, 2), 0.9798, 10, 0)
