@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks.live_bias import accuracies, means, table
+from benchmarks.bias import accuracies, means, table
 from paradis_tf.data.parts import Part
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from benchmarks import survivors
+from benchmarks import survival
 from fusion.bench.load import Attempt
 from fusion.bundle import manifest
 from fusion.runtime import choosing as runtime
@@ -23,7 +23,7 @@ def attempt(image, winner, devices, status=200, ms=20.0):
 
 def judge(*attempts, faults=None):
     labels = np.array([0, 1, 2, 3])
-    return survivors.judge(3, "killed", attempts, faults or [None] * len(attempts), labels, TABLE, 300.0)
+    return survival.judge(3, "killed", attempts, faults or [None] * len(attempts), labels, TABLE, 300.0)
 
 
 def test_answers_are_held_against_the_table_of_what_they_are_of():
@@ -35,9 +35,9 @@ def test_answers_are_held_against_the_table_of_what_they_are_of():
 
 def test_answers_that_are_further_from_the_table_than_chance():
     labels, wrong = np.zeros(100, int), [attempt(i, 1 if i < 35 else 0, "a,") for i in range(100)]
-    row = survivors.judge(0, "stopped", wrong, [None] * 100, labels, TABLE, 300.0)
+    row = survival.judge(0, "stopped", wrong, [None] * 100, labels, TABLE, 300.0)
     assert row.right == 0.65 and row.table == pytest.approx(0.8) and not row.is_as_expected
-    near = survivors.judge(0, "stopped", wrong[6:], [None] * 94, labels, TABLE, 300.0)
+    near = survival.judge(0, "stopped", wrong[6:], [None] * 94, labels, TABLE, 300.0)
     assert near.right == pytest.approx(65 / 94) and near.is_as_expected
 
 
@@ -58,14 +58,14 @@ def test_answers_of_slices_that_nobody_has_measured_are_bad(devices, text):
     """Of more than six devices a verification measures the sets that miss two at most."""
     table = {frozenset(range(7)) - {missing}: 0.75 for missing in range(7)}
     given = [attempt(0, 0, devices), attempt(1, 1, "a,b,c,d,e,f,")]
-    row = survivors.judge(6, "killed", given, [None, None], np.arange(4), table, 300.0)
+    row = survival.judge(6, "killed", given, [None, None], np.arange(4), table, 300.0)
     assert row.bad == [f"the bundle has no accuracy of {text}, which its answer is of"]
     assert (row.asked, row.sets, row.right, row.table) == (2, {(0, 1, 2, 3, 4, 5): 1}, 1.0, 0.75)
 
 
 def test_all_in_the_mean_over_the_answers():
     rows = [judge(attempt(0, 0, "a,"), attempt(1, 1, "a,")), judge(attempt(2, 0, ",b")), judge(attempt(0, 0, "", 503))]
-    row = survivors.together(rows, 2)
+    row = survival.together(rows, 2)
     assert (row.asked, row.answered, row.sets) == (4, 3, {(0,): 2, (1,): 1})
     assert row.right == pytest.approx(2 / 3) and row.table == pytest.approx(2.2 / 3)
     assert row.error == pytest.approx(math.sqrt(2.2 / 3 * 0.8 / 3 / 2)) and row.bad == ["status 503: said"]
@@ -94,7 +94,7 @@ def test_real_workers_that_are_killed_and_stopped(bundle, tmp_path):
     (folder / "manifest.json").write_text(json.dumps(content))
     made = manifest.load(folder)
     entry = made.find_switch("0.5+0.5")
-    rows = survivors.measure(made, entry, "float32", runtime.choose("auto"), images, labels, 2000.0)
+    rows = survival.measure(made, entry, "float32", runtime.choose("auto"), images, labels, 2000.0)
     assert [(row.worker, row.was) for row in rows] == [(0, "killed"), (0, "stopped"), (1, "killed"), (1, "stopped")]
     for row in rows:
         left = (0,) if row.worker == 1 else (1,)
