@@ -18,9 +18,8 @@ from .fleet import Fleet
 from .planner import Goal, Plan
 from .remote import DeviceError, Partial
 
-# A device is taken for slow after twice what was expected of it, and this.
-_PATIENCE, _PATIENCE_MS = 2.0, 20.0
-# Nor is it waited for so long that the fastest plan could not be run instead; what is expected of that is no promise.
+# A device is not waited for so long that the fastest plan could not be run instead; what that is expected to take is no
+# promise.
 _FALLBACK_TIMES = 1.5
 
 RETRY = {"Retry-After": "1"}
@@ -184,7 +183,7 @@ class Dispatch:
             answer = device.infer(entry.slices[number].model, self._images, max(0.001, self._left_ms() / 1e3))
             self._running[answer] = _Sent(entry, number, device, now() + expected_ms / 1e3, again)
         most_ms = max(1.1 * expected_ms, self._left_ms() - _FALLBACK_TIMES * self._fastest_ms)
-        self._patience_ends = now() + min(_PATIENCE * expected_ms + _PATIENCE_MS, most_ms) / 1e3
+        self._patience_ends = now() + min(planner.patience_ms(expected_ms), most_ms) / 1e3
 
     def _take_in(self, task: asyncio.Task[Partial]) -> bool:
         """Takes in what became of a request to a device; returns whether it has answered."""

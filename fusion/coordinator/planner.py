@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..base.columns import accuracy_text
 from ..bundle.contents import SwitchEntry
@@ -12,9 +12,13 @@ from ..bundle.tasks import CLASSIFICATION, BundleTask
 
 Latencies = Mapping[str, Mapping[str, float]]
 """Milliseconds for a slice model, by its name and that of each device that can run it, in the order of preference."""
+Accuracy = Callable[[SwitchEntry, Collection[int]], "float | None"]
+"""Gives that of a switch with only these slices answering."""
 _Option = tuple[float, int, str]
 """A device for a model: its latency, its preference, its name."""
 
+# A device is taken for slow after twice what was expected of it, and this.
+_PATIENCE, _PATIENCE_MS = 2.0, 20.0
 # The switch that runs is kept while no other is expected to answer in less than this part of its time.
 _MUCH_FASTER = 0.9
 # Two accuracies that are so many images of a set apart may differ by a little more.
@@ -28,15 +32,17 @@ class Plan:
     Attributes:
       entry: the switch.
       devices: the names of the devices, in slice order; one device may run several slices, one after the other. Empty
-        for a slice that no device serves: the answer is the sum of the others.
+        for a slice that no device serves, or in far more time: the answer is the sum of the others.
       latency_ms: when the last of them is expected to answer.
       accuracy: of the switch without the missing slices, in the metric of its verification; None where that is unknown.
+      slow: the missing slices that would have been served, and the milliseconds that the plan would take with them.
     """
 
     entry: SwitchEntry
     devices: tuple[str, ...]
     latency_ms: float
     accuracy: float | None
+    slow: tuple[tuple[int, ...], float] = ((), 0.0)
 
     @property
     def answering(self) -> frozenset[int]:
@@ -45,13 +51,21 @@ class Plan:
 
     @property
     def missing(self) -> tuple[int, ...]:
-        """The slices that none serves."""
+        """The slices that the answer lacks."""
         return tuple(number for number, device in enumerate(self.devices) if not device)
 
     @property
     def rank(self) -> tuple[float, bool, int]:
         """How good its answers are; without an accuracy, whole ones before others, then those of more multiply-adds."""
         return (-1.0 if self.accuracy is None else self.accuracy, not self.missing, self.madds)
+
+    @property
+    def lacks(self) -> str:
+        """Why slices are missing, as a phrase; empty where none are."""
+        slow, ms = self.slow
+        unserved = [number for number in self.missing if number not in slow]
+        late = f"slice {', '.join(map(str, slow))} would take {ms:.1f} ms" if slow else ""
+        return " and ".join(filter(None, [_unserved(unserved) if unserved else "", late]))
 
     @property
     def madds(self) -> int:
@@ -103,7 +117,7 @@ class Decision:
 
     Attributes:
       goal: what it was chosen for.
-      plans: the best one of each switch that can be run.
+      plans: the best one of each switch that can be run, and after it the one without its slow devices, if there are.
       impossible: why each other switch cannot be.
       chosen: one of the plans; None where there are none.
       kept: whether it was chosen because its switch runs, though another is faster.
@@ -122,7 +136,8 @@ class Decision:
         in_time = _in_time(self.plans, self.goal)
         accurate = self.goal.accurate(in_time)
         for plan in self.plans:
-            if self.chosen is None or plan is self.chosen:
+            # Of two plans of a switch the first speaks for it.
+            if self.chosen is None or plan.entry == self.chosen.entry or plan.entry.switch in reasons:
                 continue
             if plan not in in_time:
                 reason = f"takes {plan.latency_ms:.1f} ms, the deadline is {self.goal.deadline_ms:g} ms"
@@ -133,7 +148,7 @@ class Decision:
             if plan.missing:
                 # Of unknown accuracies a whole one is better for that alone.
                 is_known = plan.accuracy is not None or self.chosen.missing
-                reason = _unserved(plan.missing) + (f"; the rest: {reason}" if is_known else "")
+                reason = plan.lacks + (f"; the rest: {reason}" if is_known else "")
             reasons[plan.entry.switch] = reason
         return reasons
 
@@ -143,7 +158,7 @@ class Decision:
         plan, goal = self.chosen, self.goal
         if plan is None:
             return ""
-        if len(self.plans) + len(self.impossible) == 1:
+        if len({plan.entry.switch for plan in self.plans} | self.impossible.keys()) == 1:
             return "the only switch"
         if self.kept:
             others = goal.accurate(_in_time(self.plans, goal))
@@ -166,8 +181,8 @@ class Decision:
         plan = self.chosen
         if plan is None:
             return ""
-        unserved = f"though {_unserved(plan.missing)}" if plan.missing else ""
-        return ", ".join(filter(None, [unserved, self._lacks_of_goal(plan)]))
+        missing = f"though {plan.lacks}" if plan.missing else ""
+        return ", ".join(filter(None, [missing, self._lacks_of_goal(plan)]))
 
     def _lacks_of_goal(self, plan: Plan) -> str:
         goal = self.goal
@@ -183,13 +198,14 @@ class Decision:
 
 def best_plans(
     switches: Sequence[SwitchEntry],
-    accuracy: Callable[[SwitchEntry, Collection[int]], float | None],
+    accuracy: Accuracy,
     latencies: Latencies,
     busy: Mapping[str, float],
 ) -> tuple[list[Plan], dict[str, str]]:
     """The best assignment of each switch, and why other switches have none.
 
-    A switch of which devices serve some slices alone is run without the others.
+    A switch of which devices serve some slices alone is run without the others. Where devices that alone have a slice
+    take far longer than the rest, a second plan of the switch does without them.
 
     Args:
       switches: those that may be run.
@@ -200,15 +216,53 @@ def best_plans(
     plans: list[Plan] = []
     impossible: dict[str, str] = {}
     for entry in switches:
-        served = [number for number, slice_ in enumerate(entry.slices) if latencies.get(slice_.model)]
-        assigned = assign([entry.slices[number].model for number in served], latencies, busy)
-        if not served or assigned is None:
+        plan = _best_plan(entry, accuracy, latencies, busy)
+        if plan is None:
             impossible[entry.switch] = _unserved(range(len(entry.slices)))
             continue
-        device_of = dict(zip(served, assigned[0], strict=True))
-        devices = tuple(device_of.get(number, "") for number in range(len(entry.slices)))
-        plans.append(Plan(entry, devices, assigned[1], accuracy(entry, served)))
+        quick = _without_slow(plan, accuracy, latencies, busy)
+        plans += [plan] if quick is None else [plan, quick]
     return plans, impossible
+
+
+def _best_plan(entry: SwitchEntry, accuracy: Accuracy, latencies: Latencies, busy: Mapping[str, float]) -> Plan | None:
+    served = [number for number, slice_ in enumerate(entry.slices) if latencies.get(slice_.model)]
+    assigned = assign([entry.slices[number].model for number in served], latencies, busy)
+    if not served or assigned is None:
+        return None
+    device_of = dict(zip(served, assigned[0], strict=True))
+    devices = tuple(device_of.get(number, "") for number in range(len(entry.slices)))
+    return Plan(entry, devices, assigned[1], accuracy(entry, served))
+
+
+def _without_slow(plan: Plan, accuracy: Accuracy, latencies: Latencies, busy: Mapping[str, float]) -> Plan | None:
+    """The plan of the same switch without the slowest devices, if these alone have slices, and are so slow that the
+    others would not wait for them in mid-request either."""
+    models, left = [slice_.model for slice_ in plan.entry.slices], plan
+    while plan.latency_ms > patience_ms(0.0):
+        ends = dict(busy)
+        for model, device in zip(models, left.devices, strict=True):
+            if device:
+                ends[device] = ends.get(device, 0.0) + latencies[model][device]
+        slowest = max(filter(None, left.devices), key=lambda device: ends[device])
+        latencies = {
+            model: {device: ms for device, ms in latencies.get(model, {}).items() if device != slowest}
+            for model in models
+        }
+        if all(latencies[models[number]] for number in left.answering):
+            return None
+        fewer = _best_plan(plan.entry, accuracy, latencies, busy)
+        if fewer is None:
+            return None
+        left = fewer
+        if plan.latency_ms > patience_ms(left.latency_ms):
+            return replace(left, slow=(tuple(sorted(plan.answering - left.answering)), plan.latency_ms))
+    return None
+
+
+def patience_ms(expected_ms: float) -> float:
+    """How long a device is waited for of which an answer is expected in so many milliseconds."""
+    return _PATIENCE * expected_ms + _PATIENCE_MS
 
 
 def choose(
@@ -226,7 +280,7 @@ def choose(
     good = goal.accurate(_in_time(plans, goal))
     chosen = fastest = min(good or plans, key=by_speed, default=None)
     if fastest is not None:
-        runs = (plan for plan in good if plan.entry.switch == running)
+        runs = sorted((plan for plan in good if plan.entry.switch == running), key=by_speed)
         chosen = next((plan for plan in runs if hold or not _is_much_faster(fastest, plan)), fastest)
     return Decision(goal, plans, impossible, chosen, chosen is not fastest)
 

@@ -72,7 +72,8 @@ def describe(fleet: Fleet) -> dict[str, Any]:
     goal, time = fleet.goal, now()
     decision = fleet.decide(goal)
     chosen, said = decision.chosen, {"rule": decision.rule, "lacks": decision.lacks}
-    plans = {plan.entry.switch: plan for plan in decision.plans}
+    # Of two plans of a switch the first, of which the reason tells too.
+    plans = {plan.entry.switch: plan for plan in reversed(decision.plans)}
     return {
         "precision": fleet.precision,
         "deadline_ms": goal.deadline_ms,

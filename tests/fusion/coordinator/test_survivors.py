@@ -255,3 +255,24 @@ def test_who_allows_a_large_loss_still_waits_for_those_that_are_in_time():
     boards = quarters()
     slow = {boards[0]: 2, boards[1]: 3, boards[3]: 4}
     assert request(LIVE, boards, boards[3:], slow=slow, loss=0.03) == ("4x0.25", (0, 1, 2), 0.9798, 10, 0)
+
+
+@pytest.mark.parametrize(
+    ("table", "slow_ms", "answer"),
+    [
+        # As without it.
+        (LIVE, 300, ("4x0.25", (0, 1, 2), 0.9798, 10, 0)),
+        (LIVE, 600, ("4x0.25", (0, 1, 2), 0.9798, 10, 0)),
+        (NEVER, 600, ("4x0.25", (0, 1, 2), 0.9387, 10, 0)),
+        (UNKNOWN, 600, ("4x0.25", (0, 1, 2), None, 10, 0)),
+        # It is worth the time.
+        (NEVER, 300, ("4x0.25", (0, 1, 2, 3), 0.9805, 300, 0)),
+        (UNKNOWN, 300, ("4x0.25", (0, 1, 2, 3), None, 300, 0)),
+        # As long as any is waited for.
+        (LIVE, 40, ("4x0.25", (0, 1, 2, 3), 0.9861, 40, 0)),
+    ],
+)
+def test_a_board_that_is_known_to_be_slow(table, slow_ms, answer):
+    boards = quarters()
+    boards[3].ms = slow_ms
+    assert request(table, boards) == answer
