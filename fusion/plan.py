@@ -91,7 +91,9 @@ def _print(status: dict[str, Any]) -> None:
         print("no switch can be run")
     if rows:
         print(columns.render(("switch", "devices", "expected ms", "accuracy", "why"), rows, left=(0, 1, 4)))
-    if _EXPLAIN.value and plan and all(either["accuracy"] is None for either in (plan, *others)):
+    # A verified bundle may lack that of a switch without some slices.
+    unknown = (either["accuracy"] is None and "" not in either["assignment"] for either in (plan, *others))
+    if _EXPLAIN.value and plan and all(unknown):
         print(planning.UNVERIFIED)
     if _EXPLAIN.value or not plan:
         print()

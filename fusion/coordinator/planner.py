@@ -191,7 +191,7 @@ class Decision:
         if goal.is_met(plan):
             return ""
         if plan.accuracy is None:
-            return "though no accuracy is known"
+            return "though its accuracy is unknown"
         late = any(goal.is_met(other) for other in self.plans)
         return f"though none reaches {accuracy_text(goal.min_accuracy)}{' within the deadline' if late else ''}"
 

@@ -338,7 +338,7 @@ def test_says_what_the_chosen_plan_lacks(goal, lacks):
 
 def test_without_accuracies_none_is_reached():
     latencies = {("a", part.model): 1.0 for one in SWITCHES for part in one.slices}
-    for least, lacks in ((None, ""), (0.5, "though no accuracy is known")):
+    for least, lacks in ((None, ""), (0.5, "though its accuracy is unknown")):
         assert decide(Goal(100, least), latencies, {}, lambda one, slices: None).lacks == lacks
     assert decide(Goal(1), {}, {}, lambda one, slices: None).lacks == ""
 

@@ -2,11 +2,12 @@
 
 from itertools import combinations
 
+import numpy as np
 import pytest
 
 from fusion.coordinator.dispatch import Dispatch
 from fusion.coordinator.planner import Goal
-from tests.fusion.coordinator.fakes import IMAGE, FakeWorker, entry, fleet_of, gone, now, run
+from tests.fusion.coordinator.fakes import IMAGE, FakeWorker, entry, fleet_of, gone, now, run, until
 
 # Of int8 files on the 359 test images, in the mean over which of the devices are left, by how many are.
 NEVER = {"0.5+0.5": {2: 0.9777, 1: 0.8844}, "4x0.25": {4: 0.9805, 3: 0.9387, 2: 0.8672, 1: 0.6463}}
@@ -36,7 +37,18 @@ def halves(ms=60):
     return [FakeWorker(f"0.5+0.5-{i}", device=f"half {i}", ms=ms) for i in range(2)]
 
 
-def request(table, workers, dies=(), hangs=(), deadline_ms=500, loss=POINT, slow=None, entries=None, min_accuracy=None):
+def request(
+    table,
+    workers,
+    dies=(),
+    hangs=(),
+    deadline_ms=500,
+    loss=POINT,
+    slow=None,
+    entries=None,
+    min_accuracy=None,
+    images=1,
+):
     """(switch, slices that answered, accuracy, ms, times sent anew); `dies` and `hangs` when all devices are known, and
     the workers `slow` take so many ms from then on."""
 
@@ -50,7 +62,8 @@ def request(table, workers, dies=(), hangs=(), deadline_ms=500, loss=POINT, slow
             for one, ms in (slow or {}).items():
                 one.ms = ms
             started = now()
-            dispatch = Dispatch(fleet, IMAGE, goal, deadline_ms / 1e3, None)
+            batch = np.repeat(IMAGE, images, axis=0)
+            dispatch = Dispatch(fleet, batch, goal, deadline_ms / 1e3, None)
             outcome = await dispatch.run()
             assert outcome.degraded == bool(outcome.missing)
             ms = pytest.approx((now() - started) * 1e3)
@@ -276,3 +289,64 @@ def test_a_board_that_is_known_to_be_slow(table, slow_ms, answer):
     boards = quarters()
     boards[3].ms = slow_ms
     assert request(table, boards) == answer
+
+
+@pytest.mark.parametrize(
+    ("least", "answer"),
+    [
+        (0.975, ("4x0.25", (0, 1, 2), 0.9798, 10, 0)),
+        (0.9798, ("4x0.25", (0, 1, 2), 0.9798, 10, 0)),
+        (0.98, ("0.5+0.5", (0, 1), 0.9805, 70, 1)),
+        # Nothing has it; the rule without it decides.
+        (0.99, ("0.5+0.5", (0, 1), 0.9805, 70, 1)),
+    ],
+)
+def test_survivors_that_are_as_accurate_as_was_asked_for(least, answer):
+    boards = quarters()
+    assert request(LIVE, [*boards, *halves()], boards[3:], loss=0.0, min_accuracy=least) == answer
+
+
+@pytest.mark.parametrize(("images", "ms"), [(2, 20), (5, 50)])
+def test_several_images(images, ms):
+    boards = quarters()
+    answer = ("4x0.25", (0, 1, 2), 0.9798, ms, 0)
+    assert request(LIVE, [*boards, *halves()], boards[3:], deadline_ms=1000, images=images) == answer
+
+
+def test_a_board_that_comes_back():
+    boards = quarters()
+
+    async def story():
+        async with fleet_of(*boards, entries=entries_of(LIVE)) as fleet:
+
+            async def ask():
+                outcome = await Dispatch(fleet, IMAGE, Goal(500, accuracy_loss=POINT), 0.5, None).run()
+                return outcome.missing, outcome.accuracy
+
+            assert await ask() == ((), 0.9861)
+            boards[3].refused = boards[3].error = gone()
+            assert await ask() == await ask() == ((3,), 0.9798)
+            boards[3].refused = boards[3].error = None
+            await until(lambda: len(fleet.latencies()) == 4)
+            assert await ask() == ((), 0.9861)
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("half_ms", "meanwhile"),
+    # After the first request on the same boards, which is sooner, or at once on the others.
+    [(60, []), (15, [("half 0", "half 1")])],
+)
+def test_what_requests_run_meanwhile_where_a_slice_has_no_device(half_ms, meanwhile):
+    boards, pair = quarters(), halves(half_ms)
+    boards[1].error = gone()
+    goal = Goal(500, accuracy_loss=POINT)
+
+    async def story():
+        async with fleet_of(*boards, *pair, entries=entries_of(LIVE), goal=goal) as fleet:
+            decision = fleet.decide(goal)
+            assert decision.chosen.devices == ("quarter 0", "", "quarter 2", "quarter 3")
+            assert [plan.devices for plan in fleet.meanwhile(goal, decision)] == meanwhile
+
+    run(story())
