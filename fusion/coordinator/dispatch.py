@@ -12,6 +12,7 @@ from ..bundle.contents import SwitchEntry
 from ..protocol.oip import OipError
 from ..rules.early import IsSettled
 from . import planner
+from .assignment import assign
 from .devices import FleetDevice
 from .estimates import now
 from .fleet import Fleet
@@ -279,7 +280,7 @@ class Dispatch:
         for entry in self._entries.values():
             coming, models = self._coming(entry, self._avoided), [slice_.model for slice_ in entry.slices]
             slices = [number for number, model in enumerate(models) if number not in coming and latencies.get(model)]
-            assigned = planner.assign([models[number] for number in slices], latencies, self._fleet.busy())
+            assigned = assign([models[number] for number in slices], latencies, self._fleet.busy())
             if not slices or assigned is None:
                 continue
             devices, latency_ms = assigned
@@ -311,14 +312,9 @@ class Dispatch:
                 error = self.failures[-1]
                 raise OipError(error.status, str(error), RETRY if error.status == 503 else None)
             raise OipError(504, f"no device has answered within {self._goal.deadline_ms:g} ms.")
-        outcomes = [self._outcome(self._entries[switch], early=False) for switch in self._arrived]
-        return max(
-            outcomes,
-            key=lambda outcome: (
-                -1.0 if outcome.accuracy is None else outcome.accuracy,
-                sum(outcome.entry.slices[number].madds for number in outcome.arrivals),
-            ),
-        )
+        arrived = [self._entries[switch] for switch in self._arrived]
+        best = max(arrived, key=lambda entry: self._plan(entry, self._arrivals_of(entry), 0.0).rank)
+        return self._outcome(best, early=False)
 
     def _outcome(self, entry: SwitchEntry, early: bool) -> Outcome:
         arrivals = dict(sorted(self._arrived[entry.switch].items()))

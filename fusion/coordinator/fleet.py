@@ -9,6 +9,7 @@ from typing import Any
 from ..bundle.contents import Bundle, SwitchEntry
 from ..cluster.file import Device
 from . import planner
+from .assignment import Latencies
 from .devices import UNKNOWN, UP, FleetDevice
 from .estimates import now
 from .planner import Decision, Goal, Plan
@@ -214,7 +215,7 @@ class Fleet:
         answering = range(len(entry.slices)) if slices is None else slices
         return self._accuracies.get((entry.switch, frozenset(answering)))
 
-    def latencies(self, images: int = 1, without: Collection[str] = ()) -> planner.Latencies:
+    def latencies(self, images: int = 1, without: Collection[str] = ()) -> Latencies:
         """Of the devices that are up but these, for so many images."""
         latencies: dict[str, dict[str, float]] = {}
         for device in self.devices:

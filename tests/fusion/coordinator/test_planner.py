@@ -9,7 +9,7 @@ import pytest
 
 from fusion.bundle.contents import SliceModel, SwitchEntry
 from fusion.bundle.tasks import TASKS
-from fusion.coordinator import planner
+from fusion.coordinator import assignment, planner
 from fusion.coordinator.planner import Goal
 
 WIDTHS = {"1.0": [8], "0.5+0.5": [4, 4], "0.5+0.25+0.25": [4, 2, 2], "4x0.25": [2, 2, 2, 2]}
@@ -214,7 +214,7 @@ def test_without_accuracies_whole_switches_come_first_then_what_is_left_of_most(
 def test_a_fast_board_gets_the_half_and_slow_ones_the_quarters():
     speeds = {"slow": 3.0, "fast": 1.0, "slower": 3.1}
     latencies = {(d, p.model): s * p.madds for d, s in speeds.items() for p in SWITCHES[2].slices}
-    found = planner.assign([part.model for part in SWITCHES[2].slices], by_model(latencies), {})
+    found = assignment.assign([part.model for part in SWITCHES[2].slices], by_model(latencies), {})
     assert found is not None
     devices, latency = found
     assert (devices[0], set(devices[1:])) == ("fast", {"slow", "slower"})
@@ -223,8 +223,8 @@ def test_a_fast_board_gets_the_half_and_slow_ones_the_quarters():
 
 def test_a_device_with_work_before_it_is_spared():
     latencies = {"4x0.25-0": {f"pi-{i}": 5.0 for i in range(3)}}
-    assert planner.assign(["4x0.25-0"], latencies, {"pi-0": 7, "pi-1": 1}) == (("pi-2",), 5.0)
-    assert planner.assign(["4x0.25-0"], latencies, {"pi-0": 7, "pi-1": 1, "pi-2": 9}) == (("pi-1",), 6.0)
+    assert assignment.assign(["4x0.25-0"], latencies, {"pi-0": 7, "pi-1": 1}) == (("pi-2",), 5.0)
+    assert assignment.assign(["4x0.25-0"], latencies, {"pi-0": 7, "pi-1": 1, "pi-2": 9}) == (("pi-1",), 6.0)
 
 
 def four_boards():
@@ -427,5 +427,5 @@ def test_many_devices_with_work_before_them_are_planned_in_few_steps():
         speeds = [rng.choice([rng.uniform(1, 10), 5, rng.uniform(4, 6)]) for _ in range(50)]
         latencies = {(f"d{i}", model): ms for i, ms in enumerate(speeds) for model in models}
         busy = {f"d{i}": rng.choice([0.0, rng.uniform(0, 60)]) for i in range(50)}
-        most = max(most, steps(planner.assign, models, by_model(latencies), busy))
+        most = max(most, steps(assignment.assign, models, by_model(latencies), busy))
     assert most < 10_000
