@@ -234,6 +234,7 @@ def _check_palette(image: Image.Image, clear: Any, name: str) -> None:
 
 
 def _tags(image: Image.Image) -> Any:
+    """The tags of a TIFF image; Pillow types them for a class of its own alone, which need not be loaded here."""
     return image.tag_v2  # type: ignore[attr-defined]
 
 
