@@ -175,7 +175,7 @@ def test_a_list_that_is_not_there_is_named() -> None:
 
 @pytest.mark.parametrize("file", sorted(Path("benchmarks/runs").glob("*.toml")), ids=str)
 def test_the_lists_of_the_repository_are_sound(file: Path) -> None:
-    assert len(run_list.load(file)) >= 5
+    assert run_list.load(file)
 
 
 def test_the_program_refuses_bad_flags(tmp_path: Path) -> None:

@@ -137,12 +137,16 @@ def test_answers_and_slices_are_counted_apart():
         await infer()
         settled.clear()
         b.hanging = [SECOND]
-        await infer(timeout=100_000)
+        await infer(timeout=10_000_000)
         a.hanging = [FIRST]
         with pytest.raises(OipError) as refused:
-            await infer(timeout=100_000)
+            await infer(timeout=10_000_000)
         assert refused.value.status == 504
-        expected = {"answered": 3, "early": 1, "degraded": 1, "refused": 1, "late_slices": 4, "running": 0}
+        # By now b may be so slow that it is not asked; measurements have a minute, and are no requests.
+        asked = sum(timeout_s <= 10 for worker in (a, b) for timeout_s in worker.timeouts)
+        late = asked - (2 + 1 + 1)
+        assert late in (3, 4)
+        expected = {"answered": 3, "early": 1, "degraded": 1, "refused": 1, "late_slices": late, "running": 0}
         assert await counts(model) == expected
         kinds = [(one["status"], one["early"], one["degraded"], one["missing"]) for one in model.status()["recent"]]
         assert kinds == [
