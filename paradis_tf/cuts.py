@@ -1,6 +1,6 @@
 """Cuts: what one device takes of every layer of a network; and paths, which are made of them.
 
-Pure Python with exact fractions; nothing here knows about tensors.
+Exact fractions; nothing here knows about tensors.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
 
 from fusion.base.program import UserError
 
 
 class SwitchError(UserError):
-    """An illegal slice or switch; the message says what would be legal."""
+    """An illegal slice, switch or level; the message says what would be legal."""
 
 
 @dataclass(frozen=True, order=True)
@@ -91,12 +93,26 @@ class Cut(ABC):
     @property
     @abstractmethod
     def key(self) -> str:
-        """Names the weights that a layer keeps for this cut alone, such as batch norm's statistics."""
+        """Names the weights that a layer keeps for this cut alone, such as batch norm's statistics.
+
+        Cuts of one key differ in their channels and heads alone: what they make of a channel is the same, and the
+        widest of them makes all that the others do.
+        """
+
+    @property
+    def head_key(self) -> str:
+        """Names the head, such as a classifier, that answers for it; empty for the one that all cuts share."""
+        return ""
 
     @property
     @abstractmethod
     def slug(self) -> str:
         """The key in characters that are safe in names of files and models."""
+
+    @property
+    @abstractmethod
+    def width(self) -> Fraction:
+        """The fraction of the full width that it makes."""
 
     @property
     @abstractmethod
@@ -110,6 +126,14 @@ class Cut(ABC):
     @abstractmethod
     def outputs(self, layer: str, channels: int) -> tuple[int, int]:
         """The channels [first, last) that it makes of a layer's output of so many; raises `SwitchError`."""
+
+    def mask(self, layer: str, inputs: int, outputs: int) -> np.ndarray | None:
+        """Which of its inputs each of its outputs reads, in a layer of so many that slices both.
+
+        Returns:
+          float32 (inputs of the cut, outputs of the cut) of 0 and 1; None where each output reads all inputs.
+        """
+        return None
 
     @abstractmethod
     def get_config(self) -> dict[str, Any]:
@@ -139,6 +163,10 @@ class SliceCut(Cut):
         return f"{self.switch.replace('/', 'of').replace('+', '_')}_{self.device}"
 
     @property
+    def width(self) -> Fraction:
+        return self.slice.width
+
+    @property
     def owns_bias(self) -> bool:
         return self.slice.start == 0
 
@@ -165,11 +193,33 @@ WHOLE = SliceCut("1.0", 0, FULL)
 
 
 class Path(Protocol):
-    """A named way through the shared weights that has an answer of its own; `str` gives its name. Hashable."""
+    """A named way through the shared weights that has an answer of its own; `str` gives its name. Hashable.
+
+    Attributes:
+      kind: what sentences call it, such as "switch".
+    """
+
+    kind: ClassVar[str]
 
     @property
     def cuts(self) -> Sequence[Cut]:
         """What each of its devices takes, in device order."""
+
+    @property
+    def devices(self) -> int:
+        """How many devices it runs on."""
+
+    @property
+    def width(self) -> Fraction:
+        """The fraction of the full width that its devices own together."""
+
+    @property
+    def slug(self) -> str:
+        """The name in characters that are safe in URLs."""
+
+    @property
+    def file_name(self) -> str:
+        """The name as the name of a folder."""
 
 
 def text_of(value: Fraction) -> str:

@@ -16,6 +16,7 @@ from paradis_tf.base.keras_settings import settle
 from paradis_tf.builders.architecture import FUSION, Architecture, Outputs, read
 from paradis_tf.builders.shared import Applied, create_layers, fuse
 from paradis_tf.cuts import WHOLE, Cut, Path, SwitchError
+from paradis_tf.levels import create_levels
 from paradis_tf.operations.operation import NORMALIZATIONS, CutCall
 from paradis_tf.switches import DEFAULT_GRID, Switch, parse_switches
 
@@ -28,17 +29,19 @@ class Supernet(keras.Model):
 
     Args:
       architecture: an `Architecture`, or its config with its `name` (as `get_config` writes it).
-      switches: the switches it is trained and exported for, as `Switch` or in text form.
-      grid: every slice bound is a multiple of 1/grid.
+      switches: the switches it is trained and exported for, as `Switch` or in text form; none for a network of levels.
+      grid: every slice bound is a multiple of 1/grid; of a network of levels their number.
       normalization: `private` gives each device of each switch a scale and shift of its own in batch norm, a gain and
         bias in weight normalization; with `shared_affine` it takes its slice of the full width's. Batch norm's
         statistics are its own in both. See `SwitchableBatchNormalization` and `SwitchableWeightNormConv2D`.
+      levels: of a network of levels how many it has, 1 to 64; 0 for one of switches.
+      connectivity: of a network of levels what its slices read; see `Level`.
       dtype: Keras' dtype policy: "float32", "mixed_float16" or "mixed_bfloat16". Weights, fused predictions and batch
         norm's statistics are float32 in each.
 
     Call arguments:
       images: (batch, height, width, 3), raw pixels 0..255 in any number type.
-      path: the path to run, or the text form of a switch, by keyword; the widest switch if left out.
+      path: the path to run, or its name, by keyword; the widest if left out.
       training: whether batch norm uses and collects the batch's statistics.
       devices: indices of the devices of the path that answer, ascending; all of them if left out.
 
@@ -47,51 +50,86 @@ class Supernet(keras.Model):
       (batch, height * scale, width * scale, 3), and the concatenated `features` (batch, ..., channels).
 
     Raises:
-      SwitchError: an illegal switch, or one that cuts inside a channel of a layer.
-      UserError: an unknown `normalization`.
+      SwitchError: an illegal switch or number of levels, or a path that cuts inside a channel of a layer.
+      UserError: an unknown `normalization`; switches and levels, or neither; levels of an architecture without a
+        classifier.
+
+    Attributes:
+      paths: the switches or levels.
+      switches: the switches; none of a network of levels.
     """
 
     def __init__(
         self,
         architecture: Architecture | dict[str, Any],
-        switches: Sequence[Switch | str],
+        switches: Sequence[Switch | str] = (),
         grid: int = DEFAULT_GRID,
         normalization: str = "private",
+        levels: int = 0,
+        connectivity: str = "dense",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if isinstance(architecture, dict):
             architecture = models.create(**architecture)
         self.architecture = architecture
-        self.grid = grid
-        self.switches = parse_switches([str(switch) for switch in switches], grid)
+        self.levels = levels
+        self.connectivity = connectivity
+        self.grid = levels or grid
+        self.switches: tuple[Switch, ...] = ()
+        self.paths: tuple[Path, ...]
+        if levels:
+            if switches:
+                given = ", ".join(map(str, switches))
+                raise UserError(f"a network has switches or levels; it gets switches {given} and {levels} levels.")
+            self.paths = create_levels(levels, connectivity)
+        else:
+            self.paths = self.switches = parse_switches([str(switch) for switch in switches], grid)
         if normalization not in NORMALIZATIONS:
             raise UserError(f"normalization is {normalization!r}; it is {' or '.join(map(repr, NORMALIZATIONS))}.")
         self.normalization = normalization
-        layers = create_layers(architecture, self.switches, self.dtype_policy, normalization)
+        layers = create_layers(architecture, self.paths, self.dtype_policy, normalization)
         self.shared_layers = list(layers.values())
         self._layer_of = {layer.name: layer for layer in self.shared_layers}
         self.task = tasks.create(self.architecture.task)
         self.built = True
 
     @property
-    def widest(self) -> Switch:
-        """The switch that owns most channels, on fewest devices: the teacher of the others."""
-        return min(self.switches, key=lambda switch: (-switch.width, switch.devices))
+    def widest(self) -> Path:
+        """The path that owns most channels, on fewest devices: the teacher of the others."""
+        return min(self.paths, key=lambda path: (-path.width, path.devices))
 
     def check_path(self, path: Path) -> None:
         """Raises SwitchError unless the path is one of the network's."""
-        if path not in self.switches:
-            known = ", ".join(str(s) for s in self.switches)
-            raise SwitchError(f"switch '{path}' is not one of this network's: {known}.")
+        if path not in self.paths:
+            raise SwitchError(f"{getattr(path, 'kind', 'path')} '{path}' is not one of this network's: {self._known}.")
 
     def check_cut(self, cut: Cut) -> None:
-        """Raises SwitchError unless the cut is of a path of the network's."""
+        """Raises SwitchError unless the cut is of a path of the network's, or a step of one."""
         if not isinstance(cut, Cut):
-            raise SwitchError(f"{cut!r} is no cut; legal: one of a path, such as network.switches[0].cut(0).")
-        if not any(cut in path.cuts for path in self.switches):
-            known = ", ".join(str(s) for s in self.switches)
-            raise SwitchError(f"{cut} is not one of this network's; its switches are {known}.")
+            raise SwitchError(f"{cut!r} is no cut; legal: one of a path, such as network.paths[0].cuts[0].")
+        if not any(cut in path.cuts or cut in getattr(path, "steps", ()) for path in self.paths):
+            kinds = "switches" if self.switches else f"levels ({self.connectivity})"
+            raise SwitchError(f"{cut} is not one of this network's; its {kinds} are {self._known}.")
+
+    @property
+    def _known(self) -> str:
+        return ", ".join(map(str, self.paths))
+
+    def path(self, name: str) -> Path:
+        """The path of that name; a switch's text form is read in any order of its widths.
+
+        Raises:
+          SwitchError: the network has no such path.
+        """
+        if self.switches:
+            path: Path = Switch.parse(name, self.grid)
+            self.check_path(path)
+            return path
+        for level in self.paths:
+            if str(level) == name:
+                return level
+        raise SwitchError(f"level {name!r} is not one of this network's: {self._known}.")
 
     def call_cut(self, images: Any, cut: Cut, training: bool = False) -> Outputs[Any]:
         """The partial outputs of one device: `prediction` and `features` as they are before fusion."""
@@ -123,7 +161,7 @@ class Supernet(keras.Model):
         devices: Sequence[int] | None = None,
     ) -> dict[str, Any]:
         if isinstance(path, str):
-            path = Switch.parse(path, self.grid)
+            path = self.path(path)
         path = path or self.widest
         self.check_path(path)
         cuts = path.cuts
@@ -132,7 +170,8 @@ class Supernet(keras.Model):
             raise SwitchError(f"devices are {tuple(live)}; each answers once.")
         for device in live:
             if not 0 <= device < len(cuts):
-                raise SwitchError(f"device {device} is not in switch '{path}'; its devices are 0 to {len(cuts) - 1}.")
+                legal = f"its devices are 0 to {len(cuts) - 1}"
+                raise SwitchError(f"device {device} is not in {path.kind} '{path}'; {legal}.")
         return self.fuse(images, [self.call_cut(images, cuts[device], bool(training)) for device in live])
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -140,13 +179,14 @@ class Supernet(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        config.update(
-            architecture=self.architecture_config(),
-            switches=[str(switch) for switch in self.switches],
-            grid=self.grid,
-            normalization=self.normalization,
-        )
+        config.update(architecture=self.architecture_config(), normalization=self.normalization, **self._paths_config())
         return config
+
+    def _paths_config(self) -> dict[str, Any]:
+        """The arguments that give its paths, JSON-ready."""
+        if self.levels:
+            return {"levels": self.levels, "connectivity": self.connectivity}
+        return {"switches": [str(switch) for switch in self.switches], "grid": self.grid}
 
     def architecture_config(self) -> dict[str, Any]:
         """The architecture's name and options, JSON-ready."""
@@ -161,8 +201,10 @@ class Supernet(keras.Model):
         return None
 
     def model_id(self) -> str:
-        """SHA-256, in hex, of what decides the answers: architecture, switches and weights."""
-        config = {"architecture": self.architecture_config(), "switches": [str(s) for s in self.switches]}
+        """SHA-256, in hex, of what decides the answers: architecture, paths and weights."""
+        # The grid decides no answer.
+        paths = {key: value for key, value in self._paths_config().items() if key != "grid"}
+        config = {"architecture": self.architecture_config(), **paths}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
         for layer in self.shared_layers:
             for weight in layer.weights:

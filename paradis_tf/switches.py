@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import groupby
+from typing import ClassVar
 
 from paradis_tf.cuts import FULL, Slice, SliceCut, SwitchError, text_of
 
@@ -32,6 +33,8 @@ class Switch:
     Raises:
       SwitchError: empty, overlapping, with a gap, or with increasing widths.
     """
+
+    kind: ClassVar[str] = "switch"
 
     slices: tuple[Slice, ...]
 

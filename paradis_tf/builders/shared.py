@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from fusion.base.program import UserError
 from paradis_tf.builders.architecture import Architecture, Outputs, Reading
 from paradis_tf.builders.cost import cut_cost
 from paradis_tf.cuts import WHOLE, Path, SwitchError
@@ -27,16 +28,22 @@ def create_layers(
 
     Raises:
       SwitchError: a path cuts inside a channel of a layer; the layer is named.
+      UserError: the paths have heads of their own, and the architecture has none.
     """
     creator = _Creator(Setting(tuple(cut for path in paths for cut in path.cuts), dtype, normalization))
     height, width, channels = architecture.image_shape
     architecture(creator, Shape((height, width), channels, channels))
+    if any(cut.head_key for cut in creator.setting.cuts) and not creator.has_head:
+        raise UserError(
+            f"architecture {architecture.name!r} has no classifier, of which each level has one of its own; a network "
+            "of levels takes one that has."
+        )
     for path in paths:
         for cut in path.cuts:
             try:
                 cut_cost(architecture, cut)
             except SwitchError as error:
-                raise SwitchError(f"switch '{path}' does not fit: {error}") from None
+                raise SwitchError(f"{path.kind} '{path}' does not fit: {error}") from None
     for name, layer in creator.layers.items():
         layer.build((None, None, None, creator.channels[name]))
     return creator.layers
@@ -49,9 +56,11 @@ class _Creator(Reading[Shape]):
         self.setting = setting
         self.layers: dict[str, keras.layers.Layer] = {}
         self.channels: dict[str, int] = {}
+        self.has_head = False
 
     def __call__(self, operation: Operation, *tensors: Shape, name: str) -> Shape:
         channels = [shape.channels for shape in tensors]
+        self.has_head |= operation.is_head
         layer = operation.layer(channels, self.setting, name)
         if layer is not None:
             if name in self.layers:

@@ -38,7 +38,7 @@ def extract(
 
     Args:
       network: the supernet that owns the weights.
-      cut: a cut of one of its paths, such as `network.switches[0].cut(1)`.
+      cut: a cut of one of its paths, such as `network.switches[0].cut(1)` or `network.paths[0].cuts[0]`.
       keras_module: `keras` or `tf_keras`.
       normalized_input: if true the model takes float32 images in [-1, 1) (pixel / 128 - 1); if false it
         takes raw pixels 0..255 in any number type and normalizes them itself.

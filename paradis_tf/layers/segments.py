@@ -1,4 +1,4 @@
-"""Weights that are private to each cut: one vector, a segment of it for each."""
+"""Weights that are private to each cut: one vector, a segment of it for each key."""
 
 from __future__ import annotations
 
@@ -10,41 +10,59 @@ from paradis_tf.cuts import Cut
 class Segments:
     """Where the values of each cut stand in a vector, in the order of the cuts.
 
-    One variable per cut would make tracing and saving several times slower.
+    Cuts of one key share a segment; each has its own channels of it. One variable per cut would make tracing and saving
+    several times slower.
 
     Args:
       layer: the layer's name, for errors.
-      cuts: the cuts, of different keys.
-      size: how many values a cut has.
+      cuts: the cuts, each once.
+      channels: the channels [first, last) of the layer that a cut has values for.
+      key: whose segment it is, `Cut.key` if left out.
 
     Attributes:
+      keys: of the segments, in their order.
+      sizes: values of each segment.
       total: values of the whole vector.
 
     Raises:
-      ValueError: there are no cuts, or two of one key.
+      ValueError: there are no cuts, or one comes twice.
     """
 
-    def __init__(self, layer: str, cuts: Sequence[Cut], size: Callable[[Cut], int]) -> None:
+    def __init__(
+        self,
+        layer: str,
+        cuts: Sequence[Cut],
+        channels: Callable[[Cut], tuple[int, int]],
+        key: Callable[[Cut], str] = lambda cut: cut.key,
+    ) -> None:
         self.layer = layer
-        self.cuts = tuple(cuts)
-        self.total = 0
-        self._bounds: dict[str, tuple[int, int]] = {}
-        if not self.cuts:
+        self._channels = channels
+        self._key = key
+        if not cuts:
             raise ValueError(f"layer {layer!r} gets no cuts; it keeps weights for at least one.")
-        for cut in self.cuts:
-            if cut.key in self._bounds:
+        # By key, the channels that its cuts have together.
+        self._covered: dict[str, tuple[int, int]] = {}
+        for index, cut in enumerate(cuts):
+            if cut in cuts[:index]:
                 raise ValueError(f"layer {layer!r} gets the cut {cut.key} twice; list each once.")
-            first, self.total = self.total, self.total + size(cut)
-            self._bounds[cut.key] = first, self.total
+            first, last = channels(cut)
+            low, high = self._covered.get(key(cut), (first, last))
+            self._covered[key(cut)] = min(low, first), max(high, last)
+        self.keys = tuple(self._covered)
+        self.sizes = tuple(high - low for low, high in self._covered.values())
+        self.total = sum(self.sizes)
+        self._first = {each: sum(self.sizes[:index]) for index, each in enumerate(self.keys)}
 
     def bounds(self, cut: Cut) -> tuple[int, int]:
-        """The first place of a segment and the one after its last.
+        """The first place of a cut's values and the one after its last.
 
         Raises:
-          ValueError: there is none for that cut; those that there are are named.
+          ValueError: there are none for that cut; the keys that there are are named.
         """
-        bounds = self._bounds.get(cut.key)
-        if bounds is None:
-            known = ", ".join(self._bounds)
-            raise ValueError(f"layer {self.layer!r} has no weights for {cut}; it has those of {known}.")
-        return bounds
+        key = self._key(cut)
+        if key in self._covered:
+            low, high = self._covered[key]
+            first, last = self._channels(cut)
+            if low <= first and last <= high:
+                return self._first[key] + first - low, self._first[key] + last - low
+        raise ValueError(f"layer {self.layer!r} has no weights for {cut}; it has those of {', '.join(self.keys)}.")

@@ -9,8 +9,10 @@ import keras
 import numpy as np
 
 from paradis_tf.cuts import WHOLE, Cut, SliceCut
+from paradis_tf.levels import LevelCut
 
-keras.saving.register_keras_serializable(package="paradis_tf")(SliceCut)
+for _kind in (SliceCut, LevelCut):
+    keras.saving.register_keras_serializable(package="paradis_tf")(_kind)
 
 
 class SlicedLayer(keras.layers.Layer):
@@ -73,7 +75,19 @@ class SlicedLayer(keras.layers.Layer):
 
     def _cut_kernel(self, cut: Cut) -> Any:
         """The kernel that a cut computes with."""
-        return self._block(self.kernel, *self._bounds(cut))
+        return self._cut_of(self.kernel, cut)
+
+    def _cut_of(self, kernel: Any, cut: Cut) -> Any:
+        """A cut's block of something of the kernel's shape, 0 where the cut connects no channels."""
+        block = self._block(kernel, *self._bounds(cut))
+        mask = self._mask(cut)
+        return block if mask is None else keras.ops.multiply(block, keras.ops.cast(mask, block.dtype))
+
+    def _mask(self, cut: Cut) -> np.ndarray | None:
+        """The cut's mask, (inputs, outputs), as the last axes of kernels are; None where there is none."""
+        if not (self.slice_inputs and self.slice_outputs):
+            return None
+        return cut.mask(self.name, self.in_channels, self.out_channels)
 
     def _cut_bias(self, cut: Cut) -> Any:
         """The bias that a cut adds, or None."""

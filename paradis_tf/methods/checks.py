@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fusion.base.program import UserError
+from paradis_tf.cuts import Path
 from paradis_tf.switches import Switch
 
 
@@ -15,12 +16,25 @@ def check_weights(method: str, **weights: float) -> None:
             raise UserError(f"{method}: {name} is {weight!r}; it is a number of 0 or more.")
 
 
-def widest_first(method: str, switches: Sequence[Switch]) -> list[Switch]:
+def switches_of(method: str, paths: Sequence[Path]) -> list[Switch]:
+    """The paths of a network of switches.
+
+    Raises:
+      UserError: they are something else.
+    """
+    switches = [path for path in paths if isinstance(path, Switch)]
+    if len(switches) < len(paths):
+        raise UserError(f"{method}: it trains switches, and the network has levels; take anytime or nested.")
+    return switches
+
+
+def widest_first(method: str, paths: Sequence[Path]) -> list[Switch]:
     """The switches of a network that is not distributed, from the widest to the narrowest.
 
     Raises:
-      UserError: a switch of several devices, named.
+      UserError: a switch of several devices, named, or a network of levels.
     """
+    switches = switches_of(method, paths)
     for switch in switches:
         if switch.devices > 1:
             raise UserError(

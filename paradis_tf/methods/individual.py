@@ -8,9 +8,10 @@ from typing import Any
 import keras
 
 from fusion.base.program import UserError
-from paradis_tf.methods.checks import check_weights
+from paradis_tf.cuts import Path
+from paradis_tf.methods.checks import check_weights, switches_of
 from paradis_tf.methods.passes import Method, Pass, Teacher, distillation
-from paradis_tf.switches import WHOLE_SWITCH, Switch
+from paradis_tf.switches import WHOLE_SWITCH
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -42,7 +43,8 @@ class Individual(Method):
         self.feature_weight = feature_weight
         self.learns_features = feature_weight > 0
 
-    def passes(self, switches: Sequence[Switch], widest: Switch) -> tuple[Pass, ...]:
+    def passes(self, paths: Sequence[Path], widest: Path) -> tuple[Pass, ...]:
+        switches = switches_of("individual", paths)
         if len(switches) > 1:
             raise UserError(
                 f"individual: there are {len(switches)} switches, {', '.join(map(str, switches))}; it takes one."

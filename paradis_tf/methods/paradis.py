@@ -8,7 +8,8 @@ from typing import Any
 import keras
 
 from fusion.base.program import UserError
-from paradis_tf.methods.checks import check_weights
+from paradis_tf.cuts import Path
+from paradis_tf.methods.checks import check_weights, switches_of
 from paradis_tf.methods.passes import (
     Features,
     HardLabels,
@@ -118,7 +119,8 @@ class Paradis(Method):
         self.learns_features = feature_weight > 0
         self._draws_live = draws_live
 
-    def passes(self, switches: Sequence[Switch], widest: Switch) -> tuple[Pass, ...]:
+    def passes(self, paths: Sequence[Path], widest: Path) -> tuple[Pass, ...]:
+        switches = switches_of("paradis", paths)
         if self.teacher_run:
             teacher = Teacher(WHOLE_SWITCH, "fixed")
         else:
@@ -149,7 +151,7 @@ class Paradis(Method):
                 f"one answers; it is 1 to {most - 1}, or 0 for all but one."
             )
 
-    def _live(self, switch: Switch, objectives: Sequence[Objective]) -> LiveSets | None:
+    def _live(self, switch: Path, objectives: Sequence[Objective]) -> LiveSets | None:
         """What sets of a switch's devices learn: what the switch does, but for features, which missing devices lack."""
         kept = tuple(objective for objective in objectives if not isinstance(objective, Features))
         if switch.devices == 1 or not self._draws_live:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import keras
 
 from paradis_tf.cuts import Path
-from paradis_tf.switches import Switch
 from paradis_tf.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -163,7 +162,8 @@ class Pass:
         for objective in self.objectives if objectives is None else objectives:
             teacher = objective.teacher
             if teacher is not None and teacher not in taught:
-                raise ValueError(f"switch '{self.path}' learns from '{teacher.path}', which has not run before it.")
+                who = f"{self.path.kind} '{self.path}'"
+                raise ValueError(f"{who} learns from '{teacher.path}', which has not run before it.")
             of_teacher = taught[teacher] if teacher is not None else {}
             total += objective.weight * objective.loss(task, targets, outputs, of_teacher)
         return total
@@ -198,15 +198,15 @@ class Method(ABC):
     fixed_teacher: Supernet | None = None
 
     @abstractmethod
-    def passes(self, switches: Sequence[Switch], widest: Switch) -> tuple[Pass | Draw, ...]:
+    def passes(self, paths: Sequence[Path], widest: Path) -> tuple[Pass | Draw, ...]:
         """The passes of one step, in order; a teacher comes before those it teaches.
 
         Args:
-          switches: the supernet's switches.
+          paths: the supernet's paths.
           widest: the one that owns most channels on fewest devices.
 
         Raises:
-          UserError: switches that the method cannot train.
+          UserError: paths that the method cannot train.
         """
 
     def use_teacher(self, network: Supernet) -> None:

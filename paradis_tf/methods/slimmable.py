@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
+from paradis_tf.cuts import Path
 from paradis_tf.methods.checks import widest_first
 from paradis_tf.methods.passes import Method, Pass
-from paradis_tf.switches import Switch
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -21,8 +21,8 @@ class Slimmable(Method):
     Source: slimmable networks (Yu et al. 2019, algorithm 1).
     """
 
-    def passes(self, switches: Sequence[Switch], widest: Switch) -> tuple[Pass, ...]:
-        return tuple(Pass(switch) for switch in widest_first("slimmable", switches))
+    def passes(self, paths: Sequence[Path], widest: Path) -> tuple[Pass, ...]:
+        return tuple(Pass(switch) for switch in widest_first("slimmable", paths))
 
     def get_config(self) -> dict[str, Any]:
         return {}

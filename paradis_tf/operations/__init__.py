@@ -8,7 +8,7 @@ from paradis_tf.operations.add import Add
 from paradis_tf.operations.batch_norm import BatchNorm, SwitchableBatchNormalization
 from paradis_tf.operations.bias import Bias, ChannelBias
 from paradis_tf.operations.conv import Conv, SlicedConv2D
-from paradis_tf.operations.dense import Classifier, SlicedDense
+from paradis_tf.operations.dense import Classifier, SlicedDense, SwitchableDense
 from paradis_tf.operations.depth_to_space import DepthToSpace, PixelShuffle
 from paradis_tf.operations.depthwise_conv import DepthwiseConv, SlicedDepthwiseConv2D
 from paradis_tf.operations.pixels import Denormalize, Normalize
@@ -36,6 +36,7 @@ __all__ = [
     "SlicedDepthwiseConv2D",
     "SlicedWeightNormConv2D",
     "SwitchableBatchNormalization",
+    "SwitchableDense",
     "SwitchableWeightNormConv2D",
     "WeightNormConv",
 ]

@@ -83,7 +83,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         self.affine = affine
 
     def build(self, input_shape: Any = None) -> None:
-        self._segments = Segments(self.name, self.cuts, lambda cut: len(range(*self._own_channels(cut))))
+        self._segments = Segments(self.name, self.cuts, self._own_channels)
         size = self._segments.total
         affine = self.channels if self.affine == "shared" else size
         self.gamma = self.add_weight(name="gamma", shape=(affine,), initializer="ones", autocast=False)
@@ -241,5 +241,5 @@ class BatchNorm(Operation):
         stock = build.layers.BatchNormalization(epsilon=EPSILON, name=name)
         return build.stock(stock, *tensors, weights=build.weights(name))
 
-    def parameters(self, *inputs: Shape, result: Shape, cut: Cut) -> tuple[int, int]:
+    def parameters(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> tuple[int, int]:
         return 0, 2 * result.taken

@@ -68,5 +68,5 @@ class Bias(Operation):
         (offset,) = build.weights(name)
         return build.stock(build.layers.Rescaling(1.0, offset.tolist(), name=name), *tensors)
 
-    def parameters(self, *inputs: Shape, result: Shape, cut: Cut) -> tuple[int, int]:
+    def parameters(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> tuple[int, int]:
         return result.channels, 0

@@ -11,7 +11,7 @@ import keras
 from paradis_tf.cuts import Cut
 from paradis_tf.layers.sliced_layer import SlicedLayer
 from paradis_tf.layers.windows import check_positions, check_window
-from paradis_tf.operations.operation import Build, Operation, Setting, Shape
+from paradis_tf.operations.operation import Build, Operation, Setting, Shape, connections
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -144,6 +144,9 @@ class Conv(Operation):
     def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:
         return inputs[0].window(self.filters, cut.outputs(name, self.filters), self.kernel_size, self.strides)
 
-    def weights(self, *inputs: Shape, result: Shape) -> int:
-        ins = inputs[0].taken if self.slice_inputs else inputs[0].channels
-        return self.kernel_size**2 * ins * result.taken
+    @property
+    def mixes(self) -> bool:
+        return self.slice_inputs
+
+    def weights(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> int:
+        return self.kernel_size**2 * connections(cut, name, inputs[0].channels, self.filters, self.slice_inputs)

@@ -74,6 +74,13 @@ class SlicedDepthwiseConv2D(SlicedLayer):
     def _block(self, kernel: Any, ins: tuple[int, int], outs: tuple[int, int]) -> Any:
         return kernel[:, :, ins[0] : ins[1], :]
 
+    def _bounds(self, cut: Cut) -> tuple[tuple[int, int], tuple[int, int]]:
+        own = cut.outputs(self.name, self.in_channels)
+        return own, own
+
+    def _mask(self, cut: Cut) -> None:
+        return None
+
     def _apply(self, inputs: Any, kernel: Any) -> Any:
         return keras.ops.depthwise_conv(
             inputs, kernel, strides=self.strides, padding=self.padding, data_format="channels_last"
@@ -113,5 +120,5 @@ class DepthwiseConv(Operation):
         channels = inputs[0].channels
         return inputs[0].window(channels, cut.outputs(name, channels), self.kernel_size, self.strides)
 
-    def weights(self, *inputs: Shape, result: Shape) -> int:
+    def weights(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> int:
         return self.kernel_size**2 * result.taken

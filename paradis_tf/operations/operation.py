@@ -136,9 +136,11 @@ class Operation(ABC):
 
     Attributes:
       kind: what tables of costs call it; operations without one have no row there.
+      is_head: whether it answers: a network of levels keeps weights of it for each head (`Cut.head_key`).
     """
 
     kind: ClassVar[str] = ""
+    is_head: ClassVar[bool] = False
 
     def layer(self, channels: Sequence[int], setting: Setting, name: str) -> Any:
         """The Keras layer that owns the full-size weights, not yet built, or None where there are no weights.
@@ -162,19 +164,36 @@ class Operation(ABC):
         """The shape that comes out; raises `SwitchError`, naming the layer, where the cut falls inside a channel."""
         return inputs[0]
 
-    def weights(self, *inputs: Shape, result: Shape) -> int:
-        """How many values the cut has of the kernel."""
+    @property
+    def mixes(self) -> bool:
+        """Whether a channel that comes out depends on several sliced ones that go in."""
+        return self.is_head
+
+    def weights(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> int:
+        """How many values the cut has of the kernel, those that its mask makes 0 left out."""
         return 0
 
-    def parameters(self, *inputs: Shape, result: Shape, cut: Cut) -> tuple[int, int]:
+    def parameters(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> tuple[int, int]:
         """How many values the cut has of kernel and bias, and of scale and shift."""
-        return self.weights(*inputs, result=result), 0
+        return self.weights(*inputs, result=result, cut=cut, name=name), 0
 
-    def madds(self, *inputs: Shape, result: Shape) -> int:
+    def madds(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> int:
         """Multiply-adds for one image: each weight takes part once at each position that comes out."""
-        return self.weights(*inputs, result=result) * result.positions
+        return self.weights(*inputs, result=result, cut=cut, name=name) * result.positions
 
     def cost(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> LayerCost:
         """Its row in a table of costs."""
-        kernel, norm = self.parameters(*inputs, result=result, cut=cut)
-        return LayerCost(name, self.kind, self.madds(*inputs, result=result), kernel, norm, result.values)
+        madds = self.madds(*inputs, result=result, cut=cut, name=name)
+        kernel, norm = self.parameters(*inputs, result=result, cut=cut, name=name)
+        return LayerCost(name, self.kind, madds, kernel, norm, result.values)
+
+
+def connections(
+    cut: Cut, name: str, inputs: int, outputs: int, slice_inputs: bool = True, slice_outputs: bool = True
+) -> int:
+    """Pairs of an input and an output channel that a cut connects in a layer of so many, at full width."""
+    if slice_inputs and slice_outputs and (mask := cut.mask(name, inputs, outputs)) is not None:
+        return int(mask.sum())
+    first, last = cut.inputs(name, inputs) if slice_inputs else (0, inputs)
+    begin, end = cut.outputs(name, outputs) if slice_outputs else (0, outputs)
+    return (last - first) * (end - begin)

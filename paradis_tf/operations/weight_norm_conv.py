@@ -11,7 +11,7 @@ import keras
 from paradis_tf.cuts import Cut
 from paradis_tf.layers.segments import Segments
 from paradis_tf.operations.conv import SlicedConv2D
-from paradis_tf.operations.operation import Build, Operation, Setting, Shape
+from paradis_tf.operations.operation import Build, Operation, Setting, Shape, connections
 
 
 def normalized(direction: Any, gain: Any) -> Any:
@@ -84,7 +84,7 @@ class SlicedWeightNormConv2D(SlicedConv2D):
         )
 
     def _cut_kernel(self, cut: Cut) -> Any:
-        return self._block(normalized(self.kernel, self.gain), *self._bounds(cut))
+        return self._cut_of(normalized(self.kernel, self.gain), cut)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -124,7 +124,7 @@ class SwitchableWeightNormConv2D(SlicedWeightNormConv2D):
         self.cuts = tuple(cuts)
 
     def build(self, input_shape: Any = None) -> None:
-        self._segments = Segments(self.name, self.cuts, lambda cut: len(range(*self._bounds(cut)[1])))
+        self._segments = Segments(self.name, self.cuts, lambda cut: self._bounds(cut)[1])
         size = self._segments.total
         self.kernel = self.add_weight(
             name="kernel", shape=self.kernel_shape, initializer=self.kernel_initializer, autocast=False
@@ -136,8 +136,7 @@ class SwitchableWeightNormConv2D(SlicedWeightNormConv2D):
         self.built = True
 
     def _cut_kernel(self, cut: Cut) -> Any:
-        direction = self._block(self.kernel, *self._bounds(cut))
-        return normalized(direction, self.gain[self._segment(cut)])
+        return normalized(self._cut_of(self.kernel, cut), self.gain[self._segment(cut)])
 
     def _cut_bias(self, cut: Cut) -> Any:
         return None if self.bias is None else self.bias[self._segment(cut)]
@@ -199,12 +198,17 @@ class WeightNormConv(Operation):
     def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:
         return inputs[0].window(self.filters, self._outputs(cut, name))
 
-    def weights(self, *inputs: Shape, result: Shape) -> int:
-        ins = inputs[0].taken if self.slice_inputs else inputs[0].channels
-        return self.kernel_size**2 * ins * result.taken
+    @property
+    def mixes(self) -> bool:
+        return self.slice_inputs
 
-    def parameters(self, *inputs: Shape, result: Shape, cut: Cut) -> tuple[int, int]:
-        return self.weights(*inputs, result=result) + result.taken * (1 + self._has_bias(cut)), 0
+    def weights(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> int:
+        slices = self.slice_inputs, self.slice_outputs
+        return self.kernel_size**2 * connections(cut, name, inputs[0].channels, self.filters, *slices)
+
+    def parameters(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> tuple[int, int]:
+        kernel = self.weights(*inputs, result=result, cut=cut, name=name)
+        return kernel + result.taken * (1 + self._has_bias(cut)), 0
 
     def _outputs(self, cut: Cut, name: str) -> tuple[int, int]:
         return cut.outputs(name, self.filters) if self.slice_outputs else (0, self.filters)

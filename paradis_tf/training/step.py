@@ -88,7 +88,7 @@ class TrainableSupernet(Supernet):
         # Built here, because an optimizer that makes its variables in the first step has the step traced twice.
         self.optimizer.build(self.trainable_variables)
         self.method = method
-        self.passes = method.passes(self.switches, self.widest)
+        self.passes = method.passes(self.paths, self.widest)
         self.weight_decay = weight_decay
         self.decay_all = decay_all
         self.clip_norm = clip_norm

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from paradis_tf.builders.cost import cut_cost, path_costs
 from paradis_tf.cuts import WHOLE, SwitchError
+from paradis_tf.levels import create_levels
 from paradis_tf.models import create
 from paradis_tf.switches import Switch
 
@@ -63,3 +66,45 @@ def test_a_layer_that_the_grid_does_not_divide_is_named() -> None:
     with pytest.raises(SwitchError, match="layer 'stem_conv' has 10 channels"):
         path_costs(architecture, Switch.parse("4x0.25"))
     assert cut_cost(architecture, WHOLE).madds > 0
+
+
+# Of the CIFAR-10 config.
+STRIDES = (2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 1, 1, 2, 1)
+# Multiply-adds of the four levels of a triangular network.
+TRIANGULAR: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    "mobilenet_v1 224": (
+        dict(name="mobilenet_v1", image_shape=(224, 224, 3), classes=1000),
+        (41_030_272, 115_778_816, 224_245_632, 366_430_720),
+    ),
+    "mobilenet_v1 32": (
+        dict(
+            name="mobilenet_v1", image_shape=(32, 32, 3), classes=10, width_multiplier=0.5, form="32", strides=STRIDES
+        ),
+        (632_576, 1_781_248, 3_446_016, 5_626_880),
+    ),
+    "resnet50": (
+        dict(name="resnet", image_shape=(224, 224, 3), classes=1000, depth=50),
+        (278_085_632, 804_241_408, 1_578_467_328, 2_600_763_392),
+    ),
+}
+
+
+@pytest.mark.parametrize("net", TRIANGULAR)
+def test_triangular_levels_have_the_known_costs(net: str) -> None:
+    options, expected = TRIANGULAR[net]
+    architecture = create(**options)
+    levels = create_levels(4, "triangular")
+    assert tuple(path_costs(architecture, level)[0].madds for level in levels) == expected
+    # A step costs its level less the one before it, and the heads are paid for one by one.
+    heads = [row.madds for level in levels for row in path_costs(architecture, level)[0].layers if row.name == "logits"]
+    steps = [cut_cost(architecture, step).madds for step in levels[-1].steps]
+    assert [sum(steps[:k]) - sum(heads[: k - 1]) for k in (1, 2, 3, 4)] == list(expected)
+
+
+def test_dense_and_diagonal_levels_cost_what_switches_of_their_widths_do() -> None:
+    architecture = create("mobilenet_v1", image_shape=(224, 224, 3), classes=1000)
+    for dense, text in zip(create_levels(4, "dense"), ("0.25", "0.5", "0.75", "1.0"), strict=True):
+        assert path_costs(architecture, dense)[0].madds == path_costs(architecture, Switch.parse(text))[0].madds
+    for diagonal, text in zip(create_levels(4, "diagonal"), ("0.25", "0.25+0.25", "3x0.25", "4x0.25"), strict=True):
+        found, expected = (path_costs(architecture, path) for path in (diagonal, Switch.parse(text)))
+        assert [(cost.madds, cost.parameters) for cost in found] == [(c.madds, c.parameters) for c in expected]

@@ -45,11 +45,15 @@ class Around:
 
 
 def check_operation(operation: Operation, inputs: int = 1, normalization: str = "private") -> TrainableSupernet:
-    """Every cut of a network around the operation answers as its static form in both Keras versions, and costs what
-    that has; the parameters of the others' blocks play no part. Returns the network, its weights random."""
-    model = randomize(TrainableSupernet(Around(operation, inputs), SWITCHES, normalization=normalization))
+    """Every cut of a network around the operation, of switches and of levels, answers as its static form in both Keras
+    versions, and costs what that has; the parameters of the others' blocks play no part. Returns the network of
+    switches, its weights random."""
+    around = Around(operation, inputs)
+    model = randomize(TrainableSupernet(around, SWITCHES, normalization=normalization))
+    levels = randomize(Supernet(around, levels=4, connectivity="triangular", normalization=normalization))
     # Gains of weight normalization are part of a stock layer's kernel.
-    check_static(model, IMAGES, parameters=not isinstance(operation, WeightNormConv))
+    for network in (model, levels):
+        check_static(network, IMAGES, parameters=not isinstance(operation, WeightNormConv))
     for layer in model.shared_layers:
         if layer.name == "operation" and layer.weights:
             again = type(layer).from_config(layer.get_config())
@@ -59,16 +63,17 @@ def check_operation(operation: Operation, inputs: int = 1, normalization: str = 
 
 
 def check_static(model: Supernet, images: np.ndarray, parameters: bool = True) -> None:
-    """Each device of each switch answers as its static model of stock layers, whose parameters its cost counts."""
+    """Each device of each path answers as its static model of stock layers, whose parameters its cost counts, but for
+    those that its mask makes 0."""
     pixels = images.astype(np.float32)
-    for switch in model.switches:
-        for cut in switch.cuts:
+    for path in model.paths:
+        for cut in path.cuts:
             partial = model.call_cut(images, cut)
             cost = cut_cost(model.architecture, cut)
             for module in (keras, tf_keras):
                 static = extract(model, cut, module)
                 np.testing.assert_allclose(static(pixels), partial.prediction, rtol=1e-4, atol=1e-4)
                 assert {type(layer).__module__.split(".")[0] for layer in static.layers} <= {"keras", "tf_keras"}
-                count = sum(int(np.prod(weight.shape)) for weight in static.trainable_weights)
+                count = sum(np.count_nonzero(weight) for weight in static.trainable_weights)
                 assert cost.parameters == count or not parameters, (str(cut), module.__name__)
             assert np.abs(partial.prediction).max() > 1e-3

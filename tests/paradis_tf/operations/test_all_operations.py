@@ -17,7 +17,7 @@ from paradis_tf.cuts import Cut
 from paradis_tf.layers.sliced_layer import SlicedLayer
 from paradis_tf.methods import Paradis
 from paradis_tf.operations import Add, BatchNorm, Conv, DepthwiseConv, MaxPool, Relu, Relu6, WeightNormConv
-from paradis_tf.operations.operation import Build, CutCall, Operation, Setting, Shape
+from paradis_tf.operations.operation import Build, CutCall, Operation, Setting, Shape, connections
 from tests.paradis_tf.operations.check import IMAGES, check_operation
 
 
@@ -84,6 +84,7 @@ class Excite(Operation):
     """Channels weighted by a gate of their means, a small squeeze-and-excitation."""
 
     kind: ClassVar[str] = "excite"
+    mixes = True
 
     def layer(self, channels: Sequence[int], setting: Setting, name: str) -> Gate:
         return Gate(channels[0], name=name, dtype=setting.dtype)
@@ -100,14 +101,14 @@ class Excite(Operation):
         stock = build.layers.Conv2D(len(bias), 1, activation="sigmoid", name=name)
         return build.layers.Multiply()([x, build.stock(stock, means, weights=[kernel[None, None], bias])])
 
-    def weights(self, *inputs: Shape, result: Shape) -> int:
-        return result.taken**2
+    def weights(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> int:
+        return connections(cut, name, inputs[0].channels, result.channels)
 
-    def parameters(self, *inputs: Shape, result: Shape, cut: Cut) -> tuple[int, int]:
-        return result.taken * (result.taken + 1), 0
+    def parameters(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> tuple[int, int]:
+        return self.weights(*inputs, result=result, cut=cut, name=name) + result.taken, 0
 
-    def madds(self, *inputs: Shape, result: Shape) -> int:
-        return result.taken**2
+    def madds(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> int:
+        return self.weights(*inputs, result=result, cut=cut, name=name)
 
 
 @pytest.mark.parametrize("operation", [Swish(), Excite()], ids=lambda value: type(value).__name__)

@@ -118,7 +118,7 @@ class Taught(Method):
     def __init__(self, network: Supernet | None) -> None:
         self.fixed_teacher = network
 
-    def passes(self, switches: Any, widest: Switch) -> tuple[Pass, ...]:
+    def passes(self, paths: Any, widest: Any) -> tuple[Pass, ...]:
         return (Pass(widest, distillation(Teacher(Switch.parse("1.0"), "fixed"), 0.5, 1.0, 2.0)),)
 
     def get_config(self) -> dict[str, Any]:
