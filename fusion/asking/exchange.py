@@ -65,7 +65,7 @@ class WrongAnswerError(ExchangeError):
 
 @dataclass(frozen=True)
 class HttpAnswer:
-    """A server's answer: its status, its fields (names in any case), its body, and `time.perf_counter()` when that was
+    """A server's answer: its status, its fields (names in any case), its body, and `time.monotonic()` when that was
     there. The body of a refusal that came without its length is empty."""
 
     status: int
@@ -184,7 +184,7 @@ class HttpClient:
                 response.close()
                 raise WrongAnswerError(READING, f"its answer is longer than {most_bytes} bytes")
             content = b"" if length is None else await response.read()
-            return HttpAnswer(response.status, response.headers, content, time.perf_counter())
+            return HttpAnswer(response.status, response.headers, content, time.monotonic())
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

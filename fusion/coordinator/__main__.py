@@ -122,15 +122,15 @@ class _Log:
 async def _start(fleet: Fleet) -> None:
     """Returns once a whole switch can be run and every device was reached or could not be, or takes long to. When the
     time to wait is over, what can be run will do; where that is nothing, the devices that take long are waited for."""
-    deadline = time.monotonic() + _STARTUP_TIMEOUT_S.value
+    seconds = _STARTUP_TIMEOUT_S.value
+    deadline = time.monotonic() + seconds
     met = asyncio.create_task(fleet.met())
     await asyncio.wait({met}, timeout=_MEET_S)
 
     def is_whole() -> bool:
         return any(not plan.missing for plan in fleet.decide(fleet.goal).plans)
 
-    if not is_whole() and time.monotonic() < deadline:
-        seconds = _STARTUP_TIMEOUT_S.value
+    if seconds and not is_whole():
         _say(f"waiting up to {seconds:g} s (--startup_timeout_s) for devices that can run a whole switch")
     while not is_whole():
         if time.monotonic() >= deadline:

@@ -191,7 +191,7 @@ class FleetDevice:
 
     async def _look(self) -> None:
         is_up = self.health.state == UP
-        instance = await self.worker.alive(_ALIVE_S if is_up else _CHECK_S)
+        instance = await (self._still_there() if is_up else self.worker.alive(_CHECK_S))
         if not is_up or instance != self.instance:
             # Where it is up it was restarted between two looks, perhaps with other slices.
             self.instance = instance
@@ -210,6 +210,15 @@ class FleetDevice:
             if names:
                 # Beside the watch, since a slow board may take longer than the news that it is gone.
                 self._measuring = asyncio.create_task(self._measure_beside(names), name=f"measure {self.name}")
+
+    async def _still_there(self) -> str | None:
+        """As `RemoteWorker.alive`. Asked twice where the answer is slow: it may be this machine that stood still."""
+        try:
+            return await self.worker.alive(_ALIVE_S)
+        except DeviceError as error:
+            if error.status != 504:
+                raise
+            return await self.worker.alive(_ALIVE_S)
 
     async def _find_slices(self) -> None:
         """Finds out what it serves, of this bundle and for this device alone, each checked. Raises `DeviceError`."""

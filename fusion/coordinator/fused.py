@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from ..serving.inference import ServedModel
 from ..serving.journal import Journal
 from . import planning
 from .dispatch import RETRY, Dispatch, Outcome
-from .estimates import Estimate
+from .estimates import Estimate, now
 from .fleet import Fleet
 from .fleet_metrics import FleetMetrics
 from .planner import Goal
@@ -73,14 +72,14 @@ class FusedModel(ServedModel):
         # A tail takes its time, and is not thread-safe.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tail") if bundle.tail else None
         # What making an answer takes for an image; a tail's first is measured now.
-        started = time.perf_counter()
+        started = now()
         answers(np.zeros((1, *bundle.shape), np.uint8), [np.zeros((1, *bundle.output_shape))])
-        self._fuse = Estimate((time.perf_counter() - started) * 1e3)
+        self._fuse = Estimate((now() - started) * 1e3)
         self._running = 0
         self._counts = dict.fromkeys(("answered", "early", "degraded", "refused", "late_slices"), 0)
         # When they ended, and what the status says of them; without their outputs, which may be large.
         self._recent: deque[tuple[float, Mapping[str, Any]]] = deque(maxlen=_RECENT)
-        self._started = time.monotonic()
+        self._started = now()
         self._metrics = metrics
 
     def parameters(self) -> Mapping[str, str | int | float | bool]:
@@ -106,7 +105,7 @@ class FusedModel(ServedModel):
         self._running += 1
         images, loop = request.inputs["image"], asyncio.get_running_loop()
         ends = arrived + (goal.deadline_ms - self._fuse.ms * len(images)) / 1e3 - _SENDING_S
-        dispatch = Dispatch(self._fleet, images, goal, ends - time.perf_counter(), self._is_settled)
+        dispatch = Dispatch(self._fleet, images, goal, ends - now(), self._is_settled)
         try:
             outcome = await dispatch.run()
             arrays, fuse_ms = await self._make_answer(images, outcome)
@@ -129,15 +128,15 @@ class FusedModel(ServedModel):
         Of `requests`, `answered` is all answers, those among them that are `early` or `degraded` included; `refused` is
         requests without an answer. `late_slices` counts no requests, but slices that were not waited for.
         """
-        now = time.monotonic()
+        time = now()
         return {
             "name": self.name,
             "model_id": self._bundle.model_id,
-            "uptime_s": now - self._started,
+            "uptime_s": time - self._started,
             "early_answer": self._limits.early_answer,
             **planning.describe(self._fleet),
             "requests": {"running": self._running, **self._counts},
-            "recent": [{"age_s": now - ended, **recent} for ended, recent in reversed(self._recent)],
+            "recent": [{"age_s": time - ended, **recent} for ended, recent in reversed(self._recent)],
         }
 
     def _goal_of(self, parameters: oip.Parameters) -> Goal:
@@ -148,14 +147,14 @@ class FusedModel(ServedModel):
 
     async def _make_answer(self, images: np.ndarray, outcome: Outcome) -> tuple[Sequence[np.ndarray], float]:
         """The answer's tensors, and how many milliseconds making them took."""
-        started = time.perf_counter()
+        started = now()
         contributions = [arrival.partial.outputs for arrival in outcome.arrivals.values()]
         if self._thread is None:
             arrays = self._answers(images, contributions)
         else:
             loop = asyncio.get_running_loop()
             arrays = await loop.run_in_executor(self._thread, self._answers, images, contributions)
-        fuse_ms = (time.perf_counter() - started) * 1e3
+        fuse_ms = (now() - started) * 1e3
         self._fuse.add(fuse_ms / len(images))
         return arrays, fuse_ms
 
@@ -193,8 +192,8 @@ class FusedModel(ServedModel):
 
     def _remember(self, arrived: float, status: int, origin: Mapping[str, Any]) -> float:
         """Puts an answer or refusal among the recent ones; returns the milliseconds that it took."""
-        ms = (time.perf_counter() - arrived) * 1e3
-        self._recent.append((time.monotonic(), {"ms": ms, "status": status} | {key: origin[key] for key in _NOWHERE}))
+        ms = (now() - arrived) * 1e3
+        self._recent.append((now(), {"ms": ms, "status": status} | {key: origin[key] for key in _NOWHERE}))
         return ms
 
 

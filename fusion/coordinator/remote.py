@@ -56,7 +56,7 @@ class DeviceError(Exception):
 @dataclass(frozen=True)
 class Partial:
     """One worker's answer: its slice's outputs, dequantized, float64 (N, *`Bundle.output_shape`);
-    `time.perf_counter()` when the request left and when the answer was there; the worker's own waiting and
+    `time.monotonic()` when the request left and when the answer was there; the worker's own waiting and
     invocation times, neither more than what lies between these."""
 
     outputs: np.ndarray
@@ -177,7 +177,7 @@ class RemoteSlice:
         text = _request_json(self._input, images.shape, self._output.name, timeout_us)
         fields = {"Content-Type": "application/octet-stream", oip.HEADER: str(len(text))}
         body, path = (text, data_to_bytes("UINT8", images)), f"{self._path}/infer"
-        sent = time.perf_counter()
+        sent = time.monotonic()
         answer = await self._worker.exchange(self._where, "POST", path, body, timeout_s, self._most_bytes, fields)
         header = answer.fields.get(oip.HEADER)
         try:

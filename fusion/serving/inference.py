@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -61,8 +60,8 @@ class ServedModel(ABC):
     ) -> tuple[Sequence[tuple[TensorSpec, np.ndarray]], Mapping[str, str | int | float | bool]]:
         """Answers a request that has passed the codec: (outputs, response parameters).
 
-        `arrived` and `decoded` are `time.perf_counter()` when the request's head arrived and when
-        its tensors were decoded. Raises `OipError` with the status to answer.
+        `arrived` and `decoded` are when the request's head arrived and when its tensors were decoded, by the clock of
+        the event loop, which is `time.monotonic()`. Raises `OipError` with the status to answer.
         """
 
 
@@ -81,7 +80,8 @@ class Inference:
 
     async def answer(self, model: ServedModel, request: web.BaseRequest) -> web.Response:
         """The answer, or the refusal, of a request to this model; counted once it is on its way."""
-        arrived = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        arrived = loop.time()
         header = request.headers.get(oip.HEADER)
         try:
             body, packed = await self._bodies.read(request)
@@ -89,7 +89,7 @@ class Inference:
             message = await self._aside(
                 packed or oip.json_bytes(body, header) > _QUICK_BYTES, self._decode, body, packed, header, model
             )
-            decoded = time.perf_counter()
+            decoded = loop.time()
             self._metrics.decode_seconds.observe(decoded - arrived)
             response = await self._response(model, message, arrived, decoded)
         except OipError as error:
@@ -97,11 +97,11 @@ class Inference:
         except Exception:
             self._metrics.requests.labels(model.name, "500").inc()
             raise
-        asyncio.get_running_loop().call_soon(self._count, model, response, arrived)
+        loop.call_soon(self._count, model, response, arrived)
         return response
 
     def _count(self, model: ServedModel, response: web.Response, arrived: float) -> None:
-        self._metrics.answered(model.name, response.status, time.perf_counter() - arrived)
+        self._metrics.answered(model.name, response.status, asyncio.get_running_loop().time() - arrived)
         if response.status == 200:
             self._metrics.sent_bytes.inc(response.content_length or 0)
 

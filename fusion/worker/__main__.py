@@ -161,11 +161,11 @@ class ServedSlice(ServedModel):
     def _invoke(self, images: np.ndarray, invocation: Invocation) -> tuple[np.ndarray, float, float | None, float]:
         """In the invocation thread: (stored outputs, when the thread took it, when it had loaded the model, or None if
         that was there, when it was done)."""
-        started, loaded = time.perf_counter(), None
+        started, loaded = time.monotonic(), None
         is_new = self._file not in self._loaded
         interpreter = self._loaded.get(self._file)
         if is_new:
-            loaded = time.perf_counter()
+            loaded = time.monotonic()
         stored = []
         for image in images:
             if invocation.abandoned:
@@ -175,7 +175,7 @@ class ServedSlice(ServedModel):
             except Exception:
                 self._loaded.drop(self._file)
                 raise
-        return np.stack(stored), started, loaded, time.perf_counter()
+        return np.stack(stored), started, loaded, time.monotonic()
 
 
 def _selected(bundle: Bundle) -> list[tuple[SwitchEntry, SliceModel]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -46,8 +45,8 @@ class Invocations:
         return max(0, self._open - 1)
 
     async def run(self, work: Callable[[Invocation], Any], deadline: float | None) -> Any:
-        """What `work` returns. An invocation that is given up, by cancelling or at `deadline` (`time.perf_counter()`),
-        is not started, or told so if it runs.
+        """What `work` returns. An invocation that is given up, by cancelling or at `deadline` by the clock of the event
+        loop, is not started, or told so if it runs.
 
         Raises `OipError`: 503 when the queue is full, at once, and 504 at the deadline; and whatever `work` raises.
         """
@@ -60,7 +59,7 @@ class Invocations:
         future = self._thread.submit(work, invocation)
         future.add_done_callback(self._ended)
         awaited = asyncio.wrap_future(future)
-        left = None if deadline is None else max(0.0, deadline - time.perf_counter())
+        left = None if deadline is None else max(0.0, deadline - asyncio.get_running_loop().time())
         try:
             return await asyncio.wait_for(awaited, left)
         except BaseException as error:

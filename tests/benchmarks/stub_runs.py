@@ -47,6 +47,6 @@ for epoch in range(len(list(checkpoints.iterdir())) + 1, int(flags.get("config.e
         held = folder.parent / "held"
         if not held.exists():
             held.touch()
-            time.sleep(60)
+            time.sleep(600)
 if fault != "no model":
     (folder / "model.keras").touch()

@@ -94,7 +94,7 @@ def test_namespaces_carry_what_is_sent():
         with server:
             try:
                 server.stdout.readline()
-                with socket.create_connection((joined.addresses[1], 9000), timeout=20) as connection:
+                with socket.create_connection((joined.addresses[1], 9000), timeout=120) as connection:
                     started = time.perf_counter()
                     connection.sendall(b"there")
                     assert connection.recv(100) == b"there"
@@ -144,7 +144,7 @@ def test_nothing_is_left_behind(number, tmp_path):
         (name,) = holder.stdout.readline().decode().split()
         assert name in of_this_project()
         holder.send_signal(number)
-        holder.wait(30)
+        holder.wait(300)
         holder.stdin.close()
         if number == signal.SIGKILL:
             # The next start removes what this one could not.

@@ -19,7 +19,12 @@ import pytest
 from tests.fusion.forks import ForkServer
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_S = 60
+WAIT_S = 180
+# However busy the machine: a test that is about a deadline gives its own, which counts as it comes later.
+PATIENT = {
+    "worker": ["--request_timeout_s=50"],
+    "coordinator": ["--request_timeout_s=50", "--deadline_ms=50000", "--connect_timeout_s=20"],
+}
 
 
 class Program:
@@ -28,7 +33,7 @@ class Program:
     def __init__(self, kind, *options, package="fusion", python=sys.executable, cwd=ROOT):
         self.kind = kind
         self.process: Any = subprocess.Popen(
-            [python, "-m", f"{package}.{kind}", *map(str, options)],
+            [python, "-m", f"{package}.{kind}", *PATIENT[kind], *map(str, options)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -203,10 +208,11 @@ def cluster_file(tmp_path):
 
 @pytest.fixture
 def free_port():
-    """A port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """A port of 127.0.0.1 that nothing listens on, and that nobody else is given while the test runs."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -345,7 +345,7 @@ def test_processes_die_with_their_parent(bundle, ended, number, tmp_path):
 
 def test_ctrl_c_ends_local(bundle, data, ended, tmp_path):
     path = tmp_path / "data.npz"
-    np.savez(path, x_test=np.tile(data[0], (125, 1, 1, 1)), y_test=np.tile(data[1], 125))
+    np.savez(path, x_test=np.tile(data[0], (625, 1, 1, 1)), y_test=np.tile(data[1], 625))
     command = [sys.executable, "-m", "fusion.local", f"--bundle={bundle}", "--switch=0.5+0.5"]
     program: Any = subprocess.Popen(
         [*command, f"--data={path}"],
@@ -356,11 +356,12 @@ def test_ctrl_c_ends_local(bundle, data, ended, tmp_path):
     )
     with program:
         assert "starting 2 workers" in program.stderr.readline()
-        assert "2000 images" in program.stderr.readline()
+        # After a tenth of them.
+        assert "10000 images" in program.stderr.readline()
         children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
         assert len(children) == 3
         program.send_signal(signal.SIGINT)
-        out, err = program.communicate(timeout=60)
+        out, err = program.communicate(timeout=300)
     assert program.returncode == 130 and out == ""
     assert err.splitlines()[-1] == "interrupted" and "Traceback" not in err
     ended([int(pid) for pid in children])

@@ -92,7 +92,7 @@ def test_signals_end_a_training_in_one_way(name: str, tmp_path: Path) -> None:
                 assert process.poll() is None
                 time.sleep(0.001)
             process.send_signal(number)
-            errors = process.communicate(timeout=120)[1]
+            errors = process.communicate(timeout=300)[1]
         assert (process.returncode, errors.splitlines()[-1]) == (128 + number, word)
         assert "Traceback" not in errors
         assert f"the same command resumes {workdir}" in printed.read_text()

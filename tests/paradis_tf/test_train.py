@@ -328,7 +328,7 @@ def test_a_training_that_is_stopped_says_how_to_go_on(
     ) as process:
         wait_for(workdir / "checkpoints" / "epoch_0001.keras", process)
         process.send_signal(number)
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=300)
     assert process.returncode == 128 + number
     assert errors.strip().splitlines()[-1] == word
     assert "Traceback" not in errors

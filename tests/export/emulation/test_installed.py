@@ -24,7 +24,7 @@ class Maker:
         self.calls += 1
         (folder / "thing").write_text(str(self.calls))
         self.begun.set()
-        self.go_on.wait(10)
+        self.go_on.wait(60)
         if self.fails:
             raise UserError("no.")
 
@@ -76,13 +76,13 @@ def test_a_second_one_waits_and_finds_it_made(tmp_path: Path) -> None:
 
     working = threading.Thread(target=install, args=(tmp_path / "x", ["a"], first, print))
     working.start()
-    assert first.begun.wait(10)
+    assert first.begun.wait(60)
     waiting = threading.Thread(target=install, args=(tmp_path / "x", ["a"], second, report))
     waiting.start()
-    assert waits.wait(10)
+    assert waits.wait(60)
     first.go_on.set()
-    working.join(10)
-    waiting.join(10)
+    working.join(60)
+    waiting.join(60)
     assert (first.calls, second.calls) == (1, 0)
     assert told == [f"waiting for another process that sets up {tmp_path / 'x'}"]
 

@@ -20,11 +20,11 @@ import sys, time
 import numpy as np
 from export.proof import engines
 from fusion.bundle import manifest
-running = engines.EngineProcess(manifest.load(sys.argv[1]), engines.REFERENCE, np.zeros((5_000, 16, 16, 3), np.uint8))
+running = engines.EngineProcess(manifest.load(sys.argv[1]), engines.REFERENCE, np.zeros((20_000, 16, 16, 3), np.uint8))
 while not running.done:
     time.sleep(0.1)
 print(running.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -43,7 +43,7 @@ def test_of_a_killed_program_nothing_stays(exported, tmp_path: Path) -> None:
         asked = int(asking.stdout.readline())
         assert not ended(asked)
         asking.kill()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while not ended(asked) and time.monotonic() < until:
         time.sleep(0.1)
     assert ended(asked)

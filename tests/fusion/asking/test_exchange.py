@@ -23,7 +23,7 @@ from fusion.asking.exchange import (
 from tests.fusion.tls import Certificates
 
 GOOD = b"HTTP/1.1 200 OK\r\nServer: some thing\r\nX-Odd:\t a, b \r\nContent-Length: 5\r\n\r\nhello"
-WAIT_S = 20
+WAIT_S = 180
 
 
 class Script:
@@ -74,7 +74,7 @@ def says(*answers):
     return act
 
 
-def run(act, work, context=None, client_context=None, connect_s=5.0):
+def run(act, work, context=None, client_context=None, connect_s=60.0):
     """What `work(script, client, ask)` returns, a coroutine; `ask(**changes)` is an exchange."""
 
     async def main():
@@ -83,7 +83,7 @@ def run(act, work, context=None, client_context=None, connect_s=5.0):
             url = f"{scheme}://127.0.0.1:{script.port}"
             client = HttpClient(url, client_context, {"Authorization": "Bearer x"}, connect_s)
 
-            async def ask(body=None, timeout_s=5.0, most_bytes=100):
+            async def ask(body=None, timeout_s=60.0, most_bytes=100):
                 pieces = body or (b"{}", memoryview(b"image"))
                 return await client.exchange("POST", "/v2/infer", pieces, timeout_s, most_bytes, {"X-More": "1"})
 
@@ -348,8 +348,8 @@ def test_slow_answers(sent, phase):
     async def act(writer, connection, request):
         writer.write(GOOD[:sent])
 
-    error = outcome(act, timeout_s=0.1)
-    assert isinstance(error, SlowError) and (error.phase, str(error)) == (phase, "nothing within 0.1 s")
+    error = outcome(act, timeout_s=1.0)
+    assert isinstance(error, SlowError) and (error.phase, str(error)) == (phase, "nothing within 1 s")
 
 
 def test_slow_bytes_do_not_prolong_the_limit():
@@ -359,7 +359,7 @@ def test_slow_bytes_do_not_prolong_the_limit():
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    error = outcome(act, timeout_s=0.2)
+    error = outcome(act, timeout_s=1.0)
     assert isinstance(error, SlowError) and error.phase == WAITING
 
 

@@ -18,7 +18,7 @@ from tests.fusion.tls import Certificates, options
 
 IMAGE = {"name": "image", "datatype": "UINT8", "shape": [1, 8, 6, 3], "data": [7] * 144}
 OLD, NEW = "the-token-of-yesterday", "the-token-of-tomorrow"
-WAIT_S = 30
+WAIT_S = 180
 
 
 def put(source, target):

@@ -36,7 +36,7 @@ class _NoWaiting(selectors.DefaultSelector):
         ready = super().select(0)
         if not ready and timeout is None:
             # Only another thread can go on.
-            ready = super().select(10)
+            ready = super().select(60)
             assert ready, "everything waits, and for nothing"
         elif not ready:
             self.passed += timeout
@@ -188,7 +188,8 @@ async def fleet_of(*workers, entries, goal=GOAL, met=True):
     async with Fleet(entries, "int8", goal, SHAPE, connect, lambda device: None) as fleet:
         await fleet.update([worker.device for worker in workers])
         if met:
-            await fleet.met()
+            # A worker that hangs from before would be waited for in very many steps.
+            await asyncio.wait_for(fleet.met(), 60)
         for worker in workers:
             worker.asked.clear()
             worker.timeouts.clear()

@@ -72,6 +72,27 @@ def test_a_device_that_is_gone_is_tried_again_with_growing_pauses():
     tell(story)
 
 
+@pytest.mark.parametrize(
+    ("errors", "stays"),
+    [([refusal(504)], True), ([refusal(504)] * 2, False), ([refusal(504), gone()], False), ([gone()], False)],
+)
+def test_a_device_is_asked_twice_before_it_is_too_slow_to_be_there(errors, stays):
+    async def story(worker, device):
+        before, left = device.health, list(errors)
+
+        async def alive(timeout_s):
+            if left:
+                raise left.pop(0)
+            return worker.instance
+
+        worker.alive = alive
+        await until(lambda: not left)
+        await asyncio.sleep(0)
+        assert (device.health is before) == stays
+
+    tell(story)
+
+
 def test_a_failed_request_has_the_device_looked_at_at_once():
     async def story(worker, device):
         worker.refused = gone()

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import json
-import time
 import weakref
 
 import numpy as np
@@ -16,7 +15,7 @@ from fusion.protocol.oip import OipError, Request
 from fusion.rules import answers
 from fusion.serving.journal import Journal
 from fusion.serving.metrics import Metrics
-from tests.fusion.coordinator.fakes import IMAGE, FakeWorker, bundle_of, entry, fleet_of, refusal, run
+from tests.fusion.coordinator.fakes import IMAGE, FakeWorker, bundle_of, entry, fleet_of, now, refusal, run
 
 HALVES = entry("0.5+0.5", [4, 4], {(0,): 0.5, (1,): 0.45, (0, 1): 0.7})
 FIRST, SECOND = "0.5+0.5-0", "0.5+0.5-1"
@@ -35,7 +34,7 @@ def tell(story, is_settled=None, running=64):
             model = FusedModel(bundle, fleet, *counted)
 
             async def infer(**parameters):
-                arrived = time.perf_counter()
+                arrived = now()
                 arrays, said = await model.infer(Request(None, {"image": IMAGE}, {}, parameters), arrived, arrived)
                 return {spec.name: array for spec, array in arrays}, said
 

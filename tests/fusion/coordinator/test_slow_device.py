@@ -8,11 +8,11 @@ import threading
 import time
 
 IMAGE = {"name": "image", "datatype": "UINT8", "shape": [1, 8, 6, 3], "data": [7] * 144}
-DELAY_S = 0.3
+DELAY_S = 2.0
 
 
 class Slow(socketserver.ThreadingTCPServer):
-    """Passes on what a server is asked at once, and what it answers later."""
+    """Passes on what a server is asked at once, and what it answers to inferences later."""
 
     daemon_threads = True
 
@@ -24,15 +24,26 @@ class Slow(socketserver.ThreadingTCPServer):
         self._thread = threading.Thread(target=self.serve_forever)
 
     def pass_on(self, asking, address, server):
+        inference = threading.Event()
+
+        def asked(part):
+            if b"/infer " in part:
+                inference.set()
+
+        def answered(part):
+            if inference.is_set():
+                inference.clear()
+                time.sleep(DELAY_S)
+
         with socket.create_connection(self.target) as answering:
-            threading.Thread(target=self.copy, args=(asking, answering, 0.0), daemon=True).start()
-            self.copy(answering, asking, DELAY_S)
+            threading.Thread(target=self.copy, args=(asking, answering, asked), daemon=True).start()
+            self.copy(answering, asking, answered)
 
     @staticmethod
-    def copy(source, target, delay_s):
+    def copy(source, target, before):
         with contextlib.suppress(OSError):
             while part := source.recv(1 << 16):
-                time.sleep(delay_s)
+                before(part)
                 target.sendall(part)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
@@ -51,7 +62,7 @@ class Stuck(Slow):
     """Passes on all but inferences, and nothing after one."""
 
     @staticmethod
-    def copy(source, target, delay_s):
+    def copy(source, target, before):
         with contextlib.suppress(OSError):
             is_stuck = False
             while part := source.recv(1 << 16):
@@ -78,12 +89,12 @@ def test_a_start_beside_a_device_that_is_not_measured_in_time(bundle, start, clu
 
 
 def test_the_plan_spares_a_slow_device(bundle, worker, start, cluster_file, curl):
-    """Both devices have all slices; the one that the file names first answers 300 ms later."""
+    """Both devices have both halves; the one that the file names first answers two seconds later."""
     body = json.dumps({"inputs": [IMAGE]}).encode()
     with Slow(worker.url) as slow:
         whole = start("worker", f"--bundle={bundle}", "--threads=1")
         cluster = cluster_file(slow.url, whole.url)
-        coordinator = start("coordinator", f"--bundle={bundle}", "--deadline_ms=5000", f"--cluster={cluster}")
+        coordinator = start("coordinator", f"--bundle={bundle}", "--switch=0.5+0.5", f"--cluster={cluster}")
         for _ in range(5):
             status, _, answer = curl(f"{coordinator.url}/v2/models/tiny/infer", body=body)
             assert status == 200 and set(json.loads(answer)["parameters"]["devices"].split(",")) == {"pi-1"}

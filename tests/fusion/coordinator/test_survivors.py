@@ -162,10 +162,13 @@ def test_a_slice_is_sent_anew_though_another_has_no_device():
 
 def test_a_device_that_is_left_hangs_too():
     """What was good enough is not waited for till the deadline."""
-    boards = quarters()
-    dead, hung = boards[3:], boards[2:3]
-    assert request(LIVE, [*boards, *halves()], dead, hung, loss=0.03) == ("4x0.25", (0, 1), 0.9587, 40, 0)
-    assert request(LIVE, [*boards, *halves()], dead, hung) == ("0.5+0.5", (0, 1), 0.9805, 100, 1)
+
+    def answer(loss):
+        boards = quarters()
+        return request(LIVE, [*boards, *halves()], boards[3:], boards[2:3], loss=loss)
+
+    assert answer(0.03) == ("4x0.25", (0, 1), 0.9587, 40, 0)
+    assert answer(POINT) == ("0.5+0.5", (0, 1), 0.9805, 100, 1)
 
 
 @pytest.mark.parametrize(

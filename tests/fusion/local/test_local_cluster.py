@@ -1,5 +1,6 @@
 """Clusters of this machine: workers on cores, killed and started again."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -59,12 +60,12 @@ def test_workers_of_another_python_run_the_runner_of_its_folder(bundle, data, re
 
 def soon(call):
     """Whether the call is true within some seconds; a coordinator first has to see that its workers are back."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while time.monotonic() < end:
-        try:
-            return call()
-        except UserError:
-            time.sleep(0.2)
+        with contextlib.suppress(UserError):
+            if call():
+                return True
+        time.sleep(0.2)
     return False
 
 

@@ -89,8 +89,9 @@ class Coordinator:
         handler.wfile.write(body)
 
     def infer(self, handler, body):
-        if self.statuses:
-            status, headers = self.statuses.pop(0)
+        statuses = self.statuses
+        if statuses:
+            status, headers = statuses.pop(0)
             if not status:
                 handler.close_connection = True
                 return
@@ -188,7 +189,7 @@ def test_paths_on_standard_input_are_answered_as_they_come(coordinator, tmp_path
             assert json.loads(program.stdout.readline())["class"] == index
         print(tmp_path / "none.png", file=program.stdin, flush=True)
         assert "does not exist" in json.loads(program.stdout.readline())["error"]
-        out, err = program.communicate(timeout=60)
+        out, err = program.communicate(timeout=300)
     assert (program.returncode, out) == (2, "")
     assert "3 images in" in err.splitlines()[-1]
 
@@ -196,7 +197,7 @@ def test_paths_on_standard_input_are_answered_as_they_come(coordinator, tmp_path
 @pytest.mark.parametrize("lines", ["", "\n\n"])
 def test_no_name_on_standard_input(coordinator, lines):
     with predicting(coordinator, "-") as program:
-        out, err = program.communicate(lines, timeout=60)
+        out, err = program.communicate(lines, timeout=300)
     assert (program.returncode, out) == (2, "")
     assert err == "error: standard input names no image; legal: the name of a file on each line.\n"
 
@@ -204,14 +205,14 @@ def test_no_name_on_standard_input(coordinator, lines):
 def test_an_image_on_standard_input(coordinator, tmp_path):
     path = image(tmp_path / "x.png", 1)
     with path.open("rb") as stream, predicting(coordinator, "--stdin=image", "-", stdin=stream) as program:
-        out, err = program.communicate(timeout=60)
+        out, err = program.communicate(timeout=300)
     assert (program.returncode, out.split()[:2], err) == (0, ["-", "b"], "")
     assert out.endswith(" ms  0.5+0.5\n")
 
 
 def test_an_image_in_place_of_names(coordinator, tmp_path):
     with image(tmp_path / "x.png", 1).open("rb") as stream, predicting(coordinator, "-", stdin=stream) as program:
-        out, err = program.communicate(timeout=60)
+        out, err = program.communicate(timeout=300)
     said = "error: standard input holds no file names; legal: one per line, or an image's own bytes with --stdin=image."
     assert (program.returncode, out, err) == (2, "", said + "\n")
 
@@ -224,7 +225,7 @@ def test_watch(coordinator, tmp_path):
         image(tmp_path / "aside.png", 1).rename(folder / "new.png")
         assert program.stdout.readline().split()[:2] == [str(folder / "new.png"), "b"]
         program.send_signal(signal.SIGINT)
-        _, err = program.communicate(timeout=60)
+        _, err = program.communicate(timeout=300)
     assert program.returncode == 130
     totals, end = err.splitlines()
     assert totals.startswith("1 image in ") and end == "interrupted"
@@ -243,7 +244,7 @@ def test_a_camera_outlives_its_coordinator(tmp_path):
         assert "error: " in program.stderr.readline()
         assert program.stdout.readline().split()[1] == "c"
         program.send_signal(signal.SIGTERM)
-        _, err = program.communicate(timeout=60)
+        _, err = program.communicate(timeout=300)
     assert program.returncode == 143 and " failed; " in err
 
 
@@ -253,7 +254,7 @@ def test_a_coordinator_that_starts_is_waited_for(tmp_path, free_port):
     with predicting(coordinator, path) as program:
         assert program.stderr.readline() == f"waiting, up to 30 s: nothing listens at {coordinator.url} yet\n"
         with coordinator:
-            out, _ = program.communicate(timeout=60)
+            out, _ = program.communicate(timeout=300)
     assert program.returncode == 0 and out.startswith(str(path))
 
 
@@ -270,21 +271,22 @@ def test_other_images_stop_when_nobody_is_there(coordinator, runner, tmp_path):
 def test_other_images_stop_when_one_waited_in_vain(coordinator, runner, tmp_path):
     paths = [image(tmp_path / f"{i}.png") for i in range(9)]
     coordinator.statuses = [(503, {"Retry-After": "1"})] * 1000
-    done = runner("predict", f"--url={coordinator.url}", "--timeout_s=1.5", *paths)
+    done = runner("predict", f"--url={coordinator.url}", "--timeout_s=3.5", *paths)
     assert (done.returncode, done.stdout) == (2, "")
     waiting, totals, end = done.stderr.splitlines()
-    assert waiting == "waiting, up to 1.5 s: no time"
+    assert waiting == "waiting, up to 3.5 s: no time"
     assert totals.endswith(": 0 answered, 1 failed, 8 not done") and "it answered 503: no time" in end
-    # Twice about the first image; the next one may have been begun.
-    assert len(coordinator.statuses) in (997, 998)
+    # Four times about the first image, fewer on a busy machine; the next one may have been begun.
+    assert len(coordinator.statuses) >= 995
 
 
 def test_a_camera_waits_again(coordinator, tmp_path):
     path = image(tmp_path / "snapshot.png")
-    coordinator.statuses = [(503, {"Retry-After": "1"})] * 3
-    with predicting(coordinator, "--loop", "--timeout_s=1.5", path) as program:
-        assert program.stderr.readline() == "waiting, up to 1.5 s: no time\n"
+    coordinator.statuses = [(503, {"Retry-After": "1"})] * 1000
+    with predicting(coordinator, "--loop", "--timeout_s=3.5", path) as program:
+        assert program.stderr.readline() == "waiting, up to 3.5 s: no time\n"
         assert program.stderr.readline().startswith(f"error: '{path}': server ")
+        coordinator.statuses = []
         assert program.stdout.readline().split()[1] == "a"
 
 
@@ -324,7 +326,7 @@ def test_a_reader_that_has_enough(coordinator, tmp_path):
     with predicting(coordinator, tmp_path, stdout=write) as program:
         os.close(write)
         os.close(read)
-        _, err = program.communicate(timeout=60)
+        _, err = program.communicate(timeout=300)
     assert program.returncode == 1 and "Traceback" not in err and "Exception" not in err
 
 
@@ -337,7 +339,7 @@ def test_answers_are_on_the_disk_when_an_output_is_full(coordinator, tmp_path, f
         open("/dev/full", "w") as device,
         predicting(coordinator, f"--json={out}", tmp_path / "in", **{full: device}) as p,
     ):
-        p.communicate(timeout=60)
+        p.communicate(timeout=300)
     assert p.returncode == 2
     assert [Path(row["file"]).name for row in json.loads(out.read_text())["images"]] == ["0.png"]
 

@@ -19,6 +19,7 @@ INFER = f"POST /v2/models/{SLICE}/infer HTTP/1.1\r\nHost: x\r\n".encode()
 IMAGE = {"name": "image", "datatype": "UINT8", "shape": [1, 8, 6, 3], "data": [7] * 144}
 BODY = json.dumps({"inputs": [IMAGE]}).encode()
 REQUEST = INFER + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def connect(program):
@@ -49,10 +50,16 @@ def answers(connection):
     return connection.recv(65536).startswith(b"HTTP/1.1 200")
 
 
+def begin(connection, body=BODY):
+    """Sends the head of a request with this body, and returns once the server waits for that."""
+    connection.sendall(INFER + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
+    assert connection.recv(65536) == CONTINUE
+
+
 @pytest.fixture(scope="module")
 def small(bundle, start_for_module):
-    """A worker that takes eight connections, and 1 s per request."""
-    limits = ("--max_connections=8", "--request_timeout_s=1", "--max_body_mb=1", "--threads=1")
+    """A worker that takes eight connections."""
+    limits = ("--max_connections=8", "--max_body_mb=1", "--threads=1")
     program = start_for_module("worker", f"--bundle={bundle}", *limits)
     with connect(program) as connection:
         # The model is loaded by the first request.
@@ -60,42 +67,49 @@ def small(bundle, start_for_module):
     return program
 
 
+@pytest.fixture(scope="module")
+def hasty(bundle, start_for_module):
+    """A worker that gives a request three seconds."""
+    return start_for_module("worker", f"--bundle={bundle}", "--request_timeout_s=3", "--threads=1")
+
+
+LATE = 408, "the request body did not arrive within 3 s."
+
+
 @pytest.mark.parametrize(
     ("sent", "status", "said"),
     [
-        ((b"\x16\x03\x01\x02garbage\r\n\r\n",), 400, "is not HTTP/1.1: Received HTTPS traffic on an HTTP port."),
-        ((b"hello\r\n\r\n",), 400, "is not HTTP/1.1: "),
-        ((b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",), 400, "is not HTTP/1.1: "),
-        ((b"GET /v2 HTTP/1.1\r\n\r\n",), 400, "is not HTTP/1.1: Missing 'Host' header in request."),
-        ((b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",), 431, "Got more than 8190 bytes"),
-        ((b"GET /v2 HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 9000 + b"\r\n\r\n",), 431, "Got more than 8190 bytes"),
-        ((b"GET /v2 HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 200 + b"\r\n",), 400, "Too many headers"),
-        ((INFER + b"Content-Length: -1\r\n\r\n",), 400, "Invalid character in Content-Length"),
-        ((INFER + b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n",), 400, "can't be present with"),
-        ((INFER + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",), 400, "Invalid character in chunk size."),
-        ((INFER + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",), 400, "Chunk size overflow."),
+        (b"\x16\x03\x01\x02garbage\r\n\r\n", 400, "is not HTTP/1.1: Received HTTPS traffic on an HTTP port."),
+        (b"hello\r\n\r\n", 400, "is not HTTP/1.1: "),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "is not HTTP/1.1: "),
+        (b"GET /v2 HTTP/1.1\r\n\r\n", 400, "is not HTTP/1.1: Missing 'Host' header in request."),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431, "Got more than 8190 bytes"),
+        (b"GET /v2 HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 9000 + b"\r\n\r\n", 431, "Got more than 8190 bytes"),
+        (b"GET /v2 HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 200 + b"\r\n", 400, "Too many headers"),
+        (INFER + b"Content-Length: -1\r\n\r\n", 400, "Invalid character in Content-Length"),
+        (INFER + b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "can't be present with"),
+        (INFER + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "Invalid character in chunk size."),
+        (INFER + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n", 400, "Chunk size overflow."),
     ],
 )
 def test_what_is_no_http_is_a_4xx_and_the_end(small, sent, status, said):
     with connect(small) as connection:
-        for part in sent:
-            connection.sendall(part)
-            time.sleep(0.1)
+        connection.sendall(sent)
         got, error = one_answer(read(connection))
     assert got == status and said in error
 
 
-def test_a_body_that_breaks_after_its_head_was_taken(small):
+def test_a_body_that_breaks_after_its_head_was_taken(hasty):
     """aiohttp tells nobody before the request has ended, so it is one that does not arrive."""
     with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(connect(small)) for _ in range(2)]
+        connections = [stack.enter_context(connect(hasty)) for _ in range(2)]
         for connection, before in zip(connections, (b"", b"3\r\n{{{\r\n"), strict=True):
             connection.sendall(INFER + b"Transfer-Encoding: chunked\r\n\r\n" + before)
-        assert answers(stack.enter_context(connect(small)))
+        assert answers(stack.enter_context(connect(hasty)))
         for connection in connections:
             connection.sendall(b"zz\r\n")
         for connection in connections:
-            assert one_answer(read(connection)) == (408, "the request body did not arrive within 1 s.")
+            assert one_answer(read(connection)) == LATE
 
 
 def test_garbage_after_a_request(small):
@@ -143,8 +157,7 @@ def pour(connection):
 
 def test_expect(small):
     with connect(small) as connection:
-        connection.sendall(INFER + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY))
-        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        begin(connection)
         connection.sendall(BODY)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
     with connect(small) as connection:
@@ -152,18 +165,17 @@ def test_expect(small):
         assert one_answer(connection.recv(65536))[0] == 417
 
 
-def test_slow_bodies_are_given_up_and_nobody_waits_for_them(bundle, start):
-    program = start("worker", f"--bundle={bundle}", "--max_connections=40", "--request_timeout_s=1", "--threads=1")
+def test_slow_bodies_are_given_up_and_nobody_waits_for_them(hasty):
     with contextlib.ExitStack() as stack:
-        other = stack.enter_context(connect(program))
+        other = stack.enter_context(connect(hasty))
         assert answers(other)
-        bodies = [stack.enter_context(connect(program)) for _ in range(30)]
+        bodies = [stack.enter_context(connect(hasty)) for _ in range(30)]
         for connection in bodies:
             connection.sendall(INFER + b"Content-Length: 1000\r\n\r\n{")
         for _ in range(10):
             assert answers(other)
         for connection in bodies:
-            assert one_answer(connection.recv(65536)) == (408, "the request body did not arrive within 1 s.")
+            assert one_answer(connection.recv(65536)) == LATE
         assert answers(other)
 
 
@@ -171,8 +183,8 @@ def test_a_body_that_is_late_when_the_server_stops(bundle, start):
     program = start("worker", f"--bundle={bundle}", "--threads=1")
     with connect(program) as connection:
         assert answers(connection)
-        connection.sendall(INFER + b"Content-Length: 1000\r\n\r\n{")
-        time.sleep(0.03)
+        begin(connection)
+        connection.sendall(BODY[:1])
         assert program.stop()[0] == 143
         assert one_answer(read(connection)) == (503, "the server stops, and the request's body was not there yet.")
 
@@ -187,12 +199,19 @@ def test_more_connections_than_allowed(small):
         assert answers(stack.enter_context(connect(small)))
     with contextlib.ExitStack() as stack:
         for _ in range(8):
-            stack.enter_context(connect(small)).sendall(INFER + b"Content-Length: 1000\r\n\r\n{")
-        time.sleep(0.3)
+            begin(stack.enter_context(connect(small)))
         more = stack.enter_context(connect(small))
         assert one_answer(read(more)) == (503, "the server has 8 connections, which is all it takes.")
-    with connect(small) as connection:
-        assert answers(connection)
+
+    def is_answered():
+        with contextlib.suppress(ConnectionError), connect(small) as connection:
+            return answers(connection)
+        return False
+
+    # Until it has seen that the others are gone, there are too many still.
+    deadline = time.monotonic() + WAIT_S
+    while not is_answered():
+        assert time.monotonic() < deadline
 
 
 def visit(handler, talk):
@@ -222,20 +241,21 @@ async def one_body(reader):
 @pytest.mark.parametrize("takes_it", [False, True])
 def test_an_answer_that_nobody_takes_is_given_up(monkeypatch, takes_it):
     """One that is taken slowly is not."""
-    monkeypatch.setattr(connections, "_IDLE_S", 0.2)
-    answer = b"x" * 20_000_000
+    monkeypatch.setattr(connections, "_IDLE_S", 1.0 if takes_it else 0.2)
+    answer, seen = b"x" * 20_000_000, []
 
     async def handle(request):
+        seen.append(request.protocol)
         return web.Response(body=answer)
 
     async def talk(reader, writer):
         writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
         taken = 0
-        for _ in range(10 if takes_it else 0):
+        for _ in range(12 if takes_it else 0):
             taken += len(await reader.readexactly(1_000_000))
-            await asyncio.sleep(0.05)
-        if not takes_it:
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(0.25)
+        while not takes_it and not (seen and seen[0].transport is None):
+            await asyncio.sleep(0.01)
         with contextlib.suppress(ConnectionError):
             while more := await asyncio.wait_for(reader.read(1 << 20), 30):
                 taken += len(more)
@@ -246,7 +266,7 @@ def test_an_answer_that_nobody_takes_is_given_up(monkeypatch, takes_it):
 
 
 def test_slow_heads_are_given_up(monkeypatch):
-    monkeypatch.setattr(connections, "_HEAD_S", 0.3)
+    monkeypatch.setattr(connections, "_HEAD_S", 1.0)
 
     async def echo(request):
         return web.Response(body=await request.read())
@@ -268,7 +288,7 @@ def test_slow_heads_are_given_up(monkeypatch):
 
     assert visit(echo, be_silent) == b""
     for talk in (drip, ask_and_drip):
-        assert one_answer(visit(echo, talk)) == (408, "the request's head did not arrive within 0.3 s.")
+        assert one_answer(visit(echo, talk)) == (408, "the request's head did not arrive within 1 s.")
 
 
 def test_a_client_that_goes_is_not_worked_for():

@@ -26,7 +26,7 @@ def lines(path):
 
 
 def wait_for(condition):
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.005)
@@ -122,7 +122,7 @@ print("ended")
 
 def test_a_full_disk_loses_lines_and_nothing_else(tmp_path):
     path = tmp_path / "log"
-    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
     assert [json.loads(line)["i"] for line in path.read_text().splitlines()[:2]] == [0, 1]
 
@@ -169,9 +169,9 @@ def test_a_disk_that_hangs_holds_no_writer_up(tmp_path, monkeypatch):
 
 def test_standard_output(tmp_path):
     code = "from fusion.serving.journal import Journal\nwith Journal('-') as log: log.write('e', a=1)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert json.loads(done.stdout) | {"ts": 0} == {"ts": 0, "event": "e", "a": 1}
-    gone = subprocess.run(f'{sys.executable} -c "{code}" >&-', shell=True, cwd=ROOT, capture_output=True, timeout=60)
+    gone = subprocess.run(f'{sys.executable} -c "{code}" >&-', shell=True, cwd=ROOT, capture_output=True, timeout=300)
     assert (gone.returncode, gone.stderr) == (0, b"")
 
 

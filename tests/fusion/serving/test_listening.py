@@ -8,7 +8,7 @@ from typing import Any
 
 from fusion.serving.listening import _Listeners
 
-WAIT_S = 5
+WAIT_S = 60
 
 
 class Greeter(asyncio.Protocol):
@@ -47,16 +47,18 @@ def test_no_client_is_lost_when_listeners_are_replaced():
         clients = [threading.Thread(target=come, args=(sockets[0].getsockname(),)) for _ in range(2)]
         for client in clients:
             client.start()
-        for _ in range(300):
+        renewals = 0
+        while renewals < 300 or len(heard) <= 100:
             await listeners.listen(None)
             await asyncio.sleep(0.001)
+            renewals += 1
         over.set()
         while any(client.is_alive() for client in clients):
             await asyncio.sleep(0.01)
         listeners.close()
 
     asyncio.run(main())
-    assert len(heard) > 100 and set(heard) == {b"x"}
+    assert set(heard) == {b"x"}
 
 
 def test_nothing_that_listens_ever_blocks():

@@ -18,6 +18,9 @@ SLICES = [
     ("tiny-0.75_0.25-1", 6, 8),
 ]
 
+WHITE = np.full((1, 8, 6, 3), 255, np.uint8)
+WAIT_S = 60
+
 
 def body(images, **parameters):
     tensor = {"name": "image", "datatype": "UINT8", "shape": list(images.shape)}
@@ -145,84 +148,118 @@ def test_refuses_a_timeout(worker, infer, data, timeout):
     )
 
 
-@pytest.fixture
-def hold(infer, curl):
-    """hold(pool, program, images) -> the future answer of a request with them, whose turn has come."""
+class Held:
+    """A worker with a queue of two, whose model stops at white images until `release`."""
 
-    def begin(pool, program, images):
-        line = "fusion_decode_seconds_count"
-        before = metric(curl, program, line)
-        future = pool.submit(infer, program, SLICES[0][0], images)
-        while metric(curl, program, line) == before or metric(curl, program, "fusion_queue_requests"):
-            time.sleep(0.01)
-        return future
+    def __init__(self, program, folder):
+        self.program, self._taken, self._go = program, folder / "taken", folder / "go"
 
-    return begin
+    @property
+    def taken(self):
+        """How many white images the model has come to."""
+        return len(self._taken.read_text()) if self._taken.exists() else 0
+
+    def release(self):
+        self._go.touch()
+
+    def hold(self):
+        for file in (self._taken, self._go):
+            file.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module")
-def busy(bundle, start_for_module):
-    """A worker that takes batches of any length, with a queue of two; and images that keep it busy for a second or
-    more."""
-    limits = ("--max_batch=1000000", "--max_queue=2", "--threads=1", "--request_timeout_s=50")
-    program = start_for_module("worker", f"--bundle={bundle}", *limits)
-    return program, np.zeros((150_000, 8, 6, 3), np.uint8)
+def one_held(bundle, start_for_module, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("held")
+    options = (f"--bundle={bundle}", f"--held={folder}", "--max_queue=2", "--threads=1")
+    return Held(start_for_module("worker", *options, package="tests.fusion.worker.held"), folder)
 
 
-def test_the_requesters_timeout(busy, hold, infer, curl, data):
-    program, many = busy
-    name = SLICES[0][0]
+@pytest.fixture
+def held(one_held):
+    """A `Held` that has taken nothing yet. It is shared."""
+    one_held.hold()
+    yield one_held
+    one_held.release()
+
+
+@pytest.fixture
+def begin(held, infer):
+    """begin(pool) -> the future answer of a request that the model has come to."""
+
+    def ask(pool):
+        future = pool.submit(infer, held.program, SLICES[0][0], WHITE)
+        until(lambda: held.taken)
+        return future
+
+    return ask
+
+
+def until(check):
+    deadline = time.monotonic() + WAIT_S
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_requesters_timeout(held, begin, infer, curl, data):
+    program, name = held.program, SLICES[0][0]
     assert infer(program, name, data[0][:1], timeout=10**400)[0] == 200
     invoked = f'fusion_invoke_seconds_count{{model="{name}"}}'
     before = metric(curl, program, invoked)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        long = hold(pool, program, many)
+        long = begin(pool)
         status, _, answer = infer(program, name, data[0][:1], timeout=20_000)
         assert (status, answer["error"]) == (504, "the request was not answered within its timeout.")
         # It is given up where it waits, and not when its turn comes.
         assert metric(curl, program, "fusion_queue_requests") == 0
         assert not long.done()
+        held.release()
         assert long.result()[0] == 200
     assert infer(program, name, data[0][:1])[0] == 200
     assert metric(curl, program, invoked) == before + 2
-    # One that runs is ended too: no time is spent on what nobody waits for.
-    assert infer(program, name, many, timeout=1000)[0] == 504
-    status, _, answer = infer(program, name, data[0][:1])
-    assert status == 200
 
 
-def test_a_full_queue_refuses_at_once(busy, hold, infer, curl, data):
-    program, many = busy
-    name = SLICES[0][0]
+def test_no_time_is_spent_on_what_nobody_waits_for(held, infer, data):
+    """One that runs is ended before its next image."""
+    program, name = held.program, SLICES[0][0]
+    assert infer(program, name, np.repeat(WHITE, 2, axis=0), timeout=500_000)[0] == 504
+    held.release()
+    assert infer(program, name, data[0][:1])[0] == 200
+    # None where a busy machine has not even come to the first.
+    assert held.taken <= 1
+
+
+def test_a_full_queue_refuses_at_once(held, begin, infer, curl, data):
+    program, name = held.program, SLICES[0][0]
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        long = hold(pool, program, many)
+        long = begin(pool)
         rest = [pool.submit(infer, program, name, data[0][:1]) for _ in range(6)]
-        done, waiting = concurrent.futures.wait(rest, 20, concurrent.futures.FIRST_COMPLETED)
-        while len(done) < 4:
-            done, waiting = concurrent.futures.wait(rest, 0.1)
-        assert not long.done() and len(waiting) == 2
-        for answer in done:
-            status, headers, said = answer.result()
-            assert (status, headers["retry-after"]) == (503, "1") and "model-unable" not in headers
-            assert said["error"] == "2 requests wait for this worker, which is all it keeps; try again later."
+        until(lambda: sum(answer.done() for answer in rest) >= 4)
         # The loop is free while it invokes.
         assert metric(curl, program, "fusion_queue_requests") == 2
         assert curl(f"{program.url}/v2/health/ready")[0] == 200
-        # A long batch before them delays the others, and no more than that: they have their turn.
-        assert long.result()[0] == 200
-        assert [answer.result()[0] for answer in waiting] == [200, 200]
+        assert not long.done()
+        refused, waiting = ([answer for answer in rest if answer.done() == is_done] for is_done in (True, False))
+        assert len(refused) == 4
+        for answer in refused:
+            status, headers, said = answer.result()
+            assert (status, headers["retry-after"]) == (503, "1") and "model-unable" not in headers
+            assert said["error"] == "2 requests wait for this worker, which is all it keeps; try again later."
+        held.release()
+        # A long one before them delays the others, and no more than that: they have their turn.
+        assert [answer.result()[0] for answer in [long, *waiting]] == [200] * 3
 
 
-def test_a_client_that_leaves_frees_its_place(busy, hold, curl):
-    program, many = busy
-    name = SLICES[0][0]
-    sent, header = body(many[:1])
+def test_a_client_that_leaves_frees_its_place(held, begin, curl, data):
+    program = held.program
+    sent, header = body(data[0][:1])
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        long = hold(pool, program, many)
+        long = begin(pool)
         for _ in range(3):
             with pytest.raises(AssertionError, match="28"):
-                url = f"{program.url}/v2/models/{name}/infer"
+                url = f"{program.url}/v2/models/{SLICES[0][0]}/infer"
                 curl(url, "--max-time", "0.1", "-H", header, body=sent)
-        while metric(curl, program, "fusion_queue_requests"):
-            time.sleep(0.01)
-        assert not long.done() and long.result()[0] == 200
+        until(lambda: not metric(curl, program, "fusion_queue_requests"))
+        assert not long.done()
+        held.release()
+        assert long.result()[0] == 200

@@ -437,7 +437,7 @@ def test_bad_flags_are_one_sentence(flags: list[str], sentence: str) -> None:
 def test_the_program(image_folder: Make, tmp_path: Path) -> None:
     target = tmp_path / "set"
     flags = (f"--source={image_folder()}", f"--target={target}", "--size=28", "--processes=1", "--parts=train,val")
-    done = subprocess.run(command(*flags), capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command(*flags), capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "images: 16 images of 3 classes",
@@ -457,7 +457,7 @@ def test_the_program_killed_and_started_again(image_folder: Make, tmp_path: Path
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
-    done = subprocess.run(command(*flags), capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command(*flags), capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"finished: {target}: train 120, test 60" in done.stdout
     dataset = load("prepared", str(target))
