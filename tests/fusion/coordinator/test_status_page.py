@@ -133,7 +133,7 @@ def debugger():
         options += ["--disable-background-networking", "--remote-debugging-port=0", f"--user-data-dir={profile}"]
         command = [str(CHROMIUM), *options, "about:blank"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            file, end = Path(profile) / "DevToolsActivePort", time.monotonic() + 60
+            file, end = Path(profile) / "DevToolsActivePort", time.monotonic() + 180
             while not file.exists() or "\n" not in file.read_text():
                 assert time.monotonic() < end, "the browser did not start"
                 time.sleep(0.02)
@@ -169,7 +169,7 @@ class Tab:
         self._number += 1
         await self._socket.send_json({"id": self._number, "method": method, "params": params})
         while True:
-            message = await asyncio.wait_for(self._socket.receive_json(), 30)
+            message = await asyncio.wait_for(self._socket.receive_json(), 180)
             if message.get("id") == self._number:
                 assert "error" not in message, message
                 return message["result"]
@@ -183,7 +183,7 @@ class Tab:
         return done["result"].get("value")
 
     async def wait_for(self, script):
-        end = time.monotonic() + 15
+        end = time.monotonic() + 180
         while not await self.run(script):
             assert time.monotonic() < end, (script, await self.text())
             await asyncio.sleep(0.05)
@@ -242,6 +242,37 @@ def test_shows_the_cluster(debugger):
             assert "accuracy 74.31 %, though it is over the deadline of 30 ms" in await tab.text()
             coordinator.status["plan"]["accuracy"] = 31.25
             await tab.wait_for("document.body.innerText.includes('accuracy 31.25 dB')")
+            assert tab.complaints == []
+
+    asyncio.run(visit())
+
+
+@in_browser
+@pytest.mark.parametrize(
+    ("assignment", "parts", "named"),
+    [
+        (
+            ["kitchen-pi5", "", "attic-pi4"],
+            ["kitchen-pi5 slice 0: 0.5", "– slice 1: 0.25"],
+            "kitchen-pi5, –, attic-pi4",
+        ),
+        (["", "hall-pi4", "attic-pi4"], ["– slice 0: 0.5", "hall-pi4 slice 1: 0.25"], "–, hall-pi4, attic-pi4"),
+        (["", "hall-pi4", ""], ["– slice 0: 0.5", "– slice 2: 0.25"], "–, hall-pi4, –"),
+    ],
+)
+def test_a_slice_without_a_device_has_no_name(debugger, assignment, parts, named):
+    async def visit():
+        async with Coordinator() as coordinator, Tab(debugger, coordinator.url) as tab:
+            lacks = "though no living device serves slice 1"
+            coordinator.status["plan"] |= {"assignment": assignment, "lacks": lacks}
+            coordinator.status["meanwhile"][0] |= {"switch": "0.5+0.5", "assignment": assignment}
+            coordinator.status["rejected"][0] |= {"assignment": assignment}
+            await tab.wait_for(f"{SHOWN} && document.body.innerText.includes({json.dumps(lacks)})")
+            await tab.run("document.querySelector('details').open = true")
+            text = await tab.text()
+            for part in (*parts, f"for requests that come meanwhile: 0.5+0.5 on {named}", f"4x0.25 {named} 88.9 ms"):
+                assert part in text, (part, text)
+            assert await tab.run("document.querySelectorAll('#parts li').length") == 3
             assert tab.complaints == []
 
     asyncio.run(visit())

@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from fusion.bundle.contents import TensorInfo
+from fusion.rules.sum import Sum
+from paradis_tf.builders.static import extract, extract_tail
 from paradis_tf.methods.paradis import Paradis
 from paradis_tf.methods.passes import HardLabels, LiveSets, Pass, Teacher
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
 from paradis_tf.training.live_sets import draw_live_sets, scaled_by
+from tests.conftest import TINY_NETS
 
 SPLIT = Switch.parse("4x0.25")
 LABELS = (HardLabels(),)
@@ -49,8 +53,16 @@ def test_sets_are_a_function_of_step_and_pass() -> None:
     assert drawn(live, 4, (4, 2)) != first != drawn(live, 4, (3, 3))
 
 
+def summed_by_the_runner(model: Supernet, images: np.ndarray, live: tuple[int, ...]) -> np.ndarray:
+    """What a coordinator makes of the slice models that answer."""
+    rule, output = Sum(), TensorInfo("output", "float32", None, None)
+    stored = [extract(model, SPLIT.cut(device))(images).numpy() for device in live]
+    return rule.fuse([rule.contribution(output, one) for one in stored])
+
+
+@pytest.mark.parametrize("tiny_net", TINY_NETS, indirect=True)
 @pytest.mark.parametrize("live", [(0,), (1, 3), (0, 1, 2)])
-def test_what_live_devices_give_in_training_is_what_evaluation_fuses(
+def test_what_live_devices_give_in_training_is_what_evaluation_and_the_runner_fuse(
     tiny_net: Callable[..., Supernet], batch: tuple, live: tuple[int, ...]
 ) -> None:
     model = tiny_net(("4x0.25",))
@@ -59,6 +71,9 @@ def test_what_live_devices_give_in_training_is_what_evaluation_fuses(
     fused = model.fuse(batch[0], scaled_by(partial, weights))
     expected = model(batch[0], path=SPLIT, devices=live)
     np.testing.assert_allclose(fused["prediction"], expected["prediction"], rtol=1e-5, atol=1e-5)
+    ran = summed_by_the_runner(model, batch[0], live)
+    assert ran.dtype == np.float32
+    np.testing.assert_allclose(fused["prediction"], ran, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("live", [(0,), (1, 3)])
@@ -71,6 +86,8 @@ def test_of_super_resolution_the_tail_runs_on_what_live_devices_give(live: tuple
     fused = model.fuse(images, scaled_by(partial, weights))["prediction"]
     expected = model(images, path=SPLIT, devices=live)["prediction"]
     np.testing.assert_allclose(fused, expected, rtol=1e-5, atol=1e-3)
+    ran = extract_tail(model)([images, summed_by_the_runner(model, images, live)])
+    np.testing.assert_allclose(fused, ran, rtol=1e-5, atol=1e-3)
     assert np.abs(expected - model(images, path=SPLIT)["prediction"]).max() > 0.1
 
 
