@@ -200,8 +200,8 @@ def best_plans(
 ) -> tuple[list[Plan], dict[str, str]]:
     """The best assignment of each switch, and why other switches have none.
 
-    A switch of which devices serve some slices alone is run without the others. Where devices that alone have a slice
-    take far longer than the rest, a second plan of the switch does without them.
+    A switch of which devices serve some slices alone is run without the others. Where all devices that have a slice
+    take far longer than the rest, a second plan of the switch does without it.
 
     Args:
       switches: those that may be run.
@@ -232,10 +232,14 @@ def _best_plan(entry: SwitchEntry, accuracy: Accuracy, latencies: Latencies, bus
 
 
 def _without_slow(plan: Plan, accuracy: Accuracy, latencies: Latencies, busy: Mapping[str, float]) -> Plan | None:
-    """The plan of the same switch without the slowest devices, if these alone have slices, and are so slow that the
-    others would not wait for them in mid-request either."""
+    """The plan of the same switch without the slowest devices, if none but these has some slices, and they are so slow
+    that the others would not wait for them in mid-request either."""
     models, left = [slice_.model for slice_ in plan.entry.slices], plan
-    while plan.latency_ms > patience_ms(0.0):
+    # No plan of any of the slices is sooner than that.
+    soonest_ms = min(
+        busy.get(device, 0.0) + ms for number in plan.answering for device, ms in latencies[models[number]].items()
+    )
+    while plan.latency_ms > patience_ms(soonest_ms):
         ends = dict(busy)
         for model, device in zip(models, left.devices, strict=True):
             if device:
@@ -245,8 +249,6 @@ def _without_slow(plan: Plan, accuracy: Accuracy, latencies: Latencies, busy: Ma
             model: {device: ms for device, ms in latencies.get(model, {}).items() if device != slowest}
             for model in models
         }
-        if all(latencies[models[number]] for number in left.answering):
-            return None
         fewer = _best_plan(plan.entry, accuracy, latencies, busy)
         if fewer is None:
             return None

@@ -91,14 +91,14 @@ def brute_force(latencies, busy, goal, running):
         found = first = best_of(one, sorted(names), latencies, busy)
         while found is not None:
             latency, _, devices = found
-            if found is first or first[0] > 2 * latency + 20:
+            is_less = sum(map(bool, devices)) < sum(map(bool, first[2]))
+            if found is first or (is_less and first[0] > 2 * latency + 20):
                 plans.append((latency, -accuracy_of(one, list(filter(None, devices))), one.switch))
                 if found is not first:
                     break
             done = ends(one, devices, latencies, busy)
             names.remove(max(done, key=done.get))
-            fewer = best_of(one, sorted(names), latencies, busy)
-            found = fewer if fewer is not None and sum(map(bool, fewer[2])) < sum(map(bool, devices)) else None
+            found = best_of(one, sorted(names), latencies, busy)
     in_time = [plan for plan in plans if plan[0] <= goal.deadline_ms]
     if not in_time:
         return min(plans, default=None)
@@ -168,6 +168,29 @@ def test_a_board_that_takes_far_longer_than_the_others(slow_ms, goal, missing, l
     # Where another has the slice too, it is given that.
     spare = latencies | {("spare", "4x0.25-3"): 5.0}
     assert decide(goal, spare, {}, accuracy_of).chosen.missing == ()
+
+
+@pytest.mark.parametrize(
+    ("slow", "missing", "lacks"),
+    [
+        ({("a", 3): 300.0, ("b", 3): 310.0}, (3,), "though slice 3 would take 300.0 ms"),
+        ({("a", 3): 300.0, ("b", 3): 300.0, ("c", 3): 300.0}, (3,), "though slice 3 would take 300.0 ms"),
+        # By two boards at once, and by one after the other.
+        ({("a", 2): 300.0, ("a", 3): 300.0, ("b", 2): 310.0, ("b", 3): 310.0}, (2, 3), "though slice 2, 3 would take"),
+        ({("a", 2): 300.0, ("b", 2): 310.0, ("b", 3): 290.0}, (2, 3), "though slice 2, 3 would take 300.0 ms"),
+        # One of the boards is quick enough.
+        ({("a", 3): 300.0, ("b", 3): 28.0}, (), ""),
+    ],
+)
+def test_a_slice_that_slow_boards_alone_have_is_not_waited_for(slow, missing, lacks):
+    """However many they are; the others take 4 ms."""
+    latencies = left(*(f"4x0.25-{i}" for i in range(4) if i not in {number for _, number in slow}))
+    latencies |= {(device, f"4x0.25-{number}"): ms for (device, number), ms in slow.items()}
+    decision = decide(Goal(1000, accuracy_loss=0.05), latencies, {}, accuracy_of)
+    assert (decision.chosen.entry.switch, decision.chosen.missing) == ("4x0.25", missing)
+    assert decision.lacks.startswith(lacks) and bool(decision.lacks) == bool(missing)
+    waits = decide(Goal(1000), latencies, {}, accuracy_of)
+    assert (waits.chosen.missing, waits.lacks) == ((), "")
 
 
 def test_boards_that_are_gone_and_boards_that_are_slow():

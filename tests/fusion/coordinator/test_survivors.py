@@ -295,6 +295,22 @@ def test_a_board_that_is_known_to_be_slow(table, slow_ms, answer):
 
 
 @pytest.mark.parametrize(
+    ("table", "spare_ms", "answer"),
+    [
+        (LIVE, 310, ("4x0.25", (0, 1, 2), 0.9798, 10, 0)),
+        (LIVE, 300, ("4x0.25", (0, 1, 2), 0.9798, 10, 0)),
+        # Of the two the faster is worth the time, or is quick enough.
+        (NEVER, 310, ("4x0.25", (0, 1, 2, 3), 0.9805, 300, 0)),
+        (LIVE, 35, ("4x0.25", (0, 1, 2, 3), 0.9861, 35, 0)),
+    ],
+)
+def test_two_boards_that_are_known_to_be_slow_have_the_same_slice(table, spare_ms, answer):
+    boards, spare = quarters(), FakeWorker("4x0.25-3", device="spare", ms=spare_ms)
+    boards[3].ms = 300
+    assert request(table, [*boards, spare]) == answer
+
+
+@pytest.mark.parametrize(
     ("least", "answer"),
     [
         (0.975, ("4x0.25", (0, 1, 2), 0.9798, 10, 0)),
