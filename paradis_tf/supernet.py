@@ -16,7 +16,7 @@ from paradis_tf.base.keras_settings import settle
 from paradis_tf.builders.architecture import FUSION, Architecture, Outputs, read
 from paradis_tf.builders.shared import Applied, create_layers, fuse
 from paradis_tf.cuts import WHOLE, Cut, Path, SwitchError
-from paradis_tf.levels import create_levels
+from paradis_tf.levels import Level, StepCut, create_levels
 from paradis_tf.operations.operation import NORMALIZATIONS, CutCall
 from paradis_tf.switches import DEFAULT_GRID, Switch, parse_switches
 
@@ -108,9 +108,15 @@ class Supernet(keras.Model):
         """Raises SwitchError unless the cut is of a path of the network's, or a step of one."""
         if not isinstance(cut, Cut):
             raise SwitchError(f"{cut!r} is no cut; legal: one of a path, such as network.paths[0].cuts[0].")
-        if not any(cut in path.cuts or cut in getattr(path, "steps", ()) for path in self.paths):
+        if cut not in self.steps and not any(cut in path.cuts for path in self.paths):
             kinds = "switches" if self.switches else f"levels ({self.connectivity})"
             raise SwitchError(f"{cut} is not one of this network's; its {kinds} are {self._known}.")
+
+    @property
+    def steps(self) -> tuple[StepCut, ...]:
+        """Of a network of triangular levels, what each of them adds to the one before it; of others nothing."""
+        last = self.paths[-1]
+        return last.steps if isinstance(last, Level) else ()
 
     @property
     def _known(self) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from export.compression.settings import Compression
+from paradis_tf.levels import StepCut
 from paradis_tf.switches import Switch
+
+Range = tuple[float, float]
+# By tensor of an int8 file, its least and its largest value; see `export.conversion.ranges`.
+Ranges = Mapping[str, Range]
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,18 @@ class SliceFile:
 
     def __str__(self) -> str:
         return f"switch '{self.switch}', device {self.device}, {self.precision}"
+
+
+@dataclass(frozen=True)
+class StepFile:
+    """A file to make: a step of a triangular network; as of `SliceFile`."""
+
+    step: StepCut
+    precision: str
+    float_output: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.step}, {self.precision}"
 
 
 @dataclass(frozen=True)

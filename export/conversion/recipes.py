@@ -22,12 +22,17 @@ _ROOT = Path(__file__).parents[2]
 # The code that the bytes of a file depend on.
 _SOURCES = (
     "export/compression",
+    "export/conversion/converter.py",
+    "export/conversion/ranges.py",
     "export/conversion/slices.py",
+    "export/conversion/steps.py",
     "export/tflite/graph.py",
     "export/tflite/halves.py",
+    "export/tflite/quantized_ends.py",
     "paradis_tf/builders",
     "paradis_tf/cuts.py",
     "paradis_tf/layers",
+    "paradis_tf/levels.py",
     "paradis_tf/models",
     "paradis_tf/operations",
     "paradis_tf/switches.py",

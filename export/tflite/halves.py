@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def round_additions_alike(data: bytes) -> bytes:
     return bytes(mended)
 
 
-def distance(scales: tuple[float, float], zero_points: tuple[int, int], scale: float, zero_point: int) -> float:
+def distance(scales: Sequence[float], zero_points: Sequence[int], scale: float, zero_point: int) -> float:
     """How near any sum of two int8 values comes to the half between two quanta of the output, in quanta, 0 to 0.5.
 
     Args:
@@ -64,17 +64,25 @@ def distance(scales: tuple[float, float], zero_points: tuple[int, int], scale: f
     return float(np.abs(sums - np.floor(sums) - 0.5).min(initial=0.5))
 
 
+def best_factor(scales: Sequence[float], zero_points: Sequence[int], scale: float, zero_point: int) -> float:
+    """By how much, 1 to 1.01, an addition's scale is widened so that sums keep farthest from the halves.
+
+    Args:
+      scales, zero_points: of the inputs.
+      scale, zero_point: of the output.
+    """
+    distances = [
+        distance(scales, zero_points, float(np.float32(scale) * np.float32(factor)), zero_point) for factor in _FACTORS
+    ]
+    return float(_FACTORS[int(np.argmax(distances))])
+
+
 def _best_factor(graph: Any, operation: Any) -> float:
     inputs = [graph.Tensors(place) for place in operation.InputsAsNumpy()]
     output = graph.Tensors(operation.Outputs(0))
-    first, second = (float(_scale(tensor)[0]) for tensor in inputs)
-    zeros = tuple(int(tensor.Quantization().ZeroPoint(0)) for tensor in inputs)
-    scale, zero = _scale(output), int(output.Quantization().ZeroPoint(0))
-    distances = [
-        distance((first, second), (zeros[0], zeros[1]), float((scale * np.float32(factor))[0]), zero)
-        for factor in _FACTORS
-    ]
-    return float(_FACTORS[int(np.argmax(distances))])
+    scales = [float(_scale(tensor)[0]) for tensor in inputs]
+    zeros = [int(tensor.Quantization().ZeroPoint(0)) for tensor in inputs]
+    return best_factor(scales, zeros, float(_scale(output)[0]), int(output.Quantization().ZeroPoint(0)))
 
 
 def _kind(model: Any, operation: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -13,6 +13,14 @@ from paradis_tf.builders.architecture import FUSION, Architecture, Reading, has_
 from paradis_tf.builders.cost import summed_channels
 from paradis_tf.cuts import WHOLE, Cut
 from paradis_tf.operations.operation import Build, Operation
+
+# What is done with each tensor that a static model makes: by the name of the operation that made it, and itself.
+Pin = Callable[[str, Any], Any]
+
+
+def unpinned(name: str, tensor: Any) -> Any:
+    """The tensor as it is."""
+    return tensor
 
 
 class SharedNetwork(Protocol):
@@ -33,6 +41,7 @@ def extract(
     keras_module: ModuleType = keras,
     normalized_input: bool = False,
     image_shape: tuple[int, int, int] | None = None,
+    pin: Pin = unpinned,
 ) -> Any:
     """One device's slice model: stock layers only, weights copied from the network.
 
@@ -43,6 +52,8 @@ def extract(
       normalized_input: if true the model takes float32 images in [-1, 1) (pixel / 128 - 1); if false it
         takes raw pixels 0..255 in any number type and normalizes them itself.
       image_shape: (height, width, 3) of the image; the architecture's if left out.
+      pin: is given each tensor that an operation makes, and gives the one to go on with, such as one rounded to the
+        range that an int8 file is to have for it.
 
     Returns:
       a functional model (batch, height, width, 3) -> partial prediction, for a classifier logits (batch, classes),
@@ -54,7 +65,7 @@ def extract(
     network.check_cut(cut)
     architecture = network.architecture
     image = keras_module.Input(image_shape or architecture.image_shape, name="image", dtype="float32")
-    reading = _Static(_build(network, cut, keras_module, normalized_input))
+    reading = _Static(build_of(network, cut, keras_module, normalized_input), pin)
     prediction, _ = read(architecture, reading, image, end=FUSION)
     return keras_module.Model(image, prediction, name=f"{architecture.name}_{cut.slug}")
 
@@ -87,12 +98,13 @@ def extract_tail(
     image = keras_module.Input(image_shape or architecture.image_shape, name="image", dtype="float32")
     channels = summed_channels(architecture)
     summed = keras_module.Input((*image.shape[1:3], channels), name="summed", dtype="float32")
-    reading = _Static(_build(network, WHOLE, keras_module, normalized_input))
+    reading = _Static(build_of(network, WHOLE, keras_module, normalized_input))
     answer, _ = read(architecture, reading, image, begin=FUSION, handed=(summed, None))
     return keras_module.Model([image, summed], answer, name=f"{architecture.name}_tail")
 
 
-def _build(network: SharedNetwork, cut: Cut, keras_module: ModuleType, normalized_input: bool) -> Build:
+def build_of(network: SharedNetwork, cut: Cut, keras_module: ModuleType, normalized_input: bool) -> Build:
+    """How static models of a cut are made, with the weights of a network; arguments as of `extract`."""
     layers = {layer.name: layer for layer in network.shared_layers}
     return Build(keras_module, cut, functools.cache(lambda name: layers[name].static_weights(cut)), normalized_input)
 
@@ -100,8 +112,8 @@ def _build(network: SharedNetwork, cut: Cut, keras_module: ModuleType, normalize
 class _Static(Reading[Any]):
     """Makes stock layers; a "tensor" is a symbolic tensor of `keras` or `tf_keras`."""
 
-    def __init__(self, build: Build) -> None:
-        self.build = build
+    def __init__(self, build: Build, pin: Pin = unpinned) -> None:
+        self.build, self.pin = build, pin
 
     def __call__(self, operation: Operation, *tensors: Any, name: str) -> Any:
-        return operation.static(self.build, *tensors, name=name)
+        return self.pin(name, operation.static(self.build, *tensors, name=name))

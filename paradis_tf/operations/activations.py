@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
-from paradis_tf.operations.operation import Build, CutCall, Operation
+from paradis_tf.operations.operation import Build, CutCall, Operation, Rounding
 
 
 @dataclass(frozen=True)
 class Relu(Operation):
     """max(x, 0)."""
+
+    rounding: ClassVar[Rounding] = Rounding.FOLDED
 
     def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         return keras.ops.relu(*tensors)
@@ -24,6 +26,8 @@ class Relu(Operation):
 @dataclass(frozen=True)
 class Relu6(Operation):
     """min(max(x, 0), 6)."""
+
+    rounding: ClassVar[Rounding] = Rounding.FOLDED
 
     def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         return keras.ops.relu6(*tensors)

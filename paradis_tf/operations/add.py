@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import keras
 
 from paradis_tf.cuts import Cut
-from paradis_tf.operations.operation import Build, CutCall, Operation, Shape
+from paradis_tf.operations.operation import Build, CutCall, Operation, Rounding, Shape
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Add(Operation):
     """x + y, of one shape. Both hold the cut's channels, so each device adds its own."""
 
     kind: ClassVar[str] = "add"
+    rounding: ClassVar[Rounding] = Rounding.SUM
 
     def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         return keras.ops.add(*tensors)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from paradis_tf.cuts import Cut
 from paradis_tf.layers.global_moments import global_moments
 from paradis_tf.layers.segments import Segments
-from paradis_tf.operations.operation import Build, CutCall, Operation, Setting, Shape
+from paradis_tf.operations.operation import Build, CutCall, Operation, Rounding, Setting, Shape
 
 # The smallest epsilon that every fused kernel accepts.
 EPSILON = 1.001e-5
@@ -226,6 +226,7 @@ class BatchNorm(Operation):
     """Batch normalization, its statistics private to each cut."""
 
     kind: ClassVar[str] = "batch_norm"
+    rounding: ClassVar[Rounding] = Rounding.FOLDED
 
     def layer(self, channels: Sequence[int], setting: Setting, name: str) -> SwitchableBatchNormalization:
         affine = "shared" if setting.normalization == "shared_affine" else "private"

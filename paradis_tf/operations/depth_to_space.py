@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from paradis_tf.cuts import Cut
-from paradis_tf.operations.operation import Build, CutCall, Operation, Shape
+from paradis_tf.operations.operation import Build, CutCall, Operation, Rounding, Shape
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -59,6 +59,7 @@ class DepthToSpace(Operation):
     """
 
     kind: ClassVar[str] = "depth_to_space"
+    rounding: ClassVar[Rounding] = Rounding.KEPT
 
     block_size: int
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -128,6 +129,19 @@ class Build:
         return result
 
 
+class Rounding(Enum):
+    """What the int8 file of a network makes of an operation's output."""
+
+    # A tensor with a range of its own.
+    OWN = "own"
+    # Likewise, and the operation adds int8 tensors, which runtimes round differently near a half.
+    SUM = "sum"
+    # The operator that makes the input has it folded in, if nothing else reads that.
+    FOLDED = "folded"
+    # A tensor of the input's values, in its range.
+    KEPT = "kept"
+
+
 class Operation(ABC):
     """One operation that architectures are written in; subclasses are frozen dataclasses of its options.
 
@@ -137,10 +151,12 @@ class Operation(ABC):
     Attributes:
       kind: what tables of costs call it; operations without one have no row there.
       is_head: whether it answers: a network of levels keeps weights of it for each head (`Cut.head_key`).
+      rounding: what int8 files make of its output.
     """
 
     kind: ClassVar[str] = ""
     is_head: ClassVar[bool] = False
+    rounding: ClassVar[Rounding] = Rounding.OWN
 
     def layer(self, channels: Sequence[int], setting: Setting, name: str) -> Any:
         """The Keras layer that owns the full-size weights, not yet built, or None where there are no weights.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
-from paradis_tf.operations.operation import Build, CutCall, Operation
+from paradis_tf.operations.operation import Build, CutCall, Operation, Rounding
 
 # A raw pixel p enters a network as (p - 128) / 128: with this scale and offset the uint8 image is already the
 # quantized input (scale 1/128, zero point 128), and an int8 file needs no arithmetic on it, only a moved zero point.
@@ -19,6 +19,8 @@ NORMALIZED_RANGE = (PIXEL_OFFSET, 255 * PIXEL_SCALE + PIXEL_OFFSET)
 @dataclass(frozen=True)
 class Normalize(Operation):
     """Raw pixels 0..255, of any number type, to [-1, 1): (pixel - 128) / 128."""
+
+    rounding: ClassVar[Rounding] = Rounding.KEPT
 
     def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         return keras.ops.cast(*tensors, call.dtype) * PIXEL_SCALE + PIXEL_OFFSET

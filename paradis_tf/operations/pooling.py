@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import keras
 
 from paradis_tf.cuts import Cut
-from paradis_tf.operations.operation import Build, CutCall, Operation, Shape
+from paradis_tf.operations.operation import Build, CutCall, Operation, Rounding, Shape
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class MaxPool(Operation):
     """
 
     kind: ClassVar[str] = "max_pool"
+    rounding: ClassVar[Rounding] = Rounding.KEPT
 
     pool_size: int
     strides: int

@@ -12,6 +12,7 @@ import tf_keras
 from paradis_tf.builders.architecture import FUSION, Outputs, Reading
 from paradis_tf.builders.cost import cut_cost
 from paradis_tf.builders.static import extract
+from paradis_tf.builders.steps import extract_step
 from paradis_tf.operations import Classifier, Conv, GlobalAveragePool, Normalize, WeightNormConv
 from paradis_tf.operations.operation import Operation
 from paradis_tf.supernet import Supernet
@@ -46,14 +47,15 @@ class Around:
 
 def check_operation(operation: Operation, inputs: int = 1, normalization: str = "private") -> TrainableSupernet:
     """Every cut of a network around the operation, of switches and of levels, answers as its static form in both Keras
-    versions, and costs what that has; the parameters of the others' blocks play no part. Returns the network of
-    switches, its weights random."""
+    versions, and costs what that has; the parameters of the others' blocks play no part; steps lead to the same levels.
+    Returns the network of switches, its weights random."""
     around = Around(operation, inputs)
     model = randomize(TrainableSupernet(around, SWITCHES, normalization=normalization))
     levels = randomize(Supernet(around, levels=4, connectivity="triangular", normalization=normalization))
     # Gains of weight normalization are part of a stock layer's kernel.
     for network in (model, levels):
         check_static(network, IMAGES, parameters=not isinstance(operation, WeightNormConv))
+    check_steps(levels, IMAGES)
     for layer in model.shared_layers:
         if layer.name == "operation" and layer.weights:
             again = type(layer).from_config(layer.get_config())
@@ -77,3 +79,14 @@ def check_static(model: Supernet, images: np.ndarray, parameters: bool = True) -
                 count = sum(np.count_nonzero(weight) for weight in static.trainable_weights)
                 assert cost.parameters == count or not parameters, (str(cut), module.__name__)
             assert np.abs(partial.prediction).max() > 1e-3
+
+
+def check_steps(model: Supernet, images: np.ndarray) -> None:
+    """The steps of a triangular network, one after the other, answer as its levels do."""
+    made: dict[str, Any] = {}
+    for level, cut in zip(model.paths, model.steps, strict=True):
+        step = extract_step(model, cut)
+        made = step.model([keras.ops.cast(images, "float32"), *(made[name] for name in step.handed)])
+        expected = model(images, path=level)["prediction"].numpy()
+        np.testing.assert_allclose(made["prediction"], expected, atol=1e-5 * max(1, np.abs(expected).max()))
+        assert np.abs(expected).max() > 1e-3

@@ -99,7 +99,10 @@ class Excite(Operation):
         means = build.layers.GlobalAveragePooling2D(keepdims=True)(x)
         kernel, bias = build.weights(name)
         stock = build.layers.Conv2D(len(bias), 1, activation="sigmoid", name=name)
-        return build.layers.Multiply()([x, build.stock(stock, means, weights=[kernel[None, None], bias])])
+        gate = build.stock(stock, means, weights=[kernel[None, None], bias])
+        # Of a step, which gets the slices before its own too.
+        own = x if x.shape[-1] == len(bias) else x[..., -len(bias) :]
+        return build.layers.Multiply()([own, gate])
 
     def weights(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> int:
         return connections(cut, name, inputs[0].channels, result.channels)
