@@ -8,7 +8,7 @@ from typing import Any
 
 from ..bundle.contents import Bundle, SwitchEntry
 from ..cluster.file import Device
-from . import planner
+from . import assignment, planner
 from .assignment import Latencies
 from .devices import UNKNOWN, UP, FleetDevice
 from .estimates import now
@@ -191,7 +191,7 @@ class Fleet:
                 if name:
                     taken.add(name)
                     busy[name] += self._devices[name].invocation_ms(slice_.model)
-            others = planner.best_plans(self.entries, self.accuracy, latencies, busy)
+            others = assignment.best_plans(self.entries, self.accuracy, latencies, busy)
             decision = planner.choose(*others, goal, self._switch)
         return plans[1:]
 
@@ -199,13 +199,13 @@ class Fleet:
         """The best plan of each switch on the devices that are up but these, and why other switches have none."""
         busy = {} if idle else self.busy()
         if without or any(busy.values()):
-            return planner.best_plans(self.entries, self.accuracy, self.latencies(images, without), busy)
+            return assignment.best_plans(self.entries, self.accuracy, self.latencies(images, without), busy)
         # While no device has work before it, recent ones, where nothing has changed.
         revisions = tuple((device.name, device.revision) for device in self._devices.values())
         kept = self._plans.get(images)
         if kept is not None and kept[0] == revisions and now() - kept[1] < _PLANS_S:
             return kept[2]
-        plans = planner.best_plans(self.entries, self.accuracy, self.latencies(images), {})
+        plans = assignment.best_plans(self.entries, self.accuracy, self.latencies(images), {})
         self._plans[images] = revisions, now(), plans
         return plans
 

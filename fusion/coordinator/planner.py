@@ -1,17 +1,13 @@
-"""Which switch the living devices run, and which of them runs which slice. Knows nothing of networks."""
+"""Which of the plans that can be run is run, and why no other. Knows nothing of networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from ..base.columns import accuracy_text
 from ..bundle.contents import SwitchEntry
 from ..bundle.tasks import CLASSIFICATION, BundleTask
-from .assignment import Latencies, assign
-
-Accuracy = Callable[[SwitchEntry, Collection[int]], "float | None"]
-"""Gives that of a switch with only these slices answering."""
 
 # A device is taken for slow after twice what was expected of it, and this.
 _PATIENCE, _PATIENCE_MS = 2.0, 20.0
@@ -61,7 +57,7 @@ class Plan:
         slow, ms = self.slow
         unserved = [number for number in self.missing if number not in slow]
         late = f"slice {', '.join(map(str, slow))} would take {ms:.1f} ms" if slow else ""
-        return " and ".join(filter(None, [_unserved(unserved) if unserved else "", late]))
+        return " and ".join(filter(None, [not_served(unserved) if unserved else "", late]))
 
     @property
     def madds(self) -> int:
@@ -192,72 +188,6 @@ class Decision:
         return f"though none reaches {accuracy_text(goal.min_accuracy)}{' within the deadline' if late else ''}"
 
 
-def best_plans(
-    switches: Sequence[SwitchEntry],
-    accuracy: Accuracy,
-    latencies: Latencies,
-    busy: Mapping[str, float],
-) -> tuple[list[Plan], dict[str, str]]:
-    """The best assignment of each switch, and why other switches have none.
-
-    A switch of which devices serve some slices alone is run without the others. Where all devices that have a slice
-    take far longer than the rest, a second plan of the switch does without it.
-
-    Args:
-      switches: those that may be run.
-      accuracy: that of a switch with these slices answering.
-      latencies: of the living devices.
-      busy: by device, the milliseconds of work that it has before it.
-    """
-    plans: list[Plan] = []
-    impossible: dict[str, str] = {}
-    for entry in switches:
-        plan = _best_plan(entry, accuracy, latencies, busy)
-        if plan is None:
-            impossible[entry.switch] = _unserved(range(len(entry.slices)))
-            continue
-        quick = _without_slow(plan, accuracy, latencies, busy)
-        plans += [plan] if quick is None else [plan, quick]
-    return plans, impossible
-
-
-def _best_plan(entry: SwitchEntry, accuracy: Accuracy, latencies: Latencies, busy: Mapping[str, float]) -> Plan | None:
-    served = [number for number, slice_ in enumerate(entry.slices) if latencies.get(slice_.model)]
-    assigned = assign([entry.slices[number].model for number in served], latencies, busy)
-    if not served or assigned is None:
-        return None
-    device_of = dict(zip(served, assigned[0], strict=True))
-    devices = tuple(device_of.get(number, "") for number in range(len(entry.slices)))
-    return Plan(entry, devices, assigned[1], accuracy(entry, served))
-
-
-def _without_slow(plan: Plan, accuracy: Accuracy, latencies: Latencies, busy: Mapping[str, float]) -> Plan | None:
-    """The plan of the same switch without the slowest devices, if none but these has some slices, and they are so slow
-    that the others would not wait for them in mid-request either."""
-    models, left = [slice_.model for slice_ in plan.entry.slices], plan
-    # No plan of any of the slices is sooner than that.
-    soonest_ms = min(
-        busy.get(device, 0.0) + ms for number in plan.answering for device, ms in latencies[models[number]].items()
-    )
-    while plan.latency_ms > patience_ms(soonest_ms):
-        ends = dict(busy)
-        for model, device in zip(models, left.devices, strict=True):
-            if device:
-                ends[device] = ends.get(device, 0.0) + latencies[model][device]
-        slowest = max(filter(None, left.devices), key=lambda device: ends[device])
-        latencies = {
-            model: {device: ms for device, ms in latencies.get(model, {}).items() if device != slowest}
-            for model in models
-        }
-        fewer = _best_plan(plan.entry, accuracy, latencies, busy)
-        if fewer is None:
-            return None
-        left = fewer
-        if plan.latency_ms > patience_ms(left.latency_ms):
-            return replace(left, slow=(tuple(sorted(plan.answering - left.answering)), plan.latency_ms))
-    return None
-
-
 def patience_ms(expected_ms: float) -> float:
     """How long a device is waited for of which an answer is expected in so many milliseconds."""
     return _PATIENCE * expected_ms + _PATIENCE_MS
@@ -287,7 +217,8 @@ def _in_time(plans: Sequence[Plan], goal: Goal) -> list[Plan]:
     return [plan for plan in plans if plan.latency_ms <= goal.deadline_ms]
 
 
-def _unserved(slices: Collection[int]) -> str:
+def not_served(slices: Collection[int]) -> str:
+    """That these slices are not served, as a phrase."""
     return f"no living device serves slice {', '.join(map(str, slices))}"
 
 

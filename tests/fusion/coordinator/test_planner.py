@@ -31,7 +31,7 @@ def by_model(latencies):
 
 
 def decide(goal, latencies, busy, accuracy, running=None):
-    return planner.choose(*planner.best_plans(SWITCHES, accuracy, by_model(latencies), busy), goal, running)
+    return planner.choose(*assignment.best_plans(SWITCHES, accuracy, by_model(latencies), busy), goal, running)
 
 
 def choose(goal, latencies, busy, accuracy=None, running=None):
@@ -277,7 +277,7 @@ def test_a_loss_of_as_much_as_is_allowed_is_none_too_much(accuracy):
     """Whatever the differences of their binary fractions are."""
     for loss in (0.01, 0.1, 0.0001):
         accuracies = {"1.0": accuracy, "0.5+0.5": round(accuracy - loss, 4), "4x0.25": round(accuracy - loss - 1e-4, 4)}
-        plans, _ = planner.best_plans(SWITCHES, lambda one, slices: None, by_model(four_boards()), {})
+        plans, _ = assignment.best_plans(SWITCHES, lambda one, slices: None, by_model(four_boards()), {})
         known = [replace(plan, accuracy=accuracies.get(plan.entry.switch)) for plan in plans]
         chosen = planner.choose(known, {}, Goal(100, accuracy_loss=loss)).chosen
         assert chosen is not None and chosen.entry.switch == "0.5+0.5"
@@ -306,7 +306,7 @@ def test_the_switch_that_runs_is_kept_while_no_other_is_much_faster():
             # What runs and is the fastest too is not kept for anything.
             again = decide(goal, latencies, {}, accuracy_of, running="0.5+0.5")
             assert again.rule == decision.rule == "the fastest within 5 points of the most accurate"
-        plans = planner.best_plans(SWITCHES, accuracy_of, by_model(latencies), {})
+        plans = assignment.best_plans(SWITCHES, accuracy_of, by_model(latencies), {})
         held = planner.choose(*plans, goal, "0.5+0.25+0.25", hold=True)
         assert held.chosen is not None and held.chosen.entry.switch == "0.5+0.25+0.25"
     assert held.rule == "kept, as another is much faster only just now"
@@ -412,7 +412,7 @@ def test_says_which_rule_chose(goal, rule):
     assert decide(goal, latencies, {}, accuracy_of).rule == rule
     if goal == Goal(100):
         assert decide(goal, latencies, {}, lambda one, slices: None).rule == "the one with the most multiply-adds"
-        plans, impossible = planner.best_plans(SWITCHES[:1], lambda one, slices: None, by_model(latencies), {})
+        plans, impossible = assignment.best_plans(SWITCHES[:1], lambda one, slices: None, by_model(latencies), {})
         assert planner.choose(plans, impossible, goal).rule == "the only switch"
         assert planner.choose([], {}, goal).rule == ""
 
