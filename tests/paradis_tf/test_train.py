@@ -23,7 +23,7 @@ from paradis_tf.records.workdir import load_model
 from paradis_tf.supernet import Supernet
 from paradis_tf.training import run as training
 from tests.conftest import narrow_resnet
-from tests.paradis_tf.tiny_config import config_of
+from tests.paradis_tf.tiny_config import config_of, wait_until_stopped
 
 CONFIG = "--config=paradis_tf/configs/digits_mobilenet_v1.py"
 TINY = "--config=tests/paradis_tf/tiny_config.py"
@@ -34,11 +34,11 @@ def command(*flags: str) -> list[str]:
 
 
 def run(*flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*flags), capture_output=True, text=True, timeout=300)
+    return subprocess.run(command(*flags), capture_output=True, text=True, timeout=600)
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not path.exists():
         assert process.poll() is None and time.monotonic() < deadline, f"{path.name} never came"
         time.sleep(0.005)
@@ -67,12 +67,14 @@ def test_a_killed_training_resumes_to_the_same_metrics(
     tiny_run: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TINY_DATA", str(tiny_data))
+    monkeypatch.setenv("TINY_STOP", "epoch_0002.keras")
     workdir = tmp_path / "run"
     with subprocess.Popen(
         command(TINY, f"--workdir={workdir}"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        wait_for(workdir / "checkpoints" / "epoch_0001.keras", process)
+        wait_until_stopped(process.pid)
         process.send_signal(signal.SIGKILL)
+    monkeypatch.delenv("TINY_STOP")
     assert not (workdir / "model.keras").exists()
     last = max(int(file.stem.removeprefix("epoch_")) for file in (workdir / "checkpoints").glob("epoch_*.keras"))
     # As if it had been killed between the row and the checkpoint of the next epoch.

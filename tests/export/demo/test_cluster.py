@@ -47,12 +47,15 @@ def test_a_slice_that_cannot_be_timed(tiny: Bundle) -> None:
 
 
 def test_another_switch_takes_over_until_the_device_is_back(tiny: Bundle) -> None:
-    script = life.Script(kill_s=1, down_s=0.5, after_s=0.5)
+    script = life.Script(kill_s=4, down_s=3, after_s=0.5, longest_s=300)
     heard: list[str] = []
     seen = life.watch(tiny, "0.75+0.25", "float32", "auto", script, heard.append)
     assert len(seen.answers) == len(seen.requests)
     events = [event.text.split(" on ")[0] for event in seen.events]
-    assert events == ["now 0.75+0.25", life.KILLED, "now 0.5+0.5", life.STARTED, "now 0.75+0.25"]
+    # On a busy machine it may be started again before another switch has answered.
+    started = events.index(life.STARTED)
+    others = events[:started] + events[started + 1 :]
+    assert started in (2, 3) and others == ["now 0.75+0.25", life.KILLED, "now 0.5+0.5", "now 0.75+0.25"]
     # Each was told as it happened.
     assert [text.partition(" s  ")[2] for text in heard if text.endswith(tuple(e.text for e in seen.events))] == [
         event.text for event in seen.events

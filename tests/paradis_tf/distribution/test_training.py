@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.paradis_tf.tiny_config import EPOCHS
+from tests.paradis_tf.tiny_config import EPOCHS, wait_until_stopped
 
 ROOT = Path(__file__).parents[3]
 _TIMES = ("seconds", "images_per_second")
@@ -45,12 +44,12 @@ def start(data: Path, workdir: Path, *flags: str, method: str = "paradis", **env
 
 
 def finish(process: subprocess.Popen, status: int = 0) -> tuple[str, str]:
-    output, errors = process.communicate(timeout=240)
+    output, errors = process.communicate(timeout=900)
     assert process.returncode == status, errors
     return output, errors
 
 
-def start_two(data: Path, tmp_path: Path, *flags: str) -> list[subprocess.Popen]:
+def start_two(data: Path, tmp_path: Path, **environment: str) -> list[subprocess.Popen]:
     """The chief and another worker, each with a run folder of its own: the other must not touch its one."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         addresses = [f"127.0.0.1:{held.getsockname()[1]}" for held in (one, other)]
@@ -58,8 +57,8 @@ def start_two(data: Path, tmp_path: Path, *flags: str) -> list[subprocess.Popen]
         start(
             data,
             tmp_path / f"run{index}",
-            *flags,
             TF_CONFIG=json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}),
+            **environment,
         )
         for index in (0, 1)
     ]
@@ -97,20 +96,15 @@ def assert_same_run(workdir: Path, expected: Path) -> None:
         np.testing.assert_allclose(value, kept[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def wait_for(file: Path, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 200
-    while not file.exists():
-        assert process.poll() is None and time.monotonic() < deadline, f"{file.name} never came"
-        time.sleep(0.002)
-
-
 def test_two_workers_survive_a_kill_and_end_where_one_process_does(
     tiny_data: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
-    chief, other = start_two(tiny_data, tmp_path)
-    wait_for(tmp_path / "run0" / "checkpoints" / "epoch_0001.keras", chief)
+    # Without the chief, which writes the checkpoints, the other cannot go on.
+    chief, other = start_two(tiny_data, tmp_path, TINY_STOP="epoch_0002.keras")
+    wait_until_stopped(chief.pid)
     other.send_signal(signal.SIGKILL)
     other.communicate()
+    chief.send_signal(signal.SIGCONT)
     _, errors = finish(chief, status=2)
     assert "error: worker 1 at 127.0.0.1:" in errors
     assert "has gone" in errors
@@ -147,8 +141,8 @@ def test_two_devices_go_on_with_the_run_of_one(tiny_data: Path, tiny_run: Path, 
 
 @pytest.mark.slow
 def test_one_process_goes_on_with_the_run_of_two(tiny_data: Path, tiny_run: Path, tmp_path: Path) -> None:
-    chief, other = start_two(tiny_data, tmp_path)
-    wait_for(tmp_path / "run0" / "checkpoints" / "epoch_0001.keras", chief)
+    chief, other = start_two(tiny_data, tmp_path, TINY_STOP="epoch_0002.keras")
+    wait_until_stopped(chief.pid)
     chief.send_signal(signal.SIGKILL)
     chief.communicate()
     _, errors = finish(other, status=2)
