@@ -21,7 +21,7 @@ def accuracies(model: Any, switch: Any, part: Any) -> dict[tuple[int, ...], tupl
     # The classifier is the only dense layer.
     bias = next(layer.bias for layer in reversed(model.shared_layers) if getattr(layer, "bias", None) is not None)
     hits = {live: np.zeros(2, np.int64) for live in live_subsets(switch.devices) if 0 not in live}
-    run = partial_logits(model, switch)
+    run = partial_logits(model, switch.cuts)
     with pipeline.reading():
         for images, labels in pipeline.evaluation_batches(part, 256):
             partial = [logits.numpy().astype(np.float64) for logits in run(images)]

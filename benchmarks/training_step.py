@@ -1,5 +1,5 @@
 """Times one joint training step over all switches against a step of each switch as a stock Keras model of its own, and
-against itself with sets of live devices.
+against itself with sets of live devices; and a step of four levels against that of the full width alone.
 
     python -m benchmarks.training_step --csv=benchmarks/results/training_step_4cores.csv
     python -m benchmarks.training_step --model=resnet --depth=50 --rounds=5 \
@@ -7,7 +7,8 @@ against itself with sets of live devices.
 
 The joint step is the supernet's under `compile`, once as method `paradis` makes it without sets of live devices and
 once with the sets that it has by default; the others are what a user without this project would build: for each
-switch the same parallel slices from stock layers, logits added, trained alone on hard labels. All run in turn in one
+switch the same parallel slices from stock layers, logits added, trained alone on hard labels. Levels are trained by the
+method `anytime` in a triangular network, and by `nested` in a dense one. All run in turn in one
 process, so that a busy machine weighs on both. See METHODOLOGY.md.
 """
 
@@ -50,6 +51,9 @@ _SWITCHES = ("1.0", "0.5+0.5", "0.5+0.25+0.25", "4x0.25")
 _SIDE, _CLASSES = 32, 10
 # The joint step as `paradis` makes it by default, and without what live devices learn.
 _JOINT, _WITHOUT = "joint", "joint, no live sets"
+# Networks of levels, and what they are held against: the last level's network from stock layers.
+_TRIANGULAR, _NESTED, _WIDEST = "triangular levels", "nested levels", "1.0"
+_LEVELS = 4
 # Each traces every model once.
 _TRACED_ROUNDS = 3
 # Of a strided 1x1 convolution; with fewer, oneDNN's gradient of the stock layer writes past its buffer.
@@ -79,6 +83,8 @@ def main(argv: list[str]) -> None:
     models = {
         _JOINT: _joint(supernet, keras),
         _WITHOUT: _joint(without, keras, live_weight=0.0, final_live_weight=0.0),
+        _TRIANGULAR: _of_levels("triangular", keras),
+        _NESTED: _of_levels("dense", keras),
         **_apart(supernet, keras),
     }
     steps: dict[str, Callable[[], Any]] = {
@@ -123,6 +129,16 @@ def _joint(supernet: Any, keras: Any, **options: Any) -> Any:
     return supernet
 
 
+def _of_levels(connectivity: str, keras: Any) -> Any:
+    from paradis_tf.methods import Anytime, Nested
+    from paradis_tf.training.step import TrainableSupernet
+
+    network = TrainableSupernet(_architecture(), levels=_LEVELS, connectivity=connectivity)
+    method = Anytime() if connectivity == "triangular" else Nested()
+    network.compile(_optimizer(keras), method=method, weight_decay=1e-4)
+    return network
+
+
 def _apart(supernet: Any, keras: Any) -> dict[str, Any]:
     from paradis_tf.builders.static import extract
 
@@ -154,16 +170,18 @@ def _check_strides(model: Any, keras: Any) -> None:
 
 def _report(times: dict[str, Times]) -> None:
     medians = {name: statistics.median(each.steps_ms) for name, each in times.items()}
-    apart = [name for name in times if name not in (_JOINT, _WITHOUT)]
+    apart = [name for name in times if name in _SWITCHES]
     sums = [sum(steps) for steps in zip(*(times[name].steps_ms for name in apart), strict=True)]
     ratio = _median_ratio(times[_JOINT].steps_ms, sums)
     live = _median_ratio(times[_JOINT].steps_ms, times[_WITHOUT].steps_ms)
+    of_levels = {name: _median_ratio(times[name].steps_ms, times[_WIDEST].steps_ms) for name in (_TRIANGULAR, _NESTED)}
     live_traced = times[_JOINT].traced_s / times[_WITHOUT].traced_s
     figures = {
         name: (medians[name], min(each.steps_ms), max(each.steps_ms), each.traced_s) for name, each in times.items()
     }
     lines: list[Sequence[Any]] = [(name, *(round(value, 1) for value in values)) for name, values in figures.items()]
     lines += [("joint/apart", round(ratio, 3), "", "", ""), (f"{_JOINT}/{_WITHOUT}", round(live, 3), "", "", "")]
+    lines += [(f"{name}/{_WIDEST}", round(value, 3), "", "", "") for name, value in of_levels.items()]
     with results() as write:
         if _CSV.value:
             write(_write, Path(_CSV.value), ("step", "median_ms", "min_ms", "max_ms", "traced_s"), lines)
@@ -172,6 +190,8 @@ def _report(times: dict[str, Times]) -> None:
         together = sum(medians[name] for name in apart)
         print(f"apart, together {together:.0f} ms; joint / apart {ratio:.2f} (median over the rounds)")
         print(f"with sets of live devices / without: {live:.2f} (median over the rounds), tracing {live_traced:.2f}")
+        for name, value in of_levels.items():
+            print(f"{name} / {_WIDEST} alone: {value:.2f} (median over the rounds)")
         print(f"{_model()}, width {_WIDTH.value}, batch {_BATCH.value}, {describe()}")
 
 
@@ -190,7 +210,7 @@ def _trace(steps: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
 
 def _report_kernels(spent: dict[str, dict[str, float]]) -> None:
     joint = spent[_JOINT]
-    names = [name for name in spent if name not in (_JOINT, _WITHOUT)]
+    names = [name for name in spent if name in _SWITCHES]
     apart = {kind: sum(spent[name][kind] for name in names) for kind in kernels.CATEGORIES}
     rows = []
     for kind, joint_ms, apart_ms in [

@@ -121,6 +121,8 @@ def main(argv: list[str]) -> None:
         from paradis_tf.training import run as training
     _report(f"loading {workdir.path} and its images")
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
+    if model.levels:
+        raise UserError(f"--workdir={workdir.path} is a run of {model.levels} levels; bundles are made of switches.")
     enlarges = model.task.enlarges
     height, width, _ = model.architecture.image_shape
     if flags.FLAGS["image_size"].present and not enlarges:

@@ -196,10 +196,14 @@ class Path(Protocol):
     """A named way through the shared weights that has an answer of its own; `str` gives its name. Hashable.
 
     Attributes:
-      kind: what sentences call it, such as "switch".
+      kind: what sentences call such paths, as "switch".
     """
 
     kind: ClassVar[str]
+
+    @property
+    def title(self) -> str:
+        """What sentences call it, as "switch 0.5+0.5"."""
 
     @property
     def cuts(self) -> Sequence[Cut]:

@@ -1,11 +1,12 @@
-"""Measures every switch of a finished run, in floating point, with all devices and with every set that may be left.
+"""Measures every path of a finished run, in floating point, with all devices and with every set that may be left.
 
     python -m paradis_tf.evaluate --workdir=runs/digits
 
 Writes evaluation.json into the run folder (evaluation_validation.json with --part=validation) and prints three tables:
-the switches; what remains of each when devices are missing, as the plain sum of the slices that arrived; and the mean
-of that over the sets with so many devices left. Of a classifier the bias is in the first slice, so it is missing along
-with device 0.
+the switches, or levels; what remains of each when devices are missing, as the plain sum of the slices that arrived; and
+the mean of that over the sets with so many devices left. Of a classifier the bias is in the first slice, so it is
+missing along with device 0. A set of devices of a diagonal network has the heads of several levels to answer with: the
+validation part decides which.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> None:
     digest = file_sha256(workdir.model_file)
     model, dataset = training.load_run(workdir, _DATA_DIR.value)
     part = getattr(dataset, _PART.value)
-    rows = all_switches.evaluate(model, part, say)
+    rows = all_switches.evaluate(model, part, say, dataset.validation)
     rows = [{**row, "part": _PART.value, "model_file_sha256": digest} for row in rows]
     with results() as write:
         write(write_json, workdir.evaluation_of(_PART.value), rows)

@@ -6,6 +6,7 @@ reconstruction of Slicing Networks Vertically (Lee & Shin 2018).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from paradis_tf.cuts import Cut, Slice, SwitchError
+from paradis_tf.cuts import Cut, Path, Slice, SwitchError
 
 MOST_LEVELS = 64
 # What slice j reads of a layer that slices its inputs: all slices of the level, slices 1 to j, slice j alone.
@@ -206,6 +207,11 @@ class Level:
         return tuple(StepCut(step, self.levels) for step in range(1, self.level + 1))
 
     @property
+    def title(self) -> str:
+        """What sentences call it."""
+        return f"level {self.level}"
+
+    @property
     def slug(self) -> str:
         """Its name."""
         return str(self)
@@ -217,6 +223,23 @@ class Level:
 
     def __str__(self) -> str:
         return f"level_{self.level}"
+
+
+def answers_of(path: Path, live: Sequence[int]) -> list[tuple[Cut, ...]]:
+    """What the sum of a set of a path's devices can answer with: their cuts for each head that some of them have.
+
+    There is one answer, unless devices of a diagonal level are missing: what slices are left may be better put to use
+    by the head of a level before it.
+
+    Args:
+      path: the path.
+      live: the devices that answer, ascending, at least one.
+    """
+    if not (isinstance(path, Level) and path.connectivity == "diagonal" and len(live) < path.devices):
+        return [tuple(path.cuts[device] for device in live)]
+    heads = create_levels(path.levels, path.connectivity)[: path.level]
+    answers = [tuple(head.cuts[device] for device in live if device < head.devices) for head in heads]
+    return [answer for answer in answers if answer]
 
 
 def create_levels(levels: int, connectivity: str) -> tuple[Level, ...]:

@@ -1,15 +1,17 @@
-"""Prints what each switch of a config costs: multiply-adds, parameters and activation bytes, per device and in all.
+"""Prints what each switch or level of a config costs: multiply-adds, parameters and activation bytes, per device and
+in all.
 
     python -m paradis_tf.profile --config=paradis_tf/configs/digits_mobilenet_v1.py
     python -m paradis_tf.profile --config=paradis_tf/configs/defaults.py --image_size=224 --classes=1000
 
 Counts are per image and come from shapes alone; nothing is trained. Of super-resolution the image is the
 low-resolution one, a training patch unless --image_size says otherwise; what is done once, with the sum of the slices'
-outputs, is the line `tail`.
+outputs, is the line `tail`. Of a triangular network `step` is what a level adds to the one before it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -19,12 +21,12 @@ from fusion.base.files import check_json_target, results, write_json
 from fusion.base.paths import define_path
 from fusion.base.program import UserError
 from paradis_tf.base import program
-from paradis_tf.switches import parse_switches
+from paradis_tf.paths import heading_of, path_named, paths_of
 
 _CONFIG = program.define_config("The experiment; see paradis_tf/configs/.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 0, "Side of the image in pixels; 0 takes the dataset's.")
 _CLASSES = flags.DEFINE_integer("classes", 0, "Number of classes; 0 takes the dataset's.")
-_LAYERS = flags.DEFINE_string("layers", "", "Also print every layer of the devices of this switch.")
+_LAYERS = flags.DEFINE_string("layers", "", "Also print every layer of the devices of this switch or level.")
 _JSON = define_path("json", "", "File to write the table to as JSON.")
 _SIZES = {
     "digits": (16, 10),
@@ -35,34 +37,37 @@ _SIZES = {
 }
 
 
-def rows(architecture: Any, switches: list[Any]) -> list[dict[str, Any]]:
-    """One dict per switch: totals, which count the tail, the largest device, the devices, and the tail."""
-    from paradis_tf.builders.cost import path_costs, tail_cost
+def rows(architecture: Any, paths: Sequence[Any]) -> list[dict[str, Any]]:
+    """One dict per path: totals, which count the tail, the largest device, the devices, and the tail; of a triangular
+    level its step, too."""
+    from paradis_tf.builders.cost import cut_cost, path_costs, tail_cost
 
     table = []
     tail = tail_cost(architecture)
-    for switch in switches:
+    for path in paths:
         devices: list[dict[str, Any]] = [
             {
-                "slice": str(slice),
+                "slice": str(cut.slice),
                 "madds": cost.madds,
                 "kernel_parameters": cost.kernel_parameters,
                 "parameters": cost.parameters,
                 "largest_activation_bytes": cost.largest_activation_bytes,
             }
-            for slice, cost in zip(switch.slices, path_costs(architecture, switch), strict=True)
+            for cut, cost in zip(path.cuts, path_costs(architecture, path), strict=True)
         ]
-        table.append(
-            {
-                "switch": str(switch),
-                "madds_total": sum(device["madds"] for device in devices) + tail.madds,
-                "madds_largest": max(device["madds"] for device in devices),
-                "kernel_parameters": sum(device["kernel_parameters"] for device in devices) + tail.kernel_parameters,
-                "parameters": sum(device["parameters"] for device in devices) + tail.parameters,
-                "devices": devices,
-                "tail": {"madds": tail.madds, "parameters": tail.parameters},
-            }
-        )
+        row: dict[str, Any] = {
+            "switch": str(path),
+            "madds_total": sum(device["madds"] for device in devices) + tail.madds,
+            "madds_largest": max(device["madds"] for device in devices),
+            "kernel_parameters": sum(device["kernel_parameters"] for device in devices) + tail.kernel_parameters,
+            "parameters": sum(device["parameters"] for device in devices) + tail.parameters,
+            "devices": devices,
+            "tail": {"madds": tail.madds, "parameters": tail.parameters},
+        }
+        for step in getattr(path, "steps", ())[-1:]:
+            cost = cut_cost(architecture, step)
+            row["step"] = {"madds": cost.madds, "parameters": cost.parameters}
+        table.append(row)
     return table
 
 
@@ -74,21 +79,29 @@ def main(argv: list[str]) -> None:
     with program.loading():
         from paradis_tf import models
     architecture = models.create(**dict(config.model), **options)
-    switches = parse_switches(config.switches, config.grid)
-    table = rows(architecture, list(switches))
+    paths = paths_of(config)
+    listed = path_named(_LAYERS.value, paths, config.grid) if _LAYERS.value else None
+    table = rows(architecture, paths)
     with results() as write:
         if _JSON.value:
             write(write_json, _JSON.value, table)
         _print(architecture, options, table)
-        if _LAYERS.value:
-            _print_layers(architecture, _LAYERS.value, config.grid)
+        if listed is not None:
+            _print_layers(architecture, listed)
 
 
 def _print(architecture: Any, options: dict[str, Any], table: list[dict[str, Any]]) -> None:
     size = "x".join(map(str, architecture.image_shape[:2]))
     what = f"{options['classes']} classes" if "classes" in options else f"scale {options['scale']}"
     print(f"{architecture.name}, {size}, {what}; per image, activations int8\n")
-    header = ("switch", "slice", "MAdds (M)", "kernel parameters", "with batch norm", "largest activation (bytes)")
+    header = (
+        heading_of(row["switch"] for row in table),
+        "slice",
+        "MAdds (M)",
+        "kernel parameters",
+        "with batch norm",
+        "largest activation (bytes)",
+    )
     lines: list[tuple] = []
     for row in table:
         summed = len(row["devices"]) > 1 or row["tail"]["madds"] > 0
@@ -113,9 +126,10 @@ def _print(architecture: Any, options: dict[str, Any], table: list[dict[str, Any
                     f"{device['largest_activation_bytes']:,}",
                 )
             )
-        if row["tail"]["madds"]:
-            madds, parameters = row["tail"]["madds"], f"{row['tail']['parameters']:,}"
-            lines.append(("", "tail", f"{madds / 1e6:.2f}", parameters, parameters, ""))
+        for name in ("step", "tail"):
+            part = row.get(name, {"madds": 0})
+            if part["madds"]:
+                lines.append(("", name, f"{part['madds'] / 1e6:.2f}", "", f"{part['parameters']:,}", ""))
     print(columns.render(header, lines))
 
 
@@ -137,11 +151,10 @@ def _of_data(config: Any) -> dict[str, Any]:
     return {"image_shape": (size, size, 3), "classes": classes}
 
 
-def _print_layers(architecture: Any, text: str, grid: int) -> None:
+def _print_layers(architecture: Any, path: Any) -> None:
     from paradis_tf.builders.cost import cut_cost
 
-    (switch,) = parse_switches([text], grid)
-    for cut in switch.cuts:
+    for cut in path.cuts:
         lines = [
             (layer.name, layer.kind, f"{layer.madds:,}", f"{layer.kernel_parameters + layer.norm_parameters:,}")
             for layer in cut_cost(architecture, cut).layers

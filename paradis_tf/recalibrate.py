@@ -1,4 +1,4 @@
-"""Recomputes the batch-norm statistics of a finished run, for every device of every switch, with frozen weights.
+"""Recomputes the batch-norm statistics of a finished run, for every device of every path, with frozen weights.
 
     python -m paradis_tf.recalibrate --workdir=runs/digits
 
@@ -19,6 +19,7 @@ from fusion.base.paths import define_path
 from fusion.base.streams import say
 from paradis_tf.base import program
 from paradis_tf.base.metrics import metric_of
+from paradis_tf.paths import heading_of
 from paradis_tf.records.workdir import Workdir
 
 _WORKDIR = define_path("workdir", None, "Run folder of a finished training.", required=True)
@@ -65,7 +66,13 @@ def main(argv: list[str]) -> None:
         )
         for row in rows
     ]
-    header = ("switch", "devices", f"before ({metric.unit})", f"after ({metric.unit})", "change")
+    header = (
+        heading_of(row["switch"] for row in rows),
+        "devices",
+        f"before ({metric.unit})",
+        f"after ({metric.unit})",
+        "change",
+    )
     with results() as write:
         if _JSON.value:
             write(write_json, _JSON.value, rows)

@@ -14,11 +14,12 @@ from fusion.base.program import UserError
 from paradis_tf import models, tasks
 from paradis_tf.base.keras_settings import settle
 from paradis_tf.builders.architecture import FUSION, Architecture, Outputs, read
-from paradis_tf.builders.shared import Applied, create_layers, fuse
+from paradis_tf.builders.shared import Applied, WithHeads, create_layers, fuse
 from paradis_tf.cuts import WHOLE, Cut, Path, SwitchError
-from paradis_tf.levels import Level, StepCut, create_levels
+from paradis_tf.levels import Level, StepCut
 from paradis_tf.operations.operation import NORMALIZATIONS, CutCall
-from paradis_tf.switches import DEFAULT_GRID, Switch, parse_switches
+from paradis_tf.paths import create_paths, path_named
+from paradis_tf.switches import DEFAULT_GRID, Switch
 
 settle(keras)
 
@@ -76,15 +77,8 @@ class Supernet(keras.Model):
         self.levels = levels
         self.connectivity = connectivity
         self.grid = levels or grid
-        self.switches: tuple[Switch, ...] = ()
-        self.paths: tuple[Path, ...]
-        if levels:
-            if switches:
-                given = ", ".join(map(str, switches))
-                raise UserError(f"a network has switches or levels; it gets switches {given} and {levels} levels.")
-            self.paths = create_levels(levels, connectivity)
-        else:
-            self.paths = self.switches = parse_switches([str(switch) for switch in switches], grid)
+        self.paths = create_paths(switches, grid, levels, connectivity)
+        self.switches = tuple(path for path in self.paths if isinstance(path, Switch))
         if normalization not in NORMALIZATIONS:
             raise UserError(f"normalization is {normalization!r}; it is {' or '.join(map(repr, NORMALIZATIONS))}.")
         self.normalization = normalization
@@ -128,14 +122,9 @@ class Supernet(keras.Model):
         Raises:
           SwitchError: the network has no such path.
         """
-        if self.switches:
-            path: Path = Switch.parse(name, self.grid)
-            self.check_path(path)
-            return path
-        for level in self.paths:
-            if str(level) == name:
-                return level
-        raise SwitchError(f"level {name!r} is not one of this network's: {self._known}.")
+        path = path_named(name, self.paths, self.grid)
+        self.check_path(path)
+        return path
 
     def call_cut(self, images: Any, cut: Cut, training: bool = False) -> Outputs[Any]:
         """The partial outputs of one device: `prediction` and `features` as they are before fusion."""
@@ -143,6 +132,36 @@ class Supernet(keras.Model):
         reading = Applied(self._layer_of, CutCall(cut, self.compute_dtype, training))
         prediction, features = read(self.architecture, reading, images, end=FUSION)
         return Outputs(keras.ops.cast(prediction, self.variable_dtype), features)
+
+    def call_cuts(self, images: Any, cuts: Sequence[Cut], training: bool = False) -> dict[Cut, Outputs[Any]]:
+        """The partial outputs of several devices, of one run of what they share: cuts of one key differ in heads."""
+        of_key: dict[str, list[Cut]] = {}
+        for cut in dict.fromkeys(cuts):
+            of_key.setdefault(cut.key, []).append(cut)
+        outputs: dict[Cut, Outputs[Any]] = {}
+        for group in of_key.values():
+            widest = max(group, key=lambda cut: cut.width)
+            if group == [widest]:
+                outputs[widest] = self.call_cut(images, widest, training)
+                continue
+            for cut in group:
+                self.check_cut(cut)
+            reading = WithHeads(self._layer_of, CutCall(widest, self.compute_dtype, training), group)
+            predictions, features = read(self.architecture, reading, images, end=FUSION)
+            for cut, prediction in zip(group, predictions, strict=True):
+                own = reading.part_of(features, cut, "features")
+                outputs[cut] = Outputs(keras.ops.cast(prediction, self.variable_dtype), own)
+        return outputs
+
+    def call_paths(self, images: Any, paths: Sequence[Path], training: bool = False) -> list[dict[str, Any]]:
+        """What a call returns, for each of several paths, from one run of what they share.
+
+        All levels of a triangular network are one run of the last, all of a diagonal one a run of each slice.
+        """
+        for path in paths:
+            self.check_path(path)
+        partial = self.call_cuts(images, [cut for path in paths for cut in path.cuts], training)
+        return [self.fuse(images, [partial[cut] for cut in path.cuts]) for path in paths]
 
     def fuse(self, images: Any, partial: Sequence[Outputs[Any]]) -> dict[str, Any]:
         """What a call returns, from the outputs of `call_cut` of all devices of a path or of those that answer.

@@ -136,6 +136,11 @@ class Switch:
         return self.cuts[device]
 
     @property
+    def title(self) -> str:
+        """What sentences call it."""
+        return f"switch {self}"
+
+    @property
     def slug(self) -> str:
         """The text form in characters that are safe in URLs: `0.5_0.25_0.25`, `3x1of3`."""
         return self.file_name.replace("+", "_")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import keras
 from fusion.base.program import UserError
 from paradis_tf.builders.architecture import Architecture, Outputs, Reading
 from paradis_tf.builders.cost import cut_cost
-from paradis_tf.cuts import WHOLE, Path, SwitchError
+from paradis_tf.cuts import WHOLE, Cut, Path, SwitchError
 from paradis_tf.operations.operation import CutCall, Operation, Setting, Shape
 
 
@@ -83,6 +84,39 @@ class Applied(Reading[Any]):
 
     def __call__(self, operation: Operation, *tensors: Any, name: str) -> Any:
         return operation.apply(self.call, self.layers.get(name), *tensors, name=name)
+
+
+class WithHeads(Applied):
+    """Applies the shared layers to the widest of several cuts of one key, and heads to each of them, on its channels.
+
+    The result of a head is a list, in the order of the cuts; a head is the last operation before the boundary `FUSION`.
+
+    Args:
+      layers: the layers of `create_layers`, by name.
+      call: how they are applied, with the widest cut.
+      cuts: the cuts.
+    """
+
+    def __init__(self, layers: Mapping[str, keras.layers.Layer], call: CutCall, cuts: Sequence[Cut]) -> None:
+        super().__init__(layers, call)
+        self.calls = [dataclasses.replace(call, cut=cut) for cut in cuts]
+
+    def __call__(self, operation: Operation, *tensors: Any, name: str) -> Any:
+        if not operation.is_head:
+            return super().__call__(operation, *tensors, name=name)
+        layer = self.layers.get(name)
+        return [
+            operation.apply(call, layer, *(self.part_of(tensor, call.cut, name) for tensor in tensors), name=name)
+            for call in self.calls
+        ]
+
+    def part_of(self, tensor: Any, cut: Cut, name: str) -> Any:
+        """What a cut has of a sliced tensor (..., channels) of the widest one."""
+        widest = self.call.cut
+        channels = int(tensor.shape[-1] / widest.width)
+        start = widest.inputs(name, channels)[0]
+        first, last = (channel - start for channel in cut.inputs(name, channels))
+        return tensor[..., first:last]
 
 
 def fuse(outputs: Sequence[Outputs[Any]]) -> Outputs[Any]:

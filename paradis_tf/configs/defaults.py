@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from fusion.base.program import UserError
 
-# What differs from method to method: its options, and the switches it is made for.
+# What differs from method to method: its options, and the switches or levels it is made for.
 _DISTRIBUTED = ("1.0", "0.5+0.5", "0.5+0.25+0.25", "4x0.25")
 _METHODS: dict[str, dict[str, Any]] = {
     "paradis": {
@@ -39,6 +39,8 @@ _METHODS: dict[str, dict[str, Any]] = {
         "switches": ("1.0", "0.875", "0.75", "0.625", "0.5", "0.375", "0.25"),
         "options": {"random_widths": 2},
     },
+    "anytime": {"levels": 4, "connectivity": "triangular", "options": {"soft_weight": 0.0}},
+    "nested": {"levels": 4, "options": {}},
 }
 
 
@@ -46,8 +48,8 @@ def get_config(method: str = "paradis") -> ConfigDict:
     """The defaults, locked: an experiment or the command line changes values and adds no keys.
 
     Args:
-      method: a method of paradis_tf.methods; it decides the options in the table `method`, the switches, the grid and
-        the form of batch norm.
+      method: a method of paradis_tf.methods; it decides the options in the table `method`, the switches and their grid
+        or the levels, and the form of batch norm.
 
     Raises:
       UserError: an unknown method.
@@ -62,8 +64,12 @@ def get_config(method: str = "paradis") -> ConfigDict:
             "batch_size": 128,
             # Slice bounds are multiples of 1/grid.
             "grid": _METHODS[method].get("grid", 4),
-            "switches": _METHODS[method]["switches"],
-            # "private" or "shared_affine": whether switches share the scales and shifts of batch norm, or
+            "switches": _METHODS[method].get("switches", ()),
+            # Of a network of levels, which has no switches, how many; and what its slices read: "dense", "triangular"
+            # or "diagonal", see paradis_tf.levels.Level.
+            "levels": _METHODS[method].get("levels", 0),
+            "connectivity": _METHODS[method].get("connectivity", "dense"),
+            # "private" or "shared_affine": whether paths share the scales and shifts of batch norm, or
             # the gains and biases of weight normalization.
             "normalization": _METHODS[method].get("normalization", "private"),
             # See paradis_tf.data.datasets.load.
@@ -114,7 +120,7 @@ def get_config(method: str = "paradis") -> ConfigDict:
             # What the passes compute in: float32, mixed_float16 (with loss scaling; GPUs) or mixed_bfloat16. Weights,
             # losses and batch norm's statistics are float32, and so is the finished model.
             "precision": "float32",
-            # The finished model is that of the last epoch, or of the best: the highest mean over the switches of the
+            # The finished model is that of the last epoch, or of the best: the highest mean over the paths of the
             # metric on the validation part, the later of equals.
             "keep": "last",
         }

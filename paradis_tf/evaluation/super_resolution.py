@@ -11,6 +11,7 @@ import tensorflow as tf
 from fusion.base import columns
 from paradis_tf.builders.architecture import Outputs
 from paradis_tf.builders.cost import path_costs, tail_cost
+from paradis_tf.cuts import Path
 from paradis_tf.data.pairs.bicubic import enlarge
 from paradis_tf.data.parts import ImagePairs
 from paradis_tf.evaluation.live_subsets import live_subsets
@@ -60,7 +61,9 @@ class Upscaler:
         return [to_8_bits(answer.numpy()[0]) for answer in answers]
 
 
-def measure(model: Supernet, part: ImagePairs, report: Callable[[str], None]) -> dict[Switch, dict[str, Any]]:
+def measure(
+    model: Supernet, part: ImagePairs, report: Callable[[str], None], validation: Any = None
+) -> dict[Path, dict[str, Any]]:
     """By switch: the mean over the images of each of `SCORES`, and
 
     `sets`: by set of images, `images` and the means over them; `bicubic`: what bicubic enlargement has, in the same
@@ -72,11 +75,12 @@ def measure(model: Supernet, part: ImagePairs, report: Callable[[str], None]) ->
       model: the trained supernet.
       part: the images to judge it by, whole, one by one.
       report: is told what is being done.
+      validation: plays no part.
     """
     report("evaluating bicubic enlargement")
     pairs = list(zip(part.low, part.high, strict=True))
     bicubic = _summary(part, [scores(high, enlarge(low, part.scale), part.scale) for low, high in pairs])
-    measured = {}
+    measured: dict[Path, dict[str, Any]] = {}
     for switch in model.switches:
         report(f"evaluating switch {switch}")
         upscale = Upscaler(model, switch)

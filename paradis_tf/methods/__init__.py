@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from paradis_tf.base import registry
+from paradis_tf.methods.anytime import Anytime
 from paradis_tf.methods.individual import Individual
+from paradis_tf.methods.nested import Nested
 from paradis_tf.methods.paradis import Paradis
 from paradis_tf.methods.passes import Method
 from paradis_tf.methods.slimmable import Slimmable
@@ -16,6 +18,8 @@ METHODS: dict[str, type[Method]] = {
     "individual": Individual,
     "slimmable": Slimmable,
     "us_slimmable": USSlimmable,
+    "anytime": Anytime,
+    "nested": Nested,
 }
 
 

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from fusion.base.program import UserError
 from paradis_tf.cuts import Path
+from paradis_tf.levels import Level
 from paradis_tf.switches import Switch
+
+_OTHER = {"anytime": "nested", "nested": "anytime"}
 
 
 def check_weights(method: str, **weights: float) -> None:
@@ -26,6 +29,27 @@ def switches_of(method: str, paths: Sequence[Path]) -> list[Switch]:
     if len(switches) < len(paths):
         raise UserError(f"{method}: it trains switches, and the network has levels; take anytime or nested.")
     return switches
+
+
+def levels_of(method: str, paths: Sequence[Path], connectivities: Sequence[str]) -> list[Level]:
+    """The paths of a network of levels, from the first to the last.
+
+    Raises:
+      UserError: they are switches, or levels of another connectivity than these.
+    """
+    levels = [path for path in paths if isinstance(path, Level)]
+    if len(levels) < len(paths):
+        raise UserError(
+            f"{method}: it trains levels, and the network has switches {', '.join(map(str, paths))}; set config.levels "
+            "and config.switches='()', or take another method."
+        )
+    for level in levels:
+        if level.connectivity not in connectivities:
+            raise UserError(
+                f"{method}: connectivity is {level.connectivity!r}; it trains networks of "
+                f"{' or '.join(map(repr, connectivities))}, the others are of {_OTHER[method]}."
+            )
+    return levels
 
 
 def widest_first(method: str, paths: Sequence[Path]) -> list[Switch]:

@@ -135,6 +135,11 @@ class Pass:
     live: LiveSets | None = None
 
     @property
+    def passes(self) -> tuple[Pass, ...]:
+        """Itself."""
+        return (self,)
+
+    @property
     def teachers(self) -> set[Teacher]:
         """Whose outputs it learns from, but for its own."""
         objectives = self.objectives + (self.live.objectives if self.live else ())
@@ -170,6 +175,17 @@ class Pass:
 
 
 @dataclass(frozen=True)
+class Joint:
+    """Several passes from one forward run of what their paths share, under one tape; each may teach the others.
+
+    Attributes:
+      passes: the passes, at least one, of different paths.
+    """
+
+    passes: tuple[Pass, ...]
+
+
+@dataclass(frozen=True)
 class Draw:
     """One of several passes, drawn anew in each step, each as likely as the others.
 
@@ -178,6 +194,10 @@ class Draw:
     """
 
     passes: tuple[Pass, ...]
+
+
+# What a step is a list of.
+Entry = Pass | Joint | Draw
 
 
 class Method(ABC):
@@ -198,8 +218,8 @@ class Method(ABC):
     fixed_teacher: Supernet | None = None
 
     @abstractmethod
-    def passes(self, paths: Sequence[Path], widest: Path) -> tuple[Pass | Draw, ...]:
-        """The passes of one step, in order; a teacher comes before those it teaches.
+    def passes(self, paths: Sequence[Path], widest: Path) -> tuple[Entry, ...]:
+        """The entries of one step, in order; a teacher comes before those it teaches, or with them in a `Joint`.
 
         Args:
           paths: the supernet's paths.

@@ -10,7 +10,7 @@ import keras
 from fusion.base.program import UserError
 from paradis_tf.cuts import Path
 from paradis_tf.methods.checks import widest_first
-from paradis_tf.methods.passes import Draw, Method, Pass, SoftLabels, Teacher
+from paradis_tf.methods.passes import Draw, Entry, Method, Pass, SoftLabels, Teacher
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -39,7 +39,7 @@ class USSlimmable(Method):
             raise UserError(f"us_slimmable: random_widths is {random_widths!r}; it is a whole number from 0 to 16.")
         self.random_widths = random_widths
 
-    def passes(self, paths: Sequence[Path], widest: Path) -> tuple[Pass | Draw, ...]:
+    def passes(self, paths: Sequence[Path], widest: Path) -> tuple[Entry, ...]:
         first, *between = widest_first("us_slimmable", paths)
         if not between:
             raise UserError(f"us_slimmable: '{first}' is the only switch; it takes two widths or more.")

@@ -17,7 +17,7 @@ KEEP = ("last", "best")
 def best_first(rows: Iterable[Mapping[str, float]], metric: str, checkpoints: Collection[int]) -> list[int]:
     """The epochs, from 1, of a run's metrics that have a checkpoint, the best first.
 
-    Better is a higher mean over the switches of the metric on the validation part; of equals the later epoch. An epoch
+    Better is a higher mean over the paths of the metric on the validation part; of equals the later epoch. An epoch
     with a value that is NaN comes after all others.
     """
 

@@ -94,9 +94,9 @@ class TrainingProgress(keras.callbacks.Callback):
         task = self.model.task
         prefix = f"val_{task.metric}/"
         scores = "  ".join(
-            f"{switch} {task.text(float(logs[prefix + str(switch)]))}"
-            for switch in self.model.switches
-            if prefix + str(switch) in logs
+            f"{path} {task.text(float(logs[prefix + str(path)]))}"
+            for path in self.model.paths
+            if prefix + str(path) in logs
         )
         line = f"epoch {epoch + 1}/{epochs}  loss {float(logs['loss']):.4f}  validation: {scores}"
         clear = "\r\x1b[K" if sys.stdout.isatty() else ""

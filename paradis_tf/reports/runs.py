@@ -14,8 +14,8 @@ from fusion.base.program import UserError
 from paradis_tf.base.files import file_sha256, read_json
 from paradis_tf.base.metrics import Metric, metric_of
 from paradis_tf.configs.checks import check_types
+from paradis_tf.paths import paths_of
 from paradis_tf.records.workdir import Workdir, flat
-from paradis_tf.switches import parse_switches
 
 # What methods are called in pictures and tables.
 TITLES = {
@@ -23,6 +23,8 @@ TITLES = {
     "individual": "individual networks",
     "slimmable": "slimmable",
     "us_slimmable": "universally slimmable",
+    "anytime": "anytime",
+    "nested": "nested",
 }
 # The tables of a config that all runs of a report have in common, but for how much is held out of training.
 _COMMON = ("config.dataset.", "config.model.")
@@ -33,7 +35,7 @@ _MOST_COUNT = 2**53
 
 @dataclass(frozen=True)
 class OfSet:
-    """What a switch has on one set of test images, and bicubic enlargement, where that was measured."""
+    """What a path has on one set of test images, and bicubic enlargement, where that was measured."""
 
     images: int
     value: float
@@ -42,7 +44,7 @@ class OfSet:
 
 @dataclass(frozen=True)
 class Row:
-    """One switch of a run: its value, in the unit of evaluation, and its costs per image.
+    """One path of a run: its value, in the unit of evaluation, and its costs per image.
 
     Attributes:
       live: by set of devices that answer, the value; empty where it was not measured.
@@ -105,12 +107,12 @@ def read_folder(path: str) -> Run:
     digest = file_sha256(workdir.model_file)
     if not rows or any(row.get("model_file_sha256") != digest for row in rows):
         raise UserError(f"{file} is of another model than {workdir.model_file}; run paradis_tf.evaluate again.")
-    switches = [str(switch) for switch in parse_switches(config["switches"], config["grid"])]
+    paths = [str(path) for path in paths_of(config)]
     evaluated = [str(row["switch"]) for row in rows]
-    if sorted(evaluated) != sorted(switches):
+    if sorted(evaluated) != sorted(paths):
         raise UserError(
-            f"{file} has switches {', '.join(evaluated)}, and its run {', '.join(switches)}; run paradis_tf.evaluate "
-            "again."
+            f"{file} has the paths {', '.join(evaluated)}, and its run {', '.join(paths)}; run "
+            "paradis_tf.evaluate again."
         )
     method = config["method"]["name"]
     ignored = ("seed", "switches", "grid") if method == "individual" else ("seed",)
@@ -164,13 +166,13 @@ def check_together(runs: Sequence[Run]) -> None:
 
 
 def make_row(values: Mapping[str, Any], where: str, metric_key: str) -> Row:
-    """A `Row` of the values of an evaluated switch.
+    """A `Row` of the values of an evaluated path.
 
     Raises:
       UserError: a value is missing or malformed; `where` it stands is named.
     """
     if not isinstance(values.get("switch"), str) or not values["switch"].strip():
-        raise UserError(f"{where}: switch is {values.get('switch')!r}; it is a switch's text form.")
+        raise UserError(f"{where}: switch is {values.get('switch')!r}; it is a switch's text form or a level's name.")
     _check_counts(values, where)
     metric = metric_of({**values, "metric": metric_key}, where)
     value = values[metric.key]

@@ -1,4 +1,4 @@
-"""Finds the step and the switch at which training diverged, without slowing the steps."""
+"""Finds the step and the path at which training diverged, without slowing the steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHECK_EVERY = 50
 class FirstNonFinite(keras.metrics.Metric):
     """Where a loss was first not finite: kept on the device, so that a step waits for nothing.
 
-    `result()` is (steps counted, step, switch), int64: the step, from 1, and the index of the switch of the first loss
+    `result()` is (steps counted, step, path), int64: the step, from 1, and the index of the path of the first loss
     that was NaN or infinite; both -1 while there was none.
     """
 
@@ -25,12 +25,12 @@ class FirstNonFinite(keras.metrics.Metric):
             (3,), lambda shape, dtype: tf.constant([0, -1, -1], dtype), "int64", "only_first_replica", "first"
         )
 
-    def update_state(self, losses: Any, switches: Any) -> None:
+    def update_state(self, losses: Any, paths: Any) -> None:
         """Counts a step.
 
         Args:
           losses: float vector, one for each pass in order.
-          switches: int vector of the same length, the index of each pass's switch.
+          paths: int vector of the same length, the index of each pass's path.
         """
         context = tf.distribute.get_replica_context()
         if context.num_replicas_in_sync > 1:
@@ -38,7 +38,7 @@ class FirstNonFinite(keras.metrics.Metric):
             losses = context.all_reduce("sum", losses)
         broken = tf.logical_not(tf.math.is_finite(losses))
         step, known = self.first[0] + 1, self.first[1:]
-        here = tf.stack([step, tf.cast(tf.gather(switches, tf.argmax(broken)), "int64")])
+        here = tf.stack([step, tf.cast(tf.gather(paths, tf.argmax(broken)), "int64")])
         begins = tf.logical_and(known[0] < 0, tf.reduce_any(broken))
         self.first.assign(tf.concat([[step], tf.where(begins, here, known)], axis=0))
 
@@ -53,7 +53,7 @@ class DivergenceCheck(keras.callbacks.Callback):
     """Stops the training of a `Supernet` within 50 steps of a loss that is not finite.
 
     Raises:
-      UserError: names epoch, step and switch.
+      UserError: names epoch, step and path.
     """
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -68,10 +68,10 @@ class DivergenceCheck(keras.callbacks.Callback):
         self._check()
 
     def _check(self) -> None:
-        _, step, switch = (int(value) for value in keras.ops.convert_to_numpy(self.model.first_non_finite.result()))
+        _, step, index = (int(value) for value in keras.ops.convert_to_numpy(self.model.first_non_finite.result()))
         if step >= 0:
             raise UserError(
-                f"training has diverged: the loss of switch {self.model.switches[switch]} was not finite in step "
-                f"{step} of epoch {self.epoch + 1}. The epochs before are kept; lower optimizer.learning_rate or set "
+                f"training has diverged: the loss of {self.model.paths[index].title} was not finite in step {step} "
+                f"of epoch {self.epoch + 1}. The epochs before are kept; lower optimizer.learning_rate or set "
                 "optimizer.clip_norm, in a new workdir."
             )

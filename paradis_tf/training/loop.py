@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from paradis_tf.distribution.groups import Group
-from paradis_tf.methods.passes import Pass
+from paradis_tf.methods.passes import Joint, Pass
 from paradis_tf.training.step import TrainableSupernet
 
 
@@ -93,12 +93,12 @@ def _training_function(model: TrainableSupernet, group: Group) -> Callable[[Any]
         return _function(group, model.train_step)
     # Replicas cannot exchange anything within a branch, so the passes are drawn here, and each choice of them is traced
     # when it comes up first.
-    functions: dict[tuple[Pass, ...], Callable[[Any], Any]] = {}
+    functions: dict[tuple[Pass | Joint, ...], Callable[[Any], Any]] = {}
 
     def run(iterator: Any) -> dict[str, tf.Tensor]:
-        passes = model.drawn_passes()
-        if passes not in functions:
-            functions[passes] = _function(group, model.train_step, passes=passes)
-        return functions[passes](iterator)
+        entries = model.drawn_entries()
+        if entries not in functions:
+            functions[entries] = _function(group, model.train_step, entries=entries)
+        return functions[entries](iterator)
 
     return run

@@ -22,13 +22,13 @@ from paradis_tf.data.pairs import super_resolution
 from paradis_tf.distribution import groups
 from paradis_tf.distribution.groups import Group
 from paradis_tf.evaluation import recalibration
+from paradis_tf.paths import paths_of
 from paradis_tf.records import selection
 from paradis_tf.records.recording import RunRecorder
 from paradis_tf.records.tensorboard import EventWriter
 from paradis_tf.records.training_progress import Speed, TrainingProgress, WorkerProgress
 from paradis_tf.records.workdir import Workdir
 from paradis_tf.supernet import Supernet
-from paradis_tf.switches import parse_switches
 from paradis_tf.training import loop, optimizers
 from paradis_tf.training.divergence import DivergenceCheck
 from paradis_tf.training.step import TrainableSupernet
@@ -81,10 +81,11 @@ def check_belongs(place: Path, model: Supernet, config: Any, dataset: Dataset) -
     """Raises UserError, naming the place it came from, unless a model is of this config and dataset and all its
     weights are finite."""
     wanted = make_architecture(config, dataset)
-    switches = parse_switches(config["switches"], config["grid"])
+    paths = paths_of(config)
     for name, found, legal in (
         ("architecture", model.architecture_config(), {"name": wanted.name, **wanted.get_config()}),
-        ("switches", [str(s) for s in model.switches], [str(s) for s in switches]),
+        ("paths", [str(path) for path in model.paths], [str(path) for path in paths]),
+        ("connectivity", model.connectivity, config.get("connectivity", "dense")),
         ("normalization", model.normalization, config["normalization"]),
     ):
         if found != legal:
@@ -169,7 +170,13 @@ def _train(config: ConfigDict, path: str, data_dir: str | None, tensorboard: boo
     evaluation_size = groups.evaluation_size(mine, _EVALUATION_BATCH * group.local_replicas, group.local_replicas)
     with group.strategy.scope():
         model = TrainableSupernet(
-            architecture, config.switches, config.grid, config.normalization, dtype=config.precision
+            architecture,
+            config.switches,
+            config.grid,
+            config.normalization,
+            config.levels,
+            config.connectivity,
+            dtype=config.precision,
         )
         model.compile(
             optimizers.create(config.optimizer, config.epochs, steps),

@@ -11,11 +11,12 @@ import tensorflow as tf
 from fusion.base.program import UserError
 from paradis_tf import tasks
 from paradis_tf.cuts import Path
-from paradis_tf.methods.passes import Draw, Method, Pass, Teacher
+from paradis_tf.methods.passes import Draw, Entry, Joint, Method, Pass
 from paradis_tf.supernet import Supernet
 from paradis_tf.training.divergence import FirstNonFinite
 from paradis_tf.training.gradients import combine
-from paradis_tf.training.live_sets import draw_live_sets, scaled_by
+from paradis_tf.training.moment import Moment
+from paradis_tf.training.running import Taught, run_together
 
 
 @keras.saving.register_keras_serializable(package="paradis_tf")
@@ -23,9 +24,9 @@ class TrainableSupernet(Supernet):
     """A supernet with its losses, its step, and the average of its weights.
 
     `compile` takes a `Method`; `fit` then makes one optimizer step per batch from the gradients of all of the
-    method's passes, each under a tape of its own, and reports `loss` (the sum), and `loss/<switch>` and
-    `<metric>/<switch>`, the metric being the task's. `evaluate` reports the same on the true targets, on the average of
-    the weights if one is kept. `finished` gives the network to keep.
+    method's passes, each under a tape of its own or several under one, and reports `loss` (the sum), and `loss/<path>`
+    and `<metric>/<path>`, the metric being the task's. `evaluate` reports the same on the true targets, on the average
+    of the weights if one is kept. `finished` gives the network to keep.
 
     Arguments and calls are those of `Supernet`.
 
@@ -34,7 +35,7 @@ class TrainableSupernet(Supernet):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.passes: tuple[Pass | Draw, ...] = ()
+        self.entries: tuple[Entry, ...] = ()
         self.average_decay = 0.0
         self._average: list[keras.Variable] = []
 
@@ -55,7 +56,7 @@ class TrainableSupernet(Supernet):
 
         Args:
           optimizer: a Keras optimizer, its name or its config.
-          method: what each switch learns from; its passes are made once, here.
+          method: what each path learns from; its entries are made once, here.
           weight_decay: added to the gradient as `weight_decay * kernel`, for convolution and dense kernels
             only; depthwise kernels, batch norm and biases have none (Yu et al. 2019).
           decay_all: gives every trained weight that decay.
@@ -71,11 +72,11 @@ class TrainableSupernet(Supernet):
 
         Raises:
           ValueError: no method, or a number out of range.
-          UserError: a method that cannot train these switches or wants an average that is not kept, or a wrong
+          UserError: a method that cannot train these paths or wants an average that is not kept, or a wrong
             option of the task.
         """
         if method is None:
-            raise ValueError("compile needs method=...; it says what each switch learns from.")
+            raise ValueError("compile needs method=...; it says what each path learns from.")
         for name, value in dict(
             weight_decay=weight_decay, clip_norm=clip_norm, total_steps=total_steps, seed=seed
         ).items():
@@ -88,7 +89,7 @@ class TrainableSupernet(Supernet):
         # Built here, because an optimizer that makes its variables in the first step has the step traced twice.
         self.optimizer.build(self.trainable_variables)
         self.method = method
-        self.passes = method.passes(self.paths, self.widest)
+        self.entries = method.passes(self.paths, self.widest)
         self.weight_decay = weight_decay
         self.decay_all = decay_all
         self.clip_norm = clip_norm
@@ -99,10 +100,9 @@ class TrainableSupernet(Supernet):
         self._keep_average(average_decay)
         self.first_non_finite = FirstNonFinite()
         self._total_loss = keras.metrics.Mean(name="loss")
-        self._paths: tuple[Path, ...] = self.switches
-        self._losses_of: dict[Path, keras.Metric] = {p: keras.metrics.Mean(name=f"loss/{p}") for p in self._paths}
+        self._losses_of: dict[Path, keras.Metric] = {p: keras.metrics.Mean(name=f"loss/{p}") for p in self.paths}
         metric = self.task.metric
-        self._metrics_of: dict[Path, keras.Metric] = {p: self.task.new_metric(f"{metric}/{p}") for p in self._paths}
+        self._metrics_of: dict[Path, keras.Metric] = {p: self.task.new_metric(f"{metric}/{p}") for p in self.paths}
 
     def _keep_average(self, decay: float) -> None:
         self.average_decay = decay
@@ -126,7 +126,7 @@ class TrainableSupernet(Supernet):
         return [weight for layer in self.shared_layers for weight in layer.weights]
 
     def _all_passes(self) -> list[Pass]:
-        return [each for entry in self.passes for each in (entry.passes if isinstance(entry, Draw) else (entry,))]
+        return [each for entry in self.entries for each in entry.passes]
 
     @property
     def metrics(self) -> list[keras.Metric]:
@@ -137,49 +137,48 @@ class TrainableSupernet(Supernet):
     @property
     def draws(self) -> bool:
         """Whether a step has passes that are drawn."""
-        return any(isinstance(entry, Draw) for entry in self.passes)
+        return any(isinstance(entry, Draw) for entry in self.entries)
 
-    def drawn_passes(self) -> tuple[Pass, ...]:
-        """The passes of the next step, those that are drawn among them; called outside of a step."""
+    def drawn_entries(self) -> tuple[Pass | Joint, ...]:
+        """The entries of the next step, what is drawn among them a pass; called outside of a step."""
+        moment = self._moment()
         return tuple(
-            entry.passes[int(self._draw(entry, place))] if isinstance(entry, Draw) else entry
-            for place, entry in enumerate(self.passes)
+            entry.passes[int(moment.draw(len(entry.passes), place))] if isinstance(entry, Draw) else entry
+            for place, entry in enumerate(self.entries)
         )
 
-    def _draw(self, draw: Draw, place: int) -> tf.Tensor:
-        return tf.random.stateless_uniform([], self._seed(place), maxval=len(draw.passes), dtype=tf.int32)
+    def _moment(self) -> Moment:
+        return Moment(self.optimizer.iterations, self.total_steps, self.seed, len(self.entries))
 
-    def _seed(self, place: int) -> tf.Tensor:
-        """Of what the pass at a place draws in this step; int32 (2,)."""
-        # A function of the step's number, so that a resumed run draws what an undisturbed one does.
-        second = (place + self.seed * len(self.passes)) % 2**31
-        return tf.stack([tf.cast(self.optimizer.iterations, tf.int32), second])
-
-    def train_step(self, data: Any, passes: Sequence[Pass] | None = None) -> dict[str, Any]:
+    def train_step(self, data: Any, entries: Sequence[Pass | Joint] = ()) -> dict[str, Any]:
         """One step of the optimizer.
 
         Args:
           data: (images, targets), the replica's part of the batch.
-          passes: what `drawn_passes` gave; without them the step draws by itself.
+          entries: what `drawn_entries` gave; without them the step draws by itself.
         """
         images, targets = _images_and_targets(data)
         gradients: dict[int, tf.Tensor] = {}
-        if passes and self.draws:
+        if entries and self.draws:
             # As when the step draws: what the drawn pass does not touch has a gradient of zero.
             gradients = {index: tf.zeros(v.shape, v.dtype) for index, v in enumerate(self.trainable_variables)}
         taught = self._absent_teachers(images)
-        losses, paths = [], []
-        for place, entry in enumerate(passes or self.passes):
+        moment = self._moment()
+        losses: list[tf.Tensor] = []
+        paths: list[tf.Tensor] = []
+        for place, entry in enumerate(entries or self.entries):
+            numbers = [self.paths.index(each.path) for each in entry.passes]
             if isinstance(entry, Draw):
-                drawn = self._draw(entry, place)
-                loss, of_pass = self._run_drawn(entry, place, drawn, images, targets, taught)
-                paths.append(tf.gather([self._paths.index(each.path) for each in entry.passes], drawn))
+                drawn = moment.draw(len(entry.passes), place)
+                loss, of_entry = self._run_drawn(entry, place, drawn, images, targets, taught)
+                losses.append(loss)
+                paths.append(tf.gather(numbers, drawn))
             else:
-                loss, of_pass = self._run_pass(entry, place, images, targets, taught)
-                paths.append(tf.constant(self._paths.index(entry.path)))
-            for index, gradient in of_pass.items():
+                of_passes, of_entry = self._run(entry.passes, place, images, targets, taught)
+                losses += of_passes
+                paths += map(tf.constant, numbers)
+            for index, gradient in of_entry.items():
                 gradients[index] = gradients[index] + gradient if index in gradients else gradient
-            losses.append(loss)
         self._total_loss.update_state(tf.add_n(losses))
         self.first_non_finite.update_state(tf.stack(losses), tf.stack(paths))
         self.optimizer.apply(
@@ -195,13 +194,13 @@ class TrainableSupernet(Supernet):
         self._update_average()
         return {metric.name: metric.result() for metric in self.metrics}
 
-    def _absent_teachers(self, images: Any) -> dict[Teacher, dict[str, tf.Tensor]]:
+    def _absent_teachers(self, images: Any) -> Taught:
         """The outputs of the teachers that have no pass of their own, detached."""
         teachers = {teacher for each in self._all_passes() for teacher in each.teachers if teacher.source != "in_place"}
-        taught = {}
+        taught: Taught = {}
         for teacher in sorted(teachers, key=str):
             if teacher.source == "average":
-                outputs = self._call_average(images, teacher.path)
+                (outputs,) = self._call_average(images, [teacher.path])
             else:
                 network = self.method.fixed_teacher
                 if network is None:
@@ -210,54 +209,30 @@ class TrainableSupernet(Supernet):
             taught[teacher] = {name: tf.stop_gradient(value) for name, value in outputs.items()}
         return taught
 
-    def _run_pass(
-        self, entry: Pass, place: int, images: Any, targets: Any, taught: dict[Teacher, dict[str, tf.Tensor]]
-    ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
-        """The weighted loss of a pass and its gradients by index of the variable; its outputs are left in `taught`.
+    def _run(
+        self, passes: Sequence[Pass], place: int, images: Any, targets: Any, taught: Taught
+    ) -> tuple[list[tf.Tensor], dict[int, tf.Tensor]]:
+        """The weighted losses of an entry's passes and their gradients by index of the variable.
 
-        `place` is that of the pass in the step.
+        `place` is that of the entry in the step; the passes' outputs are left in `taught`.
         """
         with tf.GradientTape() as tape:
-            partial = [self.call_cut(images, cut, training=True) for cut in entry.path.cuts]
-            outputs = self.fuse(images, partial)
-            loss = entry.loss(self.task, targets, outputs, taught)
-            taught[Teacher(entry.path)] = {name: tf.stop_gradient(value) for name, value in outputs.items()}
-            weighted = loss
-            if entry.live:
-                of_sets = []
-                for device_weights in draw_live_sets(entry.live, len(partial), self._seed(place)):
-                    fused = self.fuse(images, scaled_by(partial, device_weights))
-                    of_sets.append(entry.loss(self.task, targets, fused, taught, entry.live.objectives))
-                # A mean, not a sum: the path's say in the shared weights stays what it is.
-                weight = self._now(entry.live.weight)
-                weighted = (loss + weight / len(of_sets) * tf.add_n(of_sets)) / (1.0 + weight)
-            weighted *= self._now(entry.factor)
-            scaled = self.optimizer.scale_loss(weighted)
+            learned = run_together(self, passes, images, targets, taught, self._moment(), place)
+            losses = [each.weighted for each in learned]
+            scaled = self.optimizer.scale_loss(tf.add_n(losses))
         gradients = tape.gradient(scaled, [variable.value for variable in self.trainable_variables])
-        self._losses_of[entry.path].update_state(loss)
-        self._metrics_of[entry.path].update_state(targets, outputs["prediction"])
-        return weighted, {index: gradient for index, gradient in enumerate(gradients) if gradient is not None}
-
-    def _now(self, course: tuple[float, float]) -> Any:
-        """What changes linearly in the course of the training, in this step."""
-        first, last = course
-        if first == last or not self.total_steps:
-            return first
-        return first + (last - first) * tf.cast(self.optimizer.iterations, tf.float32) / self.total_steps
+        for entry, each in zip(passes, learned, strict=True):
+            self._losses_of[entry.path].update_state(each.loss)
+            self._metrics_of[entry.path].update_state(targets, each.outputs["prediction"])
+        return losses, {index: gradient for index, gradient in enumerate(gradients) if gradient is not None}
 
     def _run_drawn(
-        self,
-        draw: Draw,
-        place: int,
-        drawn: tf.Tensor,
-        images: Any,
-        targets: Any,
-        taught: dict[Teacher, dict[str, tf.Tensor]],
+        self, draw: Draw, place: int, drawn: tf.Tensor, images: Any, targets: Any, taught: Taught
     ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
-        """As `_run_pass`, for one pass of several; each branch is traced, one is run."""
+        """As `_run`, for one pass of several; each branch is traced, one is run."""
 
         def branch(entry: Pass) -> tuple[tf.Tensor, list[tf.Tensor]]:
-            loss, gradients = self._run_pass(entry, place, images, targets, dict(taught))
+            (loss,), gradients = self._run([entry], place, images, targets, dict(taught))
             variables = enumerate(self.trainable_variables)
             return loss, [gradients.get(index, tf.zeros(v.shape, v.dtype)) for index, v in variables]
 
@@ -273,24 +248,21 @@ class TrainableSupernet(Supernet):
         for weight, kept in zip(self._averaged_weights(), self._average, strict=True):
             kept.assign_add((1.0 - decay) * (weight.value - kept.value))
 
-    def _call_average(self, images: Any, path: Path) -> dict[str, Any]:
-        """A call on the average of the weights; the weights stay in their place, whatever interrupts it."""
+    def _call_average(self, images: Any, paths: Sequence[Path]) -> list[dict[str, Any]]:
+        """Calls on the average of the weights; the weights stay in their place, whatever interrupts it."""
         weights = zip(self._averaged_weights(), self._average, strict=True)
         with keras.StatelessScope(state_mapping=[(weight, kept.value) for weight, kept in weights]):
-            return self(images, path=path, training=False)
+            return self.call_paths(images, paths)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         images, targets = _images_and_targets(data)
         count = tf.shape(targets)[0]
         total = 0.0
-        for switch in self.switches:
-            if self.average_decay:
-                prediction = self._call_average(images, switch)["prediction"]
-            else:
-                prediction = self(images, path=switch, training=False)["prediction"]
-            loss = self.task.loss(targets, prediction)
-            self._losses_of[switch].update_state(loss, sample_weight=count)
-            self._metrics_of[switch].update_state(targets, prediction)
+        call = self._call_average if self.average_decay else self.call_paths
+        for path, outputs in zip(self.paths, call(images, self.paths), strict=True):
+            loss = self.task.loss(targets, outputs["prediction"])
+            self._losses_of[path].update_state(loss, sample_weight=count)
+            self._metrics_of[path].update_state(targets, outputs["prediction"])
             total += loss
         self._total_loss.update_state(total, sample_weight=count)
         return {metric.name: metric.result() for metric in self.metrics}

@@ -37,8 +37,10 @@ def test_it_times_every_model(tmp_path: Path, flags: list[str], model: str, slic
     done = run(*flags, "--batch_size=4", "--rounds=2", "--profile", f"--csv={file}")
     assert done.returncode == 0, done.stderr
     rows = rows_of(file)
-    models = ["joint", "joint, no live sets", *SWITCHES]
-    assert [row["step"] for row in rows] == [*models, "joint/apart", "joint/joint, no live sets"]
+    levels = ["triangular levels", "nested levels"]
+    models = ["joint", "joint, no live sets", *levels, *SWITCHES]
+    ratios = ["joint/apart", "joint/joint, no live sets", *(f"{name}/1.0" for name in levels)]
+    assert [row["step"] for row in rows] == [*models, *ratios]
     assert all(float(row["median_ms"]) > 0 and row["model"] == model for row in rows)
     assert all(float(row["traced_s"]) > 0 for row in rows[: len(models)])
     traced = {(row["step"], row["kernels"]): float(row["mean_ms"]) for row in rows_of(file.with_stem("step_profile"))}

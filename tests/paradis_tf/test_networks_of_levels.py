@@ -173,7 +173,7 @@ def test_what_a_network_is_made_of_is_in_its_id(tiny_net: Callable[..., Supernet
 
 
 def test_bad_networks_and_calls_are_named() -> None:
-    with pytest.raises(UserError, match="switches or levels; it gets switches 1.0, 0.5 and 4 levels"):
+    with pytest.raises(UserError, match="switches or levels, and this one gets switches 1.0, 0.5 and 4 levels"):
         Supernet(TinyNet(), ("1.0", "0.5"), levels=4)
     with pytest.raises(SwitchError, match="the list of switches is empty"):
         Supernet(TinyNet())

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from paradis_tf.cuts import SwitchError
 from paradis_tf.methods import Individual, Paradis
-from paradis_tf.methods.passes import Pass, Teacher
+from paradis_tf.methods.passes import Joint, Pass, Teacher
 from paradis_tf.operations import SlicedConv2D, SlicedDense, SwitchableBatchNormalization
 from paradis_tf.supernet import Supernet
 from paradis_tf.switches import Switch
@@ -120,7 +120,7 @@ def test_the_teacher_learns_nothing_from_its_students(tiny_net: Callable[..., Su
     kernels = [layer.kernel for layer in model.shared_layers if isinstance(layer, SlicedConv2D | SlicedDense)]
     taught = {k: tf.constant(v.numpy()) for k, v in model(images, path=model.widest, training=True).items()}
     expected = [np.zeros(kernel.shape) for kernel in kernels]
-    for one in model.passes:
+    for one in model.entries:
         assert isinstance(one, Pass)
         with tf.GradientTape() as tape:
             loss = one.loss(
@@ -155,7 +155,7 @@ def test_one_training_step_is_traced_once(batch: tuple, tiny_net: Callable[..., 
     traces = []
 
     class Counting(TrainableSupernet):
-        def train_step(self, data: tuple, passes: Sequence[Pass] | None = None) -> dict:
+        def train_step(self, data: tuple, entries: Sequence[Pass | Joint] = ()) -> dict:
             traces.append(1)
             return super().train_step(data)
 
@@ -258,7 +258,7 @@ def test_a_compiled_network_is_saved_with_its_method_and_optimizer(
     assert loaded.method.feature_weight == 0.5
     assert loaded.weight_decay == 1e-3
     assert int(loaded.optimizer.iterations) == 17
-    assert loaded.passes == model.passes
+    assert loaded.entries == model.entries
     kept = loaded.finished()
     kept.save(tmp_path / "finished.keras")
     assert type(keras.models.load_model(tmp_path / "finished.keras")) is Supernet

@@ -61,7 +61,8 @@ def config_of(data: Path, method: str = "paradis") -> ConfigDict:
     config.epochs = EPOCHS
     config.batch_size = 16
     config.grid = 4
-    config.switches = ("1.0", "0.5") if method == "us_slimmable" else ("1.0", "0.5+0.5")
+    if not config.levels:
+        config.switches = ("1.0", "0.5") if method == "us_slimmable" else ("1.0", "0.5+0.5")
     config.dataset.name = "npz"
     config.dataset.path = str(data)
     config.augmentation.crop_padding = 1

@@ -162,6 +162,17 @@ def test_passes_are_drawn_alike_on_two_devices(tiny_data: Path, tmp_path: Path) 
     assert_same_run(tmp_path / "two", tmp_path / "one")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("connectivity", ["triangular", "diagonal"])
+def test_levels_are_trained_alike_on_two_devices(tiny_data: Path, tmp_path: Path, connectivity: str) -> None:
+    flags = (f"--config.connectivity={connectivity}",)
+    kernels = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+    finish(start(tiny_data, tmp_path / "one", *flags, method="anytime", **kernels))
+    devices = ("--devices=CPU:0,CPU:1", *flags)
+    finish(start(tiny_data, tmp_path / "two", *devices, method="anytime", TINY_CPUS="2", **kernels))
+    assert_same_run(tmp_path / "two", tmp_path / "one")
+
+
 def test_a_batch_that_cannot_be_split_is_refused(tiny_data: Path, tmp_path: Path) -> None:
     flags = ("--devices=CPU:0,CPU:1", "--config.batch_size=15")
     _, errors = finish(start(tiny_data, tmp_path / "run", *flags, TINY_CPUS="2"), status=2)

@@ -17,6 +17,7 @@ from paradis_tf.evaluation.recalibration import recalibrate
 from paradis_tf.operations import SwitchableBatchNormalization
 from paradis_tf.records.workdir import Workdir
 from paradis_tf.supernet import Supernet
+from tests.conftest import TinyNet, randomize
 
 
 def some_batches(*sizes: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -97,6 +98,19 @@ def test_what_cannot_be_recalibrated_is_refused(tiny_net: Callable[..., Supernet
     model.shared_layers[0].kernel.assign(np.full((3, 3, 3, 8), 3e38, np.float32))
     with pytest.raises(UserError, match="layer 'stem_norm' in switch '1.0' are not finite"):
         recalibrate(model, some_batches(4))
+
+
+@pytest.mark.parametrize("connectivity", ["dense", "triangular", "diagonal"])
+def test_one_batch_makes_levels_answer_as_in_training(connectivity: str) -> None:
+    model = randomize(Supernet(TinyNet(), levels=4, connectivity=connectivity), seed=11)
+    batches = some_batches(64)
+    trained = {level: model(batches[0][0], path=level, training=True)["prediction"] for level in model.paths}
+    told: list[str] = []
+    assert recalibrate(model, batches, told.append) == 64
+    runs = 4 if connectivity == "dense" else 1
+    assert told == [f"recalibrating level {level}" for level in (4, 3, 2, 1)][:runs]
+    for level, prediction in trained.items():
+        np.testing.assert_allclose(model(batches[0][0], path=level)["prediction"], prediction, rtol=0.01, atol=0.01)
 
 
 def program(*flags: object) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,7 @@ from fusion.base.program import UserError
 from paradis_tf import methods
 from paradis_tf.configs import defaults
 from paradis_tf.methods.passes import Draw, Pass, SoftLabels, Teacher
+from paradis_tf.paths import paths_of
 from paradis_tf.switches import Switch, parse_switches
 from tests.paradis_tf.methods.check import check_method
 
@@ -53,4 +54,4 @@ def test_the_defaults_of_configs_are_those_of_the_methods(name: str) -> None:
     assert options.pop("name") == name
     method = methods.create(name, **options)
     assert method.get_config() == options == methods.METHODS[name]().get_config()
-    check_method(method, parse_switches(config.switches, config.grid))
+    check_method(method, paths_of(config))

@@ -112,5 +112,7 @@ def test_options_are_checked(options: dict, message: str) -> None:
 
 
 def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(UserError, match="'paradise' is unknown; known are individual, paradis, slimmable"):
+    with pytest.raises(
+        UserError, match="'paradise' is unknown; known are anytime, individual, nested, paradis, slimmable"
+    ):
         methods.create("paradise")

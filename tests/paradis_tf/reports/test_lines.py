@@ -202,5 +202,5 @@ def test_an_evaluation_of_other_switches_is_named(write_run: Callable[..., Path]
     folder = write_run("run", "paradis", {"1.0": 0.9})
     config = (folder / "config.json").read_text().replace('"switches": ["1.0"]', '"switches": ["1.0", "0.5+0.5"]')
     (folder / "config.json").write_text(config)
-    with pytest.raises(UserError, match=r"has switches 1.0, and its run 1.0, 0.5\+0.5"):
+    with pytest.raises(UserError, match=r"has the paths 1.0, and its run 1.0, 0.5\+0.5"):
         read_folder(str(folder))

@@ -98,7 +98,7 @@ def test_the_average_of_the_weights_teaches(tiny_net: Callable[..., Supernet], b
     )
     for kept, value in zip(model._average, weights_of(teacher), strict=True):
         kept.assign(value)
-    wide, student = model.passes
+    wide, student = model.entries
     assert isinstance(wide, Pass)
     assert isinstance(student, Pass)
     expected = [
@@ -132,7 +132,7 @@ def test_another_network_teaches_and_learns_nothing(tiny_net: Callable[..., Supe
     taught = {name: value.numpy() for name, value in teacher(batch[0]).items()}
     kept = weights_of(teacher)
     model.compile(keras.optimizers.SGD(1.0), method=Taught(teacher))
-    (one,) = model.passes
+    (one,) = model.entries
     assert isinstance(one, Pass)
     expected = gradient(model, one, batch, taught)
     before = [kernel.numpy() for kernel in kernels_of(model)]
