@@ -52,6 +52,7 @@ class Architecture(Protocol):
     Attributes:
       name: its name in configs.
       task: the name of the task it is made for, in `paradis_tf.tasks`.
+      one_device: true, if given, where every layer needs what all devices of a path make, so that each path has one.
     """
 
     name: ClassVar[str]

@@ -12,6 +12,7 @@ from fusion.base.program import UserError
 from paradis_tf.builders.architecture import Architecture, Outputs, Reading
 from paradis_tf.builders.cost import cut_cost
 from paradis_tf.cuts import WHOLE, Cut, Path, SwitchError
+from paradis_tf.levels import Level
 from paradis_tf.operations.operation import CutCall, Operation, Setting, Shape
 
 
@@ -28,9 +29,12 @@ def create_layers(
         normalization; "shared_affine" has one of each at full width, of which a cut takes its own channels'.
 
     Raises:
-      SwitchError: a path cuts inside a channel of a layer; the layer is named.
+      SwitchError: a path cuts inside a channel of a layer, which is named, or has several devices or a connectivity
+        that the architecture does not take.
       UserError: the paths have heads of their own, and the architecture has none.
     """
+    if getattr(architecture, "one_device", False):
+        _check_one_device(architecture, paths)
     creator = _Creator(Setting(tuple(cut for path in paths for cut in path.cuts), dtype, normalization))
     height, width, channels = architecture.image_shape
     architecture(creator, Shape((height, width), channels, channels))
@@ -48,6 +52,15 @@ def create_layers(
     for name, layer in creator.layers.items():
         layer.build((None, None, None, creator.channels[name]))
     return creator.layers
+
+
+def _check_one_device(architecture: Architecture, paths: Sequence[Path]) -> None:
+    for path in paths:
+        why = f"architecture {architecture.name!r} adds up in every block what its slices make"
+        if path.devices > 1:
+            raise SwitchError(f"{path.kind} '{path}' has {path.devices} devices; {why}, so it runs on one.")
+        if isinstance(path, Level) and path.connectivity != "dense":
+            raise SwitchError(f"connectivity is {path.connectivity!r}; {why}, so its levels are dense.")
 
 
 class _Creator(Reading[Shape]):

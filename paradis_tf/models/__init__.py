@@ -7,11 +7,12 @@ from typing import Any
 
 from paradis_tf.base import registry
 from paradis_tf.builders.architecture import Architecture
+from paradis_tf.models.i_resnext import IResNeXt
 from paradis_tf.models.mobilenet_v1 import MobileNetV1
 from paradis_tf.models.resnet import ResNet
 from paradis_tf.models.wdsr import WDSR
 
-ARCHITECTURES: dict[str, type[Any]] = {family.name: family for family in (MobileNetV1, ResNet, WDSR)}
+ARCHITECTURES: dict[str, type[Any]] = {family.name: family for family in (MobileNetV1, ResNet, IResNeXt, WDSR)}
 
 
 def create(name: str, **options: Any) -> Architecture:

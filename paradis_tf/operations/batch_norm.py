@@ -40,6 +40,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
       momentum: how much of the moving statistics a training step keeps, in [0, 1).
       epsilon: added to the variance, at least 1.001e-5.
       affine: `private` or `shared`, of scale and shift.
+      sliced: false for inputs of all channels, whatever the cut.
 
     Call arguments:
       inputs: float tensor (batch, height, width, channels of the cut).
@@ -65,6 +66,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         momentum: float = 0.9,
         epsilon: float = EPSILON,
         affine: str = "private",
+        sliced: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -81,6 +83,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         self.momentum = momentum
         self.epsilon = epsilon
         self.affine = affine
+        self.sliced = sliced
 
     def build(self, input_shape: Any = None) -> None:
         self._segments = Segments(self.name, self.cuts, self._own_channels)
@@ -199,6 +202,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
             momentum=self.momentum,
             epsilon=self.epsilon,
             affine=self.affine,
+            sliced=self.sliced,
         )
         return config
 
@@ -208,7 +212,7 @@ class SwitchableBatchNormalization(keras.layers.Layer):
         return cls(**{**config, "cuts": cuts})
 
     def _own_channels(self, cut: Cut) -> tuple[int, int]:
-        return cut.outputs(self.name, self.channels)
+        return cut.outputs(self.name, self.channels) if self.sliced else (0, self.channels)
 
     def _affine_slice(self, cut: Cut) -> slice:
         segment = self._segment(cut)
@@ -223,14 +227,21 @@ class SwitchableBatchNormalization(keras.layers.Layer):
 
 @dataclass(frozen=True)
 class BatchNorm(Operation):
-    """Batch normalization, its statistics private to each cut."""
+    """Batch normalization, its statistics private to each cut.
+
+    Args:
+      sliced: false where the input has all channels, whatever the cut.
+    """
 
     kind: ClassVar[str] = "batch_norm"
     rounding: ClassVar[Rounding] = Rounding.FOLDED
 
+    sliced: bool = True
+
     def layer(self, channels: Sequence[int], setting: Setting, name: str) -> SwitchableBatchNormalization:
         affine = "shared" if setting.normalization == "shared_affine" else "private"
-        return SwitchableBatchNormalization(channels[0], setting.cuts, affine=affine, name=name, dtype=setting.dtype)
+        options: dict[str, Any] = dict(affine=affine, sliced=self.sliced, name=name, dtype=setting.dtype)
+        return SwitchableBatchNormalization(channels[0], setting.cuts, **options)
 
     def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         if call.statistics is None:

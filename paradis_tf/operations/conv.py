@@ -113,7 +113,8 @@ class Conv(Operation):
       filters: channels that come out, at full width.
       kernel_size: side of the square window, in pixels.
       strides: step of the window in both directions.
-      slice_inputs: false where the input is the image.
+      slice_inputs: false where the input is the image, or another tensor that is not sliced.
+      slice_outputs: false where the cut gives a part of every output: what all cuts give is added.
     """
 
     kind: ClassVar[str] = "conv"
@@ -122,6 +123,7 @@ class Conv(Operation):
     kernel_size: int
     strides: int = 1
     slice_inputs: bool = True
+    slice_outputs: bool = True
 
     def layer(self, channels: Sequence[int], setting: Setting, name: str) -> SlicedConv2D:
         return SlicedConv2D(
@@ -130,23 +132,28 @@ class Conv(Operation):
             self.kernel_size,
             self.strides,
             slice_inputs=self.slice_inputs,
+            slice_outputs=self.slice_outputs,
             name=name,
             dtype=setting.dtype,
         )
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
-        first, last = build.cut.outputs(name, self.filters)
+        first, last = self._outputs(build.cut, name)
         stock = build.layers.Conv2D(
             last - first, self.kernel_size, self.strides, padding="same", use_bias=False, name=name
         )
         return build.stock(stock, *tensors, weights=build.weights(name))
 
     def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:
-        return inputs[0].window(self.filters, cut.outputs(name, self.filters), self.kernel_size, self.strides)
+        return inputs[0].window(self.filters, self._outputs(cut, name), self.kernel_size, self.strides)
 
     @property
     def mixes(self) -> bool:
         return self.slice_inputs
 
     def weights(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> int:
-        return self.kernel_size**2 * connections(cut, name, inputs[0].channels, self.filters, self.slice_inputs)
+        slices = self.slice_inputs, self.slice_outputs
+        return self.kernel_size**2 * connections(cut, name, inputs[0].channels, self.filters, *slices)
+
+    def _outputs(self, cut: Cut, name: str) -> tuple[int, int]:
+        return cut.outputs(name, self.filters) if self.slice_outputs else (0, self.filters)

@@ -131,7 +131,7 @@ class SwitchableDense(SlicedDense):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        del config["slice_inputs"], config["slice_outputs"]
+        del config["slice_outputs"]
         return {**config, "cuts": [keras.saving.serialize_keras_object(cut) for cut in self.cuts]}
 
     @classmethod
@@ -148,17 +148,20 @@ class Classifier(Operation):
 
     Args:
       classes: number of classes.
+      slice_inputs: false where the features are not sliced.
     """
 
     kind: ClassVar[str] = "dense"
     is_head: ClassVar[bool] = True
 
     classes: int
+    slice_inputs: bool = True
 
     def layer(self, channels: Sequence[int], setting: Setting, name: str) -> SlicedDense:
+        options: dict[str, Any] = dict(slice_inputs=self.slice_inputs, name=name, dtype=setting.dtype)
         if any(cut.head_key for cut in setting.cuts):
-            return SwitchableDense(channels[0], self.classes, setting.cuts, name=name, dtype=setting.dtype)
-        return SlicedDense(channels[0], self.classes, name=name, dtype=setting.dtype)
+            return SwitchableDense(channels[0], self.classes, setting.cuts, **options)
+        return SlicedDense(channels[0], self.classes, **options)
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
         stock = build.layers.Dense(self.classes, use_bias=build.cut.owns_bias, name=name)
@@ -168,7 +171,7 @@ class Classifier(Operation):
         return Shape((1, 1), self.classes, self.classes)
 
     def weights(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> int:
-        return connections(cut, name, inputs[0].channels, self.classes, slice_outputs=False)
+        return connections(cut, name, inputs[0].channels, self.classes, self.slice_inputs, slice_outputs=False)
 
     def parameters(self, *inputs: Shape, result: Shape, cut: Cut, name: str) -> tuple[int, int]:
         bias = self.classes if cut.owns_bias else 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import keras
+import tensorflow as tf
 
 from paradis_tf.cuts import Cut
 from paradis_tf.operations.operation import Build, CutCall, Operation, Rounding, Shape
@@ -31,6 +32,32 @@ class MaxPool(Operation):
 
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
         stock = build.layers.MaxPooling2D(self.pool_size, self.strides, padding="same", name=name)
+        return build.stock(stock, *tensors)
+
+    def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:
+        return inputs[0].window(inputs[0].channels, (0, inputs[0].taken), self.pool_size, self.strides)
+
+
+@dataclass(frozen=True)
+class AveragePool(Operation):
+    """Mean of each window, padding "same", whose pixels beyond the image do not count.
+
+    Args:
+      pool_size: side of the square window, in pixels.
+      strides: step of the window in both directions.
+    """
+
+    kind: ClassVar[str] = "average_pool"
+    rounding: ClassVar[Rounding] = Rounding.KEPT
+
+    pool_size: int
+    strides: int
+
+    def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
+        return tf.nn.avg_pool2d(*tensors, self.pool_size, self.strides, "SAME")
+
+    def static(self, build: Build, *tensors: Any, name: str) -> Any:
+        stock = build.layers.AveragePooling2D(self.pool_size, self.strides, padding="same", name=name)
         return build.stock(stock, *tensors)
 
     def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:

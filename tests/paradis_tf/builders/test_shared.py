@@ -13,7 +13,17 @@ from paradis_tf.builders.architecture import FUSION, Outputs, Reading
 from paradis_tf.builders.cost import cut_cost
 from paradis_tf.builders.shared import Applied, create_layers
 from paradis_tf.cuts import WHOLE
-from paradis_tf.operations import Add, Classifier, Conv, GlobalAveragePool, MaxPool, Relu, Relu6
+from paradis_tf.operations import (
+    Add,
+    AppendChannels,
+    AveragePool,
+    Classifier,
+    Conv,
+    GlobalAveragePool,
+    MaxPool,
+    Relu,
+    Relu6,
+)
 from paradis_tf.operations.operation import CutCall
 from paradis_tf.switches import WHOLE_SWITCH
 
@@ -46,6 +56,27 @@ def test_max_pool(size: tuple[int, int], side: int, strides: int) -> None:
     x = numbers(size) - 20  # all negative: zero padding would show
     found = NET(MaxPool(side, strides), x, name="pool")
     np.testing.assert_array_equal(found, largest_of_windows(x, side, strides))
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 6), (1, 1)])
+def test_average_pool(size: tuple[int, int]) -> None:
+    x = numbers(size)
+    found = NET(AveragePool(2, 2), x, name="pool")
+    # The odd row and column are pooled alone: pixels beyond the image do not count.
+    expected = np.stack(
+        [
+            np.stack([x[:, i : i + 2, j : j + 2].mean(axis=(1, 2)) for j in range(0, size[1], 2)], axis=1)
+            for i in range(0, size[0], 2)
+        ],
+        axis=1,
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_channels_of_zeros_are_appended() -> None:
+    x = numbers((3, 2))
+    found = np.asarray(NET(AppendChannels(2), x, name="append"))
+    np.testing.assert_array_equal(found, np.concatenate([x, np.zeros((2, 3, 2, 2))], axis=-1))
 
 
 def test_rectifiers_and_addition() -> None:

@@ -16,7 +16,18 @@ from paradis_tf.builders.cost import cut_cost
 from paradis_tf.cuts import Cut
 from paradis_tf.layers.sliced_layer import SlicedLayer
 from paradis_tf.methods import Paradis
-from paradis_tf.operations import Add, BatchNorm, Conv, DepthwiseConv, MaxPool, Relu, Relu6, WeightNormConv
+from paradis_tf.operations import (
+    Add,
+    AveragePool,
+    BatchNorm,
+    Conv,
+    DepthwiseConv,
+    GroupedConv,
+    MaxPool,
+    Relu,
+    Relu6,
+    WeightNormConv,
+)
 from paradis_tf.operations.operation import Build, CutCall, Operation, Setting, Shape, connections
 from tests.paradis_tf.operations.check import IMAGES, check_operation
 
@@ -29,6 +40,8 @@ from tests.paradis_tf.operations.check import IMAGES, check_operation
         (BatchNorm(), 1),
         (WeightNormConv(8, 3), 1),
         (MaxPool(3, 2), 1),
+        (AveragePool(2, 2), 1),
+        (GroupedConv(3, 8), 1),
         (Relu(), 1),
         (Relu6(), 1),
         (Add(), 2),
