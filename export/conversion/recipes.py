@@ -28,6 +28,7 @@ _SOURCES = (
     "export/conversion/steps.py",
     "export/tflite/graph.py",
     "export/tflite/halves.py",
+    "export/tflite/multipliers.py",
     "export/tflite/quantized_ends.py",
     "paradis_tf/builders",
     "paradis_tf/cuts.py",

@@ -24,7 +24,7 @@ from export.conversion.converter import (
     shape_of,
 )
 from export.conversion.job import SliceFile
-from export.tflite import graph, halves
+from export.tflite import graph, halves, multipliers
 from paradis_tf.builders.cost import Cost, cut_cost, tail_cost
 from paradis_tf.builders.static import extract, extract_tail
 from paradis_tf.operations.pixels import PIXEL_OFFSET, PIXEL_SCALE
@@ -76,6 +76,7 @@ def convert_slice(
             else:
                 converter = float_converter(slice_model, file.precision, shape, output)
             data = halves.round_additions_alike(converter.convert())
+            data = multipliers.keep_below_one(data, images)
         contents = graph.read(data)
     except Exception as error:  # the converter raises whatever its passes raise
         raise failed(f"conversion of {file}", error) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 _TYPES = {value: name.lower() for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
 _OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Graph:
       madds: multiply-adds of convolutions and fully connected layers, counted from their shapes.
       arena_bytes: the most bytes of activations that are needed at once, when each is kept from the operation that
         makes it to the last that reads it.
+      largest_multiplier: of all channels, see `multipliers`; 0 without any that are int8.
     """
 
     operators: Counter[tuple[str, int]]
@@ -40,6 +43,7 @@ class Graph:
     outputs: tuple[FileTensor, ...]
     madds: int
     arena_bytes: int
+    largest_multiplier: float
 
     @property
     def operator_names(self) -> set[str]:
@@ -61,21 +65,49 @@ def read(data: bytes) -> Graph:
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
     _refuse_open_shapes(graph)
     operators: Counter[tuple[str, int]] = Counter()
-    madds = 0
+    madds, largest_multiplier = 0, 0.0
     for operation in graph.operators:
         code = model.operatorCodes[operation.opcodeIndex]
-        name = _OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        name = _name(code)
         if name == "CUSTOM":
             raise ValueError(f"the file has the custom operator {code.customCode!r}.")
         operators[name, code.version] += 1
         madds += _madds(name, operation, graph.tensors)
+        largest_multiplier = max([largest_multiplier, *multipliers(model, operation, graph.tensors).tolist()])
     return Graph(
         operators,
         tuple(_tensor(graph.tensors, entry) for entry in signature.inputs),
         tuple(_tensor(graph.tensors, entry) for entry in signature.outputs),
         madds,
         _arena_bytes(model, graph),
+        largest_multiplier,
     )
+
+
+def multipliers(model: schema.ModelT, operation: schema.OperatorT, tensors: Sequence[schema.TensorT]) -> np.ndarray:
+    """How many steps of the output one step of the accumulator is, of an operation with int8 weights.
+
+    Args:
+      model: the file.
+      operation: one of its operations.
+      tensors: those of its subgraph.
+
+    Returns:
+      input scale * weight scale / output scale, float64, by channel, or one of a layer with one weight scale; empty for
+      an operation without weights, or not of int8.
+    """
+    if _name(model.operatorCodes[operation.opcodeIndex]) not in _WEIGHTED:
+        return np.zeros(0)
+    places = (*operation.inputs[:2], operation.outputs[0])
+    quantizations = [tensors[place].quantization for place in places]
+    if any(one is None or one.scale is None for one in quantizations):
+        return np.zeros(0)
+    taken, weights, given = (np.asarray(one.scale, np.float64) for one in quantizations)
+    return taken * weights / given
+
+
+def _name(code: schema.OperatorCodeT) -> str:
+    return _OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
 def _refuse_open_shapes(graph: schema.SubGraphT) -> None:
@@ -106,7 +138,7 @@ def _arena_bytes(model: schema.ModelT, graph: schema.SubGraphT) -> int:
 
 
 def _madds(name: str, operation: schema.OperatorT, tensors: list[schema.TensorT]) -> int:
-    if name not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+    if name not in _WEIGHTED:
         return 0
     weights = tensors[operation.inputs[1]].shape
     outputs = tensors[operation.outputs[0]].shape

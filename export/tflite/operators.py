@@ -44,4 +44,9 @@ def faults(graph: Graph) -> list[str]:
             found.append(f"The file has the operator {name}; legal are {', '.join(NEWEST_VERSIONS)}.")
         elif version > newest:
             found.append(f"The file has {name} version {version}; tflite-runtime 2.14.0 knows up to version {newest}.")
+    if graph.largest_multiplier >= 1:
+        found.append(
+            f"The file has a channel with the multiplier {graph.largest_multiplier:.3g}; kernels of aarch64 take less "
+            "than 1: convert again."
+        )
     return found
