@@ -48,12 +48,13 @@ def verify(
       max_drop: how much of the judge's metric a fused switch may lose against Keras.
       report: is told what is being done.
 
-    A fault is: an operator that tflite-runtime 2.14.0 does not have, or not in that version; an int8 slice on which the
-    runtimes' built-in kernels differ by more than one quantum; a float32 slice that differs from Keras by more than
-    1e-4 of the range of its outputs, a float16 slice by more than 1e-2; a tail that differs from Keras by more than its
-    rounding to whole grey levels; a switch that loses more than `max_drop` anywhere. XNNPACK rounds int8 otherwise than
-    the built-in kernels in every layer, which adds up to several quanta; it is held to the last alone, and so is
-    `dynamic`, whose activations each runtime quantizes in its own way.
+    A fault is: an operator that tflite-runtime 2.14.0 does not have, or not in that version; a channel that a kernel of
+    aarch64 does not scale; an int8 slice on which the runtimes' built-in kernels differ by more than one quantum; a
+    float32 slice that differs from Keras by more than 1e-4 of the range of its outputs, a float16 slice by more than
+    1e-2; a tail that differs from Keras by more than its rounding to whole grey levels; a switch that loses more than
+    `max_drop` anywhere. XNNPACK rounds int8 otherwise than the built-in kernels in every layer, which adds up to
+    several quanta; it is held to the last alone, and so is `dynamic`, whose activations each runtime quantizes in its
+    own way.
 
     Raises:
       UserError: the bundle was cut from another network, or a runtime could not run a file.
