@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import tensorflow as tf
 
 from export.conversion.converter import (
@@ -16,15 +19,17 @@ from export.conversion.converter import (
     rounded_pixels,
     set_int8,
     set_precision,
+    shape_of,
 )
 from export.conversion.job import Ranges, StepFile
 from export.conversion.ranges import pin
-from export.tflite import graph
+from export.tflite import graph, multipliers
 from export.tflite.quantized_ends import keep_quantized
 from paradis_tf.builders.cost import Cost, cut_cost
 from paradis_tf.builders.static import unpinned
 from paradis_tf.builders.steps import PREDICTION, StepModel, extract_step
 from paradis_tf.levels import StepCut
+from paradis_tf.operations.pixels import PIXEL_OFFSET, PIXEL_SCALE
 from paradis_tf.supernet import Supernet
 
 
@@ -34,14 +39,14 @@ def step_cost(model: Supernet, step: StepCut, image_shape: ImageShape) -> Cost:
 
 
 def convert_step(
-    model: Supernet, file: StepFile, image_shape: ImageShape, ranges: Ranges | None
+    model: Supernet, file: StepFile, images: np.ndarray, ranges: Ranges | None
 ) -> tuple[bytes, graph.Graph]:
     """Converts one step; batch 1, inputs `image` uint8 and `handed/LAYER`, outputs `logits` and `handed/LAYER`.
 
     Args:
       model: the trained network of triangular levels.
       file: what to convert.
-      image_shape: (height, width, 3) of the image.
+      images: representative images, uint8 (n, height, width, 3); the file takes images of their size.
       ranges: of an int8 file, from `calibrate`; the files of one network go together if they have the same ones.
 
     Returns:
@@ -51,12 +56,19 @@ def convert_step(
     Raises:
       UserError: the converter failed, or made a file that a plain runtime would not run.
     """
-    what = str(file)
+    what, image_shape = str(file), shape_of(images)
+
+    def extract(cut: StepCut) -> StepModel:
+        pinned = unpinned if ranges is None else pin(model.architecture, cut, ranges)
+        return extract_step(model, cut, True, image_shape, pinned)
+
+    def handed(images: np.ndarray) -> dict[str, np.ndarray]:
+        return _handed([extract(cut) for cut in model.steps[: file.step.step - 1]], images)
+
     try:
         with hushed():
-            pinned = unpinned if ranges is None else pin(model.architecture, file.step, ranges)
-            step = extract_step(model, file.step, True, image_shape, pinned)
-            data = _convert(step, file, image_shape, model.task.output)
+            data = _convert(extract(file.step), file, image_shape, model.task.output)
+            data = multipliers.keep_below_one(data, images, handed)
         contents = graph.read(data)
     except Exception as error:  # the converter raises whatever its passes raise
         raise failed(f"conversion of {what}", error) from error
@@ -64,6 +76,16 @@ def convert_step(
     if file.precision == "int8":
         check_int8_image(contents, what)
     return data, contents
+
+
+def _handed(steps: Sequence[StepModel], images: np.ndarray) -> dict[str, np.ndarray]:
+    """What the last of the first steps hands on for images, float32 (n, ...), by names."""
+    normalized = images * np.float32(PIXEL_SCALE) + np.float32(PIXEL_OFFSET)
+    handed: dict[str, np.ndarray] = {}
+    for step in steps:
+        made = step.model([normalized, *(handed[name] for name in step.handed)], training=False)
+        handed = {name: tensor.numpy() for name, tensor in made.items() if name != PREDICTION}
+    return handed
 
 
 def _convert(step: StepModel, file: StepFile, image_shape: ImageShape, output: str) -> bytes:

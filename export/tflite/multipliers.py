@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,11 @@ from export.tflite import graph
 _LIMIT = 0.99
 # Images that are looked at for what a channel gives, at most.
 _IMAGES = 32
+# From images to what the other inputs of a file get for them, float32 (n, ...), by their names.
+Handed = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
-def keep_below_one(data: bytes, images: np.ndarray) -> bytes:
+def keep_below_one(data: bytes, images: np.ndarray, handed: Handed = lambda images: {}) -> bytes:
     """A .tflite file with such scales of its weights that every channel's multiplier is less than 1.
 
     The multiplier, see `graph.multipliers`, says how many steps of the output one step of the accumulator is. The
@@ -30,8 +32,9 @@ def keep_below_one(data: bytes, images: np.ndarray) -> bytes:
     gave. Its weights keep their codes, so other outputs stay on their side of that one, and come nearer to it.
 
     Args:
-      data: a .tflite file.
-      images: what the file takes, (n, ...) of its input's dtype, like those that set its ranges.
+      data: a .tflite file with one subgraph and one signature.
+      images: what its input `image` takes, (n, ...) of its dtype, like those that set its ranges.
+      handed: gives the other inputs; asked where they are needed.
 
     Returns:
       the file; the same bytes where no multiplier is 1 or more.
@@ -41,13 +44,27 @@ def keep_below_one(data: bytes, images: np.ndarray) -> bytes:
     steep = [one for one in contents.operators if graph.multipliers(model, one, contents.tensors).max(initial=0) >= 1]
     if not steep:
         return data
-    outputs = _usual_outputs(data, images, [operation.outputs[0] for operation in steep])
+    images = images[:: -(-len(images) // _IMAGES)]
+    inputs = _inputs(model, contents, {"image": images, **handed(images)})
+    outputs = _usual_outputs(data, inputs, [operation.outputs[0] for operation in steep])
     for operation, usual in zip(steep, outputs, strict=True):
         _lower(model, contents, operation, usual)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def _usual_outputs(data: bytes, images: np.ndarray, places: Iterable[int]) -> list[np.ndarray]:
+def _inputs(model: Any, contents: Any, named: Mapping[str, np.ndarray]) -> dict[int, np.ndarray]:
+    """The values of a file's inputs, by their places, quantized where it takes them so."""
+    inputs = {}
+    for entry in model.signatureDefs[0].inputs:
+        values, tensor = named[entry.name.decode()], contents.tensors[entry.tensorIndex]
+        if tensor.type == schema.TensorType.INT8 and values.dtype == np.float32:
+            codes = np.rint(values / tensor.quantization.scale[0]) + tensor.quantization.zeroPoint[0]
+            values = np.clip(codes, -128, 127).astype(np.int8)
+        inputs[entry.tensorIndex] = values
+    return inputs
+
+
+def _usual_outputs(data: bytes, inputs: Mapping[int, np.ndarray], places: Iterable[int]) -> list[np.ndarray]:
     """Of each of these tensors the median of every channel, over positions and then over images, as stored."""
     interpreter = tf.lite.Interpreter(
         model_content=data,
@@ -56,10 +73,10 @@ def _usual_outputs(data: bytes, images: np.ndarray, places: Iterable[int]) -> li
         experimental_preserve_all_tensors=True,
     )
     interpreter.allocate_tensors()
-    image_place = interpreter.get_input_details()[0]["index"]
     medians: dict[int, list[np.ndarray]] = {place: [] for place in places}
-    for image in images[:: -(-len(images) // _IMAGES)]:
-        interpreter.set_tensor(image_place, image[np.newaxis])
+    for values in zip(*inputs.values(), strict=True):
+        for place, value in zip(inputs, values, strict=True):
+            interpreter.set_tensor(place, value[np.newaxis])
         interpreter.invoke()
         for place, found in medians.items():
             output = interpreter.get_tensor(place)

@@ -98,7 +98,7 @@ def make(network: Supernet, precision: str, images: np.ndarray, folder: Path, ra
     np.save(folder / "images.npy", images)
     contents = []
     for number, (level, step) in enumerate(zip(network.paths, network.steps, strict=True), 1):
-        data, read = convert_step(network, StepFile(step, precision), shape, ranges)
+        data, read = convert_step(network, StepFile(step, precision), images, ranges)
         (folder / f"step_{number}.tflite").write_bytes(data)
         contents.append(read)
         if ranges is not None:

@@ -13,6 +13,7 @@ from export.conversion.job import StepFile
 from export.conversion.ranges import calibrate
 from export.conversion.steps import convert_step
 from export.emulation import installation
+from export.tflite import graph
 from paradis_tf import models
 from paradis_tf.builders.architecture import Architecture
 from paradis_tf.builders.cost import cut_cost
@@ -20,6 +21,7 @@ from paradis_tf.supernet import Supernet
 from tests.conftest import TINY_NETS, narrow_resnet, randomize
 from tests.export.conversion import chains
 from tests.export.conversion.chains import KERNELS, RUNTIMES, Chain
+from tests.export.dead_channels import dead_net
 
 pytestmark = pytest.mark.filterwarnings("ignore:Statistics for quantized inputs")
 
@@ -95,6 +97,19 @@ def test_int8_steps_equal_their_levels_to_the_bit(architecture: Architecture, le
     check_int8(network(architecture, levels), tmp_path)
 
 
+def test_steps_with_channels_that_died_answer_as_their_levels(tmp_path: Path) -> None:
+    model = dead_net(1.5, 2.0, levels=2, connectivity="triangular")
+    images = images_for(model)
+    chain = chains.make(model, "int8", images, tmp_path, calibrate(model, images))
+    # A channel of each slice has died; the levels as a whole are as the converter gives them.
+    of_levels = [graph.read((tmp_path / f"level_{number}.tflite").read_bytes()) for number in (1, 2)]
+    assert all(contents.largest_multiplier >= 1 for contents in of_levels)
+    assert all(contents.largest_multiplier < 1 for contents in chain.steps)
+    for kernels, answers in chains.run(chain, "tflite_runtime").items():
+        np.testing.assert_array_equal(answers.steps, answers.levels, err_msg=kernels)
+    check_handed(chain)
+
+
 @pytest.mark.parametrize("precision", ["float32", "float16", "dynamic"])
 def test_steps_of_other_precisions_answer_as_the_network(precision: str, tmp_path: Path) -> None:
     model = network(TINY_NETS["plain"], 4)
@@ -110,9 +125,9 @@ def test_steps_of_other_precisions_answer_as_the_network(precision: str, tmp_pat
 
 def test_int8_steps_may_answer_in_float(tmp_path: Path) -> None:
     model = network(TINY_NETS["plain"], 2)
-    ranges = calibrate(model, images_for(model))
-    cut = model.steps[0]
-    _, contents = convert_step(model, StepFile(cut, "int8", float_output=True), (8, 8, 3), ranges)
+    images = images_for(model)
+    file = StepFile(model.steps[0], "int8", float_output=True)
+    _, contents = convert_step(model, file, images, calibrate(model, images))
     assert {tensor.name: tensor.dtype for tensor in contents.outputs} == {
         "logits": "float32",
         "handed/pointwise_conv": "int8",
@@ -124,7 +139,7 @@ def test_files_are_the_same_when_made_again() -> None:
     model = network(TINY_NETS["plain"], 2)
     images = images_for(model)
     file = StepFile(model.steps[1], "int8")
-    made = [convert_step(model, file, (8, 8, 3), calibrate(model, images))[0] for _ in range(2)]
+    made = [convert_step(model, file, images, calibrate(model, images))[0] for _ in range(2)]
     assert made[0] == made[1]
 
 

@@ -21,6 +21,7 @@ from export.tflite.multipliers import keep_below_one
 from paradis_tf.builders.static import extract
 from paradis_tf.supernet import Supernet
 from tests.conftest import TinyNet, randomize
+from tests.export.dead_channels import dead_net
 
 # TensorFlow's own, of conversion and of its interpreter.
 pytestmark = [
@@ -41,32 +42,6 @@ for image in np.load(sys.argv[3]):
     answers.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
 np.save(sys.argv[4], np.stack(answers))
 """
-
-
-def dead_net(gain: float, steady: float) -> Supernet:
-    """Channel 3 before the depthwise convolution is always 0, channel 6 always `steady`; its batch norm divided by next
-    to nothing. `gain` is the largest weight of both before that."""
-    model = randomize(Supernet(TinyNet(), ("1.0",)))
-    layers = {layer.name: layer for layer in model.shared_layers}
-
-    def put(name: str, weight: str, channels: list[int], values: Any) -> None:
-        variable = getattr(layers[name], weight)
-        array = variable.numpy()
-        array[..., channels] = values
-        variable.assign(array)
-
-    put("stem_norm", "gamma", [3, 6], 0)
-    put("stem_norm", "beta", [3, 6], [-1, steady])
-    kernel = layers["depthwise_conv"].kernel.numpy()
-    kernel[:, :, 3, 0] = gain * np.array([[0.3, -1, 0.5], [1, -0.7, 0.2], [-0.4, 0.9, 0.1]])
-    # Of one weight, so that the edges of the image give what its middle does.
-    kernel[:, :, 6, 0] = gain * np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]])
-    layers["depthwise_conv"].kernel.assign(kernel)
-    put("depthwise_norm", "gamma", [3, 6], 1)
-    put("depthwise_norm", "beta", [3, 6], [0.12, 0.4])
-    put("depthwise_norm", "moving_mean", [3, 6], [0, gain * steady])
-    put("depthwise_norm", "moving_variance", [3, 6], 0)
-    return model
 
 
 def converted(model: Supernet) -> bytes:
@@ -185,7 +160,9 @@ def test_a_file_without_dead_channels_stays_as_it_is() -> None:
 def small_file(net: Any) -> bytes:
     """A file of images (1, 4, 4, 4) that are all 1, in int8 from end to end."""
     module = tf.Module()
-    module.net = tf.function(net, input_signature=[tf.TensorSpec((1, 4, 4, 4), tf.float32, name="x")], autograph=False)
+    module.net = tf.function(
+        net, input_signature=[tf.TensorSpec((1, 4, 4, 4), tf.float32, name="image")], autograph=False
+    )
     converter = tf.lite.TFLiteConverter.from_concrete_functions([module.net.get_concrete_function()], module)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([np.ones((1, 4, 4, 4), np.float32)] for _ in range(2))
@@ -249,11 +226,11 @@ def test_a_dense_layer_without_a_bias_gets_one() -> None:
 
 @pytest.mark.slow
 def test_emulated_boards_give_what_reference_kernels_do(tmp_path: Path) -> None:
-    """Downloads 250 MB."""
+    """Downloads 250 MB where no board is set up yet."""
     before = converted(dead_net(1.5, 0.0))
     np.save(tmp_path / "images.npy", IMAGES)
     apart = {}
-    made = installation.set_up(["aarch64", "armhf"], tmp_path / "cache")
+    made = installation.set_up(["aarch64", "armhf"])
     for name, data in (("before", before), ("after", keep_below_one(before, IMAGES))):
         file, expected = tmp_path / f"{name}.tflite", File(data).answers()
         file.write_bytes(data)
