@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,12 +36,13 @@ def test_parts_are_added_in_double_precision() -> None:
     switch = Switch.parse("4x0.25")
     parts = dict(zip(switch.cuts, ([0, 0], [1e8, 0.5], [1, 0], [-1e8, 0]), strict=True))
 
-    def call_cut(images: tf.Tensor, cut: Any) -> Any:
-        return SimpleNamespace(prediction=tf.zeros((tf.shape(images)[0], 1)) + tf.constant(parts[cut], tf.float32))
+    def call_cuts(images: tf.Tensor, cuts: Sequence[Any]) -> dict[Any, Any]:
+        zeros = tf.zeros((tf.shape(images)[0], 1))
+        return {cut: SimpleNamespace(prediction=zeros + tf.constant(parts[cut], tf.float32)) for cut in cuts}
 
     layer = SimpleNamespace(bias=tf.constant([0.0, 0.25]))
     architecture = SimpleNamespace(image_shape=(2, 2, 3))
-    model = SimpleNamespace(architecture=architecture, call_cut=call_cut, shared_layers=[layer])
+    model = SimpleNamespace(architecture=architecture, call_cuts=call_cuts, shared_layers=[layer])
     images, labels = np.zeros((3, 2, 2, 3), np.uint8), np.zeros(3, np.int64)
     found = accuracies(model, switch, Part(images, labels))
     assert found[1, 2, 3] == (1, 1)

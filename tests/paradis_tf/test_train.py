@@ -364,8 +364,8 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown switch": ({"switches": ("0.3",)}, "off the grid of 1/4; legal on the grid of 1/4: 1.0, 0.75+0.25"),
     "switch twice": ({"switches": ("0.5+0.5", "2x0.5")}, "listed twice"),
     "grid": ({"model.width_multiplier": 0.3}, "'block_1_pointwise_conv' has 19 channels"),
-    "architecture": ({"model.name": "vgg"}, "architecture 'vgg' is unknown; known are mobilenet_v1, resnet"),
-    "method": ({"method.name": "magic"}, "method 'magic' is unknown; known are individual, paradis"),
+    "architecture": ({"model.name": "vgg"}, "architecture 'vgg' is unknown; known are i_resnext, mobilenet_v1, resnet"),
+    "method": ({"method.name": "magic"}, "method 'magic' is unknown; known are anytime, individual, nested, paradis"),
     "data": ({"dataset.name": "npz", "dataset.path": "/nowhere.npz"}, "/nowhere.npz does not exist"),
     "data of the other task": (
         {"dataset.name": "sr"},
