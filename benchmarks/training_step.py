@@ -8,8 +8,8 @@ against itself with sets of live devices; and a step of four levels against that
 The joint step is the supernet's under `compile`, once as method `paradis` makes it without sets of live devices and
 once with the sets that it has by default; the others are what a user without this project would build: for each
 switch the same parallel slices from stock layers, logits added, trained alone on hard labels. Levels are trained by the
-method `anytime` in a triangular network, and by `nested` in a dense one. All run in turn in one
-process, so that a busy machine weighs on both. See METHODOLOGY.md.
+method `anytime` in a triangular network, and by `nested` in a dense one; the full width alone by `individual`. All run
+in turn in one process, so that a busy machine weighs on both. See METHODOLOGY.md.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ _SWITCHES = ("1.0", "0.5+0.5", "0.5+0.25+0.25", "4x0.25")
 _SIDE, _CLASSES = 32, 10
 # The joint step as `paradis` makes it by default, and without what live devices learn.
 _JOINT, _WITHOUT = "joint", "joint, no live sets"
-# Networks of levels, and what they are held against: the last level's network from stock layers.
-_TRIANGULAR, _NESTED, _WIDEST = "triangular levels", "nested levels", "1.0"
+# Networks of levels, and what they are held against: the full width alone, by the same code.
+_TRIANGULAR, _NESTED, _ALONE = "triangular levels", "nested levels", "full width alone"
 _LEVELS = 4
 # Each traces every model once.
 _TRACED_ROUNDS = 3
@@ -74,6 +74,7 @@ def main(argv: list[str]) -> None:
         import keras
         import numpy as np
 
+        from paradis_tf.methods import Anytime, Individual, Nested
         from paradis_tf.training.step import TrainableSupernet
 
     rng = np.random.default_rng(0)
@@ -83,8 +84,9 @@ def main(argv: list[str]) -> None:
     models = {
         _JOINT: _joint(supernet, keras),
         _WITHOUT: _joint(without, keras, live_weight=0.0, final_live_weight=0.0),
-        _TRIANGULAR: _of_levels("triangular", keras),
-        _NESTED: _of_levels("dense", keras),
+        _ALONE: _trained(keras, Individual(), switches=("1.0",)),
+        _TRIANGULAR: _trained(keras, Anytime(), levels=_LEVELS, connectivity="triangular"),
+        _NESTED: _trained(keras, Nested(), levels=_LEVELS),
         **_apart(supernet, keras),
     }
     steps: dict[str, Callable[[], Any]] = {
@@ -129,12 +131,10 @@ def _joint(supernet: Any, keras: Any, **options: Any) -> Any:
     return supernet
 
 
-def _of_levels(connectivity: str, keras: Any) -> Any:
-    from paradis_tf.methods import Anytime, Nested
+def _trained(keras: Any, method: Any, **paths: Any) -> Any:
     from paradis_tf.training.step import TrainableSupernet
 
-    network = TrainableSupernet(_architecture(), levels=_LEVELS, connectivity=connectivity)
-    method = Anytime() if connectivity == "triangular" else Nested()
+    network = TrainableSupernet(_architecture(), **paths)
     network.compile(_optimizer(keras), method=method, weight_decay=1e-4)
     return network
 
@@ -174,14 +174,14 @@ def _report(times: dict[str, Times]) -> None:
     sums = [sum(steps) for steps in zip(*(times[name].steps_ms for name in apart), strict=True)]
     ratio = _median_ratio(times[_JOINT].steps_ms, sums)
     live = _median_ratio(times[_JOINT].steps_ms, times[_WITHOUT].steps_ms)
-    of_levels = {name: _median_ratio(times[name].steps_ms, times[_WIDEST].steps_ms) for name in (_TRIANGULAR, _NESTED)}
+    of_levels = {name: _median_ratio(times[name].steps_ms, times[_ALONE].steps_ms) for name in (_TRIANGULAR, _NESTED)}
     live_traced = times[_JOINT].traced_s / times[_WITHOUT].traced_s
     figures = {
         name: (medians[name], min(each.steps_ms), max(each.steps_ms), each.traced_s) for name, each in times.items()
     }
     lines: list[Sequence[Any]] = [(name, *(round(value, 1) for value in values)) for name, values in figures.items()]
     lines += [("joint/apart", round(ratio, 3), "", "", ""), (f"{_JOINT}/{_WITHOUT}", round(live, 3), "", "", "")]
-    lines += [(f"{name}/{_WIDEST}", round(value, 3), "", "", "") for name, value in of_levels.items()]
+    lines += [(f"{name}/{_ALONE}", round(value, 3), "", "", "") for name, value in of_levels.items()]
     with results() as write:
         if _CSV.value:
             write(_write, Path(_CSV.value), ("step", "median_ms", "min_ms", "max_ms", "traced_s"), lines)
@@ -191,7 +191,7 @@ def _report(times: dict[str, Times]) -> None:
         print(f"apart, together {together:.0f} ms; joint / apart {ratio:.2f} (median over the rounds)")
         print(f"with sets of live devices / without: {live:.2f} (median over the rounds), tracing {live_traced:.2f}")
         for name, value in of_levels.items():
-            print(f"{name} / {_WIDEST} alone: {value:.2f} (median over the rounds)")
+            print(f"{name} / {_ALONE}: {value:.2f} (median over the rounds)")
         print(f"{_model()}, width {_WIDTH.value}, batch {_BATCH.value}, {describe()}")
 
 

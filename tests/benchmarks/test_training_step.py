@@ -38,8 +38,8 @@ def test_it_times_every_model(tmp_path: Path, flags: list[str], model: str, slic
     assert done.returncode == 0, done.stderr
     rows = rows_of(file)
     levels = ["triangular levels", "nested levels"]
-    models = ["joint", "joint, no live sets", *levels, *SWITCHES]
-    ratios = ["joint/apart", "joint/joint, no live sets", *(f"{name}/1.0" for name in levels)]
+    models = ["joint", "joint, no live sets", "full width alone", *levels, *SWITCHES]
+    ratios = ["joint/apart", "joint/joint, no live sets", *(f"{name}/full width alone" for name in levels)]
     assert [row["step"] for row in rows] == [*models, *ratios]
     assert all(float(row["median_ms"]) > 0 and row["model"] == model for row in rows)
     assert all(float(row["traced_s"]) > 0 for row in rows[: len(models)])
