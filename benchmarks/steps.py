@@ -90,7 +90,7 @@ def _write_files(folder: Path) -> dict[str, tuple[int, int]]:
     made: dict[str, bytes] = {}
     for number, step in enumerate(network.steps, 1):
         say(f"converting step {number} of {_LEVELS.value}")
-        made[f"step_{number}"], _ = convert_step(network, StepFile(step, _PRECISION.value), (side, side, 3), ranges)
+        made[f"step_{number}"], _ = convert_step(network, StepFile(step, _PRECISION.value), images, ranges)
     say("converting the last level and the dense network")
 
     def pin_of(cut: Any) -> Any:
