@@ -1,8 +1,8 @@
 """What the steps of an anytime network take, invoked one by one with tensors handed from file to file, against its last
 level in one file and the dense network.
 
-    python -m benchmarks.steps --form=32 --width_multiplier=0.5 --csv=benchmarks/results/steps_mobilenet_32_2cores.csv
-    python -m benchmarks.steps --form=224 --csv=benchmarks/results/steps_mobilenet_224_2cores.csv
+    python -m benchmarks.steps --form=32 --width_multiplier=0.5 --csv=build/steps_32.csv
+    python -m benchmarks.steps --form=224 --csv=build/steps_224.csv
 
 Its last level is timed `straight`, slice by slice as the steps do and in one file, and `masked`, as one convolution per
 layer whose kernel has zeros for what is not read. The network is MobileNet v1 with weights at random, which times and

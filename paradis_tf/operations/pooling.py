@@ -13,19 +13,28 @@ from paradis_tf.operations.operation import Build, CutCall, Operation, Rounding,
 
 
 @dataclass(frozen=True)
-class MaxPool(Operation):
-    """Largest value of each window, padding "same".
+class Pool(Operation):
+    """One value of each window of each channel, padding "same".
 
     Args:
       pool_size: side of the square window, in pixels.
       strides: step of the window in both directions.
     """
 
-    kind: ClassVar[str] = "max_pool"
     rounding: ClassVar[Rounding] = Rounding.KEPT
 
     pool_size: int
     strides: int
+
+    def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:
+        return inputs[0].window(inputs[0].channels, (0, inputs[0].taken), self.pool_size, self.strides)
+
+
+@dataclass(frozen=True)
+class MaxPool(Pool):
+    """Largest value of each window, padding "same"; arguments as of `Pool`."""
+
+    kind: ClassVar[str] = "max_pool"
 
     def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         return keras.ops.max_pool(*tensors, self.pool_size, self.strides, padding="same", data_format="channels_last")
@@ -34,24 +43,12 @@ class MaxPool(Operation):
         stock = build.layers.MaxPooling2D(self.pool_size, self.strides, padding="same", name=name)
         return build.stock(stock, *tensors)
 
-    def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:
-        return inputs[0].window(inputs[0].channels, (0, inputs[0].taken), self.pool_size, self.strides)
-
 
 @dataclass(frozen=True)
-class AveragePool(Operation):
-    """Mean of each window, padding "same", whose pixels beyond the image do not count.
-
-    Args:
-      pool_size: side of the square window, in pixels.
-      strides: step of the window in both directions.
-    """
+class AveragePool(Pool):
+    """Mean of each window, padding "same", whose pixels beyond the image do not count; arguments as of `Pool`."""
 
     kind: ClassVar[str] = "average_pool"
-    rounding: ClassVar[Rounding] = Rounding.KEPT
-
-    pool_size: int
-    strides: int
 
     def apply(self, call: CutCall, layer: Any, *tensors: Any, name: str) -> Any:
         return tf.nn.avg_pool2d(*tensors, self.pool_size, self.strides, "SAME")
@@ -59,9 +56,6 @@ class AveragePool(Operation):
     def static(self, build: Build, *tensors: Any, name: str) -> Any:
         stock = build.layers.AveragePooling2D(self.pool_size, self.strides, padding="same", name=name)
         return build.stock(stock, *tensors)
-
-    def shape(self, *inputs: Shape, cut: Cut, name: str) -> Shape:
-        return inputs[0].window(inputs[0].channels, (0, inputs[0].taken), self.pool_size, self.strides)
 
 
 @dataclass(frozen=True)
